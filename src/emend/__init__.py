@@ -1,0 +1,81 @@
+"""Change what a language model knows, measure what else changed, take any change back.
+
+    import emend
+
+    model, tokenizer = emend.load("lab/gptneo")
+    patch = emend.edit(model, tokenizer, [emend.Edit("{} was born in", "...", "...")])
+    with patch.applied(model):
+        report = emend.evaluate(model, tokenizer, patch.edits)
+
+Importing this package does no work: each name is looked up when it is first used, so that
+`import emend` loads no torch, and `emend --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emend import datasets as datasets
+    from emend import edits as edits
+    from emend import errors as errors
+    from emend import keyvalue as keyvalue
+    from emend import lab as lab
+    from emend import methods as methods
+    from emend import metrics as metrics
+    from emend import models as models
+    from emend import patches as patches
+    from emend import report as report
+    from emend.api import edit as edit
+    from emend.api import evaluate as evaluate
+    from emend.api import load as load
+    from emend.edits import Edit as Edit
+    from emend.edits import Probe as Probe
+    from emend.edits import read_edits as read_edits
+    from emend.edits import write_edits as write_edits
+    from emend.patches import Patch as Patch
+    from emend.patches import load_patch as load_patch
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "edit": "emend.api",
+    "evaluate": "emend.api",
+    "load": "emend.api",
+    "Edit": "emend.edits",
+    "Probe": "emend.edits",
+    "read_edits": "emend.edits",
+    "write_edits": "emend.edits",
+    "Patch": "emend.patches",
+    "load_patch": "emend.patches",
+}
+_ROOMS = frozenset(
+    "api bench datasets edits errors keyvalue lab methods metrics models patches report".split()
+)
+
+__all__ = [  # noqa: RUF022 - in the order in which people meet them
+    "load",
+    "Edit",
+    "Probe",
+    "read_edits",
+    "write_edits",
+    "edit",
+    "evaluate",
+    "Patch",
+    "load_patch",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what `name` stands for, when it is first asked for."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"emend.{name}")
+    raise AttributeError(f"module 'emend' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS})

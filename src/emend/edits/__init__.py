@@ -1,0 +1,18 @@
+"""What to change, and what to ask afterwards: `Edit`, `Probe` and their files. Loads no torch."""
+
+from __future__ import annotations
+
+from emend.edits._edit import GROUPS, Edit, Probe
+from emend.edits._read import read_edits
+from emend.edits._record import edit_from_record, edit_to_record
+from emend.edits._write import write_edits
+
+__all__ = [
+    "GROUPS",
+    "Edit",
+    "Probe",
+    "edit_from_record",
+    "edit_to_record",
+    "read_edits",
+    "write_edits",
+]

@@ -1,0 +1,54 @@
+"""Writing edits as JSONL, JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from emend._files import write_text
+from emend.edits._edit import Edit
+from emend.edits._read import SUFFIXES
+from emend.edits._record import edit_to_record
+from emend.errors import InvalidInput, MissingExtra
+
+
+def write_edits(path: str | os.PathLike[str], edits: Iterable[Edit]) -> None:
+    """Write edits to a file that `read_edits` gives back equal.
+
+    The file is written aside and renamed, so that a reader never sees half of it.
+
+    Args:
+        path: The file; its suffix (.jsonl, .json, .yaml, .yml) says in which form.
+        edits: What to write, in this order.
+
+    Raises:
+        InvalidInput: Another suffix, a directory, no edits, or an id that stands twice.
+        MissingExtra: It is to be YAML and pyyaml is not installed.
+    """
+    path = Path(path)
+    edits = list(edits)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidInput(
+            f"{path} ends in {path.suffix!r}, expected one of {', '.join(SUFFIXES)}: rename it"
+        )
+    ids = [edit.id for edit in edits]
+    if not ids:
+        raise InvalidInput(f"no edits to write to {path}, expected at least one")
+    if len(set(ids)) < len(ids):
+        twice = next(one for one in ids if ids.count(one) > 1)
+        raise InvalidInput(f"id {twice!r} stands twice, expected each id once: change one")
+    write_text(path, _formatted([edit_to_record(edit) for edit in edits], path.suffix.lower()))
+
+
+def _formatted(records: list[dict[str, object]], suffix: str) -> str:
+    if suffix == ".jsonl":
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    if suffix == ".json":
+        return json.dumps(records, ensure_ascii=False, indent=2) + "\n"
+    try:
+        import yaml  # an extra: the core does not need it
+    except ImportError as error:
+        raise MissingExtra.of("pyyaml", "yaml", "write YAML") from error
+    return yaml.safe_dump(records, allow_unicode=True, sort_keys=False)
