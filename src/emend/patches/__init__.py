@@ -1,0 +1,26 @@
+"""Patches: what a method returns, how it is attached, added, saved and loaded.
+
+A patch never touches the weights of the model it changes: attaching registers forward
+hooks, detaching removes them, and the base model is bit for bit what it was.
+"""
+
+from __future__ import annotations
+
+from emend.patches._base import check_base, describe_base, model_hash
+from emend.patches._factors import Dense, Factor, LowRank, compress
+from emend.patches._load import load_patch
+from emend.patches._patch import Patch
+from emend.patches._weight import WeightPatch
+
+__all__ = [
+    "Dense",
+    "Factor",
+    "LowRank",
+    "Patch",
+    "WeightPatch",
+    "check_base",
+    "compress",
+    "describe_base",
+    "load_patch",
+    "model_hash",
+]

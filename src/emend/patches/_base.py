@@ -1,0 +1,84 @@
+"""Which model a patch was made for: its name, its shape and a hash of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.errors import InvalidInput
+
+SAMPLED = 4096
+"""Elements of each parameter that enter the hash."""
+
+
+def model_hash(model: nn.Module) -> str:
+    """A hash of the model's weights that does not depend on device or loading precision.
+
+    Every parameter enters with its name, shape and 4,096 evenly spaced elements rounded to
+    bfloat16, so that a 7B model takes well under a second, and the same checkpoint loaded in
+    float32 and in bfloat16 has one hash. Fine-tuning or editing weights in place changes it.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(_sample(parameter.detach()))
+    return digest.hexdigest()[:16]
+
+
+def _sample(tensor: Tensor) -> bytes:
+    if tensor.device.type == "meta" or tensor.numel() == 0:
+        return b""
+    # An odd step does not fall into step with a matrix's (usually even) row length.
+    step = max(tensor.numel() // SAMPLED, 1) | 1
+    values = tensor.reshape(-1)[::step][: SAMPLED + 1]
+    if values.is_floating_point():
+        values = values.to(torch.bfloat16).view(torch.int16)
+    return values.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def describe_base(model: nn.Module) -> dict[str, Any]:
+    """What a patch keeps of the model that it was made for.
+
+    Returns:
+        JSON-able: ``name``, ``hash``, ``architecture``, ``model_type``, ``depth`` (blocks),
+        ``width``, ``fan_in_fan_out`` (whether linear layers are stored transposed).
+    """
+    config = getattr(model, "config", None)
+    # A GPT-2-like model uses Conv1D for all linear layers, so that one flag serves for all.
+    transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
+    return {
+        "name": str(getattr(config, "_name_or_path", "") or ""),
+        "hash": model_hash(model),
+        "architecture": type(model).__name__,
+        "model_type": str(getattr(config, "model_type", "") or ""),
+        "depth": getattr(config, "num_hidden_layers", None),
+        "width": getattr(config, "hidden_size", None),
+        "fan_in_fan_out": transposed,
+    }
+
+
+def check_base(model: nn.Module, base: Mapping[str, Any], *, allow_other_base: bool) -> None:
+    """Refuse a model other than the one that a patch was made for.
+
+    A patch that states no hash fits any model whose modules fit.
+
+    Raises:
+        InvalidInput: The model's weights have another hash.
+    """
+    expected = base.get("hash")
+    if allow_other_base or not expected:
+        return
+    found = model_hash(model)
+    if found != expected:
+        name = base.get("name") or base.get("architecture") or "another model"
+        raise InvalidInput(
+            f"the model's weights have hash {found} but the patch was made for {name} with hash "
+            f"{expected}: load that model, or pass allow_other_base=True"
+        )

@@ -1,0 +1,202 @@
+"""The change of one weight matrix, as low-rank factors or dense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from emend.errors import InvalidInput, NumericalFailure
+
+
+def _settled(tensor: Tensor, what: str) -> Tensor:
+    """``tensor`` as a float32 CPU matrix of its own, checked to be finite."""
+    if tensor.ndim != 2:
+        raise InvalidInput(
+            f"{what} has {tensor.ndim} dimensions, expected a matrix of 2: reshape it"
+        )
+    settled = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    if not bool(torch.isfinite(settled).all()):
+        raise NumericalFailure(
+            f"{what} holds NaN or infinity, expected finite numbers: the edit diverged, "
+            "lower its learning rate"
+        )
+    return settled
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """A change of rank at most r: ``delta = B @ A``.
+
+    Attributes:
+        A: (r, in) float32.
+        B: (out, r) float32.
+        columns: The id of the edit that each of the r rows belongs to; None where the edits
+            share the rows and cannot be told apart.
+    """
+
+    A: Tensor
+    B: Tensor
+    columns: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "A", _settled(self.A, "factor A"))
+        object.__setattr__(self, "B", _settled(self.B, "factor B"))
+        if self.A.shape[0] != self.B.shape[1]:
+            raise InvalidInput(
+                f"factors A {tuple(self.A.shape)} and B {tuple(self.B.shape)} disagree on the "
+                "rank: A must be (r, in) and B (out, r)"
+            )
+        if self.columns is not None:
+            object.__setattr__(self, "columns", tuple(self.columns))
+            if len(self.columns) != self.rank:
+                raise InvalidInput(
+                    f"{len(self.columns)} columns are attributed but the rank is {self.rank}: "
+                    "give one edit id per row of A"
+                )
+
+    @property
+    def rank(self) -> int:
+        """Number of rows of A."""
+        return int(self.A.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the change, (out, in)."""
+        return int(self.B.shape[0]), int(self.A.shape[1])
+
+    def dense(self) -> Tensor:
+        """The change itself, (out, in) float32."""
+        return self.B @ self.A
+
+    def norm(self) -> float:
+        """Frobenius norm of the change, from the r x r Gram matrices."""
+        a, b = self.A.double(), self.B.double()
+        squared = float(((a @ a.T) * (b.T @ b)).sum())
+        return max(squared, 0.0) ** 0.5
+
+    def scaled(self, scale: float) -> LowRank:
+        """``scale`` times the change."""
+        return LowRank(self.A, self.B * scale, self.columns)
+
+    def rows(self, indices: Sequence[int]) -> LowRank:
+        """The change made of the named rows of A (and columns of B) alone."""
+        index = torch.tensor(list(indices), dtype=torch.long)
+        columns = None if self.columns is None else tuple(self.columns[i] for i in indices)
+        return LowRank(self.A[index], self.B[:, index], columns)
+
+    def matrices(self) -> tuple[Tensor, ...]:
+        """What the input is multiplied by, in order: A (r, in), then B (out, r)."""
+        return self.A, self.B
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A change of full rank, as fine-tuning makes it.
+
+    Attributes:
+        delta: (out, in) float32.
+    """
+
+    delta: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delta", _settled(self.delta, "dense change"))
+
+    @property
+    def columns(self) -> None:
+        """Always None: a dense change is shared by all edits."""
+        return None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the change, (out, in)."""
+        return int(self.delta.shape[0]), int(self.delta.shape[1])
+
+    @property
+    def rank(self) -> int:
+        """The largest rank that it can have."""
+        return min(self.shape)
+
+    def dense(self) -> Tensor:
+        """The change itself, (out, in) float32."""
+        return self.delta
+
+    def norm(self) -> float:
+        """Frobenius norm of the change."""
+        return float(self.delta.double().norm())
+
+    def scaled(self, scale: float) -> Dense:
+        """``scale`` times the change."""
+        return Dense(self.delta * scale)
+
+    def matrices(self) -> tuple[Tensor, ...]:
+        """What the input is multiplied by: the change, (out, in)."""
+        return (self.delta,)
+
+
+Factor = LowRank | Dense
+
+
+def add(left: Factor, right: Factor) -> Factor:
+    """The sum of two changes: factors are concatenated, which is exact.
+
+    Raises:
+        InvalidInput: The shapes differ.
+    """
+    if left.shape != right.shape:
+        raise InvalidInput(
+            f"changes of shape {left.shape} and {right.shape} cannot be added: "
+            "both patches must be for the same model"
+        )
+    if isinstance(left, LowRank) and isinstance(right, LowRank):
+        attributed = left.columns is not None and right.columns is not None
+        columns = (*left.columns, *right.columns) if attributed else None  # type: ignore[misc]
+        return LowRank(torch.cat([left.A, right.A]), torch.cat([left.B, right.B], dim=1), columns)
+    return Dense(left.dense() + right.dense())
+
+
+def compress(factor: Factor, tolerance: float = 1e-6) -> tuple[LowRank, float]:
+    """The change in the fewest rows that keep it, by a singular value decomposition in float64.
+
+    Args:
+        factor: The change; attribution of rows to edits is lost.
+        tolerance: Largest allowed ``||delta - B A||_F / ||delta||_F`` of the truncation. What
+            float32 factors can hold (about 1e-7) bounds it from below.
+
+    Returns:
+        The factors and their measured relative error.
+    """
+    if isinstance(factor, LowRank):
+        # QR of both sides first, so that the decomposition is r x r and not out x in.
+        q_b, r_b = torch.linalg.qr(factor.B.double())
+        q_a, r_a = torch.linalg.qr(factor.A.double().T)
+        u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+        u, vh = q_b @ u, vh @ q_a.T
+    else:
+        u, s, vh = torch.linalg.svd(factor.delta.double(), full_matrices=False)
+    tail = s.square().flip(0).cumsum(0).flip(0).sqrt()  # tail[i]: error of keeping i values
+    whole = float(tail[0]) if len(tail) else 0.0
+    rank = max(int((tail > tolerance * whole).sum()), 1)
+    root = s[:rank].sqrt()
+    small = LowRank(root[:, None] * vh[:rank], u[:, :rank] * root)
+    return small, _relative_error(factor, small)
+
+
+def _relative_error(factor: Factor, small: LowRank) -> float:
+    whole = factor.norm()
+    if whole == 0.0:
+        return 0.0
+    if isinstance(factor, Dense):
+        difference = factor.delta.double() - small.B.double() @ small.A.double()
+        return float(difference.norm()) / whole
+    return float(_difference_norm(factor, small)) / whole
+
+
+def _difference_norm(left: LowRank, right: LowRank) -> float:
+    """Frobenius norm of a difference, by the triangular factors of its concatenation."""
+    r_b = torch.linalg.qr(torch.cat([left.B, -right.B], dim=1).double()).R
+    r_a = torch.linalg.qr(torch.cat([left.A, right.A]).double().T).R
+    return float((r_b @ r_a.T).norm())

@@ -1,0 +1,113 @@
+"""How a weight patch acts: forward hooks that add what the changed weights would add."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from emend.patches._factors import Factor
+    from emend.patches._patch import Patch
+
+
+class WeightAttachment:
+    """One weight patch on one model: its hooks, and the switch that suspends them.
+
+    Attributes:
+        patch: The patch that is attached.
+    """
+
+    def __init__(self, patch: Patch, model: nn.Module, factors: Mapping[str, Factor]) -> None:
+        self.patch = patch
+        self._suspensions = 0
+        modules = {name: find_module(model, name, factor) for name, factor in factors.items()}
+        self._handles = [
+            modules[name].register_forward_hook(_AddedChange(self, factor, modules[name]))
+            for name, factor in factors.items()
+        ]
+
+    @property
+    def active(self) -> bool:
+        """Whether the hooks act now."""
+        return self._suspensions == 0
+
+    def prepare(self, prompts: Sequence[str]) -> list[str]:
+        """A weight patch leaves prompts as they are."""
+        return list(prompts)
+
+    @contextmanager
+    def suspended(self) -> Generator[None, None, None]:
+        """The hooks do nothing inside; may be nested."""
+        self._suspensions += 1
+        try:
+            yield
+        finally:
+            self._suspensions -= 1
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+
+
+class _AddedChange:
+    """The hook of one module: ``y + x A^T B^T`` (or ``y + x delta^T``), in float32."""
+
+    def __init__(self, attachment: WeightAttachment, factor: Factor, module: nn.Module) -> None:
+        self._attachment = attachment
+        device = next(module.parameters()).device
+        place = "cpu" if device.type == "meta" else device  # offloaded layers come and go
+        # Copies made under inference mode could not take part in a backward pass later.
+        with torch.inference_mode(False):
+            self._matrices = tuple(matrix.to(place) for matrix in factor.matrices())
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not self._attachment.active:
+            return None
+        change = inputs[0].to(torch.float32)  # (..., in)
+        # Autocast would round the factors to half precision.
+        with torch.autocast(change.device.type, enabled=False):
+            for matrix in self._matrices:
+                change = change @ matrix.to(change.device).T  # (..., r), then (..., out)
+        return (output.to(torch.float32) + change).to(output.dtype)
+
+
+def find_module(model: nn.Module, name: str, factor: Factor) -> nn.Module:
+    """The linear module called ``name``, checked to fit the change.
+
+    Raises:
+        InvalidInput: There is no such module, or its weight has another shape.
+    """
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise InvalidInput(
+            f"{type(model).__name__} has no module {name} that the patch changes: "
+            "apply it to the model that it was made for"
+        ) from None
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        raise InvalidInput(
+            f"module {name} is a {type(module).__name__} without a weight matrix, expected a "
+            "linear layer: apply the patch to the model that it was made for"
+        )
+    shape = tuple(weight.shape)
+    if type(module).__name__ == "Conv1D":
+        shape = shape[::-1]
+    # Quantised layers pack their weight; what they say of themselves counts there.
+    shape = (
+        getattr(module, "out_features", shape[0]),
+        getattr(module, "in_features", shape[1]),
+    )
+    if shape != factor.shape:
+        raise InvalidInput(
+            f"module {name} has shape {shape} (out, in) but the patch changes {factor.shape}: "
+            "apply it to the model that it was made for"
+        )
+    return module

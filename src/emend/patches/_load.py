@@ -1,0 +1,202 @@
+"""Loading a patch from its directory, with one clear line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from emend.edits import edit_from_record
+from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile
+from emend.patches._factors import LowRank
+from emend.patches._patch import Patch
+from emend.patches._save import (
+    ADAPTER_CONFIG,
+    ADAPTER_TENSORS,
+    FORMAT_VERSION,
+    KEY_PREFIX,
+    OWN_DATA,
+)
+from emend.patches._weight import WeightPatch
+
+
+def load_patch(directory: str | Path) -> Patch:
+    """Load what :meth:`Patch.save_pretrained` wrote, or any plain PEFT LoRA adapter.
+
+    A plain adapter becomes a weight patch without edits that fits any model whose modules fit.
+
+    Raises:
+        MissingFile: There is no such directory, or a file of it is not there.
+        BrokenFile: A file is cut short, altered or not of its format.
+        InvalidInput: The adapter uses what a weight patch cannot express, or a newer format.
+    """
+    directory = Path(directory)
+    _require_directory(directory)
+    config = _read_json(directory / ADAPTER_CONFIG)
+    blob = _read(directory / ADAPTER_TENSORS)
+    if not (directory / OWN_DATA).exists():
+        return _plain_adapter(directory, config, _tensors(directory, blob))
+    own = _read_json(directory / OWN_DATA)
+    _check_own_data(directory / OWN_DATA, own)
+    if own.get("tensors_sha256") != hashlib.sha256(blob).hexdigest():
+        _tensors(directory, blob)  # a file cut short has the clearer error of its own
+        raise BrokenFile(
+            f"{directory / ADAPTER_TENSORS} is not the file that {OWN_DATA} was written with "
+            "(its sha256 differs): save the patch again"
+        )
+    return _weight_patch(directory, own, _tensors(directory, blob))
+
+
+def _require_directory(directory: Path) -> None:
+    if not directory.exists():
+        raise MissingFile(f"no patch at {directory}: give the directory that save_pretrained wrote")
+    if not directory.is_dir():
+        raise InvalidInput(
+            f"{directory} is a file, expected a patch directory: give the directory that "
+            "save_pretrained wrote"
+        )
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise MissingFile(
+            f"{path.parent} has no {path.name}, so it is not a patch: give the directory that "
+            "save_pretrained wrote"
+        )
+    return path.read_bytes()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(_read(path))
+    except ValueError as error:
+        raise BrokenFile(
+            f"{path} is not valid JSON ({str(error).splitlines()[0]}): save the patch again"
+        ) from None
+    if not isinstance(data, dict):
+        raise BrokenFile(
+            f"{path} holds a {type(data).__name__}, expected an object: save the patch again"
+        )
+    return data
+
+
+def _tensors(directory: Path, blob: bytes) -> dict[str, Tensor]:
+    try:
+        return load_tensors(blob)
+    except (SafetensorError, ValueError) as error:
+        raise BrokenFile(
+            f"{directory / ADAPTER_TENSORS} is cut short or not a safetensors file "
+            f"({len(blob)} bytes; {str(error).splitlines()[0]}): save or download it again"
+        ) from None
+
+
+def _check_own_data(path: Path, own: dict[str, Any]) -> None:
+    if own.get("format") != "emend-patch":
+        raise BrokenFile(f"{path} does not say that it is an emend-patch: save the patch again")
+    version = own.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InvalidInput(
+            f"{path} has format version {version}, expected at most {FORMAT_VERSION}: "
+            "load it with a newer emend"
+        )
+    if own.get("kind") != "weight":
+        raise InvalidInput(
+            f"{path} is a patch of kind {own.get('kind')!r}, expected 'weight': "
+            "load it with a newer emend"
+        )
+
+
+def _weight_patch(directory: Path, own: dict[str, Any], tensors: dict[str, Tensor]) -> WeightPatch:
+    try:
+        factors = {
+            name: _trimmed(tensors, name, module["rank"], module["columns"])
+            for name, module in own["modules"].items()
+        }
+        return WeightPatch(
+            factors=factors,
+            edits=tuple(edit_from_record(record) for record in own["edits"]),
+            method=own["method"],
+            config=own["config"],
+            base=own["base"],
+            templates=tuple(own["templates"]),
+            statistics=own["statistics"],
+            timing=own["timing"],
+        )
+    except EmendError:
+        raise
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BrokenFile(
+            f"{directory / OWN_DATA} lacks or misstates {error}: save the patch again"
+        ) from None
+
+
+def _trimmed(
+    tensors: dict[str, Tensor], name: str, rank: int, columns: list[str] | None
+) -> LowRank:
+    """The factors of one module without the rows that only pad."""
+    a = tensors[f"{KEY_PREFIX}{name}.lora_A.weight"][:rank]
+    b = tensors[f"{KEY_PREFIX}{name}.lora_B.weight"][:, :rank]
+    return LowRank(a, b, None if columns is None else tuple(columns))
+
+
+def _plain_adapter(
+    directory: Path, config: dict[str, Any], tensors: dict[str, Tensor]
+) -> WeightPatch:
+    path = directory / ADAPTER_CONFIG
+    for name, value in config.items():
+        expected = _PLAIN.get(name)
+        if expected is not None and value not in expected:
+            raise InvalidInput(
+                f"{path} has {name}={value!r}, expected {expected[0]!r}: only plain LoRA "
+                "adapters can be loaded as patches"
+            )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, (int, float)) or rank < 1:
+        raise BrokenFile(f"{path} has r={rank!r} and lora_alpha={alpha!r}, expected two numbers")
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    names = _module_names(directory, tensors)
+    factors = {
+        name: LowRank(
+            tensors[f"{KEY_PREFIX}{name}.lora_A.weight"],
+            tensors[f"{KEY_PREFIX}{name}.lora_B.weight"].float() * scale,
+        )
+        for name in names
+    }
+    base = {
+        "name": config.get("base_model_name_or_path") or "",
+        "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
+    }
+    return WeightPatch(factors=factors, method="lora", base=base)
+
+
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "use_dora": (False, None),
+    "bias": ("none",),
+    "lora_bias": (False, None),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "modules_to_save": (None, []),
+    "layer_replication": (None, []),
+    "target_parameters": (None, []),
+}
+
+
+def _module_names(directory: Path, tensors: dict[str, Tensor]) -> list[str]:
+    names: set[str] = set()
+    for key in tensors:
+        name = key.removeprefix(KEY_PREFIX).removesuffix(".lora_A.weight")
+        name = name.removesuffix(".lora_B.weight")
+        pair = {f"{KEY_PREFIX}{name}.lora_{side}.weight" for side in "AB"}
+        if key not in pair or not pair <= tensors.keys():
+            raise InvalidInput(
+                f"{directory / ADAPTER_TENSORS} holds {key}, expected pairs of lora_A and lora_B "
+                "weights: only plain LoRA adapters can be loaded as patches"
+            )
+        names.add(name)
+    return sorted(names)

@@ -1,0 +1,117 @@
+"""Saving a weight patch as a PEFT LoRA adapter in canonical form.
+
+Canonical: one rank for all modules (smaller factors are padded with zeros), ``lora_alpha``
+equal to it as an integer, so that every loader's scaling is exactly 1; full module names,
+sorted; float32. What PEFT has no field for goes into ``emend.json`` beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+import emend
+from emend.edits import Edit, edit_to_record
+from emend.errors import InvalidInput
+from emend.patches._disk import written_aside
+from emend.patches._factors import Factor, LowRank, compress
+
+if TYPE_CHECKING:
+    from emend.patches._weight import WeightPatch
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_TENSORS = "adapter_model.safetensors"
+OWN_DATA = "emend.json"
+FILES = (ADAPTER_CONFIG, ADAPTER_TENSORS, OWN_DATA)
+KEY_PREFIX = "base_model.model."
+FORMAT_VERSION = 1
+TOLERANCE = 1e-6
+
+
+def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
+    """Write the adapter; see :meth:`WeightPatch.save_pretrained`.
+
+    Raises:
+        InvalidInput: The patch changes no module, or the directory is not ours to replace.
+    """
+    if not patch.factors:
+        raise InvalidInput("the patch changes no module, expected one at least: nothing to save")
+    stored = {name: _low_rank(factor) for name, factor in patch.factors.items()}
+    rank = max(1, *(factor.rank for factor, _ in stored.values()))
+    tensors = _padded({name: factor for name, (factor, _) in stored.items()}, rank)
+    blob = save(tensors, metadata={"format": "pt"})
+    modules = {
+        name: {"rank": f.rank, "columns": f.columns and list(f.columns), "relative_error": error}
+        for name, (f, error) in sorted(stored.items())
+    }
+    with written_aside(directory, FILES, OWN_DATA) as aside:
+        (aside / ADAPTER_TENSORS).write_bytes(blob)
+        _write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
+        _write_json(aside / OWN_DATA, _own_data(patch, modules, hashlib.sha256(blob).hexdigest()))
+    return directory
+
+
+def adapter_config(patch: WeightPatch, rank: int) -> dict[str, Any]:
+    """PEFT's fields for the patch, and none that PEFT does not know."""
+    return {
+        "base_model_name_or_path": patch.base.get("name") or None,
+        "bias": "none",
+        "fan_in_fan_out": bool(patch.base.get("fan_in_fan_out", False)),
+        "inference_mode": True,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": sorted(patch.factors),
+        "task_type": "CAUSAL_LM",
+        "use_rslora": False,
+    }
+
+
+def _low_rank(factor: Factor) -> tuple[LowRank, float]:
+    """The factors to store and their relative error (0 where they are stored as they are)."""
+    return (factor, 0.0) if isinstance(factor, LowRank) else compress(factor, TOLERANCE)
+
+
+def _padded(factors: Mapping[str, LowRank], rank: int) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, factor in sorted(factors.items()):
+        spare = rank - factor.rank
+        a = torch.nn.functional.pad(factor.A, (0, 0, 0, spare))  # (rank, in)
+        b = torch.nn.functional.pad(factor.B, (0, spare))  # (out, rank)
+        tensors[f"{KEY_PREFIX}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{KEY_PREFIX}{name}.lora_B.weight"] = b.contiguous()
+    return tensors
+
+
+def _own_data(patch: WeightPatch, modules: dict[str, Any], digest: str) -> dict[str, Any]:
+    return {
+        "format": "emend-patch",
+        "format_version": FORMAT_VERSION,
+        "kind": "weight",
+        "emend_version": emend.__version__,
+        "method": patch.method,
+        "config": dict(patch.config),
+        "base": dict(patch.base),
+        "edits": [_without_probes(edit) for edit in patch.edits],
+        "modules": modules,
+        "templates": list(patch.templates),
+        "statistics": dict(patch.statistics),
+        "timing": dict(patch.timing),
+        "tensors_sha256": digest,
+    }
+
+
+def _without_probes(edit: Edit) -> dict[str, Any]:
+    return {name: value for name, value in edit_to_record(edit).items() if name != "probes"}
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
