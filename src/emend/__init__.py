@@ -50,8 +50,9 @@ _HOME = {
     "Patch": "emend.patches",
     "load_patch": "emend.patches",
 }
-_ROOMS = frozenset(
-    "api bench datasets edits errors keyvalue lab methods metrics models patches report".split()
+_ROOMS = (
+    *("api", "bench", "datasets", "edits", "errors", "keyvalue"),
+    *("lab", "methods", "metrics", "models", "patches", "report"),
 )
 
 __all__ = [  # noqa: RUF022 - in the order in which people meet them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from emend.errors import InvalidInput
 
 
 @contextmanager
-def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+def written_aside(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """A path beside `path` to write to, renamed to `path` when the block ends well.
 
     A reader sees the old file or the new one, never a half of either. When the block raises,

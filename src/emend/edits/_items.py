@@ -49,7 +49,7 @@ def decode(raw: bytes, line: int = 1) -> str | Problem:
     """UTF-8 text of bytes, or what is wrong with them."""
     if b"\x00" in raw:
         line += raw[: raw.index(b"\x00")].count(b"\n")
-        return Problem(line, "found a NUL byte, expected text in UTF-8: is it another kind of file?")
+        return Problem(line, "found a NUL byte, expected text in UTF-8: check the kind of file")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -104,23 +104,24 @@ def _json_list(text: str) -> Iterator[Item | Problem]:
     if position == len(text):
         return
     if text[position] != "[":
-        yield Problem(_line(text, position), "found no list, expected a list of edits: [{...}, ...]")
+        yield Problem(_line(text, position), "found no list, expected [{...}, ...]: add brackets")
         return
     position = _after_space(text, position + 1)
-    while text[position : position + 1] != "]":
+    more = text[position : position + 1] != "]"
+    while more:
         try:
             record, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            line = _line(text, getattr(error, "pos", position))
-            yield Problem(line, _not_json(error, "here"))
+            yield Problem(_line(text, getattr(error, "pos", position)), _not_json(error, "here"))
             return
         yield Item(_line(text, position), record)
         position = _after_space(text, end)
-        if text[position : position + 1] == ",":
-            position = _after_space(text, position + 1)
-        elif text[position : position + 1] != "]":
+        separator = text[position : position + 1]
+        if separator not in (",", "]"):
             yield Problem(_line(text, position), "not JSON: expected ',' or ']' here")
             return
+        more = separator == ","
+        position = _after_space(text, position + 1) if more else position
     if _after_space(text, position + 1) != len(text):
         yield Problem(_line(text, position), "found more after the list, expected its end here")
 
@@ -157,19 +158,30 @@ def _yaml_list(text: str) -> Iterator[Item | Problem]:
         import yaml  # an extra: the core does not need it
     except ImportError as error:
         raise MissingExtra.of("pyyaml", "yaml", "read YAML") from error
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)  # refuses control characters at once
         root = loader.get_single_node()
-        if root is None:
-            return
-        if not isinstance(root, yaml.SequenceNode):
-            yield Problem(root.start_mark.line + 1, "found no list, expected a list of edits")
-            return
-        for node in root.value:
-            yield Item(node.start_mark.line + 1, loader.construct_document(node))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or type(error).__name__
-        yield Problem(mark.line + 1 if mark else 1, f"not YAML: {problem}: mend the syntax")
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, RecursionError) as error:
+        yield _not_yaml(error)
+        return
+    if root is None:
+        return
+    if not isinstance(root, yaml.SequenceNode):
+        yield Problem(root.start_mark.line + 1, "found no list, expected a list of edits")
+        return
+    for node in root.value:
+        line = node.start_mark.line + 1
+        try:
+            found = Item(line, loader.construct_document(node))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            found = _not_yaml(error, line)
+        yield found
+
+
+def _not_yaml(error: Exception, line: int = 1) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+    return Problem(
+        mark.line + 1 if mark else line,
+        f"not YAML: {str(reason).splitlines()[0]}, expected a list of objects: mend the syntax",
+    )

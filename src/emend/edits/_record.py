@@ -51,15 +51,18 @@ def parse_edit(record: object) -> tuple[Edit | None, list[str]]:
         _note(problems, lambda: check_prompt(given["prompt"]))
     for name in ("subject", "target"):
         if name in given:
-            _note(problems, lambda name=name: check_text(name, given[name], trimmed=name != "target"))
+            _note(
+                problems, lambda name=name: check_text(name, given[name], trimmed=name != "target")
+            )
     for name in ("original", "relation", "id"):
         if given.get(name) is not None:
             _note(problems, lambda name=name: check_text(name, given[name], trimmed=name == "id"))
     probes = _probes(given.get("probes"), problems)
     if problems:
         return None, problems
-    values = {name: value for name, value in given.items() if value is not None}
-    return Edit(**{**values, "probes": tuple(probes)}), []
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    values["probes"] = tuple(probes)
+    return Edit(**values), []
 
 
 def _probes(records: object, problems: list[str]) -> list[Probe]:
@@ -87,9 +90,7 @@ def _names(given: Mapping[str, Any], kind: type, required: tuple[str, ...]) -> l
     """What is wrong with the names of a record's fields."""
     known = [field.name for field in fields(kind)]
     problems = [
-        f"{name} is missing, expected text: add it"
-        for name in required
-        if name not in given
+        f"{name} is missing, expected text: add it" for name in required if name not in given
     ]
     for name in given:
         if name not in known:
@@ -108,5 +109,5 @@ def _note(problems: list[str], check: Callable[[], T]) -> T | None:
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    return "null" if value is None else names.get(type(value), "a number")
+    names = {"dict": "an object", "list": "a list", "str": "a text", "bool": "true or false"}
+    return "null" if value is None else names.get(type(value).__name__, "a number")
