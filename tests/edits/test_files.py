@@ -31,7 +31,7 @@ def test_what_is_written_is_read_back_equal(tmp_path, suffix):
 
 def test_records_go_both_ways():
     assert [edit_from_record(edit_to_record(edit)) for edit in EDITS] == EDITS
-    with pytest.raises(BrokenFile, match="subject is missing.*target is missing"):
+    with pytest.raises(BrokenFile, match=r"subject is missing.*target is missing"):
         edit_from_record({"prompt": "{} is"})
 
 

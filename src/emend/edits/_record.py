@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from emend.edits._check import check_text
@@ -48,15 +49,11 @@ def parse_edit(record: object) -> tuple[Edit | None, list[str]]:
     given = cast("Mapping[str, Any]", record)
     problems = _names(given, Edit, _REQUIRED)
     if "prompt" in given:
-        _note(problems, lambda: check_prompt(given["prompt"]))
-    for name in ("subject", "target"):
-        if name in given:
-            _note(
-                problems, lambda name=name: check_text(name, given[name], trimmed=name != "target")
-            )
-    for name in ("original", "relation", "id"):
-        if given.get(name) is not None:
-            _note(problems, lambda name=name: check_text(name, given[name], trimmed=name == "id"))
+        _note(problems, partial(check_prompt, given["prompt"]))
+    for name in ("subject", "target", "original", "relation", "id"):
+        if name in given and (name in _REQUIRED or given[name] is not None):
+            trimmed = name in ("subject", "id")
+            _note(problems, partial(check_text, name, given[name], trimmed=trimmed))
     probes = _probes(given.get("probes"), problems)
     if problems:
         return None, problems
@@ -80,7 +77,7 @@ def _probes(records: object, problems: list[str]) -> list[Probe]:
         given = cast("Mapping[str, Any]", record)
         faults = _names(given, Probe, ("group", "prompt", "answers"))
         if not faults:
-            probe = _note(faults, lambda given=given: Probe(**given))
+            probe = _note(faults, partial(Probe, **given))
             probes.extend([probe] if probe else [])
         problems.extend(where + fault for fault in faults)
     return probes
