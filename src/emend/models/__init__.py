@@ -1,0 +1,28 @@
+"""Any Hugging Face causal language model: its structure, positions, scores and continuations."""
+
+from __future__ import annotations
+
+from emend.models.attachments import Attachment, attach, attachments, base, detach
+from emend.models.generation import generate
+from emend.models.loading import load
+from emend.models.positions import Encoded, encode, join_target, join_targets, subject_token
+from emend.models.scoring import Score, score
+from emend.models.view import ModelView
+
+__all__ = [
+    "Attachment",
+    "Encoded",
+    "ModelView",
+    "Score",
+    "attach",
+    "attachments",
+    "base",
+    "detach",
+    "encode",
+    "generate",
+    "join_target",
+    "join_targets",
+    "load",
+    "score",
+    "subject_token",
+]

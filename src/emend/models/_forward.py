@@ -1,0 +1,112 @@
+"""Small helpers around a forward pass that leave the model as they found it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from emend.errors import InvalidInput, UnsupportedModel
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off for the time of the block; every module's own mode comes back."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def head_at(
+    model: nn.Module, rows: Tensor, columns: Tensor
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Let the head see only some positions: the vocabulary is the dearest part of a short pass.
+
+    Args:
+        model: a causal language model.
+        rows: (N,) int64, batch rows.
+        columns: (N,) int64, positions in them.
+
+    Yields:
+        A function from the model's `.logits` to the (N, vocabulary) logits at these positions.
+    """
+    find: Any = getattr(model, "get_output_embeddings", None)
+    head = find() if callable(find) else None
+    if not isinstance(head, nn.Module):
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no output embeddings; load it with AutoModelForCausalLM"
+        )
+    seen: list[bool] = []
+
+    def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(True)
+        hidden = args[0]  # (B, T, width)
+        picked = hidden[rows.to(hidden.device), columns.to(hidden.device)]
+        return (picked[None], *args[1:])  # (1, N, width)
+
+    def pick(logits: Tensor) -> Tensor:
+        if seen:
+            return logits[0]
+        # The head was not called as a module: all positions are there.
+        return logits[rows.to(logits.device), columns.to(logits.device)]
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield pick
+    finally:
+        handle.remove()
+
+
+def batches(
+    lengths: Sequence[int], batch_size: int, spread: int | None = None
+) -> Iterator[list[int]]:
+    """Indices in batches of similar length, the shortest first.
+
+    Args:
+        lengths: of each row.
+        batch_size: rows in a batch, at most.
+        spread: lengths in a batch differ by at most this.
+
+    Raises:
+        InvalidInput: a batch size below 1.
+    """
+    if batch_size < 1:
+        raise InvalidInput(f"batch_size is {batch_size}; it must be at least 1")
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        too_far = spread is not None and batch and lengths[index] - lengths[batch[0]] > spread
+        if len(batch) == batch_size or too_far:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def longest_text(model: nn.Module) -> int | None:
+    """How many tokens the model reads at most, where its configuration says so."""
+    config: Any = getattr(model, "config", None)
+    getter = getattr(config, "get_text_config", None)
+    longest = getattr(getter() if callable(getter) else config, "max_position_embeddings", None)
+    return longest if isinstance(longest, int) and longest > 0 else None
+
+
+def check_length(model: nn.Module, length: int) -> None:
+    """Refuse a text that the model cannot read.
+
+    Raises:
+        InvalidInput: the text has more tokens than the model has positions.
+    """
+    longest = longest_text(model)
+    if longest is not None and length > longest:
+        raise InvalidInput(
+            f"a text of {length} tokens for a model that reads {longest}; shorten it"
+        )

@@ -1,0 +1,274 @@
+"""Find the parts of a causal language model by watching it run, not by knowing its name.
+
+One forward over two rows of four tokens shows everything: which list of modules are the blocks,
+which child of a block mixes tokens (the attention), which projection writes the MLP's answer to
+the residual stream, and which modules stand between the last block and the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from emend.errors import UnsupportedModel
+from emend.models._forward import evaluating
+
+EQUAL = 1e-2
+"""Two rows count as equal below this relative difference (bfloat16 rounds to 2^-8)."""
+
+MIXED = 1e-4
+"""A module mixes tokens when equal inputs give outputs that differ by more than this."""
+
+
+@dataclass
+class Call:
+    """What went in and out of one module at the last position of the two probe rows."""
+
+    module: nn.Module
+    taken: Tensor | None  # (2, features)
+    given: Tensor | None  # (2, features)
+
+
+@dataclass
+class BlockParts:
+    """The modules of one block; `refusal` says why there is no dense MLP."""
+
+    attention: nn.Module | None = None
+    mlp: nn.Module | None = None
+    down_projection: nn.Module | None = None
+    is_gated: bool = False
+    refusal: str | None = None
+
+
+@dataclass
+class Probe:
+    """One recorded forward.
+
+    Attributes:
+        calls: per block, the calls of its submodules in the order they ran.
+        last: output of the last block, (2, 4, width).
+        tail: leaf modules that ran after the last block and before the head.
+        raw: what the head gave, (2, 4, vocabulary).
+        logits: what the model gave, (2, 4, vocabulary).
+    """
+
+    calls: list[list[Call]] = field(default_factory=list)
+    last: Tensor | None = None
+    tail: list[nn.Module] = field(default_factory=list)
+    raw: Tensor | None = None
+    logits: Tensor | None = None
+
+
+def find_blocks(model: nn.Module) -> nn.ModuleList:
+    """The longest outermost ModuleList of equal-typed modules; the configured depth breaks ties.
+
+    Raises:
+        UnsupportedModel: the model has no such list.
+    """
+    depth = getattr(text_config(model), "num_hidden_layers", None)
+    found = [
+        blocks
+        for blocks in outermost_lists(model)
+        if len(blocks) and len({type(block) for block in blocks}) == 1
+    ]
+    if not found:
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no list of equal blocks; emend edits decoder-only "
+            "transformers: pass a Hugging Face causal language model"
+        )
+    return max(found, key=lambda blocks: (len(blocks) == depth, len(blocks), weigh(blocks)))
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the language part (multimodal models nest it)."""
+    config: Any = getattr(model, "config", None)
+    getter = getattr(config, "get_text_config", None)
+    return getter() if callable(getter) else config
+
+
+def outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
+    """Every ModuleList that is not inside another one."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield child
+        else:
+            yield from outermost_lists(child)
+
+
+def weigh(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def projection_shape(module: nn.Module) -> tuple[int, int] | None:
+    """(out, in) of a Linear or Conv1D; None for any other module."""
+    if isinstance(module, Conv1D):
+        return module.weight.shape[1], module.weight.shape[0]
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    return None
+
+
+def run_probe(model: nn.Module, blocks: nn.ModuleList, width: int, head: nn.Module) -> Probe:
+    """Run two rows of four tokens that differ everywhere but at the end, and write down who ran.
+
+    Before each block the last position of the second row is made equal to the first row's, so
+    that in every block a module whose last position differs all the same has mixed tokens.
+    """
+    probe = Probe(calls=[[] for _ in blocks])
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    ids = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 4]]) % max(vocabulary, 1)
+    inside = {id(module) for module in blocks.modules()}
+    with ExitStack() as stack, torch.no_grad(), evaluating(model):
+        for calls, block in zip(probe.calls, blocks, strict=True):
+            hook = block.register_forward_pre_hook(_equalise(width), with_kwargs=True)
+            stack.callback(hook.remove)
+            for module in block.modules():
+                if module is not block:
+                    hook = module.register_forward_hook(_record(calls), with_kwargs=True)
+                    stack.callback(hook.remove)
+        for hook in _watch_tail(model, probe, blocks[-1], head, inside):
+            stack.callback(hook.remove)
+        device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        probe.logits = model(input_ids=ids.to(device), use_cache=False).logits
+    return probe
+
+
+def _watch_tail(
+    model: nn.Module, probe: Probe, last: nn.Module, head: nn.Module, inside: set[int]
+) -> Iterator[Any]:
+    def keep_last(module: nn.Module, taken: Any, given: Any) -> None:
+        probe.last, probe.tail = first_tensor(given), []
+
+    def keep_tail(module: nn.Module, taken: Any, given: Any) -> None:
+        if probe.last is not None and probe.raw is None:
+            probe.tail.append(module)
+
+    def keep_raw(module: nn.Module, taken: Any, given: Any) -> None:
+        probe.raw = given
+
+    yield last.register_forward_hook(keep_last)
+    yield head.register_forward_hook(keep_raw)
+    for module in model.modules():
+        is_leaf = next(module.children(), None) is None
+        if is_leaf and module is not head and id(module) not in inside:
+            yield module.register_forward_hook(keep_tail)
+
+
+def _equalise(width: int) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def equal(value: Any) -> Any:
+            if not _is_hidden(value, width):
+                return value
+            value = value.clone()
+            value[1, -1] = value[0, -1]
+            return value
+
+        return tuple(map(equal, args)), {name: equal(value) for name, value in kwargs.items()}
+
+    return hook
+
+
+def _is_hidden(value: Any, width: int) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.ndim == 3
+        and value.shape[0] == 2
+        and value.shape[-1] == width
+    )
+
+
+def _record(calls: list[Call]) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        taken = first_tensor(args)
+        if taken is None:
+            taken = first_tensor(kwargs.get("hidden_states", kwargs))
+        calls.append(Call(module, _last_position(taken), _last_position(first_tensor(output))))
+
+    return hook
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The first floating-point tensor in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        found = (first_tensor(item) for item in value)
+        return next((tensor for tensor in found if tensor is not None), None)
+    return None
+
+
+def _last_position(tensor: Tensor | None) -> Tensor | None:
+    """(2, T, features) or (2*T, features) -> (2, features) at the last token."""
+    if tensor is None or tensor.ndim < 2 or tensor.shape[0] % 2:
+        return None
+    return tensor.reshape(2, -1, tensor.shape[-1])[:, -1].float()
+
+
+def _difference(rows: Tensor | None) -> float | None:
+    if rows is None:
+        return None
+    scale = rows.abs().max().item()
+    return (rows[0] - rows[1]).abs().max().item() / (scale or 1.0)
+
+
+def read_block(block: nn.Module, calls: list[Call], width: int) -> BlockParts:
+    """Name the parts of one block from the calls recorded while it ran."""
+    attention = _find_attention(block, calls)
+    if attention is None:
+        return BlockParts(refusal=f"its {type(block).__name__} has no part that mixes tokens")
+    hidden_from_search = {id(module) for module in attention.modules()}
+    rest = [call.module for call in calls if id(call.module) not in hidden_from_search]
+    if _has_experts(block, hidden_from_search):
+        return BlockParts(
+            attention=attention,
+            refusal="its MLPs are a mixture of experts, which emend does not edit yet",
+        )
+    projections = [(module, shape) for module in rest if (shape := projection_shape(module))]
+    inward = [(module, shape) for module, shape in projections if shape[0] == width]
+    if not inward:
+        return BlockParts(
+            attention=attention,
+            refusal=f"its {type(block).__name__} has no MLP projection back to width {width}",
+        )
+    # The down-projection reads the widest layer; where widths tie, it is the one that runs last.
+    down = max(enumerate(inward), key=lambda item: (item[1][1][1], item[0]))[1][0]
+    mlp = next(child for child in block.children() if down in set(child.modules()))
+    inner = projection_shape(down)[1]  # type: ignore[index]
+    ups = [shape[0] for module, shape in projections if module is not down and shape[1] == width]
+    gated = sum(size for size in ups if size in (inner, 2 * inner)) >= 2 * inner
+    return BlockParts(attention=attention, mlp=mlp, down_projection=down, is_gated=gated)
+
+
+def _find_attention(block: nn.Module, calls: list[Call]) -> nn.Module | None:
+    """The child whose last position differs most between the rows although its input does not."""
+    children = {id(child) for child in block.children()}
+    best: tuple[float, nn.Module] | None = None
+    for call in calls:
+        taken, given = _difference(call.taken), _difference(call.given)
+        if id(call.module) not in children or taken is None or given is None:
+            continue
+        if taken < EQUAL and given > MIXED and (best is None or given > best[0]):
+            best = (given, call.module)
+    return best[1] if best else None
+
+
+def _has_experts(block: nn.Module, skipped: set[int]) -> bool:
+    """Stacked expert weights are three-dimensional; unfused ones stand in a ModuleList."""
+    for module in block.modules():
+        if id(module) in skipped:
+            continue
+        if isinstance(module, nn.ModuleList) and len(module) > 1:
+            return True
+        if any(parameter.ndim == 3 for parameter in module.parameters(recurse=False)):
+            return True
+    return False

@@ -1,0 +1,160 @@
+"""Load a model with its tokenizer: from the lab, a directory or the hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile
+
+LAB = "lab/"
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+) -> tuple[Any, Any]:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        name_or_path: "lab/<name>" for a model that ships with emend, a directory in Hugging Face
+            form, or the name of a model on the hub.
+        dtype: of the weights, as a torch dtype or its name; by default float32 for lab models
+            and the checkpoint's own for others.
+        device: where to put the model; by default the CPU.
+
+    Returns:
+        (model, tokenizer), the model in eval mode.
+
+    Raises:
+        UnknownName: no lab model has this name.
+        MissingFile: no such directory or model on the hub, or a part of it is missing.
+        BrokenFile: the weights or the configuration cannot be read.
+        InvalidInput: a file instead of a directory, an unknown dtype or device.
+    """
+    name = os.fspath(name_or_path)
+    chosen = _dtype(dtype)
+    place = _device(device)
+    source = name
+    if name.startswith(LAB) and not Path(name).is_dir():
+        from emend import lab  # a room below; imported late so that torch alone is enough here
+
+        source = os.fspath(lab.path(name.removeprefix(LAB)))
+        chosen = chosen or torch.float32
+    elif _is_local(name):
+        _check_directory(Path(name))
+    elif not name.strip():
+        raise InvalidInput("the model's name is empty; give a directory or a name on the hub")
+    with _quiet():
+        tokenizer = _attempt(_load_tokenizer, source, name, "tokenizer")
+        model = _attempt(lambda path: _load_model(path, chosen), source, name, "model")
+    return model.to(place).eval(), tokenizer
+
+
+def _load_tokenizer(source: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source)
+
+
+def _load_model(source: str, dtype: torch.dtype | None) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InvalidInput(f"unknown dtype {dtype!r}; take float32, bfloat16 or float16")
+    return found
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    try:
+        return torch.device(device or "cpu")
+    except RuntimeError:
+        raise InvalidInput(f"unknown device {device!r}; take cpu, cuda or cuda:0") from None
+
+
+def _is_local(name: str) -> bool:
+    """Whether a name can only be meant as a path: hub names have at most one slash."""
+    path = Path(name)
+    return (
+        path.exists()
+        or path.is_absolute()
+        or name.startswith((".", "~"))
+        or (name.count("/") > 1 or name.endswith("/"))
+    )
+
+
+def _check_directory(path: Path) -> None:
+    if path.is_file():
+        raise InvalidInput(
+            f"{path} is a file; give the directory that holds config.json and the weights"
+        )
+    if not path.is_dir():
+        raise MissingFile(f"no model directory {path}; give a directory, lab/<name> or a hub name")
+    if not (path / "config.json").is_file():
+        raise MissingFile(f"{path} holds no config.json; give a model in Hugging Face form")
+    if not any(path.glob("*.safetensors")):
+        raise MissingFile(
+            f"{path} holds no *.safetensors; save the weights with save_pretrained first"
+        )
+    if not any((path / one).is_file() for one in ("tokenizer.json", "tokenizer_config.json")):
+        raise MissingFile(f"{path} holds no tokenizer.json; save the tokenizer beside the model")
+
+
+def _attempt(loader: Any, source: str, name: str, part: str) -> Any:
+    """Run one of transformers' loaders; its many errors come out as one line of ours."""
+    try:
+        return loader(source)
+    except EmendError:
+        raise
+    except Exception as error:
+        raise _translate(error, source, name, part) from error
+
+
+def _translate(error: Exception, source: str, name: str, part: str) -> EmendError:
+    reason = " ".join(str(error).split("\n\n")[0].split())[:200]
+    if type(error).__name__ == "SafetensorError":
+        return BrokenFile(
+            f"the weights in {name} are truncated or broken ({reason}); copy or save them again"
+        )
+    if Path(source).is_dir():
+        return BrokenFile(f"the {part} in {name} cannot be read: {reason}; save it again")
+    if isinstance(error, OSError):
+        return MissingFile(
+            f"no {part} {name!r}: neither a directory here nor to be had from the hub ({reason}); "
+            "check the name and the network, or give lab/<name> or a directory"
+        )
+    return BrokenFile(f"the {part} {name!r} cannot be used: {reason}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers for one call: its progress bars, log lines and warnings."""
+    from transformers.utils import logging as chatter
+
+    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    chatter.set_verbosity(logging.CRITICAL)
+    chatter.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        chatter.set_verbosity(level)
+        if bars:
+            chatter.enable_progress_bar()

@@ -1,0 +1,255 @@
+"""From characters to tokens: where the subject ends, and where a target begins.
+
+Positions come from the character offsets of the fast tokenizer in the full sentence, never from
+counting the tokens of a prefix: merges across the boundary, a BOS token and multi-byte characters
+all break the counting (spec S1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from emend.errors import InvalidInput, SubjectNotFound
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A padded batch of token ids.
+
+    Attributes:
+        input_ids: (B, T) int64.
+        attention_mask: (B, T) int64, 1 at tokens and 0 at padding.
+        lookup: (B,) int64, position of each subject's last token in its padded row; None where
+            no spans were given.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    lookup: Tensor | None = None
+
+    @property
+    def position_ids(self) -> Tensor:
+        """(B, T) int64, each token's position in its own text; 0 at padding on the left."""
+        return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, number of tokens in each row."""
+        return self.attention_mask.sum(-1)
+
+    def to(self, device: torch.device | str) -> Encoded:
+        """The same batch on another device."""
+        lookup = None if self.lookup is None else self.lookup.to(device)
+        return Encoded(self.input_ids.to(device), self.attention_mask.to(device), lookup)
+
+
+def encode(
+    tokenizer: Any,
+    texts: Sequence[str],
+    spans: Sequence[Span] | None = None,
+    padding_side: Literal["left", "right"] = "right",
+    add_special_tokens: bool = True,
+) -> Encoded:
+    """Tokenize and pad texts; find the last token of each span.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; a fast one where spans are given. Its own padding
+            side, padding token and truncation are neither used nor changed.
+        texts: full sentences.
+        spans: for each text, the (start, end) characters of its subject.
+        padding_side: where the padding goes.
+        add_special_tokens: whether the tokenizer adds its BOS and the like.
+
+    Raises:
+        InvalidInput: a text without tokens, or spans with a slow tokenizer.
+        SubjectNotFound: no token overlaps a span.
+    """
+    if spans is not None and len(spans) != len(texts):
+        raise InvalidInput(f"{len(spans)} spans for {len(texts)} texts; give one span a text")
+    encodings = _tokenize(tokenizer, texts, add_special_tokens, offsets=spans is not None)
+    rows: list[list[int]] = encodings["input_ids"]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise InvalidInput(f"the tokenizer makes no tokens of {text!r}; give it some text")
+    lookup = None
+    if spans is not None:
+        lookup = [
+            _last_overlap(offsets, text, span)
+            for offsets, text, span in zip(encodings["offset_mapping"], texts, spans, strict=True)
+        ]
+    return pad(rows, pad_id(tokenizer), padding_side, lookup)
+
+
+def pad(
+    rows: Sequence[Sequence[int]],
+    padding: int = 0,
+    side: Literal["left", "right"] = "right",
+    lookup: Sequence[int] | None = None,
+) -> Encoded:
+    """Stack rows of token ids to one batch; `lookup` counts from each row's first token."""
+    if side not in ("left", "right"):
+        raise InvalidInput(f"padding_side is {side!r}; it must be 'left' or 'right'")
+    longest = max(map(len, rows), default=0)
+    input_ids = torch.full((len(rows), longest), padding, dtype=torch.long)
+    mask = torch.zeros_like(input_ids)
+    shifts = [longest - len(row) if side == "left" else 0 for row in rows]
+    for index, (row, shift) in enumerate(zip(rows, shifts, strict=True)):
+        input_ids[index, shift : shift + len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, shift : shift + len(row)] = 1
+    if lookup is None:
+        return Encoded(input_ids, mask)
+    return Encoded(input_ids, mask, torch.tensor(lookup) + torch.tensor(shifts))
+
+
+def pad_id(tokenizer: Any) -> int:
+    """A token id to pad with; which one does not matter, since padding is masked."""
+    for name in ("pad_token_id", "eos_token_id"):
+        value = getattr(tokenizer, name, None)
+        if isinstance(value, int):
+            return value
+    return 0
+
+
+def subject_token(tokenizer: Any, text: str, span: Span, *, add_special_tokens: bool = True) -> int:
+    """Index of the last token that overlaps a span of characters, in the unpadded text.
+
+    Where a merge crosses the end of the span, the token that holds the span's last character is
+    taken; of the several byte tokens of one character, the last.
+
+    Raises:
+        InvalidInput: a slow tokenizer, or a span outside the text.
+        SubjectNotFound: no token overlaps the span.
+    """
+    encodings = _tokenize(tokenizer, [text], add_special_tokens, offsets=True)
+    return _last_overlap(encodings["offset_mapping"][0], text, span)
+
+
+def _last_overlap(offsets: Sequence[Span], text: str, span: Span) -> int:
+    start, end = span
+    if not 0 <= start < end <= len(text):
+        raise InvalidInput(
+            f"span {start}..{end} of a text of {len(text)} characters; expected 0 <= start < end"
+        )
+    # A space at the end belongs to the next word's token.
+    end = start + len(text[start:end].rstrip()) or end
+    for index in range(len(offsets) - 1, -1, -1):
+        first, last = offsets[index]
+        if first < end and last > start and first < last:
+            return index
+    raise SubjectNotFound(
+        f"the tokenizer makes no token of the subject {text[start:end]!r} in {text!r}; "
+        "write the subject in characters that it knows"
+    )
+
+
+def join_target(tokenizer: Any, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of the target that follows it.
+
+    A space is put before the target where neither the target begins nor the prompt ends with
+    one; spaces at the end of the prompt go to the target. The prompt has the tokenizer's own
+    special tokens, the target none.
+
+    Raises:
+        InvalidInput: an empty prompt or target, or one that the tokenizer makes no token of.
+    """
+    return join_targets(tokenizer, [prompt], [target])[0]
+
+
+def join_targets(
+    tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]
+) -> list[tuple[list[int], list[int]]]:
+    """`join_target` for many pairs at once."""
+    if len(prompts) != len(targets):
+        raise InvalidInput(f"{len(prompts)} prompts for {len(targets)} targets; give one each")
+    pairs = [_space(prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
+    prompt_ids = prompt_tokens(tokenizer, [prompt for prompt, _ in pairs])
+    if getattr(tokenizer, "is_fast", False):
+        target_ids = _targets_in_place(tokenizer, pairs)
+    else:
+        target_ids = _tokenize(tokenizer, [target for _, target in pairs], False)["input_ids"]
+    for (_, target), ids in zip(pairs, target_ids, strict=True):
+        if not ids:
+            raise InvalidInput(f"the tokenizer makes no token of the target {target!r}")
+    return list(zip(prompt_ids, target_ids, strict=True))
+
+
+def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of prompts to be continued: specials before the text, none after it.
+
+    Raises:
+        InvalidInput: a prompt without tokens.
+    """
+    plain = _tokenize(tokenizer, prompts, True, special_mask=True)
+    rows: list[list[int]] = []
+    for prompt, ids, special in zip(
+        prompts, plain["input_ids"], plain["special_tokens_mask"], strict=True
+    ):
+        end = len(ids)
+        while end > 1 and special[end - 1] and not all(special[:end]):
+            end -= 1
+        if not ids:
+            raise InvalidInput(f"the tokenizer makes no token of the prompt {prompt!r}")
+        rows.append(ids[:end])
+    return rows
+
+
+def _space(prompt: str, target: str) -> tuple[str, str]:
+    if not target.strip():
+        raise InvalidInput(f"the target is {target!r}; give it some text")
+    bare = prompt.rstrip(" ")
+    if bare and bare != prompt:
+        prompt, target = bare, " " + target.lstrip(" ")
+    if not target[0].isspace() and not (prompt and prompt[-1].isspace()):
+        target = " " + target
+    return prompt, target
+
+
+def _targets_in_place(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """Target ids as they stand after the prompt, or alone where a merge crosses the boundary.
+
+    A target tokenized alone is wrong for tokenizers that put a space before every text
+    (SentencePiece); in its place it is right for all.
+    """
+    joined = _tokenize(tokenizer, [prompt + target for prompt, target in pairs], False, True)
+    alone = _tokenize(tokenizer, [target for _, target in pairs], False)["input_ids"]
+    rows: list[list[int]] = []
+    for (prompt, _), ids, offsets, fallback in zip(
+        pairs, joined["input_ids"], joined["offset_mapping"], alone, strict=True
+    ):
+        boundary = len(prompt)
+        before = [index for index, (start, _) in enumerate(offsets) if start < boundary]
+        last = before[-1] if before else -1
+        clean = last < 0 or offsets[last][1] <= boundary
+        rows.append(ids[last + 1 :] if clean else fallback)
+    return rows
+
+
+def _tokenize(
+    tokenizer: Any,
+    texts: Sequence[str],
+    add_special_tokens: bool,
+    offsets: bool = False,
+    special_mask: bool = False,
+) -> Any:
+    if offsets and not getattr(tokenizer, "is_fast", False):
+        raise InvalidInput(
+            f"{type(tokenizer).__name__} is a slow tokenizer without character offsets; "
+            "load a fast one (AutoTokenizer.from_pretrained(..., use_fast=True))"
+        )
+    return tokenizer(
+        list(texts),
+        add_special_tokens=add_special_tokens,
+        padding=False,
+        truncation=False,
+        return_offsets_mapping=offsets,
+        return_special_tokens_mask=special_mask,
+        return_attention_mask=False,
+        verbose=False,
+    )

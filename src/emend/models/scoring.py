@@ -1,0 +1,122 @@
+"""Log-probabilities of targets after prompts, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.errors import InvalidInput
+from emend.models._forward import batches, check_length, evaluating, head_at
+from emend.models.attachments import prepare
+from emend.models.positions import join_targets, pad, pad_id
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model takes one target after one prompt.
+
+    Attributes:
+        token_ids: the target's tokens.
+        log_probs: natural log-probability of each, given the prompt and the tokens before it.
+        greedy: the most probable token at each of these positions.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    greedy: list[int] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        """Log-probability of the whole target, in nats."""
+        return sum(self.log_probs)
+
+    @property
+    def mean(self) -> float:
+        """Log-probability per token, in nats."""
+        return self.total / len(self.log_probs)
+
+    @property
+    def token_accuracy(self) -> float:
+        """Share of the target's tokens that are the most probable ones, from 0 to 1."""
+        pairs = zip(self.token_ids, self.greedy, strict=True)
+        return sum(wanted == given for wanted, given in pairs) / len(self.token_ids)
+
+
+def score(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    batch_size: int = 32,
+) -> list[Score]:
+    """Score each target after its prompt.
+
+    Prompts pass through whatever is attached to the model first. The answer does not depend on
+    the batch size, nor on the tokenizer's padding side or padding token. Pairs that are equal
+    are run once.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        prompts: B texts.
+        targets: B texts; see `positions.join_target` for the space between.
+        batch_size: rows in one forward pass.
+
+    Returns:
+        B scores, in float32 whatever the model's dtype.
+
+    Raises:
+        InvalidInput: prompts and targets of different number, an empty prompt or target, or a
+            text longer than the model reads.
+    """
+    pairs = join_targets(tokenizer, prepare(model, prompts), targets)
+    keys = [(tuple(prompt), tuple(target)) for prompt, target in pairs]
+    for prompt, target in keys:
+        if not prompt:
+            raise InvalidInput("the prompt is empty; give it some text")
+        check_length(model, len(prompt) + len(target) - 1)
+    unique = list(dict.fromkeys(keys))
+    lengths = [len(prompt) + len(target) for prompt, target in unique]
+    scores: dict[Any, Score] = {}
+    with torch.no_grad(), evaluating(model):
+        for rows in batches(lengths, batch_size):
+            chunk = [unique[row] for row in rows]
+            scores.update(zip(chunk, _score_batch(model, pad_id(tokenizer), chunk), strict=True))
+    return [scores[key] for key in keys]
+
+
+def _score_batch(
+    model: Any, padding: int, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> list[Score]:
+    # Padded on the right, every token stands where it stands alone: no position ids are needed.
+    batch = pad([[*prompt, *target[:-1]] for prompt, target in pairs], padding)
+    batch = batch.to(model.get_input_embeddings().weight.device)
+    row_of = [row for row, (_, target) in enumerate(pairs) for _ in target]
+    column_of = [len(prompt) - 1 + step for prompt, target in pairs for step in range(len(target))]
+    with head_at(model, torch.tensor(row_of), torch.tensor(column_of)) as pick:
+        logits = pick(
+            model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
+        )
+    wanted = torch.tensor([token for _, target in pairs for token in target])
+    log_probs, greedy = _read(logits, wanted.to(logits.device))  # (N,), (N,)
+    result: list[Score] = []
+    start = 0
+    for _, target in pairs:
+        end = start + len(target)
+        result.append(Score(list(target), log_probs[start:end], greedy[start:end]))
+        start = end
+    return result
+
+
+def _read(logits: Tensor, wanted: Tensor) -> tuple[list[float], list[int]]:
+    """(N, vocabulary), (N,) -> log-probabilities of the wanted tokens, most probable tokens."""
+    logits = logits.float()
+    chosen = logits.gather(-1, wanted[:, None])[:, 0]
+    return (chosen - logits.logsumexp(-1)).tolist(), logits.argmax(-1).tolist()

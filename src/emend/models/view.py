@@ -1,0 +1,251 @@
+"""ModelView: what an editor needs to know of any Hugging Face causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.errors import UnsupportedModel
+from emend.models._structure import (
+    BlockParts,
+    Probe,
+    find_blocks,
+    projection_shape,
+    read_block,
+    run_probe,
+    text_config,
+)
+
+SCALES: tuple[str, ...] = (
+    "logit_scale",
+    "logits_scaling",
+    "output_multiplier",
+    "lm_head_multiplier",
+)
+"""Configuration fields that hold a factor on the logits. Whether a model multiplies or divides
+by it is read off the model's own logits."""
+
+CAPS: tuple[str, ...] = ("final_logit_softcapping", "logits_soft_cap")
+"""Configuration fields that hold the cap c of c * tanh(logits / c)."""
+
+
+class ModelView:
+    """The structure of a causal language model, found by running it once on four tokens.
+
+    Args:
+        model: any Hugging Face causal language model whose blocks hold one attention and one
+            dense MLP each. It is not changed.
+
+    Attributes:
+        model: the model itself.
+        blocks: its transformer blocks.
+        depth: number of blocks.
+        width: size of the residual stream.
+        vocabulary: number of logits.
+        embeddings: the token embedding.
+        final_norm: the norm between the last block and the head (Identity where there is none).
+        head: the projection to the vocabulary.
+
+    Raises:
+        UnsupportedModel: no blocks, no head, no dense MLP in any block, or logits that cannot
+            be reproduced from the last block's output.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.embeddings = _part(model, "get_input_embeddings")
+        self.head = _part(model, "get_output_embeddings")
+        self.blocks = find_blocks(model)
+        self.depth = len(self.blocks)
+        self.width = _width(model, self.embeddings)
+        probe = run_probe(model, self.blocks, self.width, self.head)
+        assert probe.logits is not None
+        self.vocabulary = int(probe.logits.shape[-1])
+        self._parts = [
+            read_block(block, calls, self.width)
+            for block, calls in zip(self.blocks, probe.calls, strict=True)
+        ]
+        refusals = [part.refusal for part in self._parts]
+        if all(refusals):
+            raise UnsupportedModel(self._refuse(refusals[0]))
+        self._tail = [module for module in probe.tail if not isinstance(module, nn.Dropout)]
+        norms = (module for module in self._tail if projection_shape(module) is None)
+        self.final_norm: nn.Module = next(norms, nn.Identity())
+        self._finish = self._find_finish(probe)
+        self._names = {id(module): name for name, module in model.named_modules()}
+
+    def block(self, layer: int) -> nn.Module:
+        """Block `layer`, counted from 0; negative numbers count from the end."""
+        return self.blocks[self._check(layer)]
+
+    def attention(self, layer: int) -> nn.Module:
+        """The child of block `layer` that mixes tokens."""
+        attention = self._parts[self._check(layer)].attention
+        if attention is None:
+            raise UnsupportedModel(self._refuse(self._parts[layer].refusal))
+        return attention
+
+    def mlp(self, layer: int) -> nn.Module:
+        """The child of block `layer` that holds the MLP.
+
+        OPT keeps its two projections in the block itself; there it is the down-projection.
+        BLOOM's MLP adds the residual before it returns: read the MLP's own contribution from
+        `down_projection`.
+        """
+        part = self._dense(layer)
+        assert part.mlp is not None
+        return part.mlp
+
+    def down_projection(self, layer: int) -> nn.Module:
+        """The projection from the MLP's inner size to the residual width in block `layer`."""
+        part = self._dense(layer)
+        assert part.down_projection is not None
+        return part.down_projection
+
+    def matrix(self, layer: int) -> Tensor:
+        """The down-projection's weight as (out = width, in = inner), a view of the parameter."""
+        weight: Any = self.down_projection(layer).weight
+        return weight.T if self.is_transposed(layer) else weight
+
+    def is_transposed(self, layer: int) -> bool:
+        """Whether the weight is stored as (in, out), as GPT-2's Conv1D does."""
+        return not isinstance(self.down_projection(layer), nn.Linear)
+
+    def inner(self, layer: int) -> int:
+        """Inner size of the MLP in block `layer`: the length of its keys."""
+        shape = projection_shape(self.down_projection(layer))
+        assert shape is not None
+        return shape[1]
+
+    def device(self, layer: int) -> torch.device:
+        """Where block `layer` keeps its weights."""
+        return next(self.block(layer).parameters()).device
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the MLPs are gated: act(gate) * up."""
+        return next(part.is_gated for part in self._parts if part.refusal is None)
+
+    @property
+    def is_rotary(self) -> bool:
+        """Whether attention rotates keys and queries by position (RoPE), as configured."""
+        config = text_config(self.model)
+        if getattr(config, "alibi", False):
+            return False
+        return bool(getattr(config, "rope_parameters", None) or getattr(config, "rotary_dim", None))
+
+    def name_of(self, module: nn.Module) -> str:
+        """Full dotted name of a module of the model.
+
+        Raises:
+            UnsupportedModel: the module is not a part of the model.
+        """
+        name = self._names.get(id(module))
+        if name is None:
+            raise UnsupportedModel(
+                f"this {type(module).__name__} is not a part of the model; pass one of its modules"
+            )
+        return name
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The model's logits from the output of its last block.
+
+        Args:
+            hidden: (..., width), any floating dtype; it is cast to the head's.
+
+        Returns:
+            (..., vocabulary) float32: final norm, head, and the scale or soft cap of the model.
+        """
+        weight: Any = self.head.weight
+        hidden = hidden.to(device=weight.device, dtype=weight.dtype)
+        for module in self._tail:
+            hidden = module(hidden)
+        return self._finish(self.head(hidden)).float()
+
+    def _check(self, layer: int) -> int:
+        if not -self.depth <= layer < self.depth:
+            raise UnsupportedModel(
+                f"layer {layer} of a model with {self.depth} blocks; "
+                f"take one from 0 to {self.depth - 1}"
+            )
+        return layer
+
+    def _dense(self, layer: int) -> BlockParts:
+        part = self._parts[self._check(layer)]
+        if part.refusal is not None:
+            raise UnsupportedModel(self._refuse(part.refusal, f" (block {layer % self.depth})"))
+        return part
+
+    def _refuse(self, refusal: str | None, where: str = "") -> str:
+        name = type(self.model).__name__
+        return f"{name}{where}: {refusal}; take a model with one dense MLP in each block"
+
+    def _find_finish(self, probe: Probe) -> Callable[[Tensor], Tensor]:
+        """The scale and cap after the head: of those configured, the one that gives the logits."""
+        assert probe.last is not None
+        assert probe.logits is not None
+        if probe.raw is None:
+            raise UnsupportedModel(self._refuse("its output embeddings are not called"))
+        with torch.no_grad():
+            hidden = probe.last
+            for module in self._tail:
+                hidden = module(hidden)
+            raw, expected = self.head(hidden), probe.logits
+            for finish in _finishes(text_config(self.model)):
+                if _close(finish(raw), expected):
+                    return finish
+        raise UnsupportedModel(
+            f"{type(self.model).__name__}: its logits are not head(norm(last block)) times a "
+            f"known scale (looked for {', '.join(SCALES + CAPS)} in its configuration); "
+            "ask for support of this architecture"
+        )
+
+
+def _part(model: nn.Module, getter: str) -> nn.Module:
+    find = getattr(model, getter, None)
+    part = find() if callable(find) else None
+    if not isinstance(part, nn.Module):
+        raise UnsupportedModel(
+            f"{type(model).__name__} answers nothing to {getter}(); "
+            "load it with AutoModelForCausalLM"
+        )
+    return part
+
+
+def _width(model: nn.Module, embeddings: nn.Module) -> int:
+    """The residual width; embeddings may be narrower (OPT-350m projects them)."""
+    width = getattr(text_config(model), "hidden_size", None)
+    weight: Any = embeddings.weight
+    return int(width or weight.shape[1])
+
+
+def _finishes(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
+    """What may come after the head, the most telling first: the identity is tried last."""
+    values = [getattr(config, name, None) for name in SCALES]
+    scales = [value for value in values if isinstance(value, (int, float)) and value not in (0, 1)]
+    caps = [value for name in CAPS if (value := getattr(config, name, None))]
+    for cap in (*caps, None):
+        for scale in scales:
+            yield partial(_finish, times=scale, cap=cap)
+            yield partial(_finish, over=scale, cap=cap)
+        yield partial(_finish, cap=cap)
+
+
+def _finish(raw: Tensor, times: float = 1, over: float = 1, cap: float | None = None) -> Tensor:
+    # Divided where the model divides, so that the last bit agrees too.
+    if times != 1:
+        raw = raw * times
+    if over != 1:
+        raw = raw / over
+    return raw if cap is None else torch.tanh(raw / cap) * cap
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    tolerance = 1e-4 if expected.dtype == torch.float32 else 2e-2
+    found, expected = found.float(), expected.float()
+    scale = expected.abs().max().item()
+    return (found - expected).abs().max().item() <= tolerance * scale
