@@ -1,0 +1,195 @@
+"""Keeping the arguments a model gave its blocks, and giving them again for fewer tokens and rows.
+
+Nothing here knows an architecture: which axis of an argument counts rows, and which counts the
+tokens that ask (queries), is read off its shape. Keys are never cut: masks and ALiBi biases keep
+their last axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor among a block's arguments.
+
+    Attributes:
+        value: The tensor, cut to the tokens that are run.
+        per_row: Entries of the first axis for each row of the batch (heads, where rows and heads
+            are folded together); 0 where all rows share the tensor.
+    """
+
+    value: Tensor
+    per_row: int
+
+    def select(self, rows: Tensor) -> Slot:
+        """The same argument for some of the rows only."""
+        if self.per_row == 0:
+            return self
+        index = rows.to(self.value.device)
+        if self.per_row > 1:
+            each = torch.arange(self.per_row, device=index.device)
+            index = (index[:, None] * self.per_row + each).flatten()
+        return Slot(self.value[index], self.per_row)
+
+
+class CachePlace:
+    """Stands where the model passed its key/value cache."""
+
+
+def each_leaf(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Apply ``change`` to everything in nested tuples, lists and mappings."""
+    if type(tree) in (tuple, list):
+        return type(tree)(each_leaf(item, change) for item in tree)
+    if isinstance(tree, Mapping):
+        items = cast("Mapping[Any, Any]", tree).items()
+        return {name: each_leaf(item, change) for name, item in items}
+    return change(tree)
+
+
+def cut(tensor: Tensor, rows: int, length: int, first: int) -> Slot:
+    """Read the axes of one argument and drop the queries before token ``first``.
+
+    Args:
+        tensor: As the model passed it, for ``rows`` x ``length`` tokens; ``length`` is no
+            multiple of ``rows``, so that the two are not mixed up.
+        rows: Rows of the batch.
+        length: Tokens of a row, padding included.
+        first: The first token that will be run.
+    """
+    shape = tensor.shape
+    per_row = 0
+    if tensor.ndim >= 2 and shape[0] != length and shape[0] % rows == 0:
+        per_row = shape[0] // rows
+    axis: int | None = None
+    if tensor.ndim == 4 and shape[2] == length:  # (B, heads, queries, keys), (B, 1, T, features)
+        axis = 2
+    elif tensor.ndim in (2, 3) and shape[1] == length and not _is_key_mask(tensor):
+        axis = 1  # (B, T), (B, T, features), (B, queries, keys)
+    elif tensor.ndim in (1, 2) and shape[0] == length:  # (T,), (T, features)
+        axis = 0
+    if axis is not None and first > 0:
+        tensor = tensor.narrow(axis, first, length - first)
+    return Slot(tensor, per_row)
+
+
+def _is_key_mask(tensor: Tensor) -> bool:
+    """A (B, T) mask of the keys, as flash attention takes it: zeros and ones only."""
+    if tensor.ndim != 2:
+        return False
+    return tensor.dtype == torch.bool or bool(((tensor == 0) | (tensor == 1)).all())
+
+
+class RecordingCache(DynamicCache):
+    """Hands keys and values through, and keeps those of the layers that run while ``armed``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.armed = False
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keep nothing of what attention sees, but remember it."""
+        if self.armed:
+            self.seen[layer_idx] = (key_states, value_states)
+        return key_states, value_states
+
+
+class PrefixCache(DynamicCache):
+    """Concatenates the keys and values of the tokens before, and never stores what it is given.
+
+    Args:
+        prefix: For each layer index its keys and values, (B, heads, P, features).
+    """
+
+    def __init__(self, prefix: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.prefix = dict(prefix)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens: those before, then those given."""
+        keys, values = self.prefix[layer_idx]
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Number of tokens before."""
+        return next((int(keys.shape[-2]) for keys, _ in self.prefix.values()), 0)
+
+    def select(self, rows: Tensor) -> PrefixCache:
+        """The same for some of the rows only."""
+        chosen = {
+            layer: (keys[rows.to(keys.device)], values[rows.to(values.device)])
+            for layer, (keys, values) in self.prefix.items()
+        }
+        return PrefixCache(chosen)
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """The arguments of one block, the hidden state left out.
+
+    Attributes:
+        args: Positional arguments after the hidden state, as a tree of slots.
+        kwargs: Named arguments, as a tree of slots.
+        hidden_name: The name under which the hidden state is passed; None for by position.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    hidden_name: str | None
+
+    @staticmethod
+    def read(
+        args: tuple[Any, ...], kwargs: dict[str, Any], change: Callable[[Any], Any]
+    ) -> tuple[Tensor, BlockCall]:
+        """Split what a block was called with into its hidden state and the rest."""
+        hidden, name = BlockCall.find_hidden(args, kwargs)
+        others = {key: value for key, value in kwargs.items() if key != name}
+        return hidden, BlockCall(each_leaf(args[1:], change), each_leaf(others, change), name)
+
+    @staticmethod
+    def find_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, str | None]:
+        """The hidden state among a block's arguments, and its name (None: the first of `args`)."""
+        if args:
+            return args[0], None
+        name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+        return kwargs[name], name
+
+    def select(self, rows: Tensor) -> BlockCall:
+        """The same call for some of the rows only."""
+
+        def choose(leaf: Any) -> Any:
+            return leaf.select(rows) if isinstance(leaf, Slot) else leaf
+
+        return BlockCall(
+            each_leaf(self.args, choose), each_leaf(self.kwargs, choose), self.hidden_name
+        )
+
+    def run(self, block: Any, hidden: Tensor, cache: PrefixCache | None) -> Tensor:
+        """Call the block again and return its hidden state."""
+
+        def fill(leaf: Any) -> Any:
+            if isinstance(leaf, Slot):
+                return leaf.value
+            return cache if isinstance(leaf, CachePlace) else leaf
+
+        args, kwargs = each_leaf(self.args, fill), each_leaf(self.kwargs, fill)
+        if self.hidden_name is None:
+            return hidden_of(block(hidden, *args, **kwargs))
+        return hidden_of(block(**{self.hidden_name: hidden}, **kwargs))
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden state in what a block returns, be it a tensor or a tuple that begins with it."""
+    return output if isinstance(output, Tensor) else output[0]
