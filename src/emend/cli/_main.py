@@ -1,12 +1,104 @@
-"""The app, and the one place where an error becomes a line and an exit code."""
+"""The app, and the one place where an error becomes a line and an exit status.
+
+0 success; 1 a defect of ours, with its traceback; 2 what the user can mend, in one line without
+a traceback; 130 interrupted.
+"""
 
 from __future__ import annotations
 
-import typer
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
 
-app = typer.Typer(name="emend", no_args_is_help=True, add_completion=False)
+import typer
+import typer.main
+
+from emend.cli import demo, edit, eval, lab, methods
+from emend.errors import EmendError
+
+# Typer carries its own copy of click, or uses click itself, depending on its version; what it
+# exports leads to the right class either way.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        name="emend",
+        help="Change what a language model knows, measure what else changed, take it back.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # plain help: the same in a pipe, a pager and the documentation
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for module in (demo, methods, edit, eval):
+        app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
+    app.add_typer(lab.app, name=lab.NAME)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from emend import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_show_version, is_eager=True
+    ),
+) -> None:
+    """What stands before the subcommand."""
+
+
+app = _app()
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What stands after `emend` on the command line; by default that of the process.
+
+    Returns:
+        The exit status.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command: Any = typer.main.get_command(app)
+    try:
+        status = command.main(args=given, prog_name="emend", standalone_mode=False)
+    except EmendError as error:
+        return _fail(str(error))
+    except _USAGE_ERROR as error:
+        return _misuse(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception:
+        traceback.print_exc()
+        typer.echo("emend: this is a defect of emend, not of what you gave it", err=True)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"emend: {message}", err=True)
+    return 2
+
+
+def _misuse(error: Any) -> int:
+    """A wrong flag or a missing one: the same single line, naming where help is."""
+    context = error.ctx
+    path = context.command_path if context else "emend"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(context.get_help(), err=True)
+        return 2
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return _fail(f"{message}: see `{path} --help`")
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """The script `emend`."""
+    sys.exit(run())

@@ -1,0 +1,83 @@
+"""How commands speak: a table for people, or one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+
+from emend.errors import InvalidInput
+
+_PIPE_WIDTH = 120
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output. Numbers that are not finite become null."""
+    typer.echo(json.dumps(finite(data), ensure_ascii=False, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on standard output; columns but the first stand to the right if numeric."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        numeric = index > 0 and all(_is_number(row[index]) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: what stands in brackets is no markup
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(width=width).print(table)
+
+
+def number(value: object, digits: int = 3) -> str:
+    """A number as text; a dash for what was not measured."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def percent(value: object) -> str:
+    """A share as text in percent; a dash for what was not measured."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        return "-"
+    return f"{100 * value:.1f}%"
+
+
+def finite(data: Any) -> Any:
+    """The same data with null for numbers that are not finite, and plain lists and objects."""
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    if isinstance(data, Mapping):
+        return {str(key): finite(value) for key, value in cast("Mapping[Any, Any]", data).items()}
+    if isinstance(data, (list, tuple)):
+        return [finite(value) for value in cast("Sequence[Any]", data)]
+    return str(data) if isinstance(data, Path) else data
+
+
+def output_directory(path: Path | None) -> Path | None:
+    """Refuse a path that cannot become a directory, before any work is done for it.
+
+    Raises:
+        InvalidInput: It is a file, or stands below one.
+    """
+    for part in [path, *path.parents] if path else []:
+        if part.exists() and not part.is_dir():
+            raise InvalidInput(
+                f"--output_path {path}: {part} is a file, expected a directory: choose another"
+            )
+        if part.is_dir():
+            break
+    return path
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell[:1].isdigit() or (cell[:1] == "-" and cell[1:2].isdigit())

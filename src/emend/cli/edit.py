@@ -1,0 +1,96 @@
+"""`emend edit`: make a patch from edits and save it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import output_directory, print_json
+from emend.cli._settings import settings_for
+from emend.edits import Edit, read_edits
+from emend.errors import InvalidInput
+
+NAME = "edit"
+EXAMPLES = _options.examples(
+    "emend edit --model lab/gptneo --edits edits.jsonl --output_path patch/",
+    'emend edit --model lab/gptneo --prompt "{} was born in" --subject "Ana Bel" \\',
+    '      --target "Paris" --output_path patch/',
+    "emend edit --model gpt2 --method rome --set clamp=3 --config rome.yaml \\",
+    "      --edits edits.jsonl --output_path patch/",
+    "",
+    "An edits file has one object per line:",
+    '  {"prompt": "{} was born in", "subject": "Ana Bel", "target": "Paris"}',
+)
+
+_Text = str | None
+
+
+def command(
+    model: _options.Model,
+    output_path: Annotated[
+        Path, typer.Option("--output_path", help="Where to save the patch.", metavar="DIRECTORY")
+    ],
+    method: _options.Method = "rome",
+    edits: _options.Edits = None,
+    prompt: Annotated[_Text, typer.Option("--prompt", help="A single edit: its prompt.")] = None,
+    subject: Annotated[_Text, typer.Option("--subject", help="... its subject.")] = None,
+    target: Annotated[_Text, typer.Option("--target", help="... what it shall say.")] = None,
+    config: _options.Config = None,
+    set: _options.Set = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of methods that draw something.")
+    ] = None,
+    limit: _options.Limit = None,
+    json: _options.Json = False,
+) -> None:
+    """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is."""
+    # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
+    wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target})[:limit]
+    output_directory(output_path)
+    from emend import api, methods
+
+    chosen: Any = methods.registry().get(method)
+    seeded = [*(set or []), *([] if seed is None else [f"seed={seed}"])]
+    settings = settings_for(method, chosen.config_type, config, seeded)
+    network, tokenizer = api.load(model)
+    started = time.perf_counter()
+    patch = api.edit(network, tokenizer, wanted, method=method, **settings)
+    seconds = time.perf_counter() - started
+    patch.save_pretrained(output_path)
+    result = {
+        "model": model,
+        "method": method,
+        "edits": len(wanted),
+        "seconds": seconds,
+        "seconds_per_edit": seconds / len(wanted),
+        "output_path": output_path,
+        "card": patch.card(),
+    }
+    print_json(result) if json else _tell(result, wanted)
+
+
+def _edits(path: Path | None, single: dict[str, str | None]) -> list[Edit]:
+    """The edits of a file, or the single one that flags give."""
+    given = {name: value for name, value in single.items() if value is not None}
+    if path is not None and given:
+        raise InvalidInput(f"both --edits and --{next(iter(given))} are given, expected one kind")
+    if path is not None:
+        return read_edits(path)
+    missing = [f"--{name}" for name in single if name not in given]
+    if missing:
+        rest = "" if given else "--edits FILE, or "
+        raise InvalidInput(f"no edit is given, expected {rest}{', '.join(missing)}: add them")
+    return [Edit(given["prompt"], given["subject"], given["target"])]
+
+
+def _tell(result: dict[str, Any], edits: list[Edit]) -> None:
+    count = "1 edit" if len(edits) == 1 else f"{len(edits)} edits"
+    seconds = f"{result['seconds']:.1f} s"
+    typer.echo(f"{count} by {result['method']} in {seconds}, saved to {result['output_path']}")
+    typer.echo(
+        f"measure it with: emend eval --model {result['model']} --patch {result['output_path']}"
+    )

@@ -1,0 +1,60 @@
+"""`emend methods`: what there is and when to use which."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import print_json, print_table
+from emend.cli._settings import describe
+
+NAME = "methods"
+EXAMPLES = _options.examples("emend methods", "emend methods rome", "emend methods rome --json")
+
+
+def command(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the settings of this method.", metavar="[NAME]")
+    ] = None,
+    json: _options.Json = False,
+) -> None:
+    """List the methods, or show one with its settings and their defaults."""
+    from emend.methods import registry
+
+    methods = registry()
+    if name is None:
+        _list([methods.get(one) for one in methods.names()], json)
+    else:
+        _show(methods.get(name), json)
+
+
+def _about(method: Any) -> dict[str, str]:
+    return {
+        "name": method.name,
+        "title": method.title,
+        "when": method.when,
+        "paper": method.paper,
+    }
+
+
+def _list(methods: list[Any], json: bool) -> None:
+    found = [_about(method) for method in methods]
+    if json:
+        print_json({"methods": found})
+        return
+    columns = ("name", "title", "when", "paper")
+    print_table("Methods", columns, ([one[column] for column in columns] for one in found))
+    typer.echo("`emend methods NAME` shows the settings of one.")
+
+
+def _show(method: Any, json: bool) -> None:
+    settings = describe(method.config_type)
+    if json:
+        print_json({**_about(method), "settings": settings})
+        return
+    typer.echo(f"{method.name}: {method.title}\n{method.paper}\nWhen: {method.when}\n")
+    rows = ([one["name"], one["type"], repr(one["default"]), one["help"]] for one in settings)
+    print_table("Settings", ("name", "type", "default", "what it does"), rows)
+    typer.echo(f"Given as --set NAME=VALUE to `emend edit --method {method.name}`.")

@@ -1,0 +1,154 @@
+"""What stands below every room: errors, registry, progress, files."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from emend import errors
+from emend._files import write_json, written_aside
+from emend._progress import progress
+from emend._registry import Registry
+
+BUILTIN = {
+    "InvalidInput": ValueError,
+    "UnknownName": LookupError,
+    "MissingFile": FileNotFoundError,
+    "BrokenFile": ValueError,
+    "UnsupportedModel": TypeError,
+    "SubjectNotFound": ValueError,
+    "NumericalFailure": ArithmeticError,
+    "MissingExtra": ImportError,
+}
+
+
+@pytest.mark.parametrize(("name", "builtin"), BUILTIN.items())
+def test_every_error_is_also_a_builtin(name, builtin):
+    kind = getattr(errors, name)
+    error = kind("method", "x", ["y"]) if name == "UnknownName" else kind("one line")
+    assert isinstance(error, errors.EmendError)
+    assert isinstance(error, builtin)
+    assert str(error) == "one line" or name == "UnknownName"
+
+
+def test_no_error_is_forgotten_above():
+    found = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.EmendError)
+    }
+    assert found == {*BUILTIN, "EmendError"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("rmoe", "rome"), ("ROME", "rome"), ("r-ome", "rome"), ("zzz", None)]
+)
+def test_unknown_name_suggests_the_nearest(given, meant):
+    error = errors.UnknownName("method", given, ["rome", "ft", "memit"])
+    assert error.suggestion == meant
+    assert (f"did you mean '{meant}'?" in str(error)) == (meant is not None)
+    assert "known: ft, memit, rome" in str(error)
+    assert "\n" not in str(error)
+
+
+def test_missing_extra_says_what_to_install():
+    error = errors.MissingExtra.of("peft", "peft", "train adapters")
+    assert str(error) == "package 'peft' is needed to train adapters: pip install 'emend[peft]'"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package with modules on disk, and another one installed with an entry point."""
+    home = tmp_path / "house_of_tests"
+    home.mkdir()
+    (home / "__init__.py").write_text("")
+    (home / "one.py").write_text("one = 'the one'")
+    (home / "broken.py").write_text("raise RuntimeError('imported')")
+    (home / "_private.py").write_text("_private = 1")
+    (tmp_path / "their_module.py").write_text("thing = 'theirs'\none = 'an impostor'")
+    information = tmp_path / "theirs-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(
+        "[tests.things]\ntheirs = their_module:thing\none = their_module:one\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "house_of_tests"
+    for name in [name for name in sys.modules if name.startswith(("house_of_tests", "their_mod"))]:
+        del sys.modules[name]
+
+
+def test_registry_lists_files_and_entry_points_and_imports_neither(package):
+    registry = Registry("thing", package, "tests.things")
+    assert registry.names() == ["broken", "one", "theirs"]
+    assert "theirs" in registry
+    assert "two" not in registry
+    assert "house_of_tests" not in sys.modules
+    assert "their_module" not in sys.modules
+
+
+def test_registry_gets_what_bears_the_name_and_ours_goes_first(package):
+    registry = Registry("thing", package, "tests.things")
+    assert registry.get("one") == "the one"
+    assert registry.get("theirs") == "theirs"
+    with pytest.raises(errors.UnknownName, match=r"unknown thing 'on'.*did you mean 'one'"):
+        registry.get("on")
+    for hidden in ("_private", "__init__", "", "os", "one.x"):
+        with pytest.raises(errors.UnknownName):
+            registry.get(hidden)
+
+
+def test_registry_without_its_package_is_empty():
+    assert Registry("thing", "emend.no_such_room", "tests.nothing").names() == []
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_silent_in_a_pipe_and_shown_on_a_terminal(monkeypatch, capsys):
+    assert list(progress(range(3), "counting")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(progress(iter("ab"), "counting", total=2)) == ["a", "b"]
+    assert "counting" in terminal.getvalue()
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file.json"
+    write_json(path, {"a": "ü"})
+    before = path.read_text(encoding="utf-8")
+    assert before == '{\n  "a": "ü"\n}\n'
+    with pytest.raises(KeyError), written_aside(path) as aside:  # noqa: PT012
+        aside.write_text("half")
+        raise KeyError
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_text(encoding="utf-8") == before
+    assert [file.name for file in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
+    with pytest.raises(errors.InvalidInput, match="is a directory"):
+        write_json(tmp_path, {})
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.InvalidInput, match="cannot make the directory"):
+        write_json(tmp_path / "file" / "below.json", {})
+
+
+def test_importing_emend_is_light_and_its_names_are_there_when_asked():
+    code = (
+        "import sys, emend; heavy = {'torch', 'transformers', 'rich', 'typer', 'numpy'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules); "
+        "assert set(emend.__all__) <= set(dir(emend)); "
+        "assert emend.Edit and emend.read_edits and emend.errors.EmendError; "
+        "assert not heavy & set(sys.modules); "
+        "assert not hasattr(emend, 'nonsense')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
