@@ -143,7 +143,9 @@ def tiny_model(
                     parameter.add_(0.1 * torch.randn_like(parameter))
                 else:
                     parameter.mul_(scale)
-    return model.to(dtype).eval(), words
+                # The buffers (RoPE's frequencies) stay float32, as from_pretrained leaves them.
+                parameter.data = parameter.data.to(dtype)
+    return model.eval(), words
 
 
 def _config_class(architecture: str) -> Any:

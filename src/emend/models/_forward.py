@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from emend.errors import InvalidInput, UnsupportedModel
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Generator[None, None, None]:
     """Switch dropout off for the time of the block; every module's own mode comes back."""
     training = [module for module in model.modules() if module.training]
     for module in training:
@@ -27,7 +27,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def head_at(
     model: nn.Module, rows: Tensor, columns: Tensor
-) -> Iterator[Callable[[Tensor], Tensor]]:
+) -> Generator[Callable[[Tensor], Tensor], None, None]:
     """Let the head see only some positions: the vocabulary is the dearest part of a short pass.
 
     Args:

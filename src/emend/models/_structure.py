@@ -25,6 +25,9 @@ EQUAL = 1e-2
 MIXED = 1e-4
 """A module mixes tokens when equal inputs give outputs that differ by more than this."""
 
+PROJECTIONS = (nn.Linear, Conv1D)
+"""The modules that can be edited: a matrix, with or without a bias."""
+
 
 @dataclass
 class Call:
@@ -226,27 +229,66 @@ def read_block(block: nn.Module, calls: list[Call], width: int) -> BlockParts:
     attention = _find_attention(block, calls)
     if attention is None:
         return BlockParts(refusal=f"its {type(block).__name__} has no part that mixes tokens")
-    hidden_from_search = {id(module) for module in attention.modules()}
-    rest = [call.module for call in calls if id(call.module) not in hidden_from_search]
-    if _has_experts(block, hidden_from_search):
+    if _has_experts(block, attention):
         return BlockParts(
             attention=attention,
             refusal="its MLPs are a mixture of experts, which emend does not edit yet",
         )
-    projections = [(module, shape) for module in rest if (shape := projection_shape(module))]
-    inward = [(module, shape) for module, shape in projections if shape[0] == width]
-    if not inward:
+    mlp, projections = _find_mlp(block, attention, calls)
+    down = next((each for each in reversed(projections) if _shape(each)[0] == width), None)
+    if mlp is None or down is None:
         return BlockParts(
             attention=attention,
             refusal=f"its {type(block).__name__} has no MLP projection back to width {width}",
         )
-    # The down-projection reads the widest layer; where widths tie, it is the one that runs last.
-    down = max(enumerate(inward), key=lambda item: (item[1][1][1], item[0]))[1][0]
-    mlp = next(child for child in block.children() if down in set(child.modules()))
-    inner = projection_shape(down)[1]  # type: ignore[index]
-    ups = [shape[0] for module, shape in projections if module is not down and shape[1] == width]
-    gated = sum(size for size in ups if size in (inner, 2 * inner)) >= 2 * inner
-    return BlockParts(attention=attention, mlp=mlp, down_projection=down, is_gated=gated)
+    inner = _shape(down)[1]
+    # Two layers of the inner size before it, fused to one or not: act(gate) * up.
+    before = [_shape(each)[0] for each in projections if each is not down]
+    gated = sum(size for size in before if size in (inner, 2 * inner)) >= 2 * inner
+    return BlockParts(
+        attention=attention,
+        mlp=down if isinstance(mlp, PROJECTIONS) else mlp,
+        down_projection=down,
+        is_gated=gated,
+    )
+
+
+def _find_mlp(
+    block: nn.Module, attention: nn.Module, calls: list[Call]
+) -> tuple[nn.Module | None, list[nn.Module]]:
+    """The heaviest child beside the attention, and its projections in the order they ran.
+
+    Where that child is a projection itself, the MLP has no module of its own (OPT), and all
+    projections that are children of the block are its parts.
+    """
+    children = [child for child in block.children() if child is not attention]
+    adapters = _inside_adapters(block)
+    ran = [
+        call.module
+        for call in calls
+        if isinstance(call.module, PROJECTIONS) and id(call.module) not in adapters
+    ]
+    owned = {id(child): {id(module) for module in child.modules()} for child in children}
+    children = [child for child in children if any(id(each) in owned[id(child)] for each in ran)]
+    if not children:
+        return None, []
+    heaviest = max(children, key=weigh)
+    if isinstance(heaviest, PROJECTIONS):
+        loose = {id(child) for child in children}
+        return heaviest, [each for each in ran if id(each) in loose]
+    return heaviest, [each for each in ran if id(each) in owned[id(heaviest)]]
+
+
+def _inside_adapters(block: nn.Module) -> set[int]:
+    """Modules kept by name in a ModuleDict: what PEFT adds beside a projection."""
+    named = (module for module in block.modules() if isinstance(module, nn.ModuleDict))
+    return {id(inside) for module in named for inside in module.modules()}
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    shape = projection_shape(module)
+    assert shape is not None
+    return shape
 
 
 def _find_attention(block: nn.Module, calls: list[Call]) -> nn.Module | None:
@@ -262,8 +304,9 @@ def _find_attention(block: nn.Module, calls: list[Call]) -> nn.Module | None:
     return best[1] if best else None
 
 
-def _has_experts(block: nn.Module, skipped: set[int]) -> bool:
+def _has_experts(block: nn.Module, attention: nn.Module) -> bool:
     """Stacked expert weights are three-dimensional; unfused ones stand in a ModuleList."""
+    skipped = {id(module) for module in attention.modules()}
     for module in block.modules():
         if id(module) in skipped:
             continue

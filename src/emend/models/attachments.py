@@ -7,7 +7,7 @@ unedited model back for as long as it is needed. The list is kept on the model, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -65,7 +65,7 @@ def detach(model: nn.Module, attachment: Attachment) -> None:
 
 
 @contextmanager
-def base(model: nn.Module) -> Iterator[nn.Module]:
+def base(model: nn.Module) -> Generator[nn.Module, None, None]:
     """The unedited model: within the block nothing that is attached has any effect.
 
     Yields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,17 @@ def _load_tokenizer(source: str) -> Any:
 def _load_model(source: str, dtype: torch.dtype | None) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
+    model, found = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+    )
+    # transformers would fill these with random numbers and warn.
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise BrokenFile(
+            f"the weights in {source} lack {len(missing)} of the model's tensors "
+            f"({missing[0]}, ...); they are missing or config.json is another model's"
+        )
+    return model
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -143,7 +153,7 @@ def _translate(error: Exception, source: str, name: str, part: str) -> EmendErro
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Silence transformers for one call: its progress bars, log lines and warnings."""
     from transformers.utils import logging as chatter
 

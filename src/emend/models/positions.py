@@ -243,6 +243,8 @@ def _tokenize(
             f"{type(tokenizer).__name__} is a slow tokenizer without character offsets; "
             "load a fast one (AutoTokenizer.from_pretrained(..., use_fast=True))"
         )
+    if not texts:  # transformers fails on an empty batch
+        return {"input_ids": [], "offset_mapping": [], "special_tokens_mask": []}
     return tokenizer(
         list(texts),
         add_special_tokens=add_special_tokens,
