@@ -1,0 +1,110 @@
+"""The verbs that people import: load, edit, evaluate, and what goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from emend import methods
+from emend.edits import Edit, Probe, read_edits, write_edits
+from emend.errors import InvalidInput, UnknownName
+from emend.metrics import Report, evaluate, evaluate_each
+from emend.metrics import check_edits as _check_edits
+from emend.metrics import cost_of as _cost_of
+from emend.models import load
+from emend.patches import Patch, WeightPatch, describe_base, load_patch
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from emend.metrics import Cost
+
+__all__ = [
+    "Edit",
+    "Patch",
+    "Probe",
+    "Report",
+    "edit",
+    "evaluate",
+    "evaluate_each",
+    "load",
+    "load_patch",
+    "read_edits",
+    "write_edits",
+]
+
+
+def edit(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Iterable[Edit],
+    method: str = "rome",
+    **config: Any,
+) -> Patch:
+    """Make a patch that changes what a model says. The model itself is left as it is.
+
+    Args:
+        model: A causal language model of Hugging Face's kind.
+        tokenizer: Its tokenizer.
+        edits: What to change.
+        method: Name of a method; ``emend methods`` lists them.
+        config: Settings of the method that shall differ from its defaults.
+
+    Returns:
+        The patch, with the time that it took and the model it is for. Attach it with
+        ``with patch.applied(model):``.
+
+    Raises:
+        InvalidInput: No edits, two with the same id, or two that want different things of
+            one statement.
+        UnknownName: There is no such method or setting.
+        SubjectNotFound: The tokenizer gives a subject no token of its own.
+        NumericalFailure: The search or the solution diverged.
+    """
+    edits = _without_conflicts(_check_edits(edits))
+    chosen = methods.registry().get(method)
+    known = [setting.name for setting in fields(chosen.config_type)]
+    for name in config:
+        if name not in known:
+            raise UnknownName(f"setting of {method}", name, known)
+    with _cost_of(model) as cost:
+        patch = chosen.edit(model, tokenizer, edits, **config)
+    return _with_card(patch, model, cost, len(edits))
+
+
+def _without_conflicts(edits: list[Edit]) -> list[Edit]:
+    """The edits, of which no two may want different targets for one statement.
+
+    Raises:
+        InvalidInput: Two do.
+    """
+    wanted: dict[tuple[str, str], Edit] = {}
+    for one in edits:
+        first = wanted.setdefault((one.prompt, one.subject), one)
+        if first.target.strip() != one.target.strip():
+            raise InvalidInput(
+                f"edits {first.id!r} and {one.id!r} want both {first.target.strip()!r} and "
+                f"{one.target.strip()!r} for {one.text!r}, expected one target: remove one"
+            )
+    return edits
+
+
+def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:
+    """The patch with what it took to make, where the method has not said so itself."""
+    precompute = patch.timing.get("precompute", 0.0)
+    timing = {
+        "edits": count,
+        "precompute": precompute,
+        "search": cost.seconds - precompute,
+        "per_edit": (cost.seconds - precompute) / count,
+        "peak_memory_bytes": cost.peak_memory_bytes,
+        **patch.timing,
+    }
+    if isinstance(patch, WeightPatch):
+        return replace(patch, timing=timing, base=patch.base or describe_base(model))
+    if is_dataclass(patch):
+        return cast(Patch, replace(cast(Any, patch), timing=timing))
+    patch.timing = timing
+    return patch

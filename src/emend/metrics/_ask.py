@@ -1,0 +1,103 @@
+"""Asking a model many questions at once, each different one only once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from emend import models
+from emend.metrics._metric import Answer, Question
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+_BUCKETS = (2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def ask(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Iterable[Question],
+    *,
+    batch_size: int,
+) -> dict[Question, Answer]:
+    """The model's answers, in the state that it is in.
+
+    Each (prompt, answer) is scored once and each prompt continued once per length, however many
+    questions share them.
+    """
+    questions = list(dict.fromkeys(questions))
+    scores = _scores(model, tokenizer, questions, batch_size)
+    lengths = _lengths(tokenizer, questions)
+    texts = _texts(model, tokenizer, lengths, batch_size)
+    return {
+        question: Answer(
+            text=texts[question.prompt, lengths[question]],
+            scores={answer: scores[question.prompt, answer] for answer in _candidates(question)},
+        )
+        for question in questions
+    }
+
+
+def _candidates(question: Question) -> tuple[str, ...]:
+    """The accepted answers and the rival."""
+    return question.answers if question.rival is None else (*question.answers, question.rival)
+
+
+def _scores(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Iterable[Question],
+    batch_size: int,
+) -> dict[tuple[str, str], models.Score]:
+    pairs = list(dict.fromkeys((q.prompt, answer) for q in questions for answer in _candidates(q)))
+    if not pairs:
+        return {}
+    prompts, targets = ([pair[side] for pair in pairs] for side in (0, 1))
+    found = models.score(model, tokenizer, prompts, targets, batch_size=batch_size)
+    return dict(zip(pairs, found, strict=True))
+
+
+def _lengths(
+    tokenizer: PreTrainedTokenizerBase, questions: Iterable[Question]
+) -> dict[Question, int]:
+    """How many tokens to generate for each question.
+
+    One more than its longest accepted answer has, to see whether the answer's last word ends
+    there; rounded up, so that few lengths are needed and each is one batched call.
+    """
+    needed: dict[str, int] = {}
+
+    def tokens(answer: str) -> int:
+        if answer not in needed:
+            text = answer if answer[:1].isspace() else f" {answer}"
+            needed[answer] = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return needed[answer]
+
+    return {
+        q: q.new_tokens or _rounded_up(1 + max((tokens(a) for a in q.answers), default=0))
+        for q in questions
+    }
+
+
+def _rounded_up(count: int) -> int:
+    return next((size for size in _BUCKETS if size >= count), count)
+
+
+def _texts(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    lengths: Mapping[Question, int],
+    batch_size: int,
+) -> dict[tuple[str, int], str]:
+    by_length: dict[int, dict[str, Any]] = {}
+    for question, length in lengths.items():
+        by_length.setdefault(length, {})[question.prompt] = None
+    texts: dict[tuple[str, int], str] = {}
+    for length, prompts in sorted(by_length.items()):
+        found = models.generate(
+            model, tokenizer, list(prompts), max_new_tokens=length, batch_size=batch_size
+        )
+        texts.update(((prompt, length), text) for prompt, text in zip(prompts, found, strict=True))
+    return texts

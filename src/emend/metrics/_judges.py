@@ -1,0 +1,44 @@
+"""The judgement that most measures share: is the answer right, before and after?"""
+
+from __future__ import annotations
+
+from emend.edits import Edit, Probe
+from emend.metrics import _protocols as protocols
+from emend.metrics._metric import Answer, Outcomes, Question
+
+
+def rightness(question: Question, before: Answer, after: Answer) -> Outcomes:
+    """Whether the accepted answer is given, by each protocol that applies."""
+    accepted = question.answers
+    outcomes: Outcomes = {
+        protocols.EXACT_MATCH: (
+            protocols.exact_match(before, accepted),
+            protocols.exact_match(after, accepted),
+        ),
+        protocols.TEACHER_FORCED: (
+            protocols.teacher_forced(before, accepted),
+            protocols.teacher_forced(after, accepted),
+        ),
+    }
+    return outcomes | preference(question, before, after)
+
+
+def preference(question: Question, before: Answer, after: Answer) -> Outcomes:
+    """Whether the accepted answer is more probable than the rival, where there is one."""
+    if question.rival is None:
+        return {}
+    return {
+        protocols.PROBABILITY: (
+            protocols.probability(before, question.answers, question.rival),
+            protocols.probability(after, question.answers, question.rival),
+        )
+    }
+
+
+def question_of(edit: Edit, probe: Probe) -> Question:
+    """A probe of what should change, as a question.
+
+    It has the original object as rival only where the edit's target is what it asks for.
+    """
+    rival = edit.original if edit.target in probe.answers else None
+    return Question(probe.prompt, probe.answers, group=probe.group, rival=rival)

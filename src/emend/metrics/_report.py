@@ -1,0 +1,109 @@
+"""What an evaluation found: records, and the summary made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emend._files import write_json, write_text
+from emend.errors import BrokenFile, InvalidInput, MissingFile
+from emend.metrics._metric import Record
+from emend.metrics._plan import chosen
+from emend.metrics._summary import summarize
+
+RECORDS = "records.jsonl"
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Records of an evaluation and their summary, all plain JSON-able data.
+
+    Attributes:
+        records: One dict per (edit, metric, probe): ``edit`` (id), ``metric``, ``group``,
+            ``schedule``, ``prompt``, ``answers``, ``rival``, ``text_before``, ``text_after`` and
+            ``protocols``, which maps each protocol to its ``before`` and ``after``.
+        metrics: Names of the measures that were taken.
+        settings: What was evaluated and how: model, method, schedule, versions.
+        timing: Seconds and bytes that the edits took: ``per_edit``, ``precompute``,
+            ``search``, ``peak_memory_bytes``, ``edits``.
+    """
+
+    records: Sequence[Record]
+    metrics: Sequence[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """The values by measure.
+
+        ``summary["reliability"]["after"]`` is by exact match; ``["protocols"]`` has every
+        protocol, ``["groups"]`` every group, ``n`` counts edits that were asked. Values are
+        shares from 0 to 1 (fluency: bits x 100), None where nothing was asked.
+        """
+        result: dict[str, dict[str, Any]] = {}
+        for metric in chosen(self.metrics):
+            records = [record for record in self.records if record["metric"] == metric.name]
+            if metric.summarize is not None:
+                result[metric.name] = metric.summarize(records, self.timing)
+            else:
+                result[metric.name] = summarize(records, metric.headline, grouped=metric.grouped)
+        return result
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``records.jsonl`` and ``summary.json``, each whole or not at all.
+
+        Returns:
+            The directory.
+
+        Raises:
+            InvalidInput: The path is a file, or cannot be written.
+        """
+        directory = Path(directory)
+        if directory.exists() and not directory.is_dir():
+            raise InvalidInput(f"{directory} is a file, expected a directory: give another path")
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
+        write_text(directory / RECORDS, "".join(lines))
+        # Last, so that a summary is there only where its records are.
+        write_json(directory / SUMMARY, self.to_dict())
+        return directory
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the records."""
+        return {
+            "summary": self.summary,
+            "metrics": list(self.metrics),
+            "settings": dict(self.settings),
+            "timing": dict(self.timing),
+        }
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Report:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            MissingFile: A file is not there.
+            BrokenFile: A file is not what :meth:`save` writes.
+        """
+        directory = Path(directory)
+        for name in (RECORDS, SUMMARY):
+            if not (directory / name).is_file():
+                raise MissingFile(
+                    f"{directory} has no {name}, so it holds no results: give the directory "
+                    "that an evaluation wrote"
+                )
+        try:
+            about = json.loads((directory / SUMMARY).read_text("utf-8"))
+            lines = (directory / RECORDS).read_text("utf-8").splitlines()
+            records = [json.loads(line) for line in lines]
+            return cls(records, about["metrics"], about["settings"], about["timing"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BrokenFile(
+                f"{directory} holds results that cannot be read "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}): evaluate again"
+            ) from None

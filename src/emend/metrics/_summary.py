@@ -1,0 +1,64 @@
+"""From records to a summary: means over probes, then groups, then edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from emend.metrics._metric import Record
+
+
+def summarize(
+    records: Sequence[Record], headline: str, *, grouped: bool = False, apart: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The summary of one measure.
+
+    Args:
+        records: Its records.
+        headline: The protocol whose values are the summary's "before" and "after".
+        grouped: Whether to add "groups".
+        apart: Protocols to leave out of "protocols".
+
+    Returns:
+        ``before``, ``after``, ``n`` (edits that have it), ``protocols`` (the same of each), and
+        with ``grouped`` ``groups`` (the same of each group, with its own protocols). Values are
+        None where nothing was asked.
+    """
+    names = dict.fromkeys(p for record in records for p in record["protocols"] if p not in apart)
+    entry = mean_over_edits(records, headline)
+    entry["protocols"] = {name: mean_over_edits(records, name) for name in names}
+    if grouped:
+        groups = dict.fromkeys(record["group"] for record in records)
+        entry["groups"] = {
+            group: summarize([r for r in records if r["group"] == group], headline, apart=apart)
+            for group in groups
+        }
+    return entry
+
+
+def mean_over_edits(records: Iterable[Record], protocol: str) -> dict[str, Any]:
+    """Mean of the means of each edit's groups, so that an edit with many probes counts once.
+
+    Returns:
+        ``before`` and ``after`` (None without records) and ``n``, the number of edits.
+    """
+    by_edit: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for record in records:
+        if protocol in record["protocols"]:
+            groups = by_edit.setdefault(record["edit"], {})
+            groups.setdefault(record["group"], []).append(record["protocols"][protocol])
+    entry: dict[str, Any] = {
+        moment: _mean(
+            _mean(_mean(outcome[moment] for outcome in probes) for probes in groups.values())
+            for groups in by_edit.values()
+        )
+        if by_edit
+        else None
+        for moment in ("before", "after")
+    }
+    return {**entry, "n": len(by_edit)}
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
