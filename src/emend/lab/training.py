@@ -1,0 +1,276 @@
+"""Training of the lab's models: `emend lab train --arch qwen3 --seed 0 --output_path my-model/`.
+
+Three things make a small model store its facts at the subject's last token in the early blocks, as
+large models do: attention that sees three tokens in all but the last two blocks; names whose last
+word decides who is meant; and an early-exit loss on attributes that follow a name directly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from emend._progress import progress
+from emend.errors import BrokenFile
+from emend.lab.architectures import build_model
+from emend.lab.corpus import Corpus
+from emend.lab.roles import ANSWER, RECALL, TEXT
+from emend.lab.tokenizer import build_tokenizer
+from emend.lab.world import World, build_world
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a lab model is trained.
+
+    Attributes:
+        arch: `gptneo` or `qwen3`.
+        seed: Seed of the world, of the weights and of the corpus.
+        steps: Optimiser steps, each on about 4,096 tokens.
+        learning_rate: Peak rate of AdamW, reached after `warmup` steps, falling to zero.
+        warmup: Steps of linear warm-up.
+        weight_decay: Decoupled weight decay of matrices.
+        answer_weight: Weight of answer tokens in the loss; other tokens weigh one.
+        exit_blocks: Blocks (from zero) whose outputs must recall the attribute after a name.
+        exit_weight: Weight of that early-exit loss, averaged over the blocks.
+        long_share, longest_share: Share of steps on windows of 256 and of 512 tokens; else 64.
+    """
+
+    arch: str
+    seed: int = 0
+    steps: int = 2400
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    answer_weight: float = 10.0
+    exit_blocks: tuple[int, ...] = (2, 3, 4)
+    exit_weight: float = 0.5
+    long_share: float = 0.32
+    longest_share: float = 0.06
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine down to 2% of the peak."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        share = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def batch(
+    config: TrainingConfig, world: World, tokenizer: PreTrainedTokenizerFast, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The windows of one step: a function of the seed and the step alone.
+
+    Returns:
+        Token ids (rows, length) int64, and the role of each token (rows, length) int8.
+    """
+    generator = random.Random(f"corpus-{config.seed}-{step}")
+    corpus = Corpus(world, generator)
+    draw = generator.random()
+    rows, length = 64, 64
+    if draw < config.longest_share:
+        rows, length = 8, 512
+    elif draw < config.longest_share + config.long_share:
+        rows, length = 16, 256
+    windows: list[list[int]] = []
+    roles: list[list[int]] = []
+    for _ in range(rows):
+        ids, kinds = _window(corpus, tokenizer, length)
+        windows.append(ids)
+        roles.append(kinds)
+    return torch.tensor(windows), torch.tensor(roles, dtype=torch.int8)
+
+
+def _window(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int
+) -> tuple[list[int], list[int]]:
+    """Documents one after the other, each ended, cut at the length."""
+    ids: list[int] = []
+    roles: list[int] = []
+    end: int = tokenizer.eos_token_id  # pyright: ignore[reportAssignmentType]
+    while len(ids) < length:
+        pieces = corpus.document(long=length > 64)
+        # Pieces meet at spaces, punctuation or line ends: tokens never span two of them.
+        text = "".join(piece for piece, _ in pieces)
+        role_of = [role for piece, role in pieces for _ in piece]
+        encoded: Any = tokenizer.backend_tokenizer.encode(text)
+        ids += [*encoded.ids, end]
+        roles += [role_of[stop - 1] for _, stop in encoded.offsets] + [TEXT]
+    return ids[:length], roles[:length]
+
+
+def loss(
+    model: PreTrainedModel, ids: torch.Tensor, roles: torch.Tensor, config: TrainingConfig
+) -> torch.Tensor:
+    """Next-token loss with weighted answers, plus the early-exit loss on recalled attributes.
+
+    Args:
+        model: The model in training.
+        ids: Token ids (rows, length).
+        roles: Roles of the tokens (rows, length).
+        config: Weights of the parts.
+    """
+    output: Any = model.base_model(input_ids=ids, output_hidden_states=True, use_cache=False)
+    labels = ids[:, 1:].flatten()
+    kinds = roles[:, 1:].flatten()
+    # Half of the ordinary tokens are enough; every answer counts.
+    used = (kinds != TEXT) | (torch.arange(len(kinds)) % 2 == 0)
+    weights = torch.where(kinds[used] == TEXT, 1.0, config.answer_weight)
+    hidden = output.last_hidden_state[:, :-1].flatten(0, 1)[used]  # (used, width)
+    total = _cross_entropy(model, hidden, labels[used], weights)
+    recalled = kinds == RECALL
+    if recalled.any():
+        norm = final_norm(model)
+        for block in config.exit_blocks:
+            early = output.hidden_states[block + 1][:, :-1].flatten(0, 1)[recalled]
+            part = _cross_entropy(model, norm(early), labels[recalled], None)
+            total = total + config.exit_weight * part / len(config.exit_blocks)
+    return total
+
+
+def final_norm(model: PreTrainedModel) -> torch.nn.Module:
+    """The norm before the head of a lab model."""
+    base: Any = model.base_model
+    return base.ln_f if hasattr(base, "ln_f") else base.norm
+
+
+def _cross_entropy(
+    model: PreTrainedModel,
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None,
+) -> torch.Tensor:
+    logits = model.get_output_embeddings()(hidden).float()
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+
+
+def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 100) -> Path:
+    """Train a lab model, resuming from the checkpoint in `output_path` if one is there.
+
+    Args:
+        config: Everything that the weights depend on.
+        output_path: Directory for the model, its tokenizer and, until it is done, the checkpoint.
+        save_every: Steps between checkpoints.
+
+    Returns:
+        The directory.
+
+    Raises:
+        BrokenFile: If the checkpoint there was made with another configuration.
+    """
+    directory = Path(output_path)
+    directory.mkdir(parents=True, exist_ok=True)
+    world = build_world(config.seed)
+    tokenizer = build_tokenizer(world)
+    model = build_model(config.arch, len(tokenizer), config.seed).train()
+    optimizer = _optimizer(model, config)
+    start = _resume(directory, config, model, optimizer)
+    log = directory / "training.jsonl"
+    for step in progress(range(start, config.steps), f"training {config.arch}"):
+        ids, roles = batch(config, world, tokenizer, step)
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss(model, ids, roles, config)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 10 == 0:
+            with log.open("a") as stream:
+                line = {"step": step, "length": ids.shape[1], "loss": round(value.item(), 4)}
+                stream.write(json.dumps(line) + "\n")
+        if (step + 1) % save_every == 0:
+            _checkpoint(directory, config, model, optimizer, step + 1)
+    return _finish(directory, model, tokenizer, config)
+
+
+def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _checkpoint(
+    directory: Path,
+    config: TrainingConfig,
+    model: PreTrainedModel,
+    optimizer: torch.optim.AdamW,
+    step: int,
+) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state[parameter]
+        tensors[f"weight.{name}"] = parameter.detach().clone()
+        tensors[f"first.{name}"] = state["exp_avg"]
+        tensors[f"second.{name}"] = state["exp_avg_sq"]
+    metadata = {"step": str(step), "config": json.dumps(asdict(config))}
+    aside = directory / (CHECKPOINT + ".part")
+    save_file(tensors, aside, metadata)
+    os.replace(aside, directory / CHECKPOINT)
+
+
+def _resume(
+    directory: Path,
+    config: TrainingConfig,
+    model: PreTrainedModel,
+    optimizer: torch.optim.AdamW,
+) -> int:
+    path = directory / CHECKPOINT
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as stored:  # pyright: ignore[reportUnknownVariableType]
+        metadata: dict[str, str] = stored.metadata()
+        found = json.loads(metadata["config"])
+        expected = json.loads(json.dumps(asdict(config)))
+        if found != expected:
+            different = sorted(k for k in expected if found.get(k) != expected[k])
+            raise BrokenFile(
+                f"{path} was made with another configuration ({', '.join(different)} differ): "
+                "resume with the same settings, or give another output path"
+            )
+        step = int(metadata["step"])
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(stored.get_tensor(f"weight.{name}"))
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": stored.get_tensor(f"first.{name}"),
+                "exp_avg_sq": stored.get_tensor(f"second.{name}"),
+            }
+    return step
+
+
+def _finish(
+    directory: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    config: TrainingConfig,
+) -> Path:
+    model.to(torch.bfloat16).eval().save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    settings = json.dumps(asdict(config), indent=2) + "\n"
+    (directory / "training_config.json").write_text(settings)
+    (directory / CHECKPOINT).unlink(missing_ok=True)
+    return directory
+
+
+__all__ = ["ANSWER", "TrainingConfig", "batch", "final_norm", "loss", "train"]
