@@ -1,0 +1,138 @@
+"""What holds of the house as a whole: sizes, documentation, what may not be written."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import emend
+from emend.cli import app
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "emend"
+FILES = sorted(SOURCE.rglob("*.py"))
+TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
+NAMES = [str(file.relative_to(SOURCE)) for file in FILES]
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def test_files_are_short():
+    lengths = [len(file.read_text(encoding="utf-8").splitlines()) for file in FILES]
+    assert statistics.median(lengths) < 150
+    assert statistics.quantiles(lengths, n=10)[-1] < 350
+
+
+def test_functions_are_short():
+    lengths = [
+        node.end_lineno - node.lineno + 1
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, FUNCTION)
+    ]
+    assert sum(length < 40 for length in lengths) / len(lengths) > 0.9
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_every_file_says_what_it_is(file):
+    tree = TREES[file]
+    assert ast.get_docstring(tree)
+    futures = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert futures
+    assert futures[0].module == "__future__"
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_what_is_public_is_documented(file):
+    undocumented = [
+        node.name
+        for node in ast.walk(TREES[file])
+        if isinstance(node, (*FUNCTION, ast.ClassDef))
+        and not node.name.startswith("_")
+        and node in _public_scopes(TREES[file])
+        and not ast.get_docstring(node)
+    ]
+    assert not undocumented
+
+
+def _public_scopes(tree):
+    """Nodes at the top of a file, and in its public classes."""
+    for node in tree.body:
+        yield node
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from node.body
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_nothing_is_unpickled_evaluated_or_set_for_the_whole_process(file):
+    forbidden = {
+        *("eval", "exec", "print", "manual_seed", "set_seed", "basicConfig"),
+        *("set_num_threads", "set_default_dtype", "set_grad_enabled"),
+    }
+    tree = TREES[file]
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            modules = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+            assert not {"pickle", "dill", "joblib", "random.seed"} & set(modules)
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+            owner = ast.unparse(node.func).split(".")[0]
+            owned = name == "manual_seed" and owner not in ("torch", "random", "numpy")
+            assert name not in forbidden or owned, f"{file}:{node.lineno}: {name}"
+            assert ast.unparse(node.func) not in ("torch.load", "random.seed", "numpy.random.seed")
+
+
+def test_pyproject_agrees_with_the_package():
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == emend.__version__
+    assert list(project["scripts"]) == ["emend"]
+
+
+def test_constraints_pin_everything_that_is_asked_for():
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {_name(line) for line in lines if line and not line.startswith("#")}
+    extras = [one for extra in project["optional-dependencies"].values() for one in extra]
+    asked = {_name(one) for one in [*project["dependencies"], *extras]} - {"emend"}
+    assert asked <= pinned
+
+
+def _name(requirement):
+    for mark in "=<>[;! ":
+        requirement = requirement.split(mark)[0]
+    return requirement.strip().lower().replace("_", "-")
+
+
+def test_every_command_and_flag_is_in_the_documentation():
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for words, command in _commands("emend", typer.main.get_command(app)):
+        assert words in page
+        for parameter in command.params:
+            for flag in parameter.opts:
+                assert not flag.startswith("--") or flag in page, f"{words} {flag}"
+
+
+def _commands(words, command):
+    for name, one in getattr(command, "commands", {}).items():
+        if hasattr(one, "commands"):
+            yield from _commands(f"{words} {name}", one)
+        else:
+            yield f"{words} {name}", one
+
+
+def test_every_field_of_the_files_is_in_the_documentation():
+    page = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8")
+    groups = [group for family in emend.edits.GROUPS.values() for group in family]
+    fields = [*emend.Edit.__dataclass_fields__, *emend.Probe.__dataclass_fields__]
+    assert all(f"`{name}`" in page for name in [*groups, *fields])
+
+
+def test_pages_of_the_documentation_are_there():
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}" in listed
