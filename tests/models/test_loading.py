@@ -64,6 +64,7 @@ def test_dtype_and_device(saved):
     assert "'float31'" in refusal(InvalidInput, saved, dtype="float31")
     assert "'int8'" in refusal(InvalidInput, saved, dtype="int8")
     assert "'gpx'" in refusal(InvalidInput, saved, device="gpx")
+    assert "cuda:99" in refusal(InvalidInput, saved, device="cuda:99")
 
 
 def test_chatter_is_silenced_for_the_call_only(saved):

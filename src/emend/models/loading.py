@@ -49,9 +49,11 @@ def load(
         from emend import lab  # a room below; imported late so that torch alone is enough here
 
         source = os.fspath(lab.path(name.removeprefix(LAB)))
+        _check_directory(Path(source))
         chosen = chosen or torch.float32
     elif _is_local(name):
-        _check_directory(Path(name))
+        source = os.fspath(Path(name).expanduser())
+        _check_directory(Path(source))
     elif not name.strip():
         raise InvalidInput("the model's name is empty; give a directory or a name on the hub")
     with _quiet():
@@ -69,7 +71,8 @@ def _load_tokenizer(source: str) -> Any:
 def _load_model(source: str, dtype: torch.dtype | None) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model, found = AutoModelForCausalLM.from_pretrained(
+    loader: Any = AutoModelForCausalLM
+    model, found = loader.from_pretrained(
         source, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
     )
     # transformers would fill these with random numbers and warn.
@@ -93,9 +96,14 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 def _device(device: torch.device | str | None) -> torch.device:
     try:
-        return torch.device(device or "cpu")
+        place = torch.device(device or "cpu")
     except RuntimeError:
         raise InvalidInput(f"unknown device {device!r}; take cpu, cuda or cuda:0") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise InvalidInput(
+            f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; take cpu"
+        )
+    return place
 
 
 def _is_local(name: str) -> bool:
