@@ -1,0 +1,208 @@
+"""The parts of the page, each made from the results of one model or of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emend.report._examples import chosen, example_table
+from emend.report._markup import Markup, element, joined, table
+from emend.report._plots import Row, bar_plot, dot_plot
+from emend.report._results import (
+    PROTOCOL_TITLES,
+    Entry,
+    Result,
+    bytes_text,
+    is_share,
+    label,
+    plain,
+    share,
+)
+
+SCHEDULES = {
+    "single": "each alone on the unedited model",
+    "batch": "all of them at once",
+}
+
+
+def lead(results: Sequence[Result]) -> str:
+    """One sentence: how many edits, by which method, in which models."""
+    settings = results[0].settings
+    count = settings.get("edits", len({record["edit"] for record in results[0].records}))
+    methods = list(dict.fromkeys(m for r in results for m in r.settings.get("methods", {})))
+    by = f" by {', '.join(methods)}" if methods else ""
+    how = SCHEDULES.get(settings.get("schedule", ""), "")
+    models = ", ".join(result.name for result in results)
+    facts = "fact" if count == 1 else "facts"
+    return f"{count} {facts} edited{by} in {models}{', ' + how if how else ''}."
+
+
+def overview(results: Sequence[Result]) -> Markup:
+    """A plot per model: each measure before and after, by exact match."""
+    figures = [
+        element(
+            "figure",
+            element("figcaption", result.name),
+            dot_plot(_rows(result.summary), f"Measures on {result.name}, before and after"),
+        )
+        for result in results
+    ]
+    key = element(
+        "p",
+        element("span", class_="key before"),
+        " before ",
+        element("span", class_="key after"),
+        " after the edit, by exact match of the greedy answer",
+        class_="legend",
+    )
+    return joined(element("div", *figures, class_="figures"), key)
+
+
+def _rows(entries: Mapping[str, Entry]) -> list[Row]:
+    return [
+        Row(label(name), entry["before"], entry["after"])
+        for name, entry in entries.items()
+        if "before" in entry and (is_share(entry) or entry["after"] is None)
+    ]
+
+
+def measures(result: Result) -> Markup:
+    """The table of measures: protocols side by side, before and after."""
+    titles = list(PROTOCOL_TITLES.values())
+    head: list[object] = ["measure", "edits", *titles]
+    rows: list[list[object]] = []
+    for name, entry in result.summary.items():
+        if not is_share(entry):
+            continue
+        rows.append(_measure_row(element("th", label(name), scope="row"), entry))
+        for group, part in entry.get("groups", {}).items():
+            cell = element("th", label(group), scope="row", class_="group")
+            rows.append(_measure_row(cell, part))
+        if "correct" in entry:
+            cell = element("th", "answers that are right", scope="row", class_="group")
+            correct = {**entry["correct"], "protocols": {"exact_match": entry["correct"]}}
+            rows.append(_measure_row(cell, correct))
+    notes = element(
+        "p",
+        "Each cell: before → after. Exact match: the greedy answer is an accepted one. Teacher "
+        "forced: share of the answer's tokens that come first given those before them. "
+        "Probability: the accepted answer is more probable than its rival. Locality is the share "
+        "of answers that are as they were, right or wrong.",
+        class_="note",
+    )
+    return joined(table(head, rows, "numbers"), _fluency(result), notes)
+
+
+def _measure_row(cell: Markup, entry: Entry) -> list[object]:
+    cells = [_change(entry["protocols"].get(protocol)) for protocol in PROTOCOL_TITLES]
+    return [cell, entry["n"], *cells]
+
+
+def _change(entry: Entry | None) -> Markup:
+    if entry is None or entry["after"] is None:
+        return element("td", "–")
+    before = element("span", f"{share(entry['before'])} → ", class_="was")
+    return element("td", before, share(entry["after"]))
+
+
+def _fluency(result: Result) -> Markup:
+    entry = result.summary.get("fluency")
+    if not entry or entry["after"] is None:
+        return Markup("")
+    values = f"{plain(entry['before'])} → {plain(entry['after'])}"
+    return element("p", f"Fluency (n-gram entropy of greedy text, bits × 100): {values}")
+
+
+def groups(result: Result) -> Markup:
+    """Bars of the groups of portability and locality."""
+    figures = [
+        element(
+            "figure",
+            element("figcaption", f"{label(name)} by group"),
+            bar_plot(_rows(entry["groups"]), f"{label(name)} on {result.name} by group"),
+        )
+        for name, entry in result.summary.items()
+        if entry.get("groups")
+    ]
+    if not figures:
+        return Markup("")
+    legend = element("p", "Bar: after the edit. Upright mark: before.", class_="legend")
+    return joined(element("div", *figures, class_="figures"), legend)
+
+
+def examples(result: Result) -> Markup:
+    """A few answers of each measure, and all of them to unfold."""
+    asked = [record for record in result.records if record["answers"]]
+    if not asked:
+        return Markup("")
+    every = element(
+        "details",
+        element("summary", f"All {len(asked)} answers"),
+        example_table(asked),
+    )
+    return joined(element("h3", "Answers"), example_table(chosen(asked)), every)
+
+
+def efficiency(result: Result) -> Markup:
+    """What the edits took."""
+    entry = result.summary.get("efficiency")
+    if not entry:
+        return Markup("")
+    rows: list[list[object]] = [
+        ["time per edit", plain(entry.get("seconds_per_edit"), "s")],
+        ["precomputation, once", plain(entry.get("precompute_seconds"), "s")],
+        ["peak memory", bytes_text(entry.get("peak_memory_bytes"))],
+    ]
+    return joined(element("h3", "Efficiency"), table(["", ""], rows, "numbers narrow"))
+
+
+def settings(result: Result) -> Markup:
+    """Model, method and its settings, versions; to unfold."""
+    rows = [[name, _shown(value)] for name, value in _flat(result.settings)]
+    if not rows:
+        return Markup("")
+    return element(
+        "details",
+        element("summary", "Settings and versions"),
+        table(["setting", "value"], [list(row) for row in rows]),
+    )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{name}.")  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            pairs.append((prefix + name, value))
+    return pairs
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def reproduction(results: Sequence[Result], command: str | None) -> Markup:
+    """What to run to get the same again."""
+    lines = [command] if command else _commands(results)
+    if not lines:
+        return Markup("")
+    return joined(
+        element("h2", "How to get these numbers again"),
+        element("pre", element("code", "\n".join(lines))),
+    )
+
+
+def _commands(results: Sequence[Result]) -> list[str]:
+    lines: list[str] = []
+    for result in results:
+        for method in result.settings.get("methods", {}):
+            model = result.name
+            lines += [
+                f"emend edit --model {model} --method {method} --edits edits.jsonl"
+                " --output_path patch/",
+                f"emend eval --model {model} --patch patch/ --edits edits.jsonl"
+                " --output_path results/",
+            ]
+    return lines
