@@ -15,6 +15,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from emend.models._layout import Window
+
+
+class Refused(Exception):  # noqa: N818 - a signal: another layout is tried
+    """The model cannot be run again in the layout that was tried."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -54,37 +60,44 @@ def each_leaf(tree: Any, change: Callable[[Any], Any]) -> Any:
     return change(tree)
 
 
-def cut(tensor: Tensor, rows: int, length: int, first: int) -> Slot:
-    """Read the axes of one argument and drop the queries before token ``first``.
+def cut(tensor: Tensor, window: Window) -> Slot:
+    """Read the axes of one argument, and keep the queries of the window only.
 
-    Args:
-        tensor: As the model passed it, for ``rows`` x ``length`` tokens; ``length`` is no
-            multiple of ``rows``, so that the two are not mixed up.
-        rows: Rows of the batch.
-        length: Tokens of a row, padding included.
-        first: The first token that will be run.
+    Raises:
+        Refused: The rows share an argument of which each needs another part.
     """
+    rows = len(window.first)
+    axis = _query_axis(tensor, rows, window.length)
+    batched = tensor.ndim > 2 or (tensor.ndim == 2 and axis != 0)
+    per_row = tensor.shape[0] // rows if batched and tensor.shape[0] % rows == 0 else 0
+    if axis is None:
+        return Slot(tensor, per_row)
+    common = window.common
+    if common is not None:
+        return Slot(tensor.narrow(axis, common, window.size), per_row)
+    if axis == 0:
+        raise Refused
+    if per_row == 0:  # (1, ..., T, ...): each row now needs a part of its own
+        tensor, per_row = tensor.expand(rows, *tensor.shape[1:]), 1
+    columns = window.columns.to(tensor.device).repeat_interleave(per_row, 0)
+    moved = tensor.movedim(axis, 1)  # (B, T, ...)
+    index = torch.arange(len(moved), device=tensor.device)[:, None]
+    return Slot(moved[index, columns].movedim(1, axis).contiguous(), per_row)
+
+
+def _query_axis(tensor: Tensor, rows: int, length: int) -> int | None:
     shape = tensor.shape
-    per_row = 0
-    if tensor.ndim >= 2 and shape[0] != length and shape[0] % rows == 0:
-        per_row = shape[0] // rows
-    axis: int | None = None
-    if tensor.ndim == 4 and shape[2] == length:  # (B, heads, queries, keys), (B, 1, T, features)
-        axis = 2
-    elif tensor.ndim in (2, 3) and shape[1] == length and not _is_key_mask(tensor):
-        axis = 1  # (B, T), (B, T, features), (B, queries, keys)
-    elif tensor.ndim in (1, 2) and shape[0] == length:  # (T,), (T, features)
-        axis = 0
-    if axis is not None and first > 0:
-        tensor = tensor.narrow(axis, first, length - first)
-    return Slot(tensor, per_row)
-
-
-def _is_key_mask(tensor: Tensor) -> bool:
-    """A (B, T) mask of the keys, as flash attention takes it: zeros and ones only."""
-    if tensor.ndim != 2:
-        return False
-    return tensor.dtype == torch.bool or bool(((tensor == 0) | (tensor == 1)).all())
+    if tensor.ndim == 4 and shape[2] == length:
+        return 2  # (B, heads, queries, keys), (B, 1, T, features)
+    if tensor.ndim == 3 and shape[1] == length:
+        return 1  # (B, T, features), (B, queries, keys)
+    if tensor.ndim == 2 and shape[1] == length and shape[0] in (1, rows):
+        # A mask of the keys, as flash attention takes it, holds zeros and ones only.
+        is_mask = tensor.dtype == torch.bool or bool(((tensor == 0) | (tensor == 1)).all())
+        return None if is_mask else 1  # (B, T)
+    if tensor.ndim in (1, 2) and shape[0] == length:
+        return 0  # (T,), (T, features)
+    return None
 
 
 class RecordingCache(DynamicCache):
@@ -105,34 +118,44 @@ class RecordingCache(DynamicCache):
 
 
 class PrefixCache(DynamicCache):
-    """Concatenates the keys and values of the tokens before, and never stores what it is given.
+    """Puts new keys and values among those of the other tokens, and never stores them.
 
     Args:
-        prefix: For each layer index its keys and values, (B, heads, P, features).
+        kept: For each layer index the keys and values of all tokens, (B, heads, T, features).
+        window: The tokens whose keys and values will be given.
     """
 
-    def __init__(self, prefix: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, kept: Mapping[int, tuple[Tensor, Tensor]], window: Window) -> None:
         super().__init__()
-        self.prefix = dict(prefix)
+        self.kept, self.window = dict(kept), window
+        common = window.common
+        at_end = common is not None and common + window.size == window.length
+        self.before = common if at_end else None
+        self.columns = window.columns[:, None, :, None]  # (B, 1, S, 1)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens: those before, then those given."""
-        keys, values = self.prefix[layer_idx]
-        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+        """Keys and values of all tokens, (B, heads, T, features)."""
+        keys, values = self.kept[layer_idx]
+        return self._joined(keys, key_states), self._joined(values, value_states)
+
+    def _joined(self, kept: Tensor, given: Tensor) -> Tensor:
+        if self.before is not None:
+            return torch.cat([kept[:, :, : self.before], given], dim=2)
+        return kept.scatter(2, self.columns.to(given.device).expand_as(given), given)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of tokens before."""
-        return next((int(keys.shape[-2]) for keys, _ in self.prefix.values()), 0)
+        """Number of tokens before the window."""
+        return int(self.window.first.max())
 
     def select(self, rows: Tensor) -> PrefixCache:
         """The same for some of the rows only."""
         chosen = {
             layer: (keys[rows.to(keys.device)], values[rows.to(values.device)])
-            for layer, (keys, values) in self.prefix.items()
+            for layer, (keys, values) in self.kept.items()
         }
-        return PrefixCache(chosen)
+        return PrefixCache(chosen, self.window.select(rows))
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,9 @@ the block, the arguments that the model itself gave each block from there on, an
 values of the tokens before; after that only the tokens from the changed one on are run, through
 the blocks from the changed one up.
 
-Rows of different lengths are aligned at the changed token: padding on the left fills up what
-comes before it, padding on the right what comes after, so that every argument is cut at one
-column, and distances between tokens (local attention, ALiBi) stay what they were.
-
-No architecture is known by name. Each capture is checked against the pass it came from; where a
-model does not take the keys and values of earlier tokens as we give them, all tokens are run from
-the block up instead (still exact, slower), and a warning says so.
+No architecture is known by name. Each capture is checked against the pass it came from, and the
+ways of laying out rows of different lengths (`_layout`) are tried in turn; where none works, all
+tokens are run from the block up (still exact, slower), and a warning says so.
 """
 
 from __future__ import annotations
@@ -27,14 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.errors import InvalidInput, UnsupportedModel
+from emend.errors import UnsupportedModel
 from emend.models._forward import evaluating
+from emend.models._layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
 from emend.models._replay import (
     BlockCall,
     CachePlace,
     PrefixCache,
     RecordingCache,
-    Slot,
+    Refused,
     cut,
     hidden_of,
 )
@@ -44,58 +41,8 @@ AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torc
 """Largest difference, relative to the largest value, at which a replay counts as the same. (Some
 models compute attention in float32 whatever their dtype, hence 1e-4 for float64.)"""
 
-
-class _Stop(Exception):  # noqa: N818 - not an error: it ends a forward pass that went far enough
-    """Raised by a hook when what was wanted has been seen."""
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """Rows of tokens padded so that their ``start`` tokens stand in one column.
-
-    Attributes:
-        input_ids: (B, T) int64.
-        attention_mask: (B, T) int64.
-        column: The column of the start tokens.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    column: int
-
-    @property
-    def lengths(self) -> Tensor:
-        """(B,) int64, tokens of each row from its start on."""
-        return self.attention_mask[:, self.column :].sum(1)
-
-
-def align(rows: Sequence[Sequence[int]], starts: Sequence[int], padding: int = 0) -> Aligned:
-    """Pad rows on both sides so that token ``starts[i]`` of row i stands in one column for all.
-
-    At least one column of padding is left in the batch, or else some models pass no mask, and
-    the number of columns is no multiple of the number of rows, so that axes can be told apart.
-
-    Raises:
-        InvalidInput: No rows, or a start outside its row.
-    """
-    if not rows or len(rows) != len(starts):
-        raise InvalidInput(f"{len(rows)} rows with {len(starts)} starts; give at least one of each")
-    for row, start in zip(rows, starts, strict=True):
-        if not 0 <= start < len(row):
-            raise InvalidInput(f"start {start} of a row of {len(row)} tokens; it must lie in it")
-    before = max(starts)
-    after = max(len(row) - start for row, start in zip(rows, starts, strict=True))
-    full = all(s == before and len(r) - s == after for r, s in zip(rows, starts, strict=True))
-    before += int(full)
-    while len(rows) > 1 and (before + after) % len(rows) == 0:
-        before += 1
-    input_ids = torch.full((len(rows), before + after), padding, dtype=torch.long)
-    mask = torch.zeros_like(input_ids)
-    for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
-        place = slice(before - start, before - start + len(row))
-        input_ids[index, place] = torch.tensor(list(row), dtype=torch.long)
-        mask[index, place] = 1
-    return Aligned(input_ids, mask, before)
+FOREIGN = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError)
+"""What a model may raise when it is given a cache or arguments that it does not expect."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +54,9 @@ class BlockCapture:
         layer: The block whose down-projection is to change.
         keys: (B, inner), input of that down-projection at the start tokens.
         values: (B, width), its output there.
-        lengths: (B,) int64, tokens of each row from its start on; what ``run`` returns beyond
-            them is padding.
-        reuses_prefix: Whether the tokens before the start are left out of each run.
+        at: (B,) int64, where each row's start token stands among the S tokens that are run. A
+            row's tokens follow one another from there; what comes after its last is padding.
+        arrange: The layout that served.
         is_additive: Whether what is added to the down-projection's output is added to the
             block's output unchanged, so that the block itself need not run again.
     """
@@ -118,20 +65,24 @@ class BlockCapture:
     layer: int
     keys: Tensor
     values: Tensor
-    lengths: Tensor
-    reuses_prefix: bool
+    at: Tensor
+    arrange: Arrange
     is_additive: bool = False
     _before: Tensor = field(repr=False, kw_only=True)  # (B, S, width), input of block `layer`
     _after: Tensor = field(repr=False, kw_only=True)  # (B, S, width), its output
     _calls: tuple[BlockCall, ...] = field(repr=False, kw_only=True)  # from block `layer` up
     _cache: PrefixCache | None = field(repr=False, kw_only=True)
-    _column: int = field(kw_only=True)  # the start tokens' column among the tokens run
-    _padding: Tensor | None = field(repr=False, kw_only=True)  # (B, S) bool, where it must be wiped
+    _padding: Tensor | None = field(repr=False, kw_only=True)  # (B, S) bool, where it is wiped
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """Number of rows, B."""
         return int(self._before.shape[0])
+
+    @property
+    def reuses_prefix(self) -> bool:
+        """Whether the tokens before the start are left out of each run."""
+        return self._cache is not None
 
     def run(self, delta: Tensor | None = None) -> Tensor:
         """Output of the last block where ``delta`` is added to the down-projection's output.
@@ -140,13 +91,14 @@ class BlockCapture:
             delta: (B, width), what is added at each row's start token; None adds nothing.
 
         Returns:
-            (B, S, width): for each row the tokens from its start on, then padding.
+            (B, S, width); see ``at``.
         """
-        if delta is None or self.is_additive:
-            hidden = self._after if delta is None else _add_at(self._after, delta, self._column)
-            return self.run_blocks(hidden, self.layer + 1)[:, self._column :]
-        with adding(self.view.down_projection(self.layer), delta, self.rows, self._column):
-            return self.run_blocks(self._before, self.layer)[:, self._column :]
+        if delta is None:
+            return self.run_blocks(self._after, self.layer + 1)
+        if self.is_additive:
+            return self.run_blocks(_add_at(self._after, delta, self.at), self.layer + 1)
+        with adding(self.view.down_projection(self.layer), delta, self.at):
+            return self.run_blocks()
 
     def run_blocks(self, hidden: Tensor | None = None, first: int | None = None) -> Tensor:
         """Run block ``first`` (by default the captured one) and all above it.
@@ -161,10 +113,12 @@ class BlockCapture:
         hidden = self._before if hidden is None else hidden
         first = self.layer if first is None else first
         for index in range(first, self.view.depth):
-            call = self._calls[index - self.layer]
-            hidden = _wiped(hidden, self._padding)
-            hidden = call.run(self.view.blocks[index], hidden, self._cache)
+            hidden = self._run_block(index, hidden)
         return hidden
+
+    def _run_block(self, index: int, hidden: Tensor) -> Tensor:
+        hidden = _wiped(hidden, self._padding)
+        return self._calls[index - self.layer].run(self.view.blocks[index], hidden, self._cache)
 
     def select(self, rows: Sequence[int]) -> BlockCapture:
         """The same capture for some of the rows only."""
@@ -177,7 +131,7 @@ class BlockCapture:
             self,
             keys=choose(self.keys),
             values=choose(self.values),
-            lengths=choose(self.lengths),
+            at=choose(self.at),
             _before=choose(self._before),
             _after=choose(self._after),
             _calls=tuple(call.select(index) for call in self._calls),
@@ -188,10 +142,12 @@ class BlockCapture:
 
 def capture_blocks(
     view: ModelView,
-    rows: Sequence[Sequence[int]],
+    rows: Rows,
     starts: Sequence[int],
     layer: int,
+    *,
     padding: int = 0,
+    arrangements: Sequence[Arrange] = ARRANGEMENTS,
 ) -> BlockCapture:
     """Run the model once over ``rows`` and keep what the blocks from ``layer`` up need.
 
@@ -201,80 +157,101 @@ def capture_blocks(
         starts: For each row the token from which on it may change.
         layer: The block whose down-projection is to change.
         padding: A token id to pad with; which one does not matter.
+        arrangements: The layouts to try; one that served the model before spares the others.
 
     Raises:
         InvalidInput: No rows, or a start outside its row.
         UnsupportedModel: The model's blocks, called again with what they were given, do not give
             the same again.
     """
+    check_rows(rows, starts)
     layer = layer % view.depth
-    aligned = align(rows, starts, padding)
-    with evaluating(view.model), torch.no_grad():
-        for reuse in (True, False):
-            try:
-                capture, last = _capture(view, aligned, layer, reuse)
-                agrees = _agrees(capture, last)
-            except _Refused:
-                continue
-            if agrees:
-                break
-        else:
-            raise UnsupportedModel(
-                f"the blocks of {type(view.model).__name__} depend on more than their arguments, "
-                "so they cannot be run apart from the model; take another architecture"
+    for arrange in arrangements:
+        layout = arrange(rows, starts, padding)
+        try:
+            with evaluating(view.model), torch.no_grad():
+                capture = _checked(view, layer, layout, arrange)
+        except Refused:
+            continue
+        if not layout.reuse:
+            warnings.warn(
+                f"{type(view.model).__name__} does not take cached keys and values as given: "
+                "all tokens are recomputed in every step (exact, but slower)",
+                stacklevel=2,
             )
-    if not capture.reuses_prefix:
-        warnings.warn(
-            f"{type(view.model).__name__} does not take cached keys and values as given; all "
-            "tokens are recomputed in every step (exact, but slower)",
-            stacklevel=2,
-        )
-    return replace(capture, is_additive=_is_additive(capture))
+        return replace(capture, is_additive=_is_additive(capture))
+    raise UnsupportedModel(
+        f"the blocks of {type(view.model).__name__} depend on more than their arguments, so they "
+        "cannot be run apart from the model; take another architecture"
+    )
 
 
-class _Refused(Exception):  # noqa: N818 - a signal between two functions of this file
-    """The model cannot be run with the cache that records."""
+def _checked(view: ModelView, layer: int, layout: Layout, arrange: Arrange) -> BlockCapture:
+    """Capture, and see that a replay of a few rows gives what the captured pass gave.
+
+    Raises:
+        Refused: It does not.
+    """
+    capture, last = _capture(view, layer, layout, arrange)
+    rows = _sample(capture)
+    try:
+        found = capture.select(rows).run_blocks()
+    except FOREIGN:
+        raise Refused from None
+    columns = layout.window.columns
+    real = layout.attention_mask.gather(1, columns).bool()[rows].to(last.device)  # (b, S)
+    expected = last[torch.tensor(rows, device=last.device)][real]
+    difference = (found.to(last.device)[real] - expected).abs().max()
+    if not bool(difference <= AGREEMENT[last.dtype] * expected.abs().max()):
+        raise Refused
+    return capture
+
+
+def _sample(capture: BlockCapture) -> list[int]:
+    """A few rows that stand for all."""
+    return sorted({0, capture.rows // 2, capture.rows - 1})
+
+
+class _Stop(Exception):  # noqa: N818 - not an error: it ends a pass that went far enough
+    """Raised by a hook when what was wanted has been seen."""
 
 
 def _capture(
-    view: ModelView, aligned: Aligned, layer: int, reuse: bool
+    view: ModelView, layer: int, layout: Layout, arrange: Arrange
 ) -> tuple[BlockCapture, Tensor]:
-    """One recorded pass; also gives the last block's output from the start column on."""
-    count, length = aligned.input_ids.shape
-    column = aligned.column
-    first = column if reuse else 0
+    """One recorded pass; also gives the last block's output in the window."""
+    window, padding = layout.window, layout.attention_mask == 0
     cache = RecordingCache()
-    padding = aligned.attention_mask == 0
-    kept: dict[str, Any] = {"calls": [], "finite": True}
+    calls: list[BlockCall] = []
+    kept: dict[str, Tensor] = {}
+    finite: list[bool] = []
 
     def change(leaf: Any) -> Any:
         if leaf is cache:
             return CachePlace()
-        return cut(leaf, count, length, first) if isinstance(leaf, Tensor) else leaf
+        return cut(leaf, window) if isinstance(leaf, Tensor) else leaf
 
     def wipe(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, name = BlockCall.find_hidden(args, kwargs)
-        kept["finite"] = kept["finite"] and bool(hidden.isfinite().all())
+        finite.append(bool(hidden.isfinite().all()))
         hidden = _wiped(hidden, padding)
         return ((hidden, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: hidden})
 
     def before_block(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden, call = BlockCall.read(args, kwargs, change)
-        if not kept["calls"]:
-            kept["before"] = hidden[:, first:].clone()
-            cache.armed = True
-        kept["calls"].append(call)
+        kept.setdefault("before", _in_window(hidden, window))
+        cache.armed = True
+        calls.append(call)
 
     def at_site(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        # OPT folds rows and tokens together before its projections.
-        kept["keys"] = args[0].reshape(count, length, -1)[:, column].clone()
-        kept["values"] = output.reshape(count, length, -1)[:, column].clone()
+        kept["keys"] = _at_starts(args[0], layout)
+        kept["values"] = _at_starts(output, layout)
 
     def after_block(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept["after"] = hidden_of(output)[:, first:].clone()
+        kept["after"] = _in_window(hidden_of(output), window)
 
     def after_last(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept["last"] = hidden_of(output)[:, column:].clone()
+        kept["last"] = _in_window(hidden_of(output), window)
         raise _Stop
 
     with ExitStack() as stack:
@@ -284,93 +261,81 @@ def _capture(
         for block in view.blocks[layer:]:
             handle = block.register_forward_pre_hook(before_block, with_kwargs=True)
             stack.callback(handle.remove)
-        for module, hook in (
-            (view.down_projection(layer), at_site),
-            (view.block(layer), after_block),
-            (view.blocks[-1], after_last),
-        ):
-            stack.callback(module.register_forward_hook(hook).remove)
-        run_model(view.model, aligned, cache if reuse else None)
+        stack.enter_context(hooked(view.down_projection(layer), at_site))
+        stack.enter_context(hooked(view.block(layer), after_block))
+        stack.enter_context(hooked(view.blocks[-1], after_last))
+        _run_model(view.model, layout, cache if layout.reuse else None)
     capture = BlockCapture(
         view=view,
         layer=layer,
         keys=kept["keys"],
         values=kept["values"],
-        lengths=aligned.lengths,
-        reuses_prefix=reuse,
+        at=layout.starts - window.first,
+        arrange=arrange,
         _before=kept["before"],
         _after=kept["after"],
-        _calls=tuple(kept["calls"]),
-        _cache=_prefix(cache, count, length, column) if reuse else None,
-        _column=column - first,
-        _padding=None if kept["finite"] else padding[:, first:],
+        _calls=tuple(calls),
+        _cache=_prefix(cache, window) if layout.reuse else None,
+        _padding=None if all(finite) else padding.gather(1, window.columns),
     )
     return capture, kept["last"]
 
 
-def run_model(model: nn.Module, aligned: Aligned, cache: RecordingCache | None) -> None:
-    """Forward aligned rows, with right positions in spite of the padding, until a hook stops it.
+def _run_model(model: nn.Module, layout: Layout, cache: RecordingCache | None) -> None:
+    """Forward a layout, with right positions in spite of the padding, until a hook stops it.
 
     Raises:
-        _Refused: The model fails with the cache.
+        Refused: The model fails with the cache.
     """
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     device = embeddings.weight.device
-    mask = aligned.attention_mask.to(device)
-    inputs: dict[str, Any] = {"input_ids": aligned.input_ids.to(device), "attention_mask": mask}
+    mask = layout.attention_mask.to(device)
+    inputs: dict[str, Any] = {"input_ids": layout.input_ids.to(device), "attention_mask": mask}
     known = inspect.signature(model.forward).parameters
     if "position_ids" in known:
         inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    if cache is not None and "past_key_values" not in known:
-        raise _Refused
     if cache is not None:
+        if "past_key_values" not in known:
+            raise Refused
         inputs["past_key_values"] = cache
     try:
         model(**inputs, use_cache=cache is not None)
     except _Stop:
         return
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError):
-        # What a model does with a foreign cache cannot be foreseen; without one, errors are real.
-        if cache is None:
+    except FOREIGN:
+        if cache is None:  # nothing foreign here, so the error is real
             raise
-        raise _Refused from None
+        raise Refused from None
 
 
-def _prefix(cache: RecordingCache, rows: int, length: int, column: int) -> PrefixCache:
-    for keys, values in cache.seen.values():
-        for tensor in (keys, values):
-            if tensor.ndim != 4 or tensor.shape[0] != rows or tensor.shape[2] != length:
-                raise _Refused
-    prefix = {
-        layer: (keys[:, :, :column].clone(), values[:, :, :column].clone())
-        for layer, (keys, values) in cache.seen.items()
-    }
-    if not prefix:
-        raise _Refused
-    return PrefixCache(prefix)
+def _prefix(cache: RecordingCache, window: Window) -> PrefixCache:
+    """What was recorded, checked to be of the usual shape.
+
+    Raises:
+        Refused: It is not (B, heads, T, features).
+    """
+    for pair in cache.seen.values():
+        for tensor in pair:
+            usual = tensor.ndim == 4 and tensor.shape[0] == len(window.first)
+            if not usual or tensor.shape[2] != window.length:
+                raise Refused
+    if not cache.seen:
+        raise Refused
+    return PrefixCache(cache.seen, window)
 
 
-def _sample(capture: BlockCapture) -> list[int]:
-    """A few rows that stand for all: the first, and those with most and fewest tokens."""
-    order = capture.lengths.argsort().tolist()
-    return sorted({0, order[0], order[-1]})
+def _in_window(hidden: Tensor, window: Window) -> Tensor:
+    """(B, T, width) -> (B, S, width)."""
+    columns = window.columns.to(hidden.device)
+    return hidden[torch.arange(len(columns), device=hidden.device)[:, None], columns]
 
 
-def _agrees(capture: BlockCapture, last: Tensor) -> bool:
-    """Whether a replay of a few rows gives what the captured pass gave."""
-    rows = _sample(capture)
-    some = capture.select(rows)
-    try:
-        found = some.run_blocks()[:, some._column :]
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError):
-        if not capture.reuses_prefix:
-            raise
-        return False
-    expected = last[torch.tensor(rows, device=last.device)]
-    width = torch.arange(expected.shape[1])
-    real = (width < some.lengths[:, None]).to(expected.device)  # (B, S)
-    difference = (found.to(expected.device) - expected)[real].abs().max()
-    return bool(difference <= AGREEMENT[expected.dtype] * expected[real].abs().max())
+def _at_starts(tensor: Tensor, layout: Layout) -> Tensor:
+    """(B, T, features), or (B*T, features) as OPT folds them, -> (B, features)."""
+    rows, length = layout.input_ids.shape
+    starts = layout.starts.to(tensor.device)
+    index = torch.arange(rows, device=tensor.device)
+    return tensor.reshape(rows, length, -1)[index, starts].clone()
 
 
 def _is_additive(capture: BlockCapture) -> bool:
@@ -384,12 +349,12 @@ def _is_additive(capture: BlockCapture) -> bool:
     site = some.view.down_projection(some.layer)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(some._before.shape, generator=generator).to(some._before)
-    with torch.enable_grad(), evaluating(some.view.model), frozen(some.view.model):
-        with adding(site, delta, some.rows, some._column):
-            block = some.view.block(some.layer)
-            output = some._calls[0].run(block, some._before, some._cache)
-        (gradient,) = torch.autograd.grad((output * weights).sum(), delta)
-    return torch.equal(gradient, weights[:, some._column])
+    model = some.view.model
+    with torch.enable_grad(), evaluating(model), frozen(model), adding(site, delta, some.at):
+        output = some._run_block(some.layer, some._before)
+    (gradient,) = torch.autograd.grad((output * weights).sum(), delta)
+    expected = weights[torch.arange(some.rows), some.at.to(weights.device)]
+    return torch.equal(gradient, expected)
 
 
 def _wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:
@@ -399,20 +364,19 @@ def _wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:
     return hidden.masked_fill(padding[..., None].to(hidden.device), 0.0)
 
 
-def _add_at(hidden: Tensor, delta: Tensor, column: int) -> Tensor:
-    """(B, S, width) with (B, width) added at one column."""
-    changed = hidden[:, column] + delta.to(device=hidden.device, dtype=hidden.dtype)
-    parts = [hidden[:, :column], changed[:, None], hidden[:, column + 1 :]]
-    return torch.cat(parts, dim=1)
+def _add_at(hidden: Tensor, delta: Tensor, at: Tensor) -> Tensor:
+    """(B, S, width) with (B, width) added at column ``at`` (B,)."""
+    index = torch.arange(len(hidden), device=hidden.device), at.to(hidden.device)
+    return hidden.index_put(index, delta.to(hidden), accumulate=True)
 
 
 @contextmanager
-def adding(module: nn.Module, delta: Tensor, rows: int, column: int) -> Generator[None, None, None]:
-    """Add ``delta`` (B, width) to a module's output at one token of every row."""
+def adding(module: nn.Module, delta: Tensor, at: Tensor) -> Generator[None, None, None]:
+    """Add ``delta`` (B, width) to a module's output at column ``at`` (B,) of each row."""
 
     def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        apart = output.reshape(rows, -1, output.shape[-1])
-        return _add_at(apart, delta, column).reshape(output.shape)
+        apart = output.reshape(len(at), -1, output.shape[-1])
+        return _add_at(apart, delta, at).reshape(output.shape)
 
     with hooked(module, add):
         yield

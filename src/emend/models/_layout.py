@@ -1,0 +1,132 @@
+"""How rows of different lengths are padded, and which of their columns are run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from emend.errors import InvalidInput
+
+Rows = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which tokens of each row are run again.
+
+    Attributes:
+        first: (B,) int64, column of the first token.
+        size: Number of tokens, S.
+        length: Number of columns in all, T.
+    """
+
+    first: Tensor
+    size: int
+    length: int
+
+    @property
+    def columns(self) -> Tensor:
+        """(B, S) int64."""
+        return self.first[:, None] + torch.arange(self.size)
+
+    @property
+    def common(self) -> int | None:
+        """The first column where it is the same for all rows."""
+        first = int(self.first[0])
+        return first if bool((self.first == first).all()) else None
+
+    def select(self, rows: Tensor) -> Window:
+        """The same for some of the rows only."""
+        return replace(self, first=self.first[rows])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of tokens, padded, and the window of each that is run again.
+
+    Attributes:
+        input_ids: (B, T) int64.
+        attention_mask: (B, T) int64.
+        starts: (B,) int64, column of each row's start token.
+        window: The columns that are run again.
+        reuse: Whether keys and values of the tokens outside the window are kept, not run.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    starts: Tensor
+    window: Window
+    reuse: bool = True
+
+
+Arrange = Callable[[Rows, Sequence[int], int], Layout]
+"""A function from rows, their start tokens and a padding token to a layout."""
+
+
+def natural(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
+    """Padding on the right; the window begins at each row's own start.
+
+    Every sum is then made in the order of an ordinary forward pass, and rounds alike. A window
+    that would reach beyond the last column begins a little before the start.
+    """
+    length = max(map(len, rows))
+    # Without any padding some models pass no mask, and a window needs one.
+    length += all(len(row) == length for row in rows)
+    size = max(len(row) - start for row, start in zip(rows, starts, strict=True))
+    input_ids, mask = _padded(rows, [0] * len(rows), length, padding)
+    columns = torch.tensor(list(starts))
+    window = Window(columns.clamp(max=length - size), size, length)
+    return Layout(input_ids, mask, columns, window)
+
+
+def aligned(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
+    """Padding on both sides, so that all starts stand in one column and windows end the row.
+
+    Serves models that take the last tokens to be the ones that ask (GPT-Neo's local attention).
+    """
+    before = max(starts)
+    after = [len(row) - start for row, start in zip(rows, starts, strict=True)]
+    size = max(after)
+    before += min(starts) == before and min(after) == size  # some padding, as above
+    input_ids, mask = _padded(rows, [before - start for start in starts], before + size, padding)
+    columns = torch.full((len(rows),), before)
+    return Layout(input_ids, mask, columns, Window(columns, size, before + size))
+
+
+def whole(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
+    """All tokens are run again."""
+    layout = natural(rows, starts, padding)
+    length = layout.window.length
+    window = Window(torch.zeros(len(rows), dtype=torch.long), length, length)
+    return replace(layout, window=window, reuse=False)
+
+
+ARRANGEMENTS: tuple[Arrange, ...] = (natural, aligned, whole)
+"""In the order in which they are tried."""
+
+
+def check_rows(rows: Rows, starts: Sequence[int]) -> None:
+    """Refuse rows that cannot be laid out.
+
+    Raises:
+        InvalidInput: No rows, or a start outside its row.
+    """
+    if not rows or len(rows) != len(starts):
+        raise InvalidInput(f"{len(rows)} rows with {len(starts)} starts; give at least one of each")
+    for row, start in zip(rows, starts, strict=True):
+        if not 0 <= start < len(row):
+            raise InvalidInput(f"start {start} of a row of {len(row)} tokens; it must lie in it")
+
+
+def _padded(
+    rows: Rows, shifts: Sequence[int], length: int, padding: int
+) -> tuple[Tensor, Tensor]:
+    input_ids = torch.full((len(rows), length), padding, dtype=torch.long)
+    mask = torch.zeros_like(input_ids)
+    for index, (row, shift) in enumerate(zip(rows, shifts, strict=True)):
+        input_ids[index, shift : shift + len(row)] = torch.tensor(list(row), dtype=torch.long)
+        mask[index, shift : shift + len(row)] = 1
+    return input_ids, mask
