@@ -20,7 +20,8 @@ help:
 # A file marks a finished installation, so that a second call does nothing.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	@echo "installing emend[dev] into $(VENV) (the first time, some minutes)"
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev]"
 	@touch $@
 
 install: $(VENV)/.installed
@@ -45,7 +46,8 @@ bench: $(VENV)/.installed
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	@echo "installing emend[docs] into $(VENV) (the first time, some minutes)"
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e ".[docs]"
 	@touch $@
 
 docs: $(VENV)/.docs

@@ -23,7 +23,6 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on standard output; columns but the first stand to the right if numeric."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -34,8 +33,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: what stands in brackets is no markup
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(width=width).print(table)
+    print_rich(table)
+
+
+def print_rich(renderable: Any) -> None:
+    """Print what rich can show; in a pipe at a fixed width."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(renderable)
 
 
 def number(value: object, digits: int = 3) -> str:

@@ -47,7 +47,12 @@ def command(
         seed=seed,
         batch_size=batch_size,
     )
-    page = report.write_html(result.reports, output_path / "report.html")
+    page = report.write_html(
+        result.reports,
+        output_path / "report.html",
+        title="Facts changed in small language models",
+        command=f"emend demo --method {method} --limit {limit} --seed {seed}",
+    )
     if json:
         print_json({**result.to_dict(), "report": page})
         return
