@@ -143,6 +143,8 @@ def test_foreign_directories_and_files_are_refused(tmp_path):
         patch.save_pretrained(tmp_path)
     with pytest.raises(InvalidInput, match="is a file"):
         patch.save_pretrained(tmp_path / "thesis.tex")
+    with pytest.raises(InvalidInput, match="cannot write"):
+        patch.save_pretrained(tmp_path / "thesis.tex" / "p")
     patch.save_pretrained(tmp_path / "p")
     (tmp_path / "p" / "notes.txt").write_text("mine")
     with pytest.raises(InvalidInput, match=r"notes\.txt"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from emend.edits import GROUPS
 from emend.metrics._metric import Record
 
 
@@ -28,7 +29,7 @@ def summarize(
     entry = mean_over_edits(records, headline)
     entry["protocols"] = {name: mean_over_edits(records, name) for name in names}
     if grouped:
-        groups = dict.fromkeys(record["group"] for record in records)
+        groups = sorted({record["group"] for record in records}, key=_place)
         entry["groups"] = {
             group: summarize([r for r in records if r["group"] == group], headline, apart=apart)
             for group in groups
@@ -57,6 +58,12 @@ def mean_over_edits(records: Iterable[Record], protocol: str) -> dict[str, Any]:
         for moment in ("before", "after")
     }
     return {**entry, "n": len(by_edit)}
+
+
+def _place(group: str) -> tuple[int, str]:
+    """Groups stand in their customary order, unknown ones after them."""
+    known = [name for family in GROUPS.values() for name in family]
+    return (known.index(group) if group in known else len(known)), group
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -18,7 +18,7 @@ from emend.edits import Edit
 from emend.metrics._metric import Answer, Metric, Outcomes, Question
 
 ENTROPY = "entropy"
-NEW_TOKENS = 100
+NEW_TOKENS = 50
 _WORD = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]")
 
 

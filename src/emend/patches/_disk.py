@@ -32,13 +32,18 @@ def written_aside(target: Path, ours: Collection[str], marker: str) -> Generator
         The empty directory to write into.
 
     Raises:
-        InvalidInput: ``target`` is a file, or a directory with something else in it.
+        InvalidInput: ``target`` is a file, a directory with something else in it, or stands
+            where nothing can be written.
     """
     target = Path(os.path.realpath(target))
     refuse_foreign(target, ours, marker)
-    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside.mkdir()
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot write to {target.parent} ({error.strerror}): give another path"
+        ) from error
     try:
         yield aside
         for path in (*aside.iterdir(), aside):

@@ -39,13 +39,11 @@ def element(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def table(head: list[object], rows: list[list[object]], class_: str | None = None) -> Markup:
-    """A table that scrolls by itself where the page is narrow; rows are cells or markup."""
+    """A table that scrolls by itself where the page is narrow; ``head`` may be empty."""
     body = [element("tr", *(_cell(cell) for cell in row)) for row in rows]
-    inner = element(
-        "table",
-        element("thead", element("tr", *(element("th", cell, scope="col") for cell in head))),
-        element("tbody", *body),
-    )
+    titles = element("tr", *(element("th", cell, scope="col") for cell in head))
+    above = [element("thead", titles)] if head else []
+    inner = element("table", *above, element("tbody", *body))
     return element("div", inner, class_=f"scroll {class_ or ''}".rstrip())
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from emend.report._markup import Markup, element
 from emend.report._results import share
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _BOTTOM = 460, 132, 52, 30, 8, 26
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _BOTTOM = 460, 132, 66, 30, 8, 26
 
 
 class Row(NamedTuple):

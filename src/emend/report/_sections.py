@@ -154,7 +154,7 @@ def efficiency(result: Result) -> Markup:
         ["precomputation, once", plain(entry.get("precompute_seconds"), "s")],
         ["peak memory", bytes_text(entry.get("peak_memory_bytes"))],
     ]
-    return joined(element("h3", "Efficiency"), table(["", ""], rows, "numbers narrow"))
+    return joined(element("h3", "Efficiency"), table([], rows, "numbers narrow"))
 
 
 def settings(result: Result) -> Markup:
