@@ -5,7 +5,8 @@ GE = 100 * (2/3 H2 + 4/3 H3) / 2 with Hn the entropy in bits of the text's word 
 
 Deviations: words are found by a regular expression and not by NLTK, which would download its
 data; texts are the edit prompt's greedy continuation and not sampled ones, so that the value
-is the same each time. Greedy text repeats more: compare before with after, not with papers.
+is the same each time, and 50 tokens long and not 100, because they cost the most of all
+questions. Greedy text repeats more: compare before with after, not with papers.
 """
 
 from __future__ import annotations
