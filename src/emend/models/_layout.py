@@ -121,9 +121,7 @@ def check_rows(rows: Rows, starts: Sequence[int]) -> None:
             raise InvalidInput(f"start {start} of a row of {len(row)} tokens; it must lie in it")
 
 
-def _padded(
-    rows: Rows, shifts: Sequence[int], length: int, padding: int
-) -> tuple[Tensor, Tensor]:
+def _padded(rows: Rows, shifts: Sequence[int], length: int, padding: int) -> tuple[Tensor, Tensor]:
     input_ids = torch.full((len(rows), length), padding, dtype=torch.long)
     mask = torch.zeros_like(input_ids)
     for index, (row, shift) in enumerate(zip(rows, shifts, strict=True)):

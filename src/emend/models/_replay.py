@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from emend.models._layout import Window
 
 
-class Refused(Exception):  # noqa: N818 - a signal: another layout is tried
+class Refused(Exception):
     """The model cannot be run again in the layout that was tried."""
 
 

@@ -212,7 +212,7 @@ def _sample(capture: BlockCapture) -> list[int]:
     return sorted({0, capture.rows // 2, capture.rows - 1})
 
 
-class _Stop(Exception):  # noqa: N818 - not an error: it ends a pass that went far enough
+class _Stop(Exception):
     """Raised by a hook when what was wanted has been seen."""
 
 

@@ -1,0 +1,31 @@
+"""What locate-then-edit methods share: contexts, keys, second moments, values, solvers."""
+
+from __future__ import annotations
+
+from emend.keyvalue.keys import Sites, subject_keys
+from emend.keyvalue.moments import Moment, cache_directory, second_moments
+from emend.keyvalue.rows import Row, context_rows, subject_rows
+from emend.keyvalue.solvers import RIDGE, directions, rank_one, solve_moment
+from emend.keyvalue.sources import moment_for
+from emend.keyvalue.templates import sample_templates
+from emend.keyvalue.values import SearchSettings, Value, search_values
+
+__all__ = [
+    "RIDGE",
+    "Moment",
+    "Row",
+    "SearchSettings",
+    "Sites",
+    "Value",
+    "cache_directory",
+    "context_rows",
+    "directions",
+    "moment_for",
+    "rank_one",
+    "sample_templates",
+    "search_values",
+    "second_moments",
+    "solve_moment",
+    "subject_keys",
+    "subject_rows",
+]

@@ -1,0 +1,120 @@
+"""Keys: what a down-projection is given at the subject's last token (spec section 0)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.edits import Edit
+from emend.keyvalue.rows import check_templates, context_rows
+from emend.models import ModelView
+from emend.models._forward import batches, evaluating
+from emend.models.partial import hooked
+from emend.models.positions import pad, pad_id
+
+
+@dataclass(frozen=True)
+class Sites:
+    """One down-projection at the subject's last token; E edits, C contexts, float32.
+
+    Attributes:
+        keys: (E, C, inner), its input.
+        outputs: (E, C, width), its output.
+    """
+
+    keys: Tensor
+    outputs: Tensor
+
+
+def subject_keys(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    templates: Sequence[str],
+    layers: Sequence[int],
+    *,
+    batch_size: int = 64,
+) -> dict[int, Sites]:
+    """Keys and outputs of several layers in one pass, which stops at the last of them.
+
+    Tokens after the subject cannot change either, so they are not run.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+    """
+    rows = [
+        row for each in context_rows(tokenizer, edits, check_templates(templates)) for row in each
+    ]
+    texts = [row.ids[: row.lookup + 1] for row in rows]
+    found: dict[int, tuple[list[Tensor], list[Tensor]]] = {
+        layer: ([torch.empty(0)] * len(rows), [torch.empty(0)] * len(rows)) for layer in layers
+    }
+    for members in batches([len(text) for text in texts], batch_size):
+        batch = pad([texts[n] for n in members], pad_id(tokenizer))
+        ends = batch.lengths - 1
+        with watching(view, layers) as seen:
+            forward(view, batch.input_ids, batch.attention_mask, max(layers))
+        for layer in layers:
+            given, put_out = seen[layer]
+            index = torch.arange(len(members))
+            for target, tensor in zip(found[layer], (given, put_out), strict=True):
+                at = tensor.reshape(len(members), -1, tensor.shape[-1]).cpu()[index, ends].float()
+                for row, vector in zip(members, at, strict=True):
+                    target[row] = vector
+    shape = (len(edits), len(templates), -1)
+    return {
+        layer: Sites(torch.stack(keys).reshape(shape), torch.stack(outputs).reshape(shape))
+        for layer, (keys, outputs) in found.items()
+    }
+
+
+class watching:  # noqa: N801 - reads as a verb: with watching(view, layers) as seen
+    """Record input and output of the down-projections of some layers while the block runs."""
+
+    def __init__(self, view: ModelView, layers: Sequence[int]) -> None:
+        self.view, self.layers = view, layers
+        self.stack = ExitStack()
+
+    def __enter__(self) -> dict[int, tuple[Tensor, Tensor]]:
+        seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def watch(layer: int) -> Any:
+            def look(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                seen[layer] = (args[0], output)
+
+            return look
+
+        for layer in self.layers:
+            self.stack.enter_context(hooked(self.view.down_projection(layer), watch(layer)))
+        return seen
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+
+class _Stop(Exception):
+    pass
+
+
+def forward(view: ModelView, input_ids: Tensor, attention_mask: Tensor, last: int) -> None:
+    """Run a right-padded batch through the blocks up to the down-projection of ``last``."""
+
+    def stop(_module: nn.Module, _args: Any, _output: Any) -> None:
+        raise _Stop
+
+    model: Any = view.model
+    device = view.embeddings.weight.device  # type: ignore[union-attr]
+    with torch.no_grad(), evaluating(model), hooked(view.down_projection(last), stop):
+        try:
+            model(
+                input_ids=input_ids.to(device),
+                attention_mask=attention_mask.to(device),
+                use_cache=False,
+            )
+        except _Stop:
+            return

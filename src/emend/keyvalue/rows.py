@@ -1,0 +1,96 @@
+"""The rows of tokens on which keys are read and values sought (spec S1, S4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emend.edits import Edit
+from emend.errors import InvalidInput
+from emend.models import encode, join_targets
+
+ANCHOR = "{} is a"
+"""The text on which the value is kept from changing what the subject is (the KL term)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One unpadded row of tokens.
+
+    Attributes:
+        ids: The tokens.
+        lookup: Position of the subject's last token.
+        targets: The target's tokens, scored at the last ``len(targets)`` positions of the row.
+    """
+
+    ids: tuple[int, ...]
+    lookup: int
+    targets: tuple[int, ...] = ()
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Refuse templates that have not exactly one place for the prompt.
+
+    Raises:
+        InvalidInput: No template, or one without exactly one "{}".
+    """
+    if not templates:
+        raise InvalidInput('no context templates: give at least the bare one, "{}"')
+    for template in templates:
+        if template.count("{}") != 1:
+            raise InvalidInput(
+                f"context template {template!r} has {template.count('{}')} places, "
+                'expected exactly one "{}" where the prompt goes'
+            )
+    return tuple(templates)
+
+
+def context_rows(
+    tokenizer: Any, edits: Sequence[Edit], templates: Sequence[str]
+) -> list[list[Row]]:
+    """For each edit one row a template: context, prompt and target without its last token.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+    """
+    texts: list[str] = []
+    spans: list[tuple[int, int]] = []
+    for edit in edits:
+        start, end = edit.subject_span
+        for template in templates:
+            head, _, tail = template.partition("{}")
+            texts.append(head + edit.text + tail)
+            spans.append((len(head) + start, len(head) + end))
+    lookups = _lookups(tokenizer, texts, spans)
+    targets = [edit.target for edit in edits for _ in templates]
+    joined = join_targets(tokenizer, texts, targets)
+    rows = [
+        Row((*prompt, *target[:-1]), lookup, tuple(target))
+        for (prompt, target), lookup in zip(joined, lookups, strict=True)
+    ]
+    count = len(templates)
+    return [rows[start : start + count] for start in range(0, len(rows), count)]
+
+
+def subject_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str = ANCHOR) -> list[Row]:
+    """For each edit the tokens of ``pattern`` up to the subject's last: later ones cannot matter.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+    """
+    begin = pattern.index("{}")
+    texts = [pattern.replace("{}", edit.subject) for edit in edits]
+    spans = [(begin, begin + len(edit.subject)) for edit in edits]
+    encoded = encode(tokenizer, texts, spans)
+    assert encoded.lookup is not None
+    rows: list[Row] = []
+    for ids, lookup in zip(encoded.input_ids.tolist(), encoded.lookup.tolist(), strict=True):
+        rows.append(Row(tuple(ids[: lookup + 1]), lookup))
+    return rows
+
+
+def _lookups(tokenizer: Any, texts: list[str], spans: list[tuple[int, int]]) -> list[int]:
+    encoded = encode(tokenizer, texts, spans)
+    assert encoded.lookup is not None
+    return encoded.lookup.tolist()

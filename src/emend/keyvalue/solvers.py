@@ -1,0 +1,94 @@
+"""Solving with second moments: in float64, by Cholesky factors, nothing inverted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from emend.errors import NumericalFailure
+
+RIDGE = 1e-4
+"""Part of the mean diagonal that is added to the diagonal of a second moment (spec S3)."""
+
+
+def solve_moment(moment: Tensor, keys: Tensor, ridge: float = RIDGE) -> Tensor:
+    """Solve (C + ridge tr(C)/m I) X = K.
+
+    Args:
+        moment: (m, m), C: symmetric and positive semidefinite.
+        keys: (m, E), K.
+        ridge: See `RIDGE`; 0 for none.
+
+    Returns:
+        (m, E) float64.
+
+    Raises:
+        NumericalFailure: C is not positive definite, or not finite.
+    """
+    matrix = moment.double()
+    matrix = (matrix + matrix.T) / 2
+    size = matrix.shape[0]
+    matrix = matrix + ridge * matrix.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+    if not bool(matrix.isfinite().all()):
+        raise NumericalFailure(
+            "the second moment of the keys is not finite: collect it again, in float64"
+        )
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        raise NumericalFailure(
+            f"the second moment of {size}-dimensional keys is singular (ridge {ridge}): "
+            f"take more texts, or a ridge such as {RIDGE}"
+        )
+    return torch.cholesky_solve(keys.double(), factor)
+
+
+def directions(moment: Tensor | None, keys: Tensor, ridge: float = RIDGE) -> Tensor:
+    """The unit vectors u = C^-1 k / |C^-1 k| along which keys are told from all others.
+
+    Args:
+        moment: (m, m), C; None for the identity.
+        keys: (E, m), one key a row.
+        ridge: See `RIDGE`.
+
+    Returns:
+        (E, m) float64.
+
+    Raises:
+        NumericalFailure: C is singular, or a key is zero.
+    """
+    solved = keys.double() if moment is None else solve_moment(moment, keys.T, ridge).T
+    sizes = solved.norm(dim=1, keepdim=True)
+    if not bool((sizes > 0).all()):
+        raise NumericalFailure(
+            "a key is zero, so nothing can be written at it: choose another layer"
+        )
+    return solved / sizes
+
+
+def rank_one(
+    direction: Tensor, key: Tensor, output: Tensor, wanted: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The factors of the change of W that sends ``key`` to ``wanted``, along ``direction``.
+
+    W' = W + ((v* - W k) / (u . k)) u^T, so that W' k = v*.
+
+    Args:
+        direction: (m,), u.
+        key: (m,), k.
+        output: (d,), W k as it is.
+        wanted: (d,), v*.
+
+    Returns:
+        u (m,) and (v* - W k) / (u . k) (d,), float64: the change is their outer product.
+
+    Raises:
+        NumericalFailure: u is orthogonal to k, to rounding.
+    """
+    u, k = direction.double(), key.double()
+    overlap = torch.dot(u, k)
+    if not bool(overlap.abs() > 1e-12 * k.norm()):
+        raise NumericalFailure(
+            "a key is orthogonal to its own direction, so the change would be without bound: "
+            "use original=False, which takes one key throughout"
+        )
+    return u, (wanted.double() - output.double()) / overlap

@@ -1,0 +1,67 @@
+"""Which texts second moments are taken over, where the user names none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emend import lab
+from emend.errors import UnknownName
+from emend.keyvalue.moments import TOKENS_PER_KEY, Moment, cache_directory, second_moments
+from emend.models import ModelView
+
+LAB_TEXTS = 4000
+"""Documents of the lab's corpus; more than enough for `TOKENS_PER_KEY`."""
+
+
+def moment_for(
+    view: ModelView,
+    tokenizer: Any,
+    layer: int,
+    texts: Sequence[str] | None = None,
+    *,
+    cache: bool = True,
+    max_tokens: int | None = None,
+) -> tuple[Moment | None, dict[str, Any]]:
+    """The second moment of one layer, and what to tell about it.
+
+    Args:
+        view: The model.
+        tokenizer: Its tokenizer.
+        layer: The block.
+        texts: The texts to take it over. None takes the lab's corpus for a model of the lab,
+            and for any other model there is none: keys are then used as they are.
+        cache: Whether to look for it and to keep it on disk.
+        max_tokens: See `second_moments`; by default 20 for each dimension of a key.
+
+    Returns:
+        The moment, or None where there are no texts; and a JSON-able note for the patch.
+    """
+    source = "given texts"
+    if texts is None and is_lab_model(view.model):
+        texts, source = lab.corpus_texts(LAB_TEXTS), f"lab corpus, {LAB_TEXTS} documents"
+    if not texts:
+        return None, {
+            "kind": "identity",
+            "why": "no texts were given, so keys were not weighed against those of other tokens",
+        }
+    found = second_moments(
+        view,
+        tokenizer,
+        texts,
+        [layer],
+        source=source,
+        max_tokens=max_tokens or TOKENS_PER_KEY * view.inner(layer),
+        cache=cache_directory() if cache else None,
+    )
+    return found[layer], found[layer].describe()
+
+
+def is_lab_model(model: Any) -> bool:
+    """Whether a model was loaded from the lab's own weights."""
+    source = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+    try:
+        return bool(source) and lab.path(Path(source).name) == Path(source)
+    except UnknownName:
+        return False

@@ -1,0 +1,84 @@
+"""Context templates: short texts put before the prompt, so that a key holds in any context.
+
+Sampled from the model itself (spec S2; Meng et al. 2022, arXiv 2202.05262, section 3.1) with a
+generator of its own, so that a seed gives the same templates and no global state is touched.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.models._forward import evaluating
+
+BARE = "{}"
+"""The prompt without any context."""
+
+LENGTHS = ((5, 10), (10, 10))
+"""ROME's: ten samples of 5 tokens in all and ten of 10, each counting the first token."""
+
+TOP = 5
+"""Candidates of each sampled token."""
+
+
+def sample_templates(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    seed: int = 0,
+    lengths: tuple[tuple[int, int], ...] = LENGTHS,
+) -> tuple[str, ...]:
+    """The bare template and samples of the model's own, each followed by ". {}".
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        seed: Of the private generator.
+        lengths: Pairs of a length in tokens (the first token included) and how many samples.
+
+    Returns:
+        1 + the number of samples; the first is the bare "{}". Samples without any text are
+        left out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    templates = [BARE]
+    for length, count in lengths:
+        for text in _sample(model, tokenizer, length, count, generator):
+            if text:
+                templates.append(f"{text}. {BARE}")
+    return tuple(templates)
+
+
+def _sample(
+    model: nn.Module, tokenizer: Any, length: int, count: int, generator: torch.Generator
+) -> list[str]:
+    """``count`` texts of ``length`` tokens, sampled from the five likeliest at each step."""
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    ids = torch.full((count, 1), _first_token(tokenizer), device=embeddings.weight.device)
+    special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.long)
+    with torch.no_grad(), evaluating(model):
+        while ids.shape[1] < length:
+            logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, -1].float().cpu()
+            logits[:, special[special < logits.shape[1]]] = -torch.inf
+            best = logits.topk(min(TOP, logits.shape[1]), dim=-1)
+            drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
+            ids = torch.cat([ids, best.indices.gather(1, drawn).to(ids.device)], dim=1)
+    return [_cleaned(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _first_token(tokenizer: Any) -> int:
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(tokenizer, name, None)
+        if isinstance(value, int):
+            return value
+    return 0
+
+
+def _cleaned(text: str) -> str:
+    """One line without braces, which would be taken for places, and without broken characters."""
+    text = unicodedata.normalize("NFKC", text).replace("\ufffd", "")
+    text = text.replace("{", "").replace("}", "")
+    return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())

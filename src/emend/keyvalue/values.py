@@ -1,0 +1,348 @@
+"""The search for the value: what a down-projection should put out so that the model says the
+target (ROME, Meng et al. 2022, arXiv 2202.05262, equation 4; spec S4).
+
+For an edit with contexts x_j, target tokens o and subject's last token i, find delta minimising
+
+    mean_j -log p(o | x_j, y_i += delta) + kappa KL(p(. | s, y_i += delta) || p(. | s))
+        + w |delta| / |v_0|^2
+
+by Adam under |delta| <= c |v_0|, where y_i is the down-projection's output at token i, v_0 what
+it is in the first row, and s is "{subject} is a". Edits are sought many at a time, but the loss,
+the clamp and the stopping of each are its own, so that the result is that of one by one.
+
+Only what delta can reach is run (`emend.models.partial`), and logits are computed only where
+they are scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emend._progress import progress
+from emend.edits import Edit
+from emend.errors import NumericalFailure
+from emend.keyvalue._adam import Adam
+from emend.keyvalue._packing import pack
+from emend.keyvalue.rows import Row, check_templates, context_rows, subject_rows
+from emend.models import ModelView
+from emend.models._forward import evaluating
+from emend.models.partial import BlockCapture, capture_blocks, frozen
+
+CHUNK = 6
+"""Edits sought together. More gain nothing on a CPU and need more memory."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of the search.
+
+    Attributes:
+        steps: Forward passes; the last takes no step, so there are ``steps - 1`` updates.
+        learning_rate: Adam's.
+        weight_decay: The factor w on ``|delta| / |v_0|^2``.
+        clamp: The bound c on ``|delta| / |v_0|``.
+        kl_factor: The factor kappa.
+        stop_below: The search of an edit ends when its loss is below this.
+    """
+
+    steps: int = 20
+    learning_rate: float = 0.5
+    weight_decay: float = 0.5
+    clamp: float = 4.0
+    kl_factor: float = 0.0625
+    stop_below: float = 0.05
+
+
+@dataclass(frozen=True)
+class Value:
+    """What was found for one edit; float32 (float64 for a float64 model), C contexts.
+
+    Attributes:
+        initial: (width,), v_0: the down-projection's output in the first context.
+        sought: (width,), v* = v_0 + delta.
+        keys: (C, inner), the down-projection's input at the subject's last token.
+        outputs: (C, width), its output there.
+        losses: The loss at each step, the last included.
+    """
+
+    initial: Tensor
+    sought: Tensor
+    keys: Tensor
+    outputs: Tensor
+    losses: tuple[float, ...]
+
+    @property
+    def delta(self) -> Tensor:
+        """(width,), what was added."""
+        return self.sought - self.initial
+
+
+def search_values(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    templates: Sequence[str],
+    layer: int,
+    settings: SearchSettings | None = None,
+    *,
+    chunk: int = CHUNK,
+) -> list[Value]:
+    """Seek the value of each edit at the down-projection of one layer.
+
+    The model's weights are neither changed nor asked for gradients; runs in the model's dtype
+    with losses in float32.
+
+    Args:
+        view: The model.
+        tokenizer: Its tokenizer.
+        edits: E edits.
+        templates: C context templates; the first gives v_0 (it should be the bare "{}").
+        layer: Block whose down-projection is to give the value.
+        settings: Settings of the search.
+        chunk: Edits sought together; the result does not depend on it beyond rounding.
+
+    Returns:
+        E values, in the order of the edits.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+        NumericalFailure: A loss is not finite.
+    """
+    settings = settings or SearchSettings()
+    contexts = context_rows(tokenizer, edits, check_templates(templates))
+    anchors = subject_rows(tokenizer, edits)
+    # Neighbours in length share a chunk, so that little is padded.
+    order = sorted(range(len(edits)), key=lambda i: len(contexts[i][0].ids) - contexts[i][0].lookup)
+    chunks = [order[start : start + chunk] for start in range(0, len(order), chunk)]
+    found: dict[int, Value] = {}
+    with evaluating(view.model), frozen(view.model):
+        for members in progress(chunks, "seeking values"):
+            jobs = [_job(edits[i].id, contexts[i], anchors[i]) for i in members]
+            values = _search(view, jobs, layer, settings)
+            found.update(zip(members, values, strict=True))
+    return [found[index] for index in range(len(edits))]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One edit: its rows, and which of them the KL term is read from (at the subject)."""
+
+    name: str
+    rows: tuple[Row, ...]
+    contexts: int
+    anchor: int
+
+
+def _job(name: str, contexts: Sequence[Row], anchor: Row) -> _Job:
+    """The anchor is a row of its own, unless a context begins with the very same tokens."""
+    for index, row in enumerate(contexts):
+        if row.lookup == anchor.lookup and row.ids[: row.lookup + 1] == anchor.ids:
+            return _Job(name, tuple(contexts), len(contexts), index)
+    return _Job(name, (*contexts, anchor), len(contexts), len(contexts))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of like length run together; ``members`` are (job, row of the job)."""
+
+    capture: BlockCapture
+    members: tuple[tuple[int, int], ...]
+
+
+class _Chunk:
+    """Several edits under search: computes the loss of each for given deltas.
+
+    Args:
+        view: The model.
+        jobs: All edits of the chunk.
+        active: The ones still sought.
+        groups: Their rows, captured.
+        initial: (len(active), vocabulary) log-probabilities of the anchors before any change;
+            None before the first step.
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        jobs: Sequence[_Job],
+        active: Sequence[int],
+        groups: Sequence[_Group],
+        initial: Tensor | None = None,
+    ) -> None:
+        self.view, self.jobs, self.active, self.groups = view, jobs, list(active), groups
+        self.initial = initial
+        place = {job: number for number, job in enumerate(active)}
+        device = view.head.weight.device  # type: ignore[union-attr]
+        self.edit_of_row = [
+            torch.tensor([place[job] for job, _ in group.members]) for group in groups
+        ]
+        self.picks: list[tuple[Tensor, Tensor]] = []
+        tokens: list[int] = []
+        weights: list[float] = []
+        owners: list[int] = []
+        scored: list[int] = []
+        anchors = [0] * len(active)
+        count = 0
+        for group in groups:
+            rows: list[int] = []
+            columns: list[int] = []
+            for number, (job, index) in enumerate(group.members):
+                start = int(group.capture.at[number])
+                row, contexts = jobs[job].rows[index], jobs[job].contexts
+                first = len(row.ids) - len(row.targets) - row.lookup
+                for step, token in enumerate(row.targets):
+                    scored.append(count + len(rows))
+                    rows.append(number)
+                    columns.append(start + first + step)
+                    tokens.append(token)
+                    weights.append(1.0 / (len(row.targets) * contexts))
+                    owners.append(place[job])
+                if index == jobs[job].anchor:
+                    anchors[place[job]] = count + len(rows)
+                    rows.append(number)
+                    columns.append(start)
+            self.picks.append((torch.tensor(rows), torch.tensor(columns)))
+            count += len(rows)
+        self.tokens = torch.tensor(tokens, device=device)  # (N,)
+        self.weights = torch.tensor(weights, device=device)  # (N,)
+        self.owners = torch.tensor(owners, device=device)  # (N,)
+        self.scored = torch.tensor(scored, device=device)  # (N,)
+        self.anchors = torch.tensor(anchors, device=device)  # (E,)
+
+    def losses(self, delta: Tensor, sizes: Tensor, settings: SearchSettings) -> Tensor:
+        """The loss of each active edit.
+
+        Args:
+            delta: (E, width).
+            sizes: (E,), |v_0|.
+            settings: Settings of the search.
+
+        Returns:
+            (E,) float32.
+        """
+        hidden: list[Tensor] = []
+        for group, owners, (rows, columns) in zip(
+            self.groups, self.edit_of_row, self.picks, strict=True
+        ):
+            last = group.capture.run(delta[owners.to(delta.device)])  # (B, S, width)
+            picked = last[rows.to(last.device), columns.to(last.device)]
+            hidden.append(picked.to(self.tokens.device))
+        logits = self.view.logits(torch.cat(hidden))  # (N + E, vocabulary)
+        nll = F.cross_entropy(logits[self.scored], self.tokens, reduction="none")
+        losses = torch.zeros(len(self.active), dtype=nll.dtype, device=nll.device)
+        losses = losses.index_add(0, self.owners, nll * self.weights.to(nll.dtype))
+        anchored = torch.log_softmax(logits[self.anchors], dim=-1)  # (E, vocabulary)
+        if self.initial is None:
+            self.initial = anchored.detach().clone()
+        # KL(current || initial), as the published code has it.
+        kl = F.kl_div(self.initial, anchored, log_target=True, reduction="none").sum(-1)
+        decay = delta.norm(dim=1) / sizes**2
+        return losses + settings.kl_factor * kl + settings.weight_decay * decay.to(losses.device)
+
+    def without(self, finished: Sequence[bool]) -> _Chunk:
+        """The same chunk with the finished edits taken out."""
+        kept = [number for number, done in enumerate(finished) if not done]
+        active = [self.active[number] for number in kept]
+        groups: list[_Group] = []
+        for group in self.groups:
+            rows = [n for n, (job, _) in enumerate(group.members) if job in active]
+            if rows:
+                members = tuple(group.members[n] for n in rows)
+                groups.append(_Group(group.capture.select(rows), members))
+        assert self.initial is not None
+        initial = self.initial[torch.tensor(kept, device=self.initial.device)]
+        return _Chunk(self.view, self.jobs, active, groups, initial)
+
+
+def _capture(view: ModelView, jobs: Sequence[_Job], layer: int) -> list[_Group]:
+    """Capture the rows of all jobs, those of like length together."""
+    places = [(job, row) for job, each in enumerate(jobs) for row in range(len(each.rows))]
+    rows = [jobs[job].rows[row] for job, row in places]
+    groups: list[_Group] = []
+    for members in pack([len(row.ids) - row.lookup for row in rows]):
+        capture = capture_blocks(
+            view, [rows[n].ids for n in members], [rows[n].lookup for n in members], layer
+        )
+        groups.append(_Group(capture, tuple(places[n] for n in members)))
+    return groups
+
+
+def _search(
+    view: ModelView, jobs: Sequence[_Job], layer: int, settings: SearchSettings
+) -> list[Value]:
+    """Seek the values of one chunk."""
+    groups = _capture(view, jobs, layer)
+    keys, outputs = _sites(jobs, groups)
+    initial = torch.stack([each[0] for each in outputs])  # (E, width)
+    sizes = initial.norm(dim=1)  # (E,)
+    delta = torch.zeros_like(initial)
+    adam = Adam(delta, settings.learning_rate)
+    chunk = _Chunk(view, jobs, range(len(jobs)), groups)
+    found: dict[int, Tensor] = {}
+    losses: list[list[float]] = [[] for _ in jobs]
+    for step in range(settings.steps):
+        delta = delta.detach().requires_grad_(True)
+        loss = chunk.losses(delta, sizes[chunk.active], settings)
+        current = loss.tolist()
+        for number, job in enumerate(chunk.active):
+            losses[job].append(current[number])
+            _check_finite(current[number], jobs[job].name, step)
+        last = step == settings.steps - 1
+        finished = [last or value < settings.stop_below for value in current]
+        for number, job in enumerate(chunk.active):
+            if finished[number]:
+                found[job] = delta[number].detach().clone()
+        if all(finished):
+            break
+        (gradient,) = torch.autograd.grad(loss.sum(), delta)
+        delta = _clamped(adam.step(delta.detach(), gradient), settings.clamp * sizes[chunk.active])
+        if any(finished):
+            kept = torch.tensor([not done for done in finished], device=delta.device)
+            delta = delta[kept]
+            adam.select(kept)
+            chunk = chunk.without(finished)
+    return [
+        Value(initial[n], initial[n] + found[n], keys[n], outputs[n], tuple(losses[n]))
+        for n in range(len(jobs))
+    ]
+
+
+def _sites(jobs: Sequence[_Job], groups: Sequence[_Group]) -> tuple[list[Tensor], list[Tensor]]:
+    """For each job the keys (C, inner) and outputs (C, width) of its contexts, in order."""
+    at = {
+        member: (group.capture.keys[row], group.capture.values[row])
+        for group in groups
+        for row, member in enumerate(group.members)
+    }
+    keys: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for number, job in enumerate(jobs):
+        pairs = [at[number, row] for row in range(job.contexts)]
+        keys.append(_wide(torch.stack([key for key, _ in pairs])))
+        outputs.append(_wide(torch.stack([output for _, output in pairs])))
+    return keys, outputs
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _clamped(delta: Tensor, limits: Tensor) -> Tensor:
+    """Scale rows of delta (E, width) that are longer than their limit back to it."""
+    sizes = delta.norm(dim=1)
+    scaled = delta * limits[:, None] / sizes[:, None].clamp(min=torch.finfo(delta.dtype).tiny)
+    return torch.where((sizes > limits)[:, None], scaled, delta)
+
+
+def _check_finite(loss: float, name: str, step: int) -> None:
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise NumericalFailure(
+            f"the loss of {name} is {loss} at step {step}, expected a finite number: "
+            "load the model in float32 or bfloat16, or check its weights"
+        )
