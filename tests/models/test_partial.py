@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.tiny import ARCHITECTURES, tiny_model
 
-from emend.models._layout import aligned, natural, whole
 from emend.models.partial import capture_blocks
 from emend.models.view import ModelView
-from tests.tiny import ARCHITECTURES, tiny_model
 
 CASES: list[tuple[str, dict[str, object]]] = [(name, {}) for name in ARCHITECTURES]
 
@@ -59,7 +58,7 @@ def test_partial_is_full(name, overrides, layer, dtype):
     exact = 1e-6 if name in ("gptj", "gpt_neo", "bloom", "gemma2") else 1e-9
     tolerance = 1e-5 if dtype == torch.float32 else exact
     site, last = view.down_projection(layer), view.blocks[-1]
-    for index, (ids, start) in enumerate(zip(rows, starts)):
+    for index, (ids, start) in enumerate(zip(rows, starts, strict=True)):
         expected = full_hidden(model, site, last, ids, start, delta[index])
         at = int(capture.at[index])
         error = (found[index, at : at + len(expected)] - expected).norm() / expected.norm()

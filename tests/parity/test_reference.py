@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from tests.parity.recorded import NAMES, TAGS, Recorded, recorded, relative
 from tests.reference import rome as reference
 

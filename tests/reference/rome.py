@@ -55,7 +55,9 @@ def build_rows(
         begin = pattern.index("{}")
         texts.append(pattern.replace("{}", subject))
         ends.append(begin + len(subject))
-    lookup = [last_subject_token(tokenizer, text, end) for text, end in zip(texts, ends)]
+    lookup = [
+        last_subject_token(tokenizer, text, end) for text, end in zip(texts, ends, strict=True)
+    ]
     texts = [text + shown for text in texts[:-1]] + texts[-1:]
     ids = [tokenizer(text)["input_ids"] for text in texts]
     length = max(map(len, ids))
@@ -135,7 +137,7 @@ def search_value(
         if delta.norm() > limit:
             with torch.no_grad():
                 delta[...] = delta * limit / delta.norm()
-    for parameter, flag in zip(model.parameters(), flags):
+    for parameter, flag in zip(model.parameters(), flags, strict=True):
         parameter.requires_grad_(flag)
     return Found(state["v_init"], state["v_init"] + delta.detach(), losses)
 

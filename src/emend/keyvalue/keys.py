@@ -52,7 +52,7 @@ def subject_keys(
     ]
     texts = [row.ids[: row.lookup + 1] for row in rows]
     found: dict[int, tuple[list[Tensor], list[Tensor]]] = {
-        layer: ([torch.empty(0)] * len(rows), [torch.empty(0)] * len(rows)) for layer in layers
+        layer: ([torch.empty(0)] * len(texts), [torch.empty(0)] * len(texts)) for layer in layers
     }
     for members in batches([len(text) for text in texts], batch_size):
         batch = pad([texts[n] for n in members], pad_id(tokenizer))

@@ -46,9 +46,8 @@ def sample_templates(
     generator = torch.Generator().manual_seed(seed)
     templates = [BARE]
     for length, count in lengths:
-        for text in _sample(model, tokenizer, length, count, generator):
-            if text:
-                templates.append(f"{text}. {BARE}")
+        texts = _sample(model, tokenizer, length, count, generator)
+        templates.extend(f"{text}. {BARE}" for text in texts if text)
     return tuple(templates)
 
 

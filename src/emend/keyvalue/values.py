@@ -1,5 +1,6 @@
-"""The search for the value: what a down-projection should put out so that the model says the
-target (ROME, Meng et al. 2022, arXiv 2202.05262, equation 4; spec S4).
+"""The search for the value: what a down-projection should put out so that a target is said.
+
+ROME, Meng et al. 2022, arXiv 2202.05262, equation 4 (spec S4).
 
 For an edit with contexts x_j, target tokens o and subject's last token i, find delta minimising
 

@@ -125,7 +125,8 @@ def filled(config: RomeConfig, view: ModelView) -> RomeConfig:
     layer = round((0.17 if gated else 0.35) * view.depth) if config.layer is None else config.layer
     if not -view.depth <= layer < view.depth:
         raise InvalidInput(
-            f"layer {layer} of a model with {view.depth} blocks: take one from 0 to {view.depth - 1}"
+            f"layer {layer} of a model with {view.depth} blocks: "
+            f"take one from 0 to {view.depth - 1}"
         )
     steps = (25 if gated else 20) if config.steps is None else config.steps
     if steps < 1:

@@ -173,7 +173,7 @@ def capture_blocks(
                 capture = _checked(view, layer, layout, arrange)
         except Refused:
             continue
-        if not layout.reuse:
+        if arrange is not arrangements[0] and not layout.reuse:
             warnings.warn(
                 f"{type(view.model).__name__} does not take cached keys and values as given: "
                 "all tokens are recomputed in every step (exact, but slower)",

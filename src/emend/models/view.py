@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.errors import UnsupportedModel
+from emend.errors import NumericalFailure, UnsupportedModel
 from emend.models._structure import (
     BlockParts,
     Probe,
@@ -53,6 +53,7 @@ class ModelView:
     Raises:
         UnsupportedModel: no blocks, no head, no dense MLP in any block, or logits that cannot
             be reproduced from the last block's output.
+        NumericalFailure: the model's logits are not finite.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -190,6 +191,11 @@ class ModelView:
         assert probe.logits is not None
         if probe.raw is None:
             raise UnsupportedModel(self._refuse("its output embeddings are not called"))
+        if not bool(probe.logits.isfinite().all()):
+            raise NumericalFailure(
+                f"{type(self.model).__name__} gives logits that are not finite; check its weights, "
+                "or load it in float32 or bfloat16"
+            )
         with torch.no_grad():
             hidden = probe.last
             for module in self._tail:

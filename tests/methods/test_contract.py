@@ -1,0 +1,199 @@
+"""What every registered method keeps to: the model is left as it was, and errors are clear."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import pytest
+import torch
+from tests.tiny import tiny_model
+
+from emend.cli._settings import field_docstrings
+from emend.edits import Edit
+from emend.errors import EmendError, InvalidInput, NumericalFailure, SubjectNotFound, UnknownName
+from emend.methods import registry
+from emend.patches import load_patch
+
+NAMES = registry().names()
+ARCHITECTURES = ("gpt2", "gpt_neo", "llama", "gemma2")
+FAST = {"rome": {"templates": ("{}", "Yes. {}"), "steps": 4}, "ft": {"steps": 3}}
+EDITS = [
+    Edit("{} was born in", "Marie Curie", "Paris"),
+    Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),
+]
+
+
+def fingerprint(model: torch.nn.Module) -> dict[str, str]:
+    """Bytes of every parameter and buffer, those that are not saved among them."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        name: hashlib.sha256(
+            tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy()
+        ).hexdigest()
+        for name, tensor in tensors.items()
+    }
+
+
+def state(model: torch.nn.Module) -> tuple[object, ...]:
+    """What else must come back: gradient flags, modes, hooks, gradients."""
+    return (
+        [parameter.requires_grad for parameter in model.parameters()],
+        [parameter.grad is None for parameter in model.parameters()],
+        [module.training for module in model.modules()],
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        sorted(set(vars(model)) - {"_modules"}),
+    )
+
+
+def logits(model, tokenizer, text="Marie Curie was born in") -> torch.Tensor:
+    with torch.no_grad():
+        return model(**tokenizer(text, return_tensors="pt")).logits
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_model_is_left_as_it_was(name, architecture, tmp_path) -> None:
+    model, tokenizer = tiny_model(architecture)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    before, around, clean = fingerprint(model), state(model), logits(model, tokenizer)
+    generator = torch.get_rng_state()
+    patch = registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert fingerprint(model) == before
+    assert state(model) == around
+    with patch.applied(model):
+        edited = logits(model, tokenizer)
+        assert fingerprint(model) == before
+    assert not torch.allclose(edited, clean, atol=1e-4)
+    assert torch.equal(logits(model, tokenizer), clean)
+    assert fingerprint(model) == before
+    assert state(model) == around
+    loaded = load_patch(patch.save_pretrained(tmp_path / "patch"))
+    with loaded.applied(model):
+        again = logits(model, tokenizer)
+    assert (again - edited).abs().max() <= 1e-5 * edited.abs().max()
+    assert [edit.id for edit in loaded.edits] == [edit.id for edit in EDITS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_model_is_left_as_it_was_after_an_exception(name, error) -> None:
+    model, tokenizer = tiny_model("llama")
+    before, around = fingerprint(model), state(model)
+    calls = 0
+
+    def fail(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > count // 2:
+            raise error
+
+    count = 10**9
+    handle = model.model.layers[-1].register_forward_hook(fail)
+    registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    count, calls = calls, 0
+    with pytest.raises(error):
+        registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    handle.remove()
+    assert fingerprint(model) == before
+    assert state(model) == around
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_mode_comes_back(name) -> None:
+    model, tokenizer = tiny_model("gpt2")
+    model.train()
+    around = state(model)
+    patch = registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    assert state(model) == around
+    model.eval()
+    again = registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    for module, factor in patch.factors.items():
+        assert torch.equal(factor.dense(), again.factors[module].dense())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_requests_are_refused(name) -> None:
+    model, tokenizer = tiny_model("gpt2")
+    method = registry().get(name)
+    with pytest.raises(InvalidInput, match="no edits"):
+        method.edit(model, tokenizer, [])
+    with pytest.raises(InvalidInput, match="two edits have the id"):
+        method.edit(model, tokenizer, [EDITS[0], EDITS[0]])
+    with pytest.raises(InvalidInput, match="expected emend"):
+        method.edit(model, tokenizer, ["Marie Curie was born in"])
+    with pytest.raises(UnknownName, match="stepps"):
+        method.edit(model, tokenizer, EDITS, stepps=3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_subject_is_refused(name) -> None:
+    model, tokenizer = tiny_model("gpt2", tokenizer="metaspace")
+    unknown = Edit("{} was born in", "\u200b", "Paris")
+    with pytest.raises(SubjectNotFound):
+        registry().get(name).edit(model, Deaf(tokenizer), [unknown], **FAST.get(name, {}))
+
+
+class Deaf:
+    """A tokenizer that makes no token of zero-width spaces."""
+
+    def __init__(self, tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, texts, **options):
+        spoken = [texts] if isinstance(texts, str) else list(texts)
+        found = self.tokenizer([text.replace("\u200b", "x") for text in spoken], **options)
+        for text, offsets in zip(spoken, found.get("offset_mapping", ()), strict=False):
+            for index, (start, end) in enumerate(offsets):
+                if "\u200b" in text[start:end]:
+                    offsets[index] = (end, end)
+        return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_never_leaves_a_method(name, bad) -> None:
+    model, tokenizer = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[-1].mlp.up_proj.weight[0, 0] = bad
+    before = state(model)
+    with pytest.raises(NumericalFailure) as caught:
+        registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, EmendError)
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_that_comes_late_never_leaves_a_method(name) -> None:
+    model, tokenizer = tiny_model("llama")
+    grown = 0.0
+
+    def grow(_module, _args, output):
+        nonlocal grown
+        grown += 1
+        return output * float("nan") if grown > 8 else output
+
+    model.model.norm.register_forward_hook(grow)
+    with pytest.raises(NumericalFailure):
+        registry().get(name).edit(model, tokenizer, EDITS, **{**FAST.get(name, {}), "steps": 20})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_describes_itself(name) -> None:
+    method = registry().get(name)
+    assert method.name == name
+    assert method.title
+    assert method.when
+    assert method.paper
+    assert dataclasses.is_dataclass(method.config_type)
+    config = method.config_type()
+    documented = field_docstrings(method.config_type)
+    for field in dataclasses.fields(method.config_type):
+        assert documented.get(field.name), f"{field.name} has no docstring under it"
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, field.name, None)
