@@ -85,10 +85,20 @@ def test_edit_writes_a_patch_and_says_how_to_go_on(emend, tmp_path, model_direct
     assert [edit.id for edit in load_patch(tmp_path / "patch").edits] == ["curie"]
 
 
-def test_eval_writes_records_and_prints_a_table(emend, tmp_path, model_directory, patch_directory):
+def test_eval_without_a_file_asks_about_the_edits_in_the_patch(
+    emend, model_directory, patch_directory
+):
+    flags = ("eval", "--model", model_directory, "--patch", patch_directory)
+    assert emend(*flags, "--json").data["summary"]["reliability"]["n"] == 2
+    assert "give --edits with probes" in emend(*flags).out
+
+
+def test_eval_writes_records_and_prints_a_table(
+    emend, tmp_path, model_directory, patch_directory, edits_file
+):
     outcome = emend(
         *("eval", "--model", model_directory, "--patch", patch_directory),
-        *("--output_path", tmp_path / "results", "--batch_size", 4),
+        *("--edits", edits_file, "--output_path", tmp_path / "results", "--batch_size", 4),
     )
     assert outcome.status == 0, outcome.err
     for word in ("reliability", "generalization", "neighborhood", "before", "after"):

@@ -70,7 +70,7 @@ def command(
         "output_path": output_path,
         "card": patch.card(),
     }
-    print_json(result) if json else _tell(result, wanted)
+    print_json(result) if json else _tell(result, edits)
 
 
 def _edits(path: Path | None, single: dict[str, str | None]) -> list[Edit]:
@@ -87,10 +87,9 @@ def _edits(path: Path | None, single: dict[str, str | None]) -> list[Edit]:
     return [Edit(given["prompt"], given["subject"], given["target"])]
 
 
-def _tell(result: dict[str, Any], edits: list[Edit]) -> None:
-    count = "1 edit" if len(edits) == 1 else f"{len(edits)} edits"
-    seconds = f"{result['seconds']:.1f} s"
-    typer.echo(f"{count} by {result['method']} in {seconds}, saved to {result['output_path']}")
-    typer.echo(
-        f"measure it with: emend eval --model {result['model']} --patch {result['output_path']}"
-    )
+def _tell(result: dict[str, Any], edits: Path | None) -> None:
+    count = "1 edit" if result["edits"] == 1 else f"{result['edits']} edits"
+    seconds, patch = f"{result['seconds']:.1f} s", result["output_path"]
+    typer.echo(f"{count} by {result['method']} in {seconds}, saved to {patch}")
+    probes = f" --edits {edits}" if edits else ""
+    typer.echo(f"measure it with: emend eval --model {result['model']} --patch {patch}{probes}")

@@ -30,9 +30,10 @@ def command(
     limit: _options.Limit = None,
     json: _options.Json = False,
 ) -> None:
-    """Measure a patch: every metric before and after, on the edits it holds or on --edits.
+    """Measure a patch: every metric before and after, on --edits or on the edits it holds.
 
-    With --output_path, records.jsonl (one line per question) and summary.json are written there.
+    A patch holds its edits without their probes: those come with --edits, and generalization,
+    portability and locality are measured with them. With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
     given = read_edits(edits) if edits else None
     output_directory(output_path)
@@ -49,9 +50,11 @@ def command(
     if json:
         print_json({"model": model, "patch": patch, "edits": len(wanted), **report.to_dict()})
         return
-    title = f"{patch} on {model}, {len(wanted)} edits"
+    title = f"{patch} on {model}, edits: {len(wanted)}"
     print_rich(summary_table(report.summary, title))
     typer.echo("before and after by exact match of the greedy answer; the last two columns after")
+    if not any(edit.probes for edit in wanted):
+        typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")
     if output_path:
         typer.echo(f"written to {output_path}")
 
