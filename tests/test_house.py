@@ -86,6 +86,22 @@ def test_nothing_is_unpickled_evaluated_or_set_for_the_whole_process(file):
     assert not {name: line for name, line in calls.items() if name in FORBIDDEN}
 
 
+@pytest.mark.parametrize("room", ["methods", "metrics", "datasets"])
+def test_what_is_registered_imports_none_of_its_kind(room):
+    public = {file.stem for file in (SOURCE / room).glob("[!_]*.py")}
+    assert public
+    for name in public:
+        tree = TREES[SOURCE / room / f"{name}.py"]
+        imported = {
+            part
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for part in [(node.module or "").split(".")[-1], *(one.name for one in node.names)]
+            if (node.module or "").startswith(f"emend.{room}")
+        }
+        assert not imported & (public - {name})
+
+
 def test_pyproject_agrees_with_the_package():
     tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

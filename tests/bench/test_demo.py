@@ -14,15 +14,17 @@ from emend.bench import demo
 @pytest.fixture
 def drawn(monkeypatch):
     """Put tiny things in the place of the lab; what was asked of them."""
-    asked = {"edits": [], "models": [], "draws": []}
+    asked = {"edits": [], "models": [], "draws": [], "templates": []}
 
     def load(name):
         asked["models"].append(name)
         return tiny_model("gpt2", tokenizer="bytes")
 
-    def edit(model, tokenizer, edits, method):
+    def edit(model, tokenizer, edits, method, templates=()):
         asked["edits"].append([one.id for one in edits])
-        return random_patch(model, "gpt2", edits=tuple(edits), method=method, scale=3.0)
+        asked["templates"].append(templates)
+        given = {"edits": tuple(edits), "method": method, "timing": {"per_edit": 0.25, "edits": 1}}
+        return random_patch(model, "gpt2", scale=3.0, templates=("{}", "So. {}"), **given)
 
     def draw(name, *, limit, seed):
         asked["draws"].append((name, limit, seed))
@@ -39,6 +41,8 @@ def test_every_edit_is_made_alone_on_every_model(drawn):
     assert drawn["draws"] == [("lab", 2, 7)]
     assert drawn["models"] == ["one", "two"]
     assert drawn["edits"] == [["one"], ["two"]] * 2
+    # Contexts are sampled once for each model.
+    assert drawn["templates"] == [(), ("{}", "So. {}")] * 2
     assert list(result.models) == list(result.reports) == ["one", "two"]
 
 
@@ -50,7 +54,7 @@ def test_the_object_has_before_and_after_of_every_metric_and_the_time(drawn):
     assert measured <= set(run["before"])
     assert set(run["before"]) == set(run["after"])
     assert run["after"]["reliability"] == report.summary["reliability"]["after"]
-    assert run["seconds_per_edit"] > 0
+    assert run["seconds_per_edit"] == 0.25
 
 
 def test_examples_tell_what_was_asked_and_said(drawn):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from emend import api, datasets, metrics
+from emend import api, datasets, methods, metrics
 from emend.edits import Edit
+from emend.patches import Patch, WeightPatch
 
 EXAMPLES = 5
 
@@ -20,12 +21,15 @@ class DemoRun:
     Attributes:
         report: Records and summary of all edits, each alone on the clean model.
         examples: A few answers: `prompt`, the answer `before` and `after`, and what was `asked`.
-        seconds_per_edit: Mean seconds that making one patch took.
     """
 
     report: metrics.Report
     examples: tuple[Mapping[str, str], ...]
-    seconds_per_edit: float
+
+    @property
+    def seconds_per_edit(self) -> float | None:
+        """Mean seconds that one edit took, what is computed once for the model left out."""
+        return self.report.timing.get("per_edit")
 
     def to_dict(self) -> dict[str, Any]:
         """`before` and `after` by metric (groups as "locality/neighborhood"), and the time."""
@@ -100,6 +104,7 @@ def demo(
         EmendError: A model or the method is not known, or cannot be used.
     """
     started = time.perf_counter()
+    methods.registry().get(method)  # a misspelt name is refused before any work
     edits = datasets.load("lab", limit=limit, seed=seed)
     runs = {name: _run(name, edits, method, batch_size) for name in dict.fromkeys(models)}
     return Demo(method, len(edits), seed, runs, time.perf_counter() - started)
@@ -107,16 +112,19 @@ def demo(
 
 def _run(name: str, edits: list[Edit], method: str, batch_size: int) -> DemoRun:
     model, tokenizer = api.load(name)
-    seconds: list[float] = []
+    config_type = methods.registry().get(method).config_type
+    takes_templates = "templates" in {setting.name for setting in fields(config_type)}
+    shared: dict[str, Any] = {}
 
-    def patch_of(edit: Edit) -> Any:
-        started = time.perf_counter()
-        patch = api.edit(model, tokenizer, [edit], method=method)
-        seconds.append(time.perf_counter() - started)
+    def patch_of(edit: Edit) -> Patch:
+        patch = api.edit(model, tokenizer, [edit], method=method, **shared)
+        # Contexts are of the model, not of the edit: those of the first edit serve all others.
+        if takes_templates and isinstance(patch, WeightPatch) and patch.templates:
+            shared.setdefault("templates", patch.templates)
         return patch
 
     report = metrics.evaluate_each(model, tokenizer, edits, patch_of, batch_size=batch_size)
-    return DemoRun(report, _examples(report, edits), sum(seconds) / len(seconds))
+    return DemoRun(report, _examples(report, edits))
 
 
 def _examples(report: metrics.Report, edits: Sequence[Edit]) -> tuple[Mapping[str, str], ...]:

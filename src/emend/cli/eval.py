@@ -33,7 +33,9 @@ def command(
     """Measure a patch: every metric before and after, on --edits or on the edits it holds.
 
     A patch holds its edits without their probes: those come with --edits, and generalization,
-    portability and locality are measured with them. With --output_path, records.jsonl (one line per question) and summary.json are written there.
+    portability and locality are measured with them.
+
+    With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
     given = read_edits(edits) if edits else None
     output_directory(output_path)
