@@ -35,8 +35,8 @@ class UnknownName(EmendError, LookupError):
         self.known = tuple(sorted(known))
         self.suggestion = nearest(name, self.known)
         there = f"known: {', '.join(self.known)}" if self.known else f"no {kind} is known"
-        question = f"did you mean {self.suggestion!r}? " if self.suggestion else ""
-        super().__init__(f"unknown {kind} {name!r}: {question}({there})")
+        hint = f": did you mean {self.suggestion!r}? ({there})" if self.suggestion else f"; {there}"
+        super().__init__(f"unknown {kind} {name!r}{hint}")
 
 
 class MissingFile(EmendError, FileNotFoundError):

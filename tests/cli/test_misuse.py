@@ -136,7 +136,8 @@ def test_output_path_is_refused_before_any_work(emend, tmp_path, model_directory
         )
 
 
-def test_output_path_that_holds_something_else(emend, tmp_path, model_directory):
+def test_output_path_that_holds_something_else(emend, tmp_path, model_directory, monkeypatch):
+    monkeypatch.delattr("emend.api.edit")  # refused before the edit is made
     (tmp_path / "thesis.txt").write_text("years of work")
     emend(*("edit", "--model", model_directory, "--output_path", tmp_path), *SINGLE).is_one_line(
         "thesis.txt"

@@ -50,7 +50,7 @@ def command(
     """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is."""
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
     wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target})[:limit]
-    output_directory(output_path)
+    _patch_directory(output_path)
     from emend import api, methods
 
     chosen: Any = methods.registry().get(method)
@@ -71,6 +71,17 @@ def command(
         "card": patch.card(),
     }
     print_json(result) if json else _tell(result, edits)
+
+
+def _patch_directory(path: Path) -> None:
+    """Refuse what a patch may not replace now, and not when minutes of work are done."""
+    output_directory(path)
+    held = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    if held and "emend.json" not in held:
+        raise InvalidInput(
+            f"--output_path {path} holds {held[0]} and no patch, expected a new or empty "
+            "directory, or a patch to replace: choose another"
+        )
 
 
 def _edits(path: Path | None, single: dict[str, str | None]) -> list[Edit]:
