@@ -92,6 +92,7 @@ def search_value(
     weight_decay: float = 0.5,
     clamp: float = 4.0,
     kl_factor: float = 0.0625,
+    stop_below: float = 5e-2,
 ) -> Found:
     """Search v* for one edit; ``site`` is the module at whose output delta is added."""
     width = model.get_input_embeddings().weight.shape[1]
@@ -104,11 +105,13 @@ def search_value(
 
     def add_delta(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         if "v_init" not in state:
-            state["v_init"] = output[0, rows.lookup[0]].detach().clone().to(wide)
-        output = output.clone()
+            first = output.reshape(-1, width)[rows.lookup[0]]  # lies in row 0
+            state["v_init"] = first.detach().clone().to(wide)
+        shape = output.shape
+        output = output.clone().reshape(*rows.input_ids.shape, -1)  # OPT folds rows and tokens
         for row, position in enumerate(rows.lookup):
             output[row, position] += delta.to(output.dtype)
-        return output
+        return output.reshape(shape)
 
     contexts = len(rows.labels)
     kept = torch.where(rows.labels != -100, rows.labels, 0)
@@ -129,7 +132,7 @@ def search_value(
         decay = torch.norm(delta) / torch.norm(state["v_init"]) ** 2
         loss = nll + kl_factor * kl + weight_decay * decay
         losses.append(loss.item())
-        if loss.item() < 5e-2 or step == steps - 1:
+        if loss.item() < stop_below or step == steps - 1:
             break
         loss.backward()
         optimizer.step()
@@ -152,7 +155,8 @@ def key_at_subject(
     seen: dict[str, Tensor] = {}
 
     def look(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen["key"], seen["value"] = inputs[0][0, position], output[0, position]
+        seen["key"] = inputs[0].flatten(0, -2)[position]
+        seen["value"] = output.flatten(0, -2)[position]
 
     with torch.no_grad(), hooked(site, look):
         model(**tokenizer(text, return_tensors="pt"))

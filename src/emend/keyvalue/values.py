@@ -184,37 +184,31 @@ class _Chunk:
             torch.tensor([place[job] for job, _ in group.members]) for group in groups
         ]
         self.picks: list[tuple[Tensor, Tensor]] = []
-        tokens: list[int] = []
-        weights: list[float] = []
-        owners: list[int] = []
-        scored: list[int] = []
-        anchors = [0] * len(active)
+        scored: list[tuple[int, int, float]] = []  # token, edit and weight of each
+        places: list[int] = []  # of what is scored, among all that the groups give
+        anchors = [0] * len(active)  # places of the anchors
         count = 0
         for group in groups:
-            rows: list[int] = []
-            columns: list[int] = []
+            picks: list[tuple[int, int]] = []
             for number, (job, index) in enumerate(group.members):
-                start = int(group.capture.at[number])
                 row, contexts = jobs[job].rows[index], jobs[job].contexts
-                first = len(row.ids) - len(row.targets) - row.lookup
+                start = int(group.capture.at[number])
+                first = start + len(row.ids) - len(row.targets) - row.lookup
                 for step, token in enumerate(row.targets):
-                    scored.append(count + len(rows))
-                    rows.append(number)
-                    columns.append(start + first + step)
-                    tokens.append(token)
-                    weights.append(1.0 / (len(row.targets) * contexts))
-                    owners.append(place[job])
+                    places.append(count + len(picks))
+                    picks.append((number, first + step))
+                    scored.append((token, place[job], 1.0 / (len(row.targets) * contexts)))
                 if index == jobs[job].anchor:
-                    anchors[place[job]] = count + len(rows)
-                    rows.append(number)
-                    columns.append(start)
+                    anchors[place[job]] = count + len(picks)
+                    picks.append((number, start))
+            rows, columns = zip(*picks, strict=True)
             self.picks.append((torch.tensor(rows), torch.tensor(columns)))
-            count += len(rows)
+            count += len(picks)
+        tokens, owners, weights = zip(*scored, strict=True)
         self.tokens = torch.tensor(tokens, device=device)  # (N,)
-        self.weights = torch.tensor(weights, device=device)  # (N,)
         self.owners = torch.tensor(owners, device=device)  # (N,)
-        self.scored = torch.tensor(scored, device=device)  # (N,)
-        self.anchors = torch.tensor(anchors, device=device)  # (E,)
+        self.weights = torch.tensor(weights, device=device)  # (N,)
+        self.order = torch.tensor([*places, *anchors], device=device)  # (N + E,)
 
     def losses(self, delta: Tensor, sizes: Tensor, settings: SearchSettings) -> Tensor:
         """The loss of each active edit.
@@ -228,17 +222,15 @@ class _Chunk:
             (E,) float32.
         """
         hidden: list[Tensor] = []
-        for group, owners, (rows, columns) in zip(
-            self.groups, self.edit_of_row, self.picks, strict=True
-        ):
-            last = group.capture.run(delta[owners.to(delta.device)])  # (B, S, width)
-            picked = last[rows.to(last.device), columns.to(last.device)]
-            hidden.append(picked.to(self.tokens.device))
-        logits = self.view.logits(torch.cat(hidden))  # (N + E, vocabulary)
-        nll = F.cross_entropy(logits[self.scored], self.tokens, reduction="none")
+        for group, owners, picks in zip(self.groups, self.edit_of_row, self.picks, strict=True):
+            picked = group.capture.run_at(delta[owners.to(delta.device)], *picks)
+            hidden.append(picked.to(self.order.device))
+        logits = self.view.logits(torch.cat(hidden)[self.order])  # (N + E, vocabulary)
+        said, anchored = logits.split([len(self.tokens), len(self.active)])
+        nll = F.cross_entropy(said, self.tokens, reduction="none")
         losses = torch.zeros(len(self.active), dtype=nll.dtype, device=nll.device)
         losses = losses.index_add(0, self.owners, nll * self.weights.to(nll.dtype))
-        anchored = torch.log_softmax(logits[self.anchors], dim=-1)  # (E, vocabulary)
+        anchored = torch.log_softmax(anchored, dim=-1)  # (E, vocabulary)
         if self.initial is None:
             self.initial = anchored.detach().clone()
         # KL(current || initial), as the published code has it.

@@ -35,6 +35,7 @@ from emend.models._replay import (
     cut,
     hidden_of,
 )
+from emend.models._structure import projection_shape
 from emend.models.view import ModelView
 
 AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -59,6 +60,7 @@ class BlockCapture:
         arrange: The layout that served.
         is_additive: Whether what is added to the down-projection's output is added to the
             block's output unchanged, so that the block itself need not run again.
+        thins: Whether the MLP of the last block can be run at some tokens only.
     """
 
     view: ModelView
@@ -68,6 +70,7 @@ class BlockCapture:
     at: Tensor
     arrange: Arrange
     is_additive: bool = False
+    thins: bool = False
     _before: Tensor = field(repr=False, kw_only=True)  # (B, S, width), input of block `layer`
     _after: Tensor = field(repr=False, kw_only=True)  # (B, S, width), its output
     _calls: tuple[BlockCall, ...] = field(repr=False, kw_only=True)  # from block `layer` up
@@ -99,6 +102,25 @@ class BlockCapture:
             return self.run_blocks(_add_at(self._after, delta, self.at), self.layer + 1)
         with adding(self.view.down_projection(self.layer), delta, self.at):
             return self.run_blocks()
+
+    def run_at(self, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """What ``run`` gives at some positions only; the last MLP is run nowhere else.
+
+        Args:
+            delta: (B, width).
+            rows: (N,) int64, rows.
+            columns: (N,) int64, columns among the S tokens of a run.
+
+        Returns:
+            (N, width).
+        """
+        with ExitStack() as stack:
+            if self.thins:
+                last = self.view.depth - 1
+                shape = (self.rows, self._before.shape[1])
+                stack.enter_context(thinned(self.view, last, shape, rows, columns))
+            hidden = self.run(delta)
+        return hidden[rows.to(hidden.device), columns.to(hidden.device)]
 
     def run_blocks(self, hidden: Tensor | None = None, first: int | None = None) -> Tensor:
         """Run block ``first`` (by default the captured one) and all above it.
@@ -179,7 +201,7 @@ def capture_blocks(
                 "all tokens are recomputed in every step (exact, but slower)",
                 stacklevel=2,
             )
-        return replace(capture, is_additive=_is_additive(capture))
+        return replace(capture, is_additive=_is_additive(capture), thins=_thins(capture))
     raise UnsupportedModel(
         f"the blocks of {type(view.model).__name__} depend on more than their arguments, so they "
         "cannot be run apart from the model; take another architecture"
@@ -355,6 +377,62 @@ def _is_additive(capture: BlockCapture) -> bool:
     (gradient,) = torch.autograd.grad((output * weights).sum(), delta)
     expected = weights[torch.arange(some.rows), some.at.to(weights.device)]
     return torch.equal(gradient, expected)
+
+
+def _thins(capture: BlockCapture) -> bool:
+    """Whether the last block, its MLP run at one token a row, gives there what it gives else."""
+    last = capture.view.depth - 1
+    if capture.layer == last:
+        return False
+    some = capture.select(_sample(capture))
+    model, index = some.view.model, torch.arange(some.rows)
+    try:
+        with torch.no_grad(), evaluating(model):
+            expected = some.run()
+            shape = (some.rows, expected.shape[1])
+            with thinned(some.view, last, shape, index, some.at):
+                found = some.run()
+    except (*FOREIGN, UnsupportedModel):
+        return False
+    at = some.at.to(expected.device)
+    difference = (found - expected)[index, at].abs().max()
+    return bool(difference <= AGREEMENT[expected.dtype] * expected[index, at].abs().max())
+
+
+@contextmanager
+def thinned(
+    view: ModelView, layer: int, shape: tuple[int, int], rows: Tensor, columns: Tensor
+) -> Generator[None, None, None]:
+    """Run the MLP of one block at some tokens only; at all others it puts out zero.
+
+    Its projections work token by token, so what comes before them can be left out at the others.
+
+    Args:
+        view: The model.
+        layer: The block.
+        shape: Rows and tokens of what the block is given, (B, S).
+        rows: (N,) int64, rows of the tokens.
+        columns: (N,) int64, their columns.
+    """
+    down = view.down_projection(layer)
+    inside = set(view.attention(layer).modules())
+    places = torch.unique(rows * shape[1] + columns)  # (n,), in B*S
+
+    def thin(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        flat = args[0].reshape(shape[0] * shape[1], -1)
+        return (flat[places.to(flat.device)], *args[1:])  # (n, features)
+
+    def fill(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        whole = output.new_zeros(shape[0] * shape[1], output.shape[-1])
+        whole = whole.index_copy(0, places.to(output.device), output)
+        return whole.reshape(*shape, -1)
+
+    with ExitStack() as stack:
+        for module in view.block(layer).modules():
+            if projection_shape(module) and module is not down and module not in inside:
+                stack.callback(module.register_forward_pre_hook(thin).remove)
+        stack.enter_context(hooked(down, fill))
+        yield
 
 
 def _wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:

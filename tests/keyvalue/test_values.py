@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from emend.edits import Edit
+from emend.errors import InvalidInput
+from emend.keyvalue import SearchSettings, search_values, subject_keys
+from emend.models import ModelView
+from tests.reference import rome as reference
+from tests.tiny import ARCHITECTURES, tiny_model
+
+TEMPLATES = ("{}", "Yes, it is so. {}", "He said. {}")
+EDITS = [
+    Edit("{} was born in", "Marie Curie", "Paris"),
+    Edit("The mother tongue of {} is", "Tom", "French"),
+    Edit("{}, the", "Anna Berg", "cello"),
+    Edit("In the year of the great flood {} lived in the city of", "Tom Berg", "Lyon, Poland"),
+    Edit("The capital of {}", "Poland", "is Rome"),
+]
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_values_are_those_of_the_plain_loop(architecture) -> None:
+    model, tokenizer = tiny_model(architecture)
+    view = ModelView(model)
+    settings = SearchSettings(steps=5, learning_rate=0.1, stop_below=-1.0)
+    found = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings)
+    for edit, value in zip(EDITS, found, strict=True):
+        rows = reference.build_rows(tokenizer, edit.prompt, edit.subject, edit.target, TEMPLATES)
+        expected = reference.search_value(
+            model, view.down_projection(1), rows, steps=5, learning_rate=0.1, stop_below=-1.0
+        )
+        assert value.losses == pytest.approx(expected.losses, rel=1e-3)
+        assert relative(value.initial, expected.v_init) < 1e-5
+        assert relative(value.sought, expected.v_star) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "llama", "gemma2", "bloom"])
+def test_batches_give_what_one_by_one_gives(architecture) -> None:
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
+    view = ModelView(model)
+    settings = SearchSettings(steps=12, learning_rate=0.2, stop_below=2.0)
+    together = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings, chunk=8)
+    for edit, value in zip(EDITS, together, strict=True):
+        (alone,) = search_values(view, tokenizer, [edit], TEMPLATES, 1, settings)
+        assert len(value.losses) == len(alone.losses)
+        assert relative(value.sought, alone.sought) < 1e-4
+        assert relative(value.keys, alone.keys) < 1e-6
+    lengths = {len(value.losses) for value in together}
+    assert len(lengths) > 1, "no edit stopped before another: the test shows nothing"
+
+
+def test_result_does_not_depend_on_order() -> None:
+    model, tokenizer = tiny_model("llama", dtype=torch.float64)
+    view = ModelView(model)
+    settings = SearchSettings(steps=4)
+    forth = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings, chunk=2)
+    back = search_values(view, tokenizer, EDITS[::-1], TEMPLATES, 1, settings, chunk=3)[::-1]
+    for one, other in zip(forth, back, strict=True):
+        assert relative(one.sought, other.sought) < 1e-5
+
+
+def test_keys_are_those_of_the_search() -> None:
+    model, tokenizer = tiny_model("qwen3")
+    view = ModelView(model)
+    sites = subject_keys(view, tokenizer, EDITS, TEMPLATES, [0, 1], batch_size=4)
+    found = search_values(view, tokenizer, EDITS, TEMPLATES, 1, SearchSettings(steps=1))
+    for index, value in enumerate(found):
+        assert relative(sites[1].keys[index], value.keys) < 1e-5
+        assert relative(sites[1].outputs[index], value.outputs) < 1e-5
+    assert sites[0].keys.shape == (len(EDITS), len(TEMPLATES), view.inner(0))
+    for index, edit in enumerate(EDITS):
+        key, output = reference.key_at_subject(
+            model, view.down_projection(0), tokenizer, TEMPLATES[1].format(edit.prompt), edit.subject
+        )
+        assert relative(sites[0].keys[index, 1], key) < 1e-5
+        assert relative(sites[0].outputs[index, 1], output) < 1e-5
+
+
+def test_clamp_holds() -> None:
+    model, tokenizer = tiny_model("llama")
+    settings = SearchSettings(steps=6, clamp=0.5, stop_below=-1.0)
+    (value,) = search_values(ModelView(model), tokenizer, EDITS[:1], TEMPLATES, 1, settings)
+    assert float(value.delta.norm() / value.initial.norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype) -> None:
+    model, tokenizer = tiny_model("llama", dtype=dtype)
+    settings = SearchSettings(steps=8, learning_rate=0.2, stop_below=-1.0)
+    (value,) = search_values(ModelView(model), tokenizer, EDITS[:1], TEMPLATES, 1, settings)
+    assert value.sought.dtype == value.keys.dtype == torch.float32
+    assert value.losses[-1] < value.losses[0]
+
+
+def test_templates_are_checked() -> None:
+    model, tokenizer = tiny_model("llama")
+    view = ModelView(model)
+    for templates in ((), ("no place",), ("{} and {}",)):
+        with pytest.raises(InvalidInput, match="template"):
+            search_values(view, tokenizer, EDITS, templates, 1)
