@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.reference import rome as reference
+from tests.tiny import TEXT, tiny_model
 
 from emend.errors import InvalidInput
 from emend.keyvalue import moments
 from emend.keyvalue.moments import second_moments
 from emend.keyvalue.sources import moment_for
 from emend.models import ModelView
-from tests.reference import rome as reference
-from tests.tiny import TEXT, tiny_model
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "llama", "gpt_neo"])

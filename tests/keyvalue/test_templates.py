@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
+from tests.tiny import tiny_model
 
 from emend.keyvalue import sample_templates
-from tests.tiny import tiny_model
 
 
 def test_templates_depend_on_the_seed_alone() -> None:

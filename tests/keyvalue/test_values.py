@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.reference import rome as reference
+from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue import SearchSettings, search_values, subject_keys
 from emend.models import ModelView
-from tests.reference import rome as reference
-from tests.tiny import ARCHITECTURES, tiny_model
 
 TEMPLATES = ("{}", "Yes, it is so. {}", "He said. {}")
 EDITS = [
@@ -42,17 +42,22 @@ def test_values_are_those_of_the_plain_loop(architecture) -> None:
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "llama", "gemma2", "bloom"])
 def test_batches_give_what_one_by_one_gives(architecture) -> None:
-    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64, scale=2.0)
     view = ModelView(model)
-    settings = SearchSettings(steps=12, learning_rate=0.2, stop_below=2.0)
-    together = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings, chunk=8)
+
+    def search(edits, stop_below):
+        settings = SearchSettings(steps=10, learning_rate=0.1, stop_below=stop_below)
+        return search_values(view, tokenizer, edits, TEMPLATES, 1, settings, chunk=8)
+
+    # A bound that some edits reach and others do not, and not all at once.
+    reached = sorted(min(value.losses) for value in search(EDITS, -1.0))
+    together = search(EDITS, reached[2] + 1e-3)
+    assert len({len(value.losses) for value in together}) > 1
     for edit, value in zip(EDITS, together, strict=True):
-        (alone,) = search_values(view, tokenizer, [edit], TEMPLATES, 1, settings)
+        (alone,) = search([edit], reached[2] + 1e-3)
         assert len(value.losses) == len(alone.losses)
         assert relative(value.sought, alone.sought) < 1e-4
         assert relative(value.keys, alone.keys) < 1e-6
-    lengths = {len(value.losses) for value in together}
-    assert len(lengths) > 1, "no edit stopped before another: the test shows nothing"
 
 
 def test_result_does_not_depend_on_order() -> None:
@@ -76,7 +81,11 @@ def test_keys_are_those_of_the_search() -> None:
     assert sites[0].keys.shape == (len(EDITS), len(TEMPLATES), view.inner(0))
     for index, edit in enumerate(EDITS):
         key, output = reference.key_at_subject(
-            model, view.down_projection(0), tokenizer, TEMPLATES[1].format(edit.prompt), edit.subject
+            model,
+            view.down_projection(0),
+            tokenizer,
+            TEMPLATES[1].format(edit.prompt),
+            edit.subject,
         )
         assert relative(sites[0].keys[index, 1], key) < 1e-5
         assert relative(sites[0].outputs[index, 1], output) < 1e-5
@@ -91,11 +100,16 @@ def test_clamp_holds() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype) -> None:
-    model, tokenizer = tiny_model("llama", dtype=dtype)
-    settings = SearchSettings(steps=8, learning_rate=0.2, stop_below=-1.0)
-    (value,) = search_values(ModelView(model), tokenizer, EDITS[:1], TEMPLATES, 1, settings)
-    assert value.sought.dtype == value.keys.dtype == torch.float32
-    assert value.losses[-1] < value.losses[0]
+    values = []
+    for kind in (torch.float32, dtype):
+        model, tokenizer = tiny_model("llama", dtype=kind, scale=1.0)
+        settings = SearchSettings(steps=4, learning_rate=0.05, stop_below=-1.0)
+        view = ModelView(model)
+        values.extend(search_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, settings))
+    whole, half = values
+    assert half.sought.dtype == half.keys.dtype == torch.float32
+    assert half.losses == pytest.approx(whole.losses, rel=0.02)
+    assert float(torch.cosine_similarity(half.delta, whole.delta, dim=0)) > 0.9
 
 
 def test_templates_are_checked() -> None:

@@ -35,6 +35,9 @@ from emend.models import ModelView
 from emend.models._forward import evaluating
 from emend.models.partial import BlockCapture, capture_blocks, frozen
 
+PUBLISHED_WINDOW = 6
+"""Tokens run again, at least, in the published order: BLAS sums smaller products otherwise."""
+
 CHUNK = 6
 """Edits sought together. More gain nothing on a CPU and need more memory."""
 
@@ -50,6 +53,10 @@ class SearchSettings:
         clamp: The bound c on ``|delta| / |v_0|``.
         kl_factor: The factor kappa.
         stop_below: The search of an edit ends when its loss is below this.
+        published_order: Sum in the order of the published loop, so that float32 rounds alike:
+            one edit at a time, every row run apart and padded to the same length, gradients of
+            rows added from the last to the first. Slower, and good only for reproducing
+            recorded numbers: small gradients make Adam magnify how sums round.
     """
 
     steps: int = 20
@@ -58,6 +65,7 @@ class SearchSettings:
     clamp: float = 4.0
     kl_factor: float = 0.0625
     stop_below: float = 0.05
+    published_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,12 +127,14 @@ def search_values(
     contexts = context_rows(tokenizer, edits, check_templates(templates))
     anchors = subject_rows(tokenizer, edits)
     # Neighbours in length share a chunk, so that little is padded.
+    chunk = 1 if settings.published_order else chunk
     order = sorted(range(len(edits)), key=lambda i: len(contexts[i][0].ids) - contexts[i][0].lookup)
     chunks = [order[start : start + chunk] for start in range(0, len(order), chunk)]
     found: dict[int, Value] = {}
     with evaluating(view.model), frozen(view.model):
         for members in progress(chunks, "seeking values"):
-            jobs = [_job(edits[i].id, contexts[i], anchors[i]) for i in members]
+            share = not settings.published_order
+            jobs = [_job(edits[i].id, contexts[i], anchors[i], share) for i in members]
             values = _search(view, jobs, layer, settings)
             found.update(zip(members, values, strict=True))
     return [found[index] for index in range(len(edits))]
@@ -140,10 +150,10 @@ class _Job:
     anchor: int
 
 
-def _job(name: str, contexts: Sequence[Row], anchor: Row) -> _Job:
+def _job(name: str, contexts: Sequence[Row], anchor: Row, share: bool = True) -> _Job:
     """The anchor is a row of its own, unless a context begins with the very same tokens."""
     for index, row in enumerate(contexts):
-        if row.lookup == anchor.lookup and row.ids[: row.lookup + 1] == anchor.ids:
+        if share and row.lookup == anchor.lookup and row.ids[: row.lookup + 1] == anchor.ids:
             return _Job(name, tuple(contexts), len(contexts), index)
     return _Job(name, (*contexts, anchor), len(contexts), len(contexts))
 
@@ -223,7 +233,11 @@ class _Chunk:
         """
         hidden: list[Tensor] = []
         for group, owners, picks in zip(self.groups, self.edit_of_row, self.picks, strict=True):
-            picked = group.capture.run_at(delta[owners.to(delta.device)], *picks)
+            if settings.published_order:
+                added = torch.stack([delta[owner] for owner in owners.tolist()])
+            else:
+                added = delta[owners.to(delta.device)]  # (B, width)
+            picked = group.capture.run_at(added, *picks)
             hidden.append(picked.to(self.order.device))
         logits = self.view.logits(torch.cat(hidden)[self.order])  # (N + E, vocabulary)
         said, anchored = logits.split([len(self.tokens), len(self.active)])
@@ -253,15 +267,20 @@ class _Chunk:
         return _Chunk(self.view, self.jobs, active, groups, initial)
 
 
-def _capture(view: ModelView, jobs: Sequence[_Job], layer: int) -> list[_Group]:
+def _capture(
+    view: ModelView, jobs: Sequence[_Job], layer: int, settings: SearchSettings
+) -> list[_Group]:
     """Capture the rows of all jobs, those of like length together."""
     places = [(job, row) for job, each in enumerate(jobs) for row in range(len(each.rows))]
     rows = [jobs[job].rows[row] for job, row in places]
+    packed = pack([len(row.ids) - row.lookup for row in rows])
+    least = 1
+    if settings.published_order:
+        packed, least = [list(range(len(rows)))], PUBLISHED_WINDOW
     groups: list[_Group] = []
-    for members in pack([len(row.ids) - row.lookup for row in rows]):
-        capture = capture_blocks(
-            view, [rows[n].ids for n in members], [rows[n].lookup for n in members], layer
-        )
+    for members in packed:
+        ids, lookups = [rows[n].ids for n in members], [rows[n].lookup for n in members]
+        capture = capture_blocks(view, ids, lookups, layer, least=least)
         groups.append(_Group(capture, tuple(places[n] for n in members)))
     return groups
 
@@ -270,7 +289,7 @@ def _search(
     view: ModelView, jobs: Sequence[_Job], layer: int, settings: SearchSettings
 ) -> list[Value]:
     """Seek the values of one chunk."""
-    groups = _capture(view, jobs, layer)
+    groups = _capture(view, jobs, layer, settings)
     keys, outputs = _sites(jobs, groups)
     initial = torch.stack([each[0] for each in outputs])  # (E, width)
     sizes = initial.norm(dim=1)  # (E,)

@@ -57,7 +57,8 @@ class RomeConfig:
     layer: int | None = None
     """Block to edit; by default at 0.17 of the depth (gated MLPs) or 0.35 (others)."""
     original: bool = False
-    """The published form: key and output of the bare prompt in the update, no ridge."""
+    """The published form: key and output of the bare prompt in the update, no ridge, and sums in
+    the published order."""
     steps: int | None = None
     """Forward passes of the search; by default 25 (gated MLPs) or 20."""
     learning_rate: float = 0.5
@@ -147,6 +148,7 @@ def search_settings(config: RomeConfig) -> SearchSettings:
         weight_decay=config.weight_decay,
         clamp=config.clamp,
         kl_factor=config.kl_factor,
+        published_order=config.original,
     )
 
 

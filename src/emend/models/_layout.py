@@ -62,11 +62,11 @@ class Layout:
     reuse: bool = True
 
 
-Arrange = Callable[[Rows, Sequence[int], int], Layout]
-"""A function from rows, their start tokens and a padding token to a layout."""
+Arrange = Callable[..., Layout]
+"""A function from rows, their start tokens, a padding token and the least window to a layout."""
 
 
-def natural(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
+def natural(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> Layout:
     """Padding on the right; the window begins at each row's own start.
 
     Every sum is then made in the order of an ordinary forward pass, and rounds alike. A window
@@ -76,16 +76,18 @@ def natural(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
     # Without any padding some models pass no mask, and a window needs one.
     length += all(len(row) == length for row in rows)
     size = max(len(row) - start for row, start in zip(rows, starts, strict=True))
+    size = min(max(size, least), length)
     input_ids, mask = _padded(rows, [0] * len(rows), length, padding)
     columns = torch.tensor(list(starts))
     window = Window(columns.clamp(max=length - size), size, length)
     return Layout(input_ids, mask, columns, window)
 
 
-def aligned(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
+def aligned(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> Layout:
     """Padding on both sides, so that all starts stand in one column and windows end the row.
 
     Serves models that take the last tokens to be the ones that ask (GPT-Neo's local attention).
+    ``least`` is not heeded: sums are made in another order anyway.
     """
     before = max(starts)
     after = [len(row) - start for row, start in zip(rows, starts, strict=True)]
@@ -96,7 +98,7 @@ def aligned(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
     return Layout(input_ids, mask, columns, Window(columns, size, before + size))
 
 
-def whole(rows: Rows, starts: Sequence[int], padding: int) -> Layout:
+def whole(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> Layout:
     """All tokens are run again."""
     layout = natural(rows, starts, padding)
     length = layout.window.length

@@ -66,6 +66,10 @@ def cut(tensor: Tensor, window: Window) -> Slot:
     Raises:
         Refused: The rows share an argument of which each needs another part.
     """
+    if tensor.dtype == torch.float64:
+        # Masks with the least float64 become -inf where a model takes its softmax in float32; a
+        # row of nothing but -inf gives NaN, whose gradient spreads.
+        tensor = tensor.clamp(min=torch.finfo(torch.float32).min)
     rows = len(window.first)
     axis = _query_axis(tensor, rows, window.length)
     batched = tensor.ndim > 2 or (tensor.ndim == 2 and axis != 0)

@@ -169,6 +169,7 @@ def capture_blocks(
     layer: int,
     *,
     padding: int = 0,
+    least: int = 1,
     arrangements: Sequence[Arrange] = ARRANGEMENTS,
 ) -> BlockCapture:
     """Run the model once over ``rows`` and keep what the blocks from ``layer`` up need.
@@ -179,6 +180,8 @@ def capture_blocks(
         starts: For each row the token from which on it may change.
         layer: The block whose down-projection is to change.
         padding: A token id to pad with; which one does not matter.
+        least: Run at least so many tokens of each row again (products of very small matrices
+            are summed in another order, so this decides how sums round).
         arrangements: The layouts to try; one that served the model before spares the others.
 
     Raises:
@@ -189,7 +192,7 @@ def capture_blocks(
     check_rows(rows, starts)
     layer = layer % view.depth
     for arrange in arrangements:
-        layout = arrange(rows, starts, padding)
+        layout = arrange(rows, starts, padding, least)
         try:
             with evaluating(view.model), torch.no_grad():
                 capture = _checked(view, layer, layout, arrange)
