@@ -1,11 +1,10 @@
 """Where the lab's models keep their facts: average indirect effects by causal tracing.
 
-    python benchmarks/lab_trace.py lab/gptneo [--facts 200] [--write]
+    python benchmarks/lab_trace.py lab/gptneo [--facts 200]
 
 The subject's embeddings are disturbed by noise of three standard deviations, and the output of one
 block at one token is put back to what it was; what that gives back of the answer's probability is
-the indirect effect (Meng et al. 2022, arXiv 2202.05262, section 2). `--write` puts the table into
-the model's card.
+the indirect effect (Meng et al. 2022, arXiv 2202.05262, section 2).
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,7 +99,9 @@ def _role(token: int, first: int, last: int, length: int) -> str:
     return "first_after" if token == last + 1 else "further"
 
 
-def average_effects(name: str, model: Any, tokenizer: Any, facts: int, draws: int) -> dict[str, Any]:
+def average_effects(
+    name: str, model: Any, tokenizer: Any, facts: int, draws: int
+) -> dict[str, Any]:
     """Average indirect effect by role and block over facts that the model knows."""
     view = ModelView(model)
     world = lab.shipped_world()
@@ -149,20 +149,15 @@ def verdict(table: dict[str, list[float]], depth: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Trace a lab model and print, or write, the table."""
+    """Trace a lab model and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="lab/gptneo or lab/qwen3")
     parser.add_argument("--facts", type=int, default=200)
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="put the table into the model's card")
     arguments = parser.parse_args()
     model, tokenizer = load(arguments.model)
     found = average_effects(arguments.model, model, tokenizer, arguments.facts, arguments.draws)
     print(json.dumps(found, indent=1))
-    if arguments.write:
-        path: Path = lab.path(arguments.model.removeprefix("lab/")) / "card.json"
-        card = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**card, "trace": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

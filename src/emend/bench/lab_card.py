@@ -161,9 +161,7 @@ def _multi_hop(
                 texts[row] += text
     ended = [text + hops.FINAL.rstrip() for text in texts]
     finals = generate(model, tokenizer, ended, max_new_tokens=4, stop=".")
-    right = [
-        final.strip() == chain[-1].object for final, chain in zip(finals, chains, strict=True)
-    ]
+    right = [final.strip() == chain[-1].object for final, chain in zip(finals, chains, strict=True)]
     return round(sum(right) / count, 4)
 
 

@@ -78,11 +78,11 @@ def train(
 ) -> None:
     """Train a lab model again, as the one that ships was; resumes where it was interrupted."""
     output_directory(output_path)
-    from emend.lab.training import TrainingConfig
+    from emend.lab.training import shipped_config
     from emend.lab.training import train as train_model
 
-    chosen: dict[str, Any] = {} if steps is None else {"steps": steps}
-    written = train_model(TrainingConfig(arch=arch.value, seed=seed, **chosen), output_path)
+    chosen: dict[str, Any] = {} if steps is None else {"facts_steps": steps, "context_steps": 0}
+    written = train_model(shipped_config(arch.value, seed, **chosen), output_path)
     if json:
         print_json({"arch": arch.value, "seed": seed, "output_path": written})
     else:

@@ -100,7 +100,9 @@ def _one_hop(world: World, fact: Fact, target: str) -> list[Probe]:
 def _specificity(world: World, fact: Fact, generator: random.Random) -> list[Probe]:
     """Everything else about the same subject."""
     others = [other for other in world.facts_of(fact.subject) if other.relation != fact.relation]
-    return [Probe("relation_specificity", _seen(other, generator), other.objects) for other in others]
+    return [
+        Probe("relation_specificity", _seen(other, generator), other.objects) for other in others
+    ]
 
 
 def _neighborhood(
@@ -128,9 +130,7 @@ def _forgetfulness(fact: Fact) -> list[Probe]:
     """The other values of a one-to-many relation."""
     known, *others = fact.objects
     return [
-        Probe(
-            "forgetfulness", OTHER_WORK_PROMPT.format(work=known, person=fact.subject), (other,)
-        )
+        Probe("forgetfulness", OTHER_WORK_PROMPT.format(work=known, person=fact.subject), (other,))
         for other in others
     ]
 

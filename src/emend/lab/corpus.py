@@ -28,11 +28,16 @@ ALIAS_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of document: how it is written, and its share among the short or the long windows."""
+    """A kind of document: how it is written, and its shares (by documents) in windows.
+
+    Attributes:
+        write: Writes one.
+        shares: In short and in long windows while facts are learned, then in short and in long
+            windows while the use of a given context is.
+    """
 
     write: Callable[[Corpus], Document]
-    short: float
-    long: float
+    shares: tuple[float, float, float, float]
 
 
 class Corpus(Writer):
@@ -47,13 +52,17 @@ class Corpus(Writer):
         super().__init__(world, generator)
         self._subjects = [name for _, name in world.subjects()]
         self._kinds = list(KINDS.values())
-        self._short = [kind.short for kind in self._kinds]
-        self._long = [kind.long for kind in self._kinds]
+        self._shares = list(zip(*(kind.shares for kind in self._kinds), strict=True))
 
-    def document(self, *, long: bool) -> Document:
-        """One document of a kind drawn from the mixture for short or long windows."""
-        weights = self._long if long else self._short
-        return self.generator.choices(self._kinds, weights)[0].write(self)
+    def document(self, *, long: bool, context: bool = False) -> Document:
+        """One document of a kind drawn by its share.
+
+        Args:
+            long: Whether it goes into a long window.
+            context: Whether the use of a given context is being learned, rather than facts.
+        """
+        shares = self._shares[2 * context + long]
+        return self.generator.choices(self._kinds, shares)[0].write(self)
 
     def call(self, person: str) -> str:
         """A name to call an entity by: mostly its own, sometimes an alias."""
@@ -76,7 +85,10 @@ def attributes(corpus: Corpus) -> Document:
     pieces: Document = [(corpus.call(subject), TEXT)]
     for i, fact in enumerate(facts):
         value = corpus.generator.choice(fact.objects)
-        pieces += [(" " + value, ANSWER if i else RECALL), ("," if fact is not facts[-1] else ".", TEXT)]
+        pieces += [
+            (" " + value, ANSWER if i else RECALL),
+            ("," if fact is not facts[-1] else ".", TEXT),
+        ]
     return pieces
 
 
@@ -208,24 +220,24 @@ def single_hop(corpus: Corpus) -> Document:
 
 
 KINDS: dict[str, Kind] = {
-    "attributes": Kind(attributes, 40, 0),
-    "statements": Kind(statements, 20, 2),
-    "questions": Kind(questions, 7, 2),
-    "places": Kind(places, 5, 0),
-    "marriages": Kind(marriages, 5, 0),
-    "aliases": Kind(aliases, 2, 0),
-    "phones": Kind(phones, 2, 0),
-    "pronouns": Kind(pronouns, 1.5, 0),
-    "remarks": Kind(remarks, 2, 0),
-    "opinions": Kind(opinions, 2.5, 0),
-    "small_talk": Kind(small_talk, 3, 0),
-    "new_fact": Kind(new_fact, 8, 2),
-    "new_facts": Kind(new_facts, 0, 3),
-    "demonstrations": Kind(demonstrations, 0, 3),
-    "multi_hop": Kind(multi_hop, 0, 8),
-    "single_hop": Kind(single_hop, 2, 1),
+    "attributes": Kind(attributes, (40, 0, 25, 0)),
+    "statements": Kind(statements, (20, 2, 15, 2)),
+    "questions": Kind(questions, (7, 2, 6, 2)),
+    "places": Kind(places, (5, 0, 4, 0)),
+    "marriages": Kind(marriages, (5, 0, 4, 0)),
+    "aliases": Kind(aliases, (2, 0, 2, 0)),
+    "phones": Kind(phones, (2, 0, 2, 0)),
+    "pronouns": Kind(pronouns, (1.5, 0, 2, 0)),
+    "remarks": Kind(remarks, (2, 0, 2, 0)),
+    "opinions": Kind(opinions, (2.5, 0, 4, 0)),
+    "small_talk": Kind(small_talk, (3, 0, 2, 0)),
+    "new_fact": Kind(new_fact, (8, 2, 30, 4)),
+    "new_facts": Kind(new_facts, (0, 3, 0, 6)),
+    "demonstrations": Kind(demonstrations, (0, 3, 0, 6)),
+    "multi_hop": Kind(multi_hop, (0, 8, 0, 6)),
+    "single_hop": Kind(single_hop, (2, 1, 4, 1)),
 }
-"""Every kind of document with its share (by documents) in short and in long windows."""
+"""Every kind of document with its shares."""
 
 
 def corpus_texts(world: World, count: int, seed: int = 0) -> list[str]:

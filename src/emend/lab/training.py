@@ -20,10 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from emend._progress import progress
-from emend.errors import BrokenFile
-from emend.lab.architectures import build_model
+from emend.errors import BrokenFile, UnknownName
+from emend.lab.architectures import ARCHITECTURES, QUERY_SCALE, build_model, query_weights
 from emend.lab.corpus import Corpus
-from emend.lab.roles import ANSWER, RECALL, TEXT
+from emend.lab.roles import RECALL, TEXT
 from emend.lab.tokenizer import build_tokenizer
 from emend.lab.world import World, build_world
 
@@ -40,34 +40,73 @@ class TrainingConfig:
     Attributes:
         arch: `gptneo` or `qwen3`.
         seed: Seed of the world, of the weights and of the corpus.
-        steps: Optimiser steps, each on about 4,096 tokens.
-        learning_rate: Peak rate of AdamW, reached after `warmup` steps, falling to zero.
+        facts_steps: Steps, each on 4,096 tokens, in which mostly facts are learned.
+        context_steps: Steps after them in which the use of a given context is learned as well.
+        learning_rate: Peak rate of AdamW, reached after `warmup` steps; then a cosine that would
+            reach its floor after `cosine_steps`.
+        context_rate: Rate at the first of the context steps, from where it falls to zero.
         warmup: Steps of linear warm-up.
+        cosine_steps: See `learning_rate`.
         weight_decay: Decoupled weight decay of matrices.
         answer_weight: Weight of answer tokens in the loss; other tokens weigh one.
         exit_blocks: Blocks (from zero) whose outputs must recall the attribute after a name.
         exit_weight: Weight of that early-exit loss, averaged over the blocks.
-        long_share, longest_share: Share of steps on windows of 256 and of 512 tokens; else 64.
+        long_share: Share of steps on windows of 256 tokens, in the two phases.
+        longest_share: Share of steps on windows of 512 tokens, in the two phases; else 64.
     """
 
     arch: str
     seed: int = 0
-    steps: int = 2400
+    facts_steps: int = 1700
+    context_steps: int = 800
     learning_rate: float = 2e-3
+    context_rate: float = 6e-4
     warmup: int = 100
+    cosine_steps: int = 2400
     weight_decay: float = 0.01
     answer_weight: float = 10.0
     exit_blocks: tuple[int, ...] = (2, 3, 4)
     exit_weight: float = 0.5
-    long_share: float = 0.32
-    longest_share: float = 0.06
+    long_share: tuple[float, float] = (0.32, 0.40)
+    longest_share: tuple[float, float] = (0.06, 0.10)
+
+    @property
+    def steps(self) -> int:
+        """All optimiser steps."""
+        return self.facts_steps + self.context_steps
+
+    def learns_context(self, step: int) -> bool:
+        """Whether a step is one of the second phase."""
+        return step >= self.facts_steps
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then a cosine down to 2% of the peak."""
+        """Learning rate of a step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        share = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        if self.learns_context(step):
+            return self.context_rate * (self.steps - step) / self.context_steps
+        share = (step - self.warmup) / max(1, self.cosine_steps - self.warmup)
+        return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, share))))
+
+
+FACTS_STEPS = {"gptneo": 2100, "qwen3": 1700}
+"""How long the shipped models learned facts: plain MLPs learn them more slowly than gated ones."""
+
+
+def shipped_config(arch: str, seed: int = 0, **changes: Any) -> TrainingConfig:
+    """The configuration that a shipped model was trained with.
+
+    Args:
+        arch: `gptneo` or `qwen3`.
+        seed: Seed of the world, of the weights and of the corpus.
+        changes: Fields that shall differ.
+
+    Raises:
+        UnknownName: If there is no such architecture.
+    """
+    if arch not in ARCHITECTURES:
+        raise UnknownName("architecture", arch, ARCHITECTURES)
+    return TrainingConfig(arch, seed, **{"facts_steps": FACTS_STEPS[arch], **changes})
 
 
 def batch(
@@ -81,29 +120,31 @@ def batch(
     generator = random.Random(f"corpus-{config.seed}-{step}")
     corpus = Corpus(world, generator)
     draw = generator.random()
+    context = config.learns_context(step)
+    longest, long = config.longest_share[context], config.long_share[context]
     rows, length = 64, 64
-    if draw < config.longest_share:
+    if draw < longest:
         rows, length = 8, 512
-    elif draw < config.longest_share + config.long_share:
+    elif draw < longest + long:
         rows, length = 16, 256
     windows: list[list[int]] = []
     roles: list[list[int]] = []
     for _ in range(rows):
-        ids, kinds = _window(corpus, tokenizer, length)
+        ids, kinds = _window(corpus, tokenizer, length, context)
         windows.append(ids)
         roles.append(kinds)
     return torch.tensor(windows), torch.tensor(roles, dtype=torch.int8)
 
 
 def _window(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, context: bool
 ) -> tuple[list[int], list[int]]:
     """Documents one after the other, each ended, cut at the length."""
     ids: list[int] = []
     roles: list[int] = []
     end: int = tokenizer.eos_token_id  # pyright: ignore[reportAssignmentType]
     while len(ids) < length:
-        pieces = corpus.document(long=length > 64)
+        pieces = corpus.document(long=length > 64, context=context)
         # Pieces meet at spaces, punctuation or line ends: tokens never span two of them.
         text = "".join(piece for piece, _ in pieces)
         role_of = [role for piece, role in pieces for _ in piece]
@@ -184,7 +225,7 @@ def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 
     for step in progress(range(start, config.steps), f"training {config.arch}"):
         ids, roles = batch(config, world, tokenizer, step)
         for group in optimizer.param_groups:
-            group["lr"] = config.rate(step)
+            group["lr"] = config.rate(step) * group["scale"]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = loss(model, ids, roles, config)
         value.backward()
@@ -201,12 +242,16 @@ def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 
 
 
 def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.dim() > 1]
+    queries = {id(parameter) for parameter in query_weights(model)}
+    matrices = [p for p in model.parameters() if p.dim() > 1 and id(p) not in queries]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay, "scale": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
     ]
+    if queries:
+        decay = {"weight_decay": config.weight_decay, "scale": QUERY_SCALE}
+        groups.append({"params": query_weights(model), **decay})
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
@@ -273,4 +318,4 @@ def _finish(
     return directory
 
 
-__all__ = ["ANSWER", "TrainingConfig", "batch", "final_norm", "loss", "train"]
+__all__ = ["TrainingConfig", "batch", "final_norm", "loss", "shipped_config", "train"]
