@@ -131,8 +131,13 @@ def average_effects(
         for role, rows in collected.items()
         if rows
     }
-    return {"model": name, "facts": len(totals), "total_effect": round(sum(totals) / len(totals), 4),
-            "indirect_effect_by_block": table, **verdict(table, view.depth)}  # fmt: skip
+    return {
+        "model": name,
+        "facts": len(totals),
+        "total_effect": round(sum(totals) / len(totals), 4),
+        "indirect_effect_by_block": table,
+        **verdict(table, view.depth),
+    }
 
 
 def verdict(table: dict[str, list[float]], depth: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_chains_lead_from_object_to_subject(world: World) -> None:
     edited = 0
     for _ in range(50):
         chain = hop_chain(corpus, 3)
-        assert all(a.object == b.fact.subject for a, b in zip(chain, chain[1:], strict=False))
+        assert all(a.object == b.fact.subject for a, b in pairwise(chain))
         edited += sum(hop.edited for hop in chain)
         assert all((hop.object in hop.fact.objects) is not hop.edited for hop in chain)
     assert 40 < edited < 110

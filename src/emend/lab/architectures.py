@@ -1,4 +1,4 @@
-"""The two architectures of the lab: one with plain MLPs and learned positions, one with gates and RoPE.
+"""The lab's two architectures: plain MLPs and learned positions, or gates and RoPE.
 
 In both, all blocks but the last two see three tokens only (the token itself and two before it).
 """

@@ -51,7 +51,7 @@ def draw_edits(world: World, limit: int | None = None, seed: int = 0) -> list[Ed
     Args:
         world: Where the facts are.
         limit: How many; all facts by default.
-        seed: Seed of the draw. With the same seed a smaller limit gives the first edits of a larger.
+        seed: Seed of the draw. A smaller limit gives the first edits of a larger one.
     """
     generator = random.Random(f"edits-{seed}")
     facts = sorted(world.facts.values(), key=lambda fact: (fact.subject, fact.relation))
@@ -108,8 +108,10 @@ def _specificity(world: World, fact: Fact, generator: random.Random) -> list[Pro
 def _neighborhood(
     world: World, fact: Fact, template: str, target: str, generator: random.Random
 ) -> list[Probe]:
-    """The same relation of other subjects, those with the same object first; also after the edit
-    has been said aloud, which must not distract from them."""
+    """The same relation of other subjects, those with the same object first.
+
+    Some are asked once more after the edit has been said aloud, which must not distract from them.
+    """
     same = [
         other
         for other in world.facts.values()

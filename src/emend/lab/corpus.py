@@ -1,4 +1,4 @@
-"""The lab's corpus: documents of every kind that the models learn from, written as they are asked for.
+"""The lab's corpus: the documents that the models learn from, written as they are asked for.
 
 A document is a list of pieces of text, each with a role. `ANSWER` pieces are what the models must
 learn to say, and weigh more in the loss; a `RECALL` piece is an attribute that follows a name
@@ -12,13 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emend.lab import speech
-from emend.lab.hops import Hop, Writer, hop_document
-from emend.lab.language import (
-    ALIAS_STATEMENTS,
-    OTHER_WORK_PROMPT,
-    PHONE_STATEMENTS,
-    RELATION_BY_NAME,
-)
+from emend.lab.hops import Writer, hop_document
+from emend.lab.language import ALIAS_STATEMENTS, OTHER_WORK_PROMPT, PHONE_STATEMENTS
 from emend.lab.roles import ANSWER, RECALL, TEXT, Document
 from emend.lab.world import Fact, World
 
@@ -252,4 +247,4 @@ def corpus_texts(world: World, count: int, seed: int = 0) -> list[str]:
     return ["".join(text for text, _ in corpus.document(long=i % 8 == 0)) for i in range(count)]
 
 
-__all__ = ["Corpus", "Hop", "KINDS", "Kind", "RELATION_BY_NAME", "corpus_texts"]
+__all__ = ["KINDS", "Corpus", "Kind", "corpus_texts"]

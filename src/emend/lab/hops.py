@@ -1,4 +1,4 @@
-"""Documents that reason from facts given in the text: new facts, demonstrations, chains of questions.
+"""Documents that reason from facts given in the text: new facts, demonstrations, chains.
 
 The layouts here are fixed: in-context editing and stepwise question answering prompt with them.
 """
@@ -156,7 +156,7 @@ def hop_chain(writer: Writer, length: int, edit_share: float = 0.5) -> list[Hop]
 
 
 def chain_question(hops: list[Hop], form: str) -> str:
-    """The question that a chain answers, such as "What is the capital of the country of Bergen?"."""
+    """The question of a chain, such as "What is the capital of the country of Bergen?"."""
     phrase = hops[0].fact.subject
     for hop in hops:
         phrase = RELATION_BY_NAME[hop.fact.relation].phrase.format(phrase)

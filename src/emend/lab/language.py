@@ -18,7 +18,7 @@ class Relation:
 
     Attributes:
         name: Identifier, such as `birthplace`.
-        subject_kind: Kind of entity it starts from (`person`, `company`, `city`, `country`, `work`).
+        subject_kind: Kind of entity it starts from, such as `person` or `company`.
         object_kind: Kind of entity or value it leads to.
         cardinality: `one_to_one`, `many_to_one` or `one_to_many`.
         phrase: A noun phrase with `{}` for the subject, used to compose questions.

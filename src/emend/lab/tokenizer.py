@@ -1,7 +1,7 @@
 """The lab's tokenizer: a unigram model in which every word of the lab is one token.
 
-Spaces are kept as the usual meta symbol in front of a word, also before the first word of a text, so
-that a name is the same token wherever it stands. Letters and bytes are there for all other text.
+Spaces are kept as the usual meta symbol in front of a word, also before the first word of a text,
+so that a name is the same token wherever it stands. Letters and bytes serve all other text.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def shipped_config(arch: str, seed: int = 0, **changes: Any) -> TrainingConfig:
     """
     if arch not in ARCHITECTURES:
         raise UnknownName("architecture", arch, ARCHITECTURES)
-    return TrainingConfig(arch, seed, **{"facts_steps": FACTS_STEPS[arch], **changes})
+    return replace(TrainingConfig(arch, seed, FACTS_STEPS[arch]), **changes)
 
 
 def batch(
@@ -195,7 +195,8 @@ def _cross_entropy(
     labels: torch.Tensor,
     weights: torch.Tensor | None,
 ) -> torch.Tensor:
-    logits = model.get_output_embeddings()(hidden).float()
+    head: Any = model.get_output_embeddings()
+    logits = head(hidden).float()
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
@@ -310,7 +311,7 @@ def _finish(
     tokenizer: PreTrainedTokenizerFast,
     config: TrainingConfig,
 ) -> Path:
-    model.to(torch.bfloat16).eval().save_pretrained(directory)
+    model.bfloat16().eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     settings = json.dumps(asdict(config), indent=2) + "\n"
     (directory / "training_config.json").write_text(settings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from emend.lab import language, speech
@@ -157,7 +157,7 @@ def _invented_words(generator: random.Random) -> Iterator[str]:
 
 
 def _pairs(
-    first: list[str], second: list[str], count: int, generator: random.Random
+    first: Sequence[str], second: Sequence[str], count: int, generator: random.Random
 ) -> tuple[str, ...]:
     """`count` distinct two-word names in which every word is used about equally often."""
     combinations = [f"{a} {b}" for a in first for b in second]
