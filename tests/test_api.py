@@ -3,52 +3,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
-from tests.patches.helpers import random_patch
 from tests.tiny import tiny_model
 
 from emend import api
-from emend._registry import Registry
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnknownName
 
-
-@dataclass(frozen=True)
-class _Config:
-    rate: float = 0.5
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """What the only method there is was called with."""
-    calls = []
-
-    def run(model, tokenizer, edits, **overrides):
-        calls.append((list(edits), overrides))
-        return random_patch(model, "gpt2", edits=tuple(edits), base={}, timing={"precompute": 0.0})
-
-    class _Methods(Registry):
-        def get(self, name):
-            if name != "plain":
-                raise UnknownName("method", name, ["plain"])
-            return SimpleNamespace(config_type=_Config, edit=run)
-
-    registry = _Methods("method", "emend.methods", "emend.methods")
-    monkeypatch.setattr(api.methods, "registry", lambda: registry, raising=False)
-    return calls
+QUICK = {"steps": 2, "second_moment": False, "templates": ("{}",)}
 
 
 def _edit(target="Lyon", **fields):
     return Edit("{} was born in", "Marie Curie", target, **fields)
 
 
-def test_edit_carries_its_cost_and_its_base(made):
+def test_edit_carries_its_cost_and_its_base():
     model, tokenizer = tiny_model("gpt2")
-    patch = api.edit(model, tokenizer, iter([_edit()]), method="plain", rate=0.1)
-    assert made == [([_edit()], {"rate": 0.1})]
+    patch = api.edit(model, tokenizer, iter([_edit()]), method="rome", **QUICK)
+    assert patch.edits == (_edit(),)
     assert patch.timing["edits"] == 1
     assert patch.timing["per_edit"] > 0
     assert patch.base["fan_in_fan_out"] is True
@@ -65,14 +38,24 @@ def test_edit_carries_its_cost_and_its_base(made):
         ([], {}, InvalidInput, "empty"),
         ([_edit(id="a"), _edit(id="a")], {}, InvalidInput, "the id 'a'"),
         ([_edit(), _edit("Paris")], {}, InvalidInput, "want both 'Lyon' and 'Paris'"),
-        ([_edit()], {"method": "plane"}, UnknownName, "did you mean 'plain'"),
-        ([_edit()], {"rat": 1}, UnknownName, "did you mean 'rate'"),
+        ([_edit()], {"method": "rom"}, UnknownName, "did you mean 'rome'"),
+        ([_edit()], {"step": 1}, UnknownName, "did you mean 'steps'"),
     ],
 )
-def test_misuse_is_refused_before_any_work(made, edits, named, kind, message):
+def test_misuse_is_refused(edits, named, kind, message):
+    model, tokenizer = tiny_model("gpt2")
     with pytest.raises(kind, match=message):
-        api.edit(None, None, edits, **{"method": "plain", **named})
-    assert made == []
+        api.edit(model, tokenizer, edits, **named)
+
+
+def test_a_model_recommends_settings_for_itself():
+    model, tokenizer = tiny_model("gpt2")
+    model.config.emend = {"rome": {**QUICK, "layer": 2}, "ft": {"steps": 1}}
+    layers = [
+        api.edit(model, tokenizer, [_edit()], **named).config["layer"]
+        for named in ({}, {"layer": 1})
+    ]
+    assert layers == [2, 1]
 
 
 def test_import_loads_no_torch():
@@ -81,7 +64,7 @@ def test_import_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_name_of_the_package_is_there(made):
+def test_every_name_of_the_package_is_there():
     import emend
 
     for name in emend.__all__:

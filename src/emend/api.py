@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from emend import methods
 from emend.edits import Edit, Probe, read_edits, write_edits
-from emend.errors import InvalidInput, UnknownName
+from emend.errors import InvalidInput
 from emend.metrics import Report, evaluate, evaluate_each
 from emend.metrics import check_edits as _check_edits
 from emend.metrics import cost_of as _cost_of
@@ -50,7 +50,8 @@ def edit(
         tokenizer: Its tokenizer.
         edits: What to change.
         method: Name of a method; ``emend methods`` lists them.
-        config: Settings of the method that shall differ from its defaults.
+        config: Settings of the method that shall differ from those that the model recommends in
+            its ``config.json`` (under ``emend``), or else from the method's defaults.
 
     Returns:
         The patch, with the time that it took and the model it is for. Attach it with
@@ -65,10 +66,6 @@ def edit(
     """
     edits = _without_conflicts(_check_edits(edits))
     chosen = methods.registry().get(method)
-    known = [setting.name for setting in fields(chosen.config_type)]
-    for name in config:
-        if name not in known:
-            raise UnknownName(f"setting of {method}", name, known)
     with _cost_of(model) as cost:
         patch = chosen.edit(model, tokenizer, edits, **config)
     return _with_card(patch, model, cost, len(edits))

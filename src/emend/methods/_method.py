@@ -45,7 +45,8 @@ class Method:
             model: A Hugging Face causal language model.
             tokenizer: Its tokenizer.
             edits: What to change, at least one.
-            overrides: Settings that differ from the defaults of ``config_type``.
+            overrides: Settings that differ from the model's own recommended ones, and these
+                from the defaults of ``config_type``.
 
         Raises:
             InvalidInput: No edits, something else than edits, or two with the same id.
@@ -54,7 +55,7 @@ class Method:
             NumericalFailure: The search or the solution gave something not finite.
         """
         edits = check_edits(edits)
-        config = self.configure(**overrides)
+        config = self.configure(**{**recommended(model, self.name), **overrides})
         with models.base(model):
             return self.run(model, tokenizer, edits, config)
 
@@ -69,6 +70,16 @@ class Method:
             if name not in known:
                 raise UnknownName(f"setting of {self.name}", name, known)
         return self.config_type(**overrides)
+
+
+def recommended(model: Any, name: str) -> dict[str, Any]:
+    """Settings of a method that a model recommends for itself, if any.
+
+    They stand in the model's ``config.json`` under ``emend``, by the method's name:
+    ``"emend": {"rome": {"layer": 1}}``. Whoever has found what serves a model keeps it there.
+    """
+    own = getattr(getattr(model, "config", None), "emend", None)
+    return dict(own.get(name, {})) if isinstance(own, dict) else {}
 
 
 def method(*, title: str, paper: str, when: str) -> Callable[[Run], Method]:
