@@ -24,5 +24,5 @@ def lab(
         InvalidInput: If a path is given.
     """
     if path is not None:
-        raise InvalidInput(f"found path {str(path)!r} for the lab, which has no files: leave it out")
+        raise InvalidInput(f"found path {str(path)!r}, but the lab has no files: leave it out")
     return draw_edits(shipped_world(), limit, seed)

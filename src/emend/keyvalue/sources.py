@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from emend import lab
-from emend.errors import UnknownName
 from emend.keyvalue.moments import TOKENS_PER_KEY, Moment, cache_directory, second_moments
 from emend.models import ModelView
 
@@ -59,9 +57,6 @@ def moment_for(
 
 
 def is_lab_model(model: Any) -> bool:
-    """Whether a model was loaded from the lab's own weights."""
-    source = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
-    try:
-        return bool(source) and lab.path(Path(source).name) == Path(source)
-    except UnknownName:
-        return False
+    """Whether a model was trained on the lab's corpus: its ``config.json`` says so."""
+    own = getattr(getattr(model, "config", None), "emend", None)
+    return isinstance(own, dict) and "lab" in own

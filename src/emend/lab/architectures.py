@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ARCHITECTURES = ("gptneo", "qwen3")
+RECOMMENDED: dict[str, dict[str, dict[str, float]]] = {
+    "gptneo": {"rome": {"layer": 1, "kl_factor": 4.0}},
+    "qwen3": {"rome": {"layer": 1, "kl_factor": 4.0}},
+}
+"""Settings of methods found to serve these models; they are kept in the models' `config.json`."""
 WIDTH = 256
 BLOCKS = 8
 FULL_ATTENTION_BLOCKS = 2

@@ -21,7 +21,13 @@ from safetensors.torch import save_file
 
 from emend._progress import progress
 from emend.errors import BrokenFile, UnknownName
-from emend.lab.architectures import ARCHITECTURES, QUERY_SCALE, build_model, query_weights
+from emend.lab.architectures import (
+    ARCHITECTURES,
+    QUERY_SCALE,
+    RECOMMENDED,
+    build_model,
+    query_weights,
+)
 from emend.lab.corpus import Corpus
 from emend.lab.roles import RECALL, TEXT
 from emend.lab.tokenizer import build_tokenizer
@@ -311,6 +317,8 @@ def _finish(
     tokenizer: PreTrainedTokenizerFast,
     config: TrainingConfig,
 ) -> Path:
+    config_file: Any = model.config
+    config_file.emend = {"lab": {"seed": config.seed}, **RECOMMENDED[config.arch]}
     model.bfloat16().eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     settings = json.dumps(asdict(config), indent=2) + "\n"

@@ -59,6 +59,8 @@ def load(
     with _quiet():
         tokenizer = _attempt(_load_tokenizer, source, name, "tokenizer")
         model = _attempt(lambda path: _load_model(path, chosen), source, name, "model")
+    if source != name:
+        model.config._name_or_path = name  # what patches and reports call it: no path of a machine
     return model.to(place).eval(), tokenizer
 
 
