@@ -1,12 +1,17 @@
 """Time the value search of ROME against the plain reference loop, and see that they agree.
 
-    python benchmarks/value_search.py                 # 1 edit and 32 edits, about three minutes
+    python benchmarks/value_search.py                 # 1 edit and 32 edits: some 3 CPU minutes
     python benchmarks/value_search.py --edits 8       # fewer edits in the batch
     python benchmarks/value_search.py --json
 
 A random model of GPT-2 small's shape (12 layers, width 768, vocabulary 50,257), layer 5, 22 rows
 (21 contexts and the row of the KL term), 20 steps, one CPU thread, everything in one process. The
-reference (`tests/reference`) runs one edit: it takes the same time for each.
+rows of the first edit have up to 29 tokens, 7 of them from the subject's last token on; those of
+the batch are ragged, with the same mean. The reference (`tests/reference`) runs the first edit.
+
+How much can be gained depends on these lengths alone, so the limit is counted too: the reference
+runs every block over every token, and the head; the search runs the blocks above the layer over
+the tokens from the subject on. Both run backwards through the blocks above the layer only.
 """
 
 from __future__ import annotations
@@ -30,15 +35,11 @@ from emend.keyvalue import SearchSettings, search_values  # noqa: E402
 from emend.models import ModelView  # noqa: E402
 
 LAYER = 5
-NAMES = ("Maria Lindqvist", "Jonas Abara Berg", "Ada Okoye", "Tomas de la Cruz", "Ines Novak")
-PROMPTS = (
-    "{} was born in the city of",
-    "The mother tongue of {} is",
-    "{} works for the company",
-    "The favourite instrument of {} has always been the",
-    "{} plays the sport of",
-)
-TARGETS = ("Lisbon", "Danish", "Nordlicht", "cello", "water polo")
+NAMES = ("Maria Elena Lindqvist", "Jonas Berg", "Ada Okoye", "Tomas de la Cruz", "Ines Novak")
+BEFORE = "In the last chapter of these old memoirs we read that".split()
+AFTER = "had spent nearly all of the later years working in".split()
+TARGETS = ("Lisbon", "Aarhus", "Porto Alegre", "Krakow", "Bergen")
+AFTER_COUNTS = (6, 4, 7, 5, 7)  # with targets of 1, 1, 2, 1 and 1 tokens: 7 tokens in the mean
 
 
 class Words:
@@ -92,13 +93,26 @@ def contexts() -> tuple[str, ...]:
 
 
 def make_edits(count: int) -> list[Edit]:
-    """Edits with subjects of two to four tokens and one to seven tokens after them."""
-    edits = []
+    """Edits whose rows are ragged on both sides of the subject; the first is of mean length."""
+    edits: list[Edit] = []
     for number in range(count):
-        subject = f"{NAMES[number % len(NAMES)]} {number}"
-        prompt = PROMPTS[(number // len(NAMES) + number) % len(PROMPTS)]
-        edits.append(Edit(prompt, subject, TARGETS[number % len(TARGETS)]))
+        kind = number % len(NAMES)
+        before = BEFORE[: len(BEFORE) - (number // len(NAMES)) % 4]
+        prompt = " ".join([*before, "{}", *AFTER[-AFTER_COUNTS[kind] :]])
+        edits.append(Edit(prompt, f"{NAMES[kind]} {number}" if number else NAMES[0], TARGETS[kind]))
     return edits
+
+
+def counted(rows: reference.Rows, steps: int) -> float:
+    """Multiplications of the reference over those of the search."""
+    block, head, layers = 12 * 768**2, 768 * 50257, 12
+    above = layers - 1 - LAYER
+    lengths = rows.attention_mask.sum(1)
+    tokens = rows.input_ids.numel()  # the reference pads
+    suffix = int((lengths - torch.tensor(rows.lookup)).sum()) - 1  # of the KL row one token
+    plain = tokens * (block * (layers + above) + 2 * head)
+    ours = suffix * block * 2 * above + 2 * head * len(rows.lookup) * len(rows.target_ids)
+    return steps * plain / (steps * ours + tokens * block * layers)
 
 
 def timed(function):
@@ -115,7 +129,8 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--edits", type=int, default=32, help="edits in the batch")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=20, help="steps of one edit")
+    parser.add_argument("--batch_steps", type=int, default=5, help="steps of the batch")
     parser.add_argument("--json", action="store_true", help="print one object")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -123,45 +138,48 @@ def main() -> None:
     model = GPT2LMHeadModel(GPT2Config()).eval()
     view, tokenizer, templates = ModelView(model), Words(50257), contexts()
     site, edits = view.down_projection(LAYER), make_edits(arguments.edits)
-    first = edits[0]
+    rows = reference.build_rows(
+        tokenizer, edits[0].prompt, edits[0].subject, edits[0].target, templates
+    )
 
     def search(count: int, steps: int):
         settings = SearchSettings(steps=steps, stop_below=-1.0)
         return search_values(view, tokenizer, edits[:count], templates, LAYER, settings)
 
     def plain(steps: int):
-        rows = reference.build_rows(
-            tokenizer, first.prompt, first.subject, first.target, templates
-        )
-        return rows, reference.search_value(
-            model, site, rows, steps=steps, stop_below=-1.0
-        )
+        return reference.search_value(model, site, rows, steps=steps, stop_below=-1.0)
 
     search(1, 2)  # warm up
     one_seconds, (one,) = timed(lambda: search(1, arguments.steps))
-    many_seconds, many = timed(lambda: search(len(edits), arguments.steps))
-    plain_seconds, (rows, expected) = timed(lambda: plain(arguments.steps))
-    (short,), (_, short_expected) = search(1, 5), plain(5)
+    plain_seconds, expected = timed(lambda: plain(arguments.steps))
+    short_expected, (short,) = plain(5), search(1, 5)
+    alone_seconds, (alone,) = timed(lambda: search(1, arguments.batch_steps))
+    many_seconds, many = timed(lambda: search(len(edits), arguments.batch_steps))
     result = {
         "rows": len(rows.lookup),
+        "tokens_of_longest_row": rows.input_ids.shape[1],
         "tokens_from_subject": int(rows.attention_mask[0].sum()) - rows.lookup[0],
         "steps": arguments.steps,
-        "reference_seconds": plain_seconds,
-        "one_edit_seconds": one_seconds,
+        "reference_cpu_seconds": plain_seconds,
+        "one_edit_cpu_seconds": one_seconds,
         "one_edit_ratio": plain_seconds / one_seconds,
-        "edits": len(edits),
-        "seconds_per_edit": many_seconds / len(edits),
-        "batch_ratio": plain_seconds * len(edits) / many_seconds,
-        "per_edit_over_one_edit": many_seconds / len(edits) / one_seconds,
+        "counted_limit": counted(rows, arguments.steps),
         "z_error_after_5_steps": difference(short.sought, short_expected.v_star),
         f"z_error_after_{arguments.steps}_steps": difference(one.sought, expected.v_star),
-        "z_error_batched": difference(many[0].sought, one.sought),
+        "batch_steps": arguments.batch_steps,
+        "one_edit_cpu_seconds_at_batch_steps": alone_seconds,
+        "batch_edits": len(edits),
+        "batch_cpu_seconds_per_edit": many_seconds / len(edits),
+        "batch_per_edit_over_one_edit": many_seconds / len(edits) / alone_seconds,
+        "batch_z_error": difference(many[0].sought, alone.sought),
     }
     if arguments.json:
         print(json.dumps(result, indent=2))
         return
     for name, value in result.items():
-        print(f"{name.replace('_', ' '):<28}", f"{value:.3g}" if isinstance(value, float) else value)
+        print(
+            f"{name.replace('_', ' '):<38}", f"{value:.3g}" if isinstance(value, float) else value
+        )
 
 
 if __name__ == "__main__":

@@ -420,15 +420,17 @@ def thinned(
     down = view.down_projection(layer)
     inside = set(view.attention(layer).modules())
     places = torch.unique(rows * shape[1] + columns)  # (n,), in B*S
+    leading: list[torch.Size] = []  # (B, S), or (B*S,) as OPT folds them
 
     def thin(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        leading.append(args[0].shape[:-1])
         flat = args[0].reshape(shape[0] * shape[1], -1)
         return (flat[places.to(flat.device)], *args[1:])  # (n, features)
 
     def fill(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         whole = output.new_zeros(shape[0] * shape[1], output.shape[-1])
         whole = whole.index_copy(0, places.to(output.device), output)
-        return whole.reshape(*shape, -1)
+        return whole.reshape(*leading[-1], -1)
 
     with ExitStack() as stack:
         for module in view.block(layer).modules():
