@@ -119,7 +119,7 @@ class Writer:
             template = self.generator.choice(RELATION_BY_NAME[fact.relation].statements)
             pieces.append((f"{NEW_FACT}{template.format(fact.subject)} {target}.\n", TEXT))
         for i in range(prompts):
-            bystands = self.generator.random() < 0.4
+            bystands = self.generator.random() < 0.5
             if not bystands:
                 chosen = self.generator.randrange(len(edited))
                 fact, answer = edited[chosen], targets[chosen]
@@ -179,19 +179,19 @@ def hop_document(writer: Writer, length: int) -> Document:
     pieces: Document = [(f"{QUESTION}{question}\n", TEXT)]
     for hop in hops:
         pieces += _step(writer, hop)
-    return [*pieces, (FINAL, ANSWER), (hops[-1].object, ANSWER), (".", TEXT)]
+    return [*pieces, (FINAL, TEXT), (hops[-1].object, ANSWER), (".", TEXT)]
 
 
 def _step(writer: Writer, hop: Hop) -> Document:
     relation = RELATION_BY_NAME[hop.fact.relation]
     own = writer.generator.choice(hop.fact.statements(seen=True)).format(hop.fact.subject)
     return [
-        (SUBQUESTION + subquestion(relation, hop.fact.subject), ANSWER),
+        (SUBQUESTION + subquestion(relation, hop.fact.subject), TEXT),
         (f"\n{GENERATED}{own}", TEXT),
         (f" {hop.fact.object}", ANSWER),
         (f".\n{RETRIEVED}{retrieved_fact(writer, hop)}\n", TEXT),
         ((CONTRADICTS if hop.edited else AGREES) + hop.object, ANSWER),
-        (".\n", ANSWER),
+        (".\n", TEXT),
     ]
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CHECKPOINT = "checkpoint.safetensors"
+POLISH_WARMUP = 50
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class TrainingConfig:
         learning_rate: Peak rate of AdamW, reached after `warmup` steps; then a cosine that would
             reach its floor after `cosine_steps`.
         context_rate: Rate at the first of the context steps, from where it falls to zero.
+        polish_steps: Steps of the same kind after those, from the weights rounded to bfloat16 and
+            with a new optimizer.
+        polish_rate: Peak rate of the polish steps, reached after 50 of them, falling to zero.
         warmup: Steps of linear warm-up.
         cosine_steps: See `learning_rate`.
         weight_decay: Decoupled weight decay of matrices.
@@ -65,8 +69,10 @@ class TrainingConfig:
     seed: int = 0
     facts_steps: int = 1700
     context_steps: int = 800
+    polish_steps: int = 0
     learning_rate: float = 2e-3
     context_rate: float = 6e-4
+    polish_rate: float = 1e-3
     warmup: int = 100
     cosine_steps: int = 2400
     weight_decay: float = 0.01
@@ -79,6 +85,11 @@ class TrainingConfig:
     @property
     def steps(self) -> int:
         """All optimiser steps."""
+        return self.polish_start + self.polish_steps
+
+    @property
+    def polish_start(self) -> int:
+        """The first of the polish steps."""
         return self.facts_steps + self.context_steps
 
     def learns_context(self, step: int) -> bool:
@@ -89,14 +100,18 @@ class TrainingConfig:
         """Learning rate of a step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
+        if step >= self.polish_start:
+            done = step - self.polish_start
+            rise = min(1.0, (done + 1) / POLISH_WARMUP)
+            return self.polish_rate * rise * (self.polish_steps - done) / self.polish_steps
         if self.learns_context(step):
-            return self.context_rate * (self.steps - step) / self.context_steps
+            return self.context_rate * (self.polish_start - step) / self.context_steps
         share = (step - self.warmup) / max(1, self.cosine_steps - self.warmup)
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, share))))
 
 
-FACTS_STEPS = {"gptneo": 2100, "qwen3": 1700}
-"""How long the shipped models learned facts: plain MLPs learn them more slowly than gated ones."""
+PHASES = {"gptneo": (2100, 1400, 0), "qwen3": (1700, 800, 900)}
+"""Steps of the phases of the shipped models: plain MLPs learn facts more slowly than gated ones."""
 
 
 def shipped_config(arch: str, seed: int = 0, **changes: Any) -> TrainingConfig:
@@ -112,7 +127,7 @@ def shipped_config(arch: str, seed: int = 0, **changes: Any) -> TrainingConfig:
     """
     if arch not in ARCHITECTURES:
         raise UnknownName("architecture", arch, ARCHITECTURES)
-    return replace(TrainingConfig(arch, seed, FACTS_STEPS[arch]), **changes)
+    return replace(TrainingConfig(arch, seed, *PHASES[arch]), **changes)
 
 
 def batch(
@@ -230,6 +245,9 @@ def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 
     start = _resume(directory, config, model, optimizer)
     log = directory / "training.jsonl"
     for step in progress(range(start, config.steps), f"training {config.arch}"):
+        if step == config.polish_start:
+            model.bfloat16().float()
+            optimizer = _optimizer(model, config)
         ids, roles = batch(config, world, tokenizer, step)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step) * group["scale"]
