@@ -103,7 +103,7 @@ def test_half_precision(dtype) -> None:
     values = []
     for kind in (torch.float32, dtype):
         model, tokenizer = tiny_model("llama", dtype=kind, scale=1.0)
-        settings = SearchSettings(steps=4, learning_rate=0.05, stop_below=-1.0)
+        settings = SearchSettings(4, learning_rate=0.05, weight_decay=0.0, stop_below=-1.0)
         view = ModelView(model)
         values.extend(search_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, settings))
     whole, half = values

@@ -7,8 +7,9 @@ import torch
 from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.errors import InvalidInput, UnsupportedModel
+from emend.models._hooks import frozen
 from emend.models._layout import aligned, natural, whole
-from emend.models.partial import capture_blocks, frozen
+from emend.models.partial import capture_blocks
 from emend.models.view import ModelView
 
 POST_NORMED = {"gemma2", "gemma3", "olmo2", "granite", "glm4"}

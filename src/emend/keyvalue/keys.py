@@ -14,7 +14,7 @@ from emend.edits import Edit
 from emend.keyvalue.rows import check_templates, context_rows
 from emend.models import ModelView
 from emend.models._forward import batches, evaluating
-from emend.models.partial import hooked
+from emend.models._hooks import hooked
 from emend.models.positions import pad, pad_id
 
 
@@ -108,7 +108,8 @@ def forward(view: ModelView, input_ids: Tensor, attention_mask: Tensor, last: in
         raise _Stop
 
     model: Any = view.model
-    device = view.embeddings.weight.device  # type: ignore[union-attr]
+    embeddings: Any = view.embeddings
+    device = embeddings.weight.device
     with torch.no_grad(), evaluating(model), hooked(view.down_projection(last), stop):
         try:
             model(

@@ -33,7 +33,8 @@ from emend.keyvalue._packing import pack
 from emend.keyvalue.rows import Row, check_templates, context_rows, subject_rows
 from emend.models import ModelView
 from emend.models._forward import evaluating
-from emend.models.partial import BlockCapture, capture_blocks, frozen
+from emend.models._hooks import frozen
+from emend.models.partial import BlockCapture, capture_blocks
 
 PUBLISHED_WINDOW = 6
 """Tokens run again, at least, in the published order: BLAS sums smaller products otherwise."""
@@ -189,7 +190,8 @@ class _Chunk:
         self.view, self.jobs, self.active, self.groups = view, jobs, list(active), groups
         self.initial = initial
         place = {job: number for number, job in enumerate(active)}
-        device = view.head.weight.device  # type: ignore[union-attr]
+        head: Any = view.head
+        device = head.weight.device
         self.edit_of_row = [
             torch.tensor([place[job] for job, _ in group.members]) for group in groups
         ]

@@ -40,8 +40,9 @@ from emend.keyvalue import Row, context_rows
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating
+from emend.models._hooks import frozen, hooked
 from emend.models._layout import whole
-from emend.models.partial import BlockCapture, capture_blocks, frozen, hooked
+from emend.models.partial import BlockCapture, capture_blocks
 from emend.patches import Dense, WeightPatch, describe_base
 
 ENOUGH = 1e-2

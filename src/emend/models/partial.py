@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from emend.errors import UnsupportedModel
 from emend.models._forward import evaluating
+from emend.models._hooks import add_at, adding, frozen, hooked, thinned, wiped
 from emend.models._layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
 from emend.models._replay import (
     BlockCall,
@@ -35,7 +36,6 @@ from emend.models._replay import (
     cut,
     hidden_of,
 )
-from emend.models._structure import projection_shape
 from emend.models.view import ModelView
 
 AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -99,7 +99,7 @@ class BlockCapture:
         if delta is None:
             return self.run_blocks(self._after, self.layer + 1)
         if self.is_additive:
-            return self.run_blocks(_add_at(self._after, delta, self.at), self.layer + 1)
+            return self.run_blocks(add_at(self._after, delta, self.at), self.layer + 1)
         with adding(self.view.down_projection(self.layer), delta, self.at):
             return self.run_blocks()
 
@@ -114,11 +114,7 @@ class BlockCapture:
         Returns:
             (N, width).
         """
-        with ExitStack() as stack:
-            if self.thins:
-                last = self.view.depth - 1
-                shape = (self.rows, self._before.shape[1])
-                stack.enter_context(thinned(self.view, last, shape, rows, columns))
+        with self._thinned(rows, columns) if self.thins else nullcontext():
             hidden = self.run(delta)
         return hidden[rows.to(hidden.device), columns.to(hidden.device)]
 
@@ -138,8 +134,49 @@ class BlockCapture:
             hidden = self._run_block(index, hidden)
         return hidden
 
+    def looked_at(self) -> BlockCapture:
+        """The same with ``is_additive`` and ``thins`` found out on a few rows."""
+        some = self.select(_sample(self))
+        return replace(self, is_additive=some._finds_additive(), thins=some._finds_thinning())
+
+    def _finds_additive(self) -> bool:
+        """Whether the gradient at the block's output reaches the projection's output unchanged.
+
+        Adding is the one thing whose gradient is the identity to the last bit; a norm after the
+        MLP (Gemma 2, OLMo 2) or a factor on the residual (Granite) shows.
+        """
+        delta = torch.zeros_like(self.values, requires_grad=True)
+        site, model = self.view.down_projection(self.layer), self.view.model
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(self._before.shape, generator=generator).to(self._before)
+        with torch.enable_grad(), evaluating(model), frozen(model), adding(site, delta, self.at):
+            output = self._run_block(self.layer, self._before)
+        (gradient,) = torch.autograd.grad((output * weights).sum(), delta)
+        index = torch.arange(self.rows, device=weights.device)
+        return torch.equal(gradient, weights[index, self.at.to(weights.device)])
+
+    def _finds_thinning(self) -> bool:
+        """Whether the last MLP, run at one token a row, gives there what it gives else."""
+        if self.layer == self.view.depth - 1:
+            return False
+        index = torch.arange(self.rows)
+        try:
+            with torch.no_grad(), evaluating(self.view.model):
+                expected = self.run()
+                with self._thinned(index, self.at):
+                    found = self.run()
+        except (*FOREIGN, UnsupportedModel):
+            return False
+        at = self.at.to(expected.device)
+        difference = (found - expected)[index, at].abs().max()
+        return bool(difference <= AGREEMENT[expected.dtype] * expected[index, at].abs().max())
+
+    def _thinned(self, rows: Tensor, columns: Tensor) -> AbstractContextManager[None]:
+        shape = (self.rows, int(self._before.shape[1]))
+        return thinned(self.view, self.view.depth - 1, shape, rows, columns)
+
     def _run_block(self, index: int, hidden: Tensor) -> Tensor:
-        hidden = _wiped(hidden, self._padding)
+        hidden = wiped(hidden, self._padding)
         return self._calls[index - self.layer].run(self.view.blocks[index], hidden, self._cache)
 
     def select(self, rows: Sequence[int]) -> BlockCapture:
@@ -204,7 +241,7 @@ def capture_blocks(
                 "all tokens are recomputed in every step (exact, but slower)",
                 stacklevel=2,
             )
-        return replace(capture, is_additive=_is_additive(capture), thins=_thins(capture))
+        return capture.looked_at()
     raise UnsupportedModel(
         f"the blocks of {type(view.model).__name__} depend on more than their arguments, so they "
         "cannot be run apart from the model; take another architecture"
@@ -259,7 +296,7 @@ def _capture(
     def wipe(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, name = BlockCall.find_hidden(args, kwargs)
         finite.append(bool(hidden.isfinite().all()))
-        hidden = _wiped(hidden, padding)
+        hidden = wiped(hidden, padding)
         return ((hidden, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: hidden})
 
     def before_block(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -361,128 +398,3 @@ def _at_starts(tensor: Tensor, layout: Layout) -> Tensor:
     starts = layout.starts.to(tensor.device)
     index = torch.arange(rows, device=tensor.device)
     return tensor.reshape(rows, length, -1)[index, starts].clone()
-
-
-def _is_additive(capture: BlockCapture) -> bool:
-    """Whether the gradient at the block's output reaches the down-projection's output unchanged.
-
-    Adding is the one thing whose gradient is the identity to the last bit; a norm after the MLP
-    (Gemma 2, OLMo 2) or a factor on the residual (Granite) shows.
-    """
-    some = capture.select(_sample(capture))
-    delta = torch.zeros_like(some.values, requires_grad=True)
-    site = some.view.down_projection(some.layer)
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(some._before.shape, generator=generator).to(some._before)
-    model = some.view.model
-    with torch.enable_grad(), evaluating(model), frozen(model), adding(site, delta, some.at):
-        output = some._run_block(some.layer, some._before)
-    (gradient,) = torch.autograd.grad((output * weights).sum(), delta)
-    expected = weights[torch.arange(some.rows), some.at.to(weights.device)]
-    return torch.equal(gradient, expected)
-
-
-def _thins(capture: BlockCapture) -> bool:
-    """Whether the last block, its MLP run at one token a row, gives there what it gives else."""
-    last = capture.view.depth - 1
-    if capture.layer == last:
-        return False
-    some = capture.select(_sample(capture))
-    model, index = some.view.model, torch.arange(some.rows)
-    try:
-        with torch.no_grad(), evaluating(model):
-            expected = some.run()
-            shape = (some.rows, expected.shape[1])
-            with thinned(some.view, last, shape, index, some.at):
-                found = some.run()
-    except (*FOREIGN, UnsupportedModel):
-        return False
-    at = some.at.to(expected.device)
-    difference = (found - expected)[index, at].abs().max()
-    return bool(difference <= AGREEMENT[expected.dtype] * expected[index, at].abs().max())
-
-
-@contextmanager
-def thinned(
-    view: ModelView, layer: int, shape: tuple[int, int], rows: Tensor, columns: Tensor
-) -> Generator[None, None, None]:
-    """Run the MLP of one block at some tokens only; at all others it puts out zero.
-
-    Its projections work token by token, so what comes before them can be left out at the others.
-
-    Args:
-        view: The model.
-        layer: The block.
-        shape: Rows and tokens of what the block is given, (B, S).
-        rows: (N,) int64, rows of the tokens.
-        columns: (N,) int64, their columns.
-    """
-    down = view.down_projection(layer)
-    inside = set(view.attention(layer).modules())
-    places = torch.unique(rows * shape[1] + columns)  # (n,), in B*S
-    leading: list[torch.Size] = []  # (B, S), or (B*S,) as OPT folds them
-
-    def thin(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        leading.append(args[0].shape[:-1])
-        flat = args[0].reshape(shape[0] * shape[1], -1)
-        return (flat[places.to(flat.device)], *args[1:])  # (n, features)
-
-    def fill(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        whole = output.new_zeros(shape[0] * shape[1], output.shape[-1])
-        whole = whole.index_copy(0, places.to(output.device), output)
-        return whole.reshape(*leading[-1], -1)
-
-    with ExitStack() as stack:
-        for module in view.block(layer).modules():
-            if projection_shape(module) and module is not down and module not in inside:
-                stack.callback(module.register_forward_pre_hook(thin).remove)
-        stack.enter_context(hooked(down, fill))
-        yield
-
-
-def _wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:
-    """Zeros at padding. Softmax over nothing gives NaN in some models, and 0 * NaN spreads."""
-    if padding is None:
-        return hidden
-    return hidden.masked_fill(padding[..., None].to(hidden.device), 0.0)
-
-
-def _add_at(hidden: Tensor, delta: Tensor, at: Tensor) -> Tensor:
-    """(B, S, width) with (B, width) added at column ``at`` (B,)."""
-    index = torch.arange(len(hidden), device=hidden.device), at.to(hidden.device)
-    return hidden.index_put(index, delta.to(hidden), accumulate=True)
-
-
-@contextmanager
-def adding(module: nn.Module, delta: Tensor, at: Tensor) -> Generator[None, None, None]:
-    """Add ``delta`` (B, width) to a module's output at column ``at`` (B,) of each row."""
-
-    def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        apart = output.reshape(len(at), -1, output.shape[-1])
-        return _add_at(apart, delta, at).reshape(output.shape)
-
-    with hooked(module, add):
-        yield
-
-
-@contextmanager
-def hooked(module: nn.Module, hook: Callable[..., Any]) -> Generator[None, None, None]:
-    """Keep a forward hook on ``module`` inside the block."""
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Generator[None, None, None]:
-    """No parameter asks for a gradient inside the block; the flags come back as they were."""
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)

@@ -1,0 +1,99 @@
+"""Hooks that change a forward pass for the time of a block, and nothing after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.models._structure import projection_shape
+from emend.models.view import ModelView
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[..., Any]) -> Generator[None, None, None]:
+    """Keep a forward hook on ``module`` inside the block."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Generator[None, None, None]:
+    """No parameter asks for a gradient inside the block; the flags come back as they were."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def adding(module: nn.Module, delta: Tensor, at: Tensor) -> Generator[None, None, None]:
+    """Add ``delta`` (B, width) to a module's output at column ``at`` (B,) of each row."""
+
+    def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        apart = output.reshape(len(at), -1, output.shape[-1])
+        return add_at(apart, delta, at).reshape(output.shape)
+
+    with hooked(module, add):
+        yield
+
+
+@contextmanager
+def thinned(
+    view: ModelView, layer: int, shape: tuple[int, int], rows: Tensor, columns: Tensor
+) -> Generator[None, None, None]:
+    """Run the MLP of one block at some tokens only; at all others it puts out zero.
+
+    Its projections work token by token, so what comes before them can be left out at the others.
+
+    Args:
+        view: The model.
+        layer: The block.
+        shape: Rows and tokens of what the block is given, (B, S).
+        rows: (N,) int64, rows of the tokens.
+        columns: (N,) int64, their columns.
+    """
+    down = view.down_projection(layer)
+    inside = set(view.attention(layer).modules())
+    places = torch.unique(rows * shape[1] + columns)  # (n,), in B*S
+    leading: list[torch.Size] = []  # (B, S), or (B*S,) as OPT folds them
+
+    def thin(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        leading.append(args[0].shape[:-1])
+        flat = args[0].reshape(shape[0] * shape[1], -1)
+        return (flat[places.to(flat.device)], *args[1:])  # (n, features)
+
+    def fill(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        whole = output.new_zeros(shape[0] * shape[1], output.shape[-1])
+        whole = whole.index_copy(0, places.to(output.device), output)
+        return whole.reshape(*leading[-1], -1)
+
+    with ExitStack() as stack:
+        for module in view.block(layer).modules():
+            if projection_shape(module) and module is not down and module not in inside:
+                stack.callback(module.register_forward_pre_hook(thin).remove)
+        stack.enter_context(hooked(down, fill))
+        yield
+
+
+def wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:
+    """Zeros at padding. Softmax over nothing gives NaN in some models, and 0 * NaN spreads."""
+    if padding is None:
+        return hidden
+    return hidden.masked_fill(padding[..., None].to(hidden.device), 0.0)
+
+
+def add_at(hidden: Tensor, delta: Tensor, at: Tensor) -> Tensor:
+    """(B, S, width) with (B, width) added at column ``at`` (B,)."""
+    index = torch.arange(len(hidden), device=hidden.device), at.to(hidden.device)
+    return hidden.index_put(index, delta.to(hidden), accumulate=True)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.tiny import TEXT, tiny_model
+
+from emend.edits import Edit
+from emend.errors import InvalidInput
+from emend.keyvalue import search_values, subject_keys
+from emend.methods.rome import RomeConfig, filled, rome, search_settings
+from emend.models import ModelView, score
+
+TEMPLATES = ("{}", "Yes, it is so. {}", "He said. {}")
+EDITS = [
+    Edit("{} was born in", "Marie Curie", "Paris", id="first"),
+    Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),
+    Edit("{} plays the", "Anna", "cello", id="third"),
+]
+FAST = {"templates": TEMPLATES, "steps": 6, "layer": 1, "learning_rate": 0.1, "cache": False}
+
+
+def patched_matrix(view, patch, layer):
+    change = patch.delta(view.name_of(view.down_projection(layer)))
+    return view.matrix(layer).detach().double() + change.double()
+
+
+def bias_of(view, layer):
+    bias = view.down_projection(layer).bias
+    return 0.0 if bias is None else bias.detach().double()
+
+
+@pytest.mark.parametrize("original", [False, True], ids=["r-rome", "original"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neo", "gemma2"])
+def test_key_gives_the_value_sought(architecture, original) -> None:
+    model, tokenizer = tiny_model(architecture)
+    view = ModelView(model)
+    patch = rome.edit(
+        model, tokenizer, EDITS[:1], original=original, texts=TEXT, ridge=1e-3, **FAST
+    )
+    config = filled(rome.configure(original=original, **FAST), view)
+    (value,) = search_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, search_settings(config))
+    # R-ROME is exact at the mean key, the published form at the bare prompt's.
+    key = value.keys[0] if original else value.keys.mean(0)
+    other = value.keys.mean(0) if original else value.keys[0]
+    matrix, bias = patched_matrix(view, patch, 1), bias_of(view, 1)
+    assert torch.allclose(matrix @ key.double() + bias, value.sought.double(), atol=1e-4)
+    assert not torch.allclose(matrix @ other.double() + bias, value.sought.double(), atol=1e-3)
+
+
+def test_target_becomes_likelier() -> None:
+    model, tokenizer = tiny_model("llama")
+    settings = {**FAST, "steps": 25, "clamp": 100.0, "weight_decay": 0.0}
+    patch = rome.edit(model, tokenizer, EDITS[:1], **settings)
+    before = score(model, tokenizer, [EDITS[0].text], [EDITS[0].target])[0].mean
+    with patch.applied(model):
+        after = score(model, tokenizer, [EDITS[0].text], [EDITS[0].target])[0].mean
+    assert after > before + 0.5
+
+
+def test_several_edits_are_the_sum_of_each_alone() -> None:
+    model, tokenizer = tiny_model("llama")
+    together = rome.edit(model, tokenizer, EDITS, **FAST)
+    (name,) = together.factors
+    assert together.factors[name].columns == ("first", "second", "third")
+    for edit in EDITS:
+        alone = rome.edit(model, tokenizer, [edit], **FAST).delta(name)
+        found = together.only(edit.id).delta(name)
+        assert (found - alone).norm() < 1e-3 * alone.norm()
+    rest = together.without("second").delta(name)
+    expected = together.delta(name) - together.only("second").delta(name)
+    assert torch.allclose(rest, expected, atol=1e-6)
+
+
+def test_attached_patches_do_not_change_what_is_sought() -> None:
+    model, tokenizer = tiny_model("llama")
+    clean = rome.edit(model, tokenizer, EDITS[:1], **FAST)
+    (name,) = clean.factors
+    with rome.edit(model, tokenizer, EDITS[1:], **FAST).applied(model):
+        again = rome.edit(model, tokenizer, EDITS[:1], **FAST)
+    assert torch.equal(clean.delta(name), again.delta(name))
+
+
+def test_patch_says_what_it_was_made_with() -> None:
+    model, tokenizer = tiny_model("llama")
+    patch = rome.edit(model, tokenizer, EDITS[:1], **FAST)
+    assert patch.statistics["kind"] == "identity"
+    assert "no texts" in patch.statistics["why"]
+    assert patch.templates == TEMPLATES
+    assert patch.config["layer"] == 1
+    weighed = rome.edit(model, tokenizer, EDITS[:1], texts=TEXT, **FAST)
+    assert weighed.statistics["kind"] == "second moment"
+    assert weighed.statistics["tokens"] == sum(len(tokenizer(t)["input_ids"]) for t in TEXT)
+    (name,) = patch.factors
+    assert not torch.allclose(patch.delta(name), weighed.delta(name))
+
+
+def test_direction_follows_the_second_moment() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    view = ModelView(model)
+    patch = rome.edit(model, tokenizer, EDITS[:1], second_moment=False, **FAST)
+    key = subject_keys(view, tokenizer, EDITS[:1], TEMPLATES, [1])[1].keys[0].mean(0)
+    (factor,) = patch.factors.values()
+    assert torch.allclose(factor.A[0], key / key.norm(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "layer", "steps"), [("gpt2", 1, 20), ("llama", 1, 25)])
+def test_defaults_come_from_the_shape(architecture, layer, steps) -> None:
+    view = ModelView(tiny_model(architecture)[0])
+    config = filled(RomeConfig(), view)
+    assert (config.layer, config.steps) == (layer, steps)
+    assert filled(RomeConfig(layer=-1), view).layer == view.depth - 1
+    assert filled(RomeConfig(), view).ridge == 1e-4
+    assert filled(RomeConfig(original=True), view).ridge == 0.0
+
+
+def test_bad_settings_are_refused() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    for settings in ({"layer": 9}, {"steps": 0}, {"templates": ("no place",)}):
+        with pytest.raises(InvalidInput):
+            rome.edit(model, tokenizer, EDITS[:1], **{**FAST, **settings})
