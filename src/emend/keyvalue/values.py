@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,9 @@ PUBLISHED_WINDOW = 6
 
 CHUNK = 6
 """Edits sought together. More gain nothing on a CPU and need more memory."""
+
+Site = Literal["mlp", "block"]
+"""Where the value stands: the down-projection's output, or the block's."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ def search_values(
     settings: SearchSettings | None = None,
     *,
     chunk: int = CHUNK,
+    site: Site = "mlp",
 ) -> list[Value]:
-    """Seek the value of each edit at the down-projection of one layer.
+    """Seek the value of each edit at the down-projection, or the block's output, of one layer.
 
     The model's weights are neither changed nor asked for gradients; runs in the model's dtype
     with losses in float32.
@@ -116,6 +120,8 @@ def search_values(
         layer: Block whose down-projection is to give the value.
         settings: Settings of the search.
         chunk: Edits sought together; the result does not depend on it beyond rounding.
+        site: What delta is added to: "mlp", the down-projection's output (ROME), or "block", the
+            block's (MEMIT). It is what ``initial``, ``sought`` and ``outputs`` of a value mean.
 
     Returns:
         E values, in the order of the edits.
@@ -136,7 +142,7 @@ def search_values(
         for members in progress(chunks, "seeking values"):
             share = not settings.published_order
             jobs = [_job(edits[i].id, contexts[i], anchors[i], share) for i in members]
-            values = _search(view, jobs, layer, settings)
+            values = _search(view, jobs, layer, settings, site)
             found.update(zip(members, values, strict=True))
     return [found[index] for index in range(len(edits))]
 
@@ -270,7 +276,7 @@ class _Chunk:
 
 
 def _capture(
-    view: ModelView, jobs: Sequence[_Job], layer: int, settings: SearchSettings
+    view: ModelView, jobs: Sequence[_Job], layer: int, settings: SearchSettings, site: Site
 ) -> list[_Group]:
     """Capture the rows of all jobs, those of like length together."""
     places = [(job, row) for job, each in enumerate(jobs) for row in range(len(each.rows))]
@@ -283,15 +289,16 @@ def _capture(
     for members in packed:
         ids, lookups = [rows[n].ids for n in members], [rows[n].lookup for n in members]
         capture = capture_blocks(view, ids, lookups, layer, least=least)
+        capture = capture.at_block() if site == "block" else capture
         groups.append(_Group(capture, tuple(places[n] for n in members)))
     return groups
 
 
 def _search(
-    view: ModelView, jobs: Sequence[_Job], layer: int, settings: SearchSettings
+    view: ModelView, jobs: Sequence[_Job], layer: int, settings: SearchSettings, site: Site
 ) -> list[Value]:
     """Seek the values of one chunk."""
-    groups = _capture(view, jobs, layer, settings)
+    groups = _capture(view, jobs, layer, settings, site)
     keys, outputs = _sites(jobs, groups)
     initial = torch.stack([each[0] for each in outputs])  # (E, width)
     sizes = initial.norm(dim=1)  # (E,)

@@ -29,6 +29,7 @@ class Method:
         when: When to use it, for people choosing.
         config_type: Its frozen dataclass of settings, each with a docstring under it.
         run: The function itself.
+        order_free: Whether the same edits in any order make the same patch, to rounding.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Method:
     when: str
     config_type: type
     run: Run
+    order_free: bool = False
 
     def edit(self, model: Any, tokenizer: Any, edits: Iterable[Edit], **overrides: Any) -> Patch:
         """Make a patch for the unedited model, whatever is attached to it; it is not changed.
@@ -82,17 +84,20 @@ def recommended(model: Any, name: str) -> dict[str, Any]:
     return dict(own.get(name, {})) if isinstance(own, dict) else {}
 
 
-def method(*, title: str, paper: str, when: str) -> Callable[[Run], Method]:
+def method(
+    *, title: str, paper: str, when: str, order_free: bool = False
+) -> Callable[[Run], Method]:
     """Make a method of a function ``(model, tokenizer, edits, config: Config) -> Patch``.
 
     The method takes the function's name, and its settings from the annotation of ``config``.
+    What the arguments mean is said at `Method`.
     """
 
     def register(function: Run) -> Method:
         name = function.__name__
         parameter = list(inspect.signature(function).parameters)[3]
         config_type = typing.get_type_hints(function)[parameter]
-        return Method(name, title, paper, when, config_type, function)
+        return Method(name, title, paper, when, config_type, function, order_free)
 
     return register
 

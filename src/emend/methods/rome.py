@@ -87,6 +87,7 @@ class RomeConfig:
     title="ROME: one fact as one rank-one change of one MLP (R-ROME's key by default)",
     paper="Meng et al. 2022, arXiv 2202.05262; Gupta et al. 2024, arXiv 2403.07175",
     when="one fact, or a few about different subjects; exact, quick and easy to take back",
+    order_free=True,
 )
 def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig) -> WeightPatch:
     """Seek a value for each edit and write it at its key."""

@@ -103,6 +103,12 @@ class BlockCapture:
         with adding(self.view.down_projection(self.layer), delta, self.at):
             return self.run_blocks()
 
+    def at_block(self) -> BlockCapture:
+        """The same with ``delta`` added to the block's output, and ``values`` that output."""
+        index = torch.arange(self.rows, device=self._after.device)
+        values = self._after[index, self.at.to(self._after.device)].clone()
+        return replace(self, values=values, is_additive=True)
+
     def run_at(self, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """What ``run`` gives at some positions only; the last MLP is run nowhere else.
 
