@@ -1,0 +1,175 @@
+"""The canonical build: many edits written over several layers as a function of their set.
+
+MEMIT, Meng et al. 2022, arXiv 2210.07229, algorithm 1, made a function of the base model and the
+set of edits (frontier section 3): values are sought on the base model only, edits are sorted by
+id, and layer by layer the keys of *all* edits are read again on the rebuilt lower layers and
+solved for once, from the base weights. So any order, and any way of batching, builds the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emend.edits import Edit
+from emend.errors import InvalidInput, UnsupportedModel
+from emend.keyvalue.rows import Row, context_rows
+from emend.keyvalue.stream import Stream
+from emend.keyvalue.values import SearchSettings, Site, search_values
+from emend.models import ModelView
+from emend.models.partial import capture_blocks
+from emend.patches import Dense, LowRank
+
+Solve = Callable[[int, Tensor, Tensor], "LowRank | Dense"]
+"""(layer, keys (E, inner), residuals (E, width)) -> the change of that layer's down-projection."""
+
+LAYERS = 5
+"""How many layers share an edit by default."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What shall stand at each edit's subject after the last edited layer.
+
+    Attributes:
+        edits: E edits, sorted by id.
+        wanted: (E, width), one a row.
+        site: Whether that is the output of the block or of its down-projection.
+    """
+
+    edits: tuple[Edit, ...]
+    wanted: Tensor
+    site: Site
+
+
+def default_layers(view: ModelView) -> tuple[int, ...]:
+    """Five layers ending at 0.27 of the depth (gated or rotary) or 0.35 (others); spec section 0.
+
+    Where that leaves fewer than five, fewer; never the last block, unless it is the only one.
+    """
+    share = 0.27 if view.is_gated or view.is_rotary else 0.35
+    last = max(min(round(share * view.depth), view.depth - 2), 0)
+    first = max(last - LAYERS + 1, 0)
+    return tuple(range(first, last + 1)) if adds_directly(view, last) else (last,)
+
+
+def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers to edit, ascending; None gives the default.
+
+    Raises:
+        InvalidInput: No layer, or one that the model has not.
+        UnsupportedModel: Several layers, where what an MLP puts out is changed before it is
+            added to the stream.
+    """
+    if layers is None:
+        return default_layers(view)
+    for layer in layers:
+        if not -view.depth <= layer < view.depth:
+            raise InvalidInput(
+                f"layer {layer} of a model with {view.depth} blocks: "
+                f"take one from 0 to {view.depth - 1}"
+            )
+    chosen = tuple(sorted({layer % view.depth for layer in layers}))
+    if not chosen:
+        raise InvalidInput("layers is empty, expected at least one: leave it out for the default")
+    if len(chosen) > 1 and not adds_directly(view, chosen[-1]):
+        raise UnsupportedModel(
+            f"{type(view.model).__name__} changes what its MLPs put out before adding it (a norm, "
+            f"or a factor), so an edit cannot be shared by {len(chosen)} layers: give one layer"
+        )
+    return chosen
+
+
+def adds_directly(view: ModelView, layer: int) -> bool:
+    """Whether what is added to a down-projection's output is added to its block's unchanged.
+
+    So it is in most models; Gemma 2 and OLMo 2 put a norm between, Granite a factor.
+    """
+    ids = [number % view.vocabulary for number in (1, 2, 3, 4)]
+    return capture_blocks(view, [ids], [1], layer).is_additive
+
+
+def seek_targets(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    templates: Sequence[str],
+    layers: Sequence[int],
+    settings: SearchSettings,
+) -> Targets:
+    """Seek each edit's value at the last of the layers, on the base model.
+
+    The value stands at the block's output. Where the block does not add its MLP's output
+    directly, no change of the MLP gives a wanted output of the block, and the value stands at
+    the down-projection's output instead (a single layer then; see `check_layers`).
+    """
+    ordered = tuple(sorted(edits, key=lambda edit: edit.id))
+    site: Site = "block" if adds_directly(view, layers[-1]) else "mlp"
+    found = search_values(view, tokenizer, ordered, templates, layers[-1], settings, site=site)
+    return Targets(ordered, torch.stack([value.sought for value in found]).cpu(), site)
+
+
+def spread(
+    view: ModelView,
+    tokenizer: Any,
+    targets: Targets,
+    templates: Sequence[str],
+    layers: Sequence[int],
+    solve: Solve,
+    *,
+    share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
+    batch_size: int = 64,
+) -> dict[int, LowRank | Dense]:
+    """Write the targets over the layers, each taking its share of what is still missing.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        targets: What is wanted; see `seek_targets`.
+        templates: Context templates, the bare one first. A key is the mean of that of the bare
+            prompt and the mean of the others; what is missing is read in the bare prompt.
+        layers: The layers, ascending.
+        solve: Solves one layer.
+        share: Part of what is missing that a layer takes when so many are left, itself included.
+        batch_size: Rows in one pass.
+
+    Returns:
+        The change of each layer's down-projection.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+        NumericalFailure: A solution is not finite.
+    """
+    first, last = layers[0], layers[-1]
+    rows = context_rows(tokenizer, targets.edits, templates)
+    bare = Stream(view, [_upto(each[0]) for each in rows], first, last, batch_size=batch_size)
+    others: Stream | None = None
+    if len(templates) > 1:
+        texts = [_upto(row) for each in rows for row in each[1:]]
+        others = Stream(view, texts, first, last, batch_size=batch_size)
+    changes: dict[int, LowRank | Dense] = {}
+    for layer in range(first, last + 1):
+        if layer in layers:
+            here = bare.read(last)
+            keys = here.keys.double()  # (E, inner)
+            if others is not None:
+                around = others.read().keys.double()
+                keys = (keys + around.reshape(len(rows), -1, keys.shape[1]).mean(1)) / 2
+            reached = here.hidden if targets.site == "block" else here.outputs
+            missing = targets.wanted.double() - reached.double()  # (E, width)
+            remaining = sum(1 for each in layers if each >= layer)
+            changes[layer] = solve(layer, keys, missing * share(remaining))
+        if layer < last:
+            for stream in (bare, others):
+                if stream is not None:
+                    stream.advance(changes.get(layer))
+    return changes
+
+
+def _upto(row: Row) -> tuple[int, ...]:
+    """The tokens of a row up to the subject's last."""
+    return row.ids[: row.lookup + 1]
