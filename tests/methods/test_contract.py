@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 import torch
-from tests.tiny import tiny_model
+from tests.tiny import TEXT, tiny_model
 
 from emend.cli._settings import field_docstrings
 from emend.edits import Edit
@@ -17,7 +17,14 @@ from emend.patches import load_patch
 
 NAMES = registry().names()
 ARCHITECTURES = ("gpt2", "gpt_neo", "llama", "gemma2")
-FAST = {"rome": {"templates": ("{}", "Yes. {}"), "steps": 4}, "ft": {"steps": 3}}
+SHORT = {"templates": ("{}", "Yes. {}"), "steps": 4}
+FAST = {
+    "rome": SHORT,
+    "ft": {"steps": 3},
+    "memit": SHORT,
+    "emmet": SHORT,
+    "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
+}
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris"),
     Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),

@@ -1,0 +1,46 @@
+"""What the tests of the closed-form methods share."""
+
+from __future__ import annotations
+
+import torch
+from tests.reference import closed_form as reference
+from tests.reference import rome
+from tests.tiny import TEXT, tiny_model
+
+from emend.edits import Edit
+
+TEMPLATES = ("{}", "Yes, it is so. {}", "He said. {}")
+EDITS = [
+    Edit("{} was born in", "Marie Curie", "Paris", id="d"),
+    Edit("The mother tongue of {} is", "Tom Berg", "French", id="a"),
+    Edit("{}, the", "Anna Berg", "cello", id="c"),
+    Edit("The capital of {}", "Poland", "is Rome", id="b"),
+    Edit("The capital of {}", "Denmark", "is Lyon", id="e"),
+]
+SORTED = sorted(EDITS, key=lambda edit: edit.id)
+FACTS = [(edit.prompt, edit.subject) for edit in SORTED]
+SEARCH = {"steps": 5, "learning_rate": 0.1, "weight_decay": 0.5, "kl_factor": 0.0625}
+PLACES = {"gpt2": reference.GPT2, "llama": reference.LLAMA}
+COMMON = {"templates": TEMPLATES, "texts": TEXT, "cache": False, **SEARCH}
+
+
+def wanted(model, tokenizer, site, clamp: float) -> torch.Tensor:
+    """The values that the plain loop finds for the sorted edits, (E, width)."""
+    found = []
+    for edit in SORTED:
+        rows = rome.build_rows(tokenizer, edit.prompt, edit.subject, edit.target, TEMPLATES)
+        found.append(rome.search_value(model, site, rows, clamp=clamp, **SEARCH).v_star)
+    return torch.stack(found)
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+def difference(one, other) -> float:
+    """The largest relative difference of any module's change between two patches."""
+    assert sorted(one.factors) == sorted(other.factors)
+    return max(relative(one.delta(name), other.delta(name)) for name in one.factors)
+
+
+__all__ = ["COMMON", "EDITS", "FACTS", "PLACES", "SORTED", "TEMPLATES", "TEXT", "tiny_model"]

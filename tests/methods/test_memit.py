@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.methods.closed_form import (
+    COMMON,
+    EDITS,
+    FACTS,
+    PLACES,
+    TEMPLATES,
+    TEXT,
+    difference,
+    relative,
+    tiny_model,
+    wanted,
+)
+from tests.reference import closed_form as reference
+
+from emend.edits import Edit
+from emend.errors import InvalidInput, UnsupportedModel
+from emend.keyvalue import SearchSettings, context_rows
+from emend.keyvalue.spread import default_layers, seek_targets
+from emend.keyvalue.stream import Stream
+from emend.methods import registry
+from emend.models import ModelView, score
+
+LAYERS = (0, 1, 2)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_is_the_plain_loop(architecture) -> None:
+    model, tokenizer = tiny_model(architecture)
+    places = PLACES[architecture]
+    patch = (
+        registry().get("memit").edit(model, tokenizer, EDITS, layers=LAYERS, weight=20.0, **COMMON)
+    )
+    targets = wanted(model, tokenizer, places.block(model, LAYERS[-1]), clamp=0.75)
+    priors = {
+        layer: reference.with_ridge(
+            reference.moment(model, tokenizer, places.down(model, layer), TEXT), 1e-4
+        )
+        for layer in LAYERS
+    }
+
+    def update(layer: int, keys: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
+        return reference.memit_update(keys, residuals, priors[layer], 20.0)
+
+    expected = reference.spread(model, tokenizer, FACTS, targets, TEMPLATES, LAYERS, places, update)
+    assert len(patch.factors) == len(LAYERS)
+    for found, layer in zip(patch.factors, LAYERS, strict=True):
+        assert relative(patch.delta(found), expected[layer]) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma2"])
+def test_any_order_builds_the_same(architecture) -> None:
+    model, tokenizer = tiny_model(architecture)
+    memit = registry().get("memit")
+    assert memit.order_free
+    settings = {**COMMON, "weight": 20.0}
+    one = memit.edit(model, tokenizer, EDITS, **settings)
+    other = memit.edit(model, tokenizer, EDITS[2:] + EDITS[:2], **settings)
+    assert difference(one, other) <= 1e-12
+    assert [edit.id for edit in other.edits] == [edit.id for edit in EDITS[2:] + EDITS[:2]]
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_edits_are_said(architecture) -> None:
+    model, tokenizer = tiny_model(architecture, scale=12.0)  # sharp logits
+    edits = [
+        Edit("The capital of {}", "Poland", "is"),
+        Edit("So said {}", "Marie Curie", "in"),
+        Edit("The tongue of {}", "Tom", "of"),
+        Edit("{}", "Anna Berg", "capital"),
+        Edit("It was {}", "Denmark", "born"),
+    ]
+    prompts, targets = [edit.text for edit in edits], [edit.target for edit in edits]
+    memit = registry().get("memit")
+    settings = {"texts": TEXT, "weight": 0.1, "clamp": 4.0, "weight_decay": 1e-3}
+    patch = memit.edit(model, tokenizer, edits, templates=("{}",), cache=False, **settings)
+    before = score(model, tokenizer, prompts, targets)
+    with patch.applied(model):
+        after = score(model, tokenizer, prompts, targets)
+    assert [each.token_accuracy for each in before] == [0.0] * len(edits)
+    assert [each.token_accuracy for each in after] == [1.0] * len(edits)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma2", "granite"])
+def test_values_are_reached(architecture) -> None:
+    """With next to no weight on what is kept, the sites put out what was sought."""
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
+    view = ModelView(model)
+    layers = default_layers(view)
+    settings = SearchSettings(steps=4, learning_rate=0.1, clamp=0.75)
+    targets = seek_targets(view, tokenizer, EDITS, ("{}",), layers, settings)
+    patch = (
+        registry()
+        .get("memit")
+        .edit(model, tokenizer, EDITS, templates=("{}",), weight=1e-7, steps=4, learning_rate=0.1)
+    )
+    rows = [each[0] for each in context_rows(tokenizer, targets.edits, ("{}",))]
+    ids = [row.ids[: row.lookup + 1] for row in rows]
+    with patch.applied(model):
+        read = Stream(view, ids, layers[-1], layers[-1]).read()
+    site = "mlp" if architecture in ("gemma2", "granite") else "block"
+    assert targets.site == site
+    reached = read.hidden if site == "block" else read.outputs
+    assert relative(reached, targets.wanted) < 1e-4
+
+
+def test_layers_come_from_the_shape() -> None:
+    assert default_layers(ModelView(tiny_model("gpt2", layers=20, width=16)[0])) == (3, 4, 5, 6, 7)
+    assert default_layers(ModelView(tiny_model("llama", layers=4)[0])) == (0, 1)
+    assert default_layers(ModelView(tiny_model("llama", layers=2)[0])) == (0,)
+    assert default_layers(ModelView(tiny_model("llama", layers=1)[0])) == (0,)
+    assert default_layers(ModelView(tiny_model("gemma2", layers=8)[0])) == (2,)
+
+
+def test_without_texts_the_card_says_so() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    patch = registry().get("memit").edit(model, tokenizer, EDITS[:1], templates=TEMPLATES, steps=3)
+    assert patch.statistics["kind"] == "identity"
+    assert patch.config["layers"] == (0, 1)
+    assert patch.without("d").rank == 0
+
+
+def test_more_edits_than_dimensions() -> None:
+    model, tokenizer = tiny_model("gpt2", width=16, inner=16)
+    edits = [
+        Edit(prompt, edit.subject, edit.target)
+        for edit in EDITS
+        for prompt in ("{} was", "So {} is", "The old {} has", "{} and the")
+    ]
+    memit = registry().get("memit")
+    settings = {"templates": ("{}",), "steps": 3, "texts": TEXT, "cache": False}
+    one = memit.edit(model, tokenizer, edits, **settings)
+    other = memit.edit(model, tokenizer, edits[::-1], **settings)
+    assert one.rank <= 16
+    assert difference(one, other) <= 1e-12
+
+
+def test_wrong_layers_are_refused() -> None:
+    model, tokenizer = tiny_model("gemma2")
+    memit = registry().get("memit")
+    with pytest.raises(UnsupportedModel, match="give one layer"):
+        memit.edit(model, tokenizer, EDITS, layers=(0, 1))
+    with pytest.raises(InvalidInput, match="layer 9"):
+        memit.edit(model, tokenizer, EDITS, layers=(9,))
+    with pytest.raises(InvalidInput, match="empty"):
+        memit.edit(model, tokenizer, EDITS, layers=())
+    with pytest.raises(InvalidInput, match="steps is 0"):
+        memit.edit(model, tokenizer, EDITS, steps=0, templates=TEMPLATES)
