@@ -135,7 +135,7 @@ def search_values(
     anchors = subject_rows(tokenizer, edits)
     # Neighbours in length share a chunk, so that little is padded.
     chunk = 1 if settings.published_order else chunk
-    order = sorted(range(len(edits)), key=lambda i: len(contexts[i][0].ids) - contexts[i][0].lookup)
+    order = sorted(range(len(edits)), key=lambda i: _extent(contexts[i][0]))
     chunks = [order[start : start + chunk] for start in range(0, len(order), chunk)]
     found: dict[int, Value] = {}
     with evaluating(view.model), frozen(view.model):
@@ -145,6 +145,11 @@ def search_values(
             values = _search(view, jobs, layer, settings, site)
             found.update(zip(members, values, strict=True))
     return [found[index] for index in range(len(edits))]
+
+
+def _extent(row: Row) -> tuple[int, int]:
+    """Tokens of a row from the subject's last on, and in all."""
+    return len(row.ids) - row.lookup, len(row.ids)
 
 
 @dataclass(frozen=True)
