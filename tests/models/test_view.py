@@ -224,3 +224,17 @@ def test_rotary():
         "falcon": True,
         "starcoder2": True,
     }
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "llama"])
+def test_attention_that_adds_little_is_still_the_attention(architecture):
+    model, _ = tiny_model(architecture, layers=2)
+    view = ModelView(model)
+    name = view.name_of(view.attention(0))
+    with torch.no_grad():
+        for module in view.attention(0).modules():
+            if getattr(module, "weight", None) is not None and module.weight.ndim == 2:
+                module.weight.mul_(0.1)
+    weak = ModelView(model)
+    assert weak.name_of(weak.attention(0)) == name
+    assert weak.name_of(weak.down_projection(0)) == view.name_of(view.down_projection(0))

@@ -292,15 +292,20 @@ def _shape(module: nn.Module) -> tuple[int, int]:
 
 
 def _find_attention(block: nn.Module, calls: list[Call]) -> nn.Module | None:
-    """The child whose last position differs most between the rows although its input does not."""
+    """The child whose last position differs most between the rows against what its input does.
+
+    Where attention adds little, the MLP after it is given inputs that differ little too; what
+    tells them apart is by how much the difference grows.
+    """
     children = {id(child) for child in block.children()}
     best: tuple[float, nn.Module] | None = None
     for call in calls:
         taken, given = _difference(call.taken), _difference(call.given)
         if id(call.module) not in children or taken is None or given is None:
             continue
-        if taken < EQUAL and given > MIXED and (best is None or given > best[0]):
-            best = (given, call.module)
+        growth = given / max(taken, MIXED)
+        if taken < EQUAL and given > MIXED and (best is None or growth > best[0]):
+            best = (growth, call.module)
     return best[1] if best else None
 
 
