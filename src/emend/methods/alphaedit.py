@@ -15,7 +15,7 @@ Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing", arXiv 2
 Where this deviates from the authors' code: the null space is by default that of the smallest
 eigenvalues that hold a part of C's trace, since a threshold depends on the model's scale
 (``threshold`` gives the published form, 2e-2); lambda_2 is by default in proportion to the mean
-square length of a projected key. Instead of adding up the K K^T of earlier calls, all edits of
+square length of a projected key. Both defaults were found on the lab's models. Instead of adding up the K K^T of earlier calls, all edits of
 the set are solved for together from the base weights, with values sought on the unedited model
 and edits sorted by id (canonical build): for a fixed P both are the same least squares.
 """
@@ -49,12 +49,12 @@ class AlphaeditConfig:
 
     layers: tuple[int, ...] | None = None
     """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
-    quantile: float = 1e-3
+    quantile: float = 0.02
     """The null space holds this part of the trace of the second moment."""
     threshold: float | None = None
     """Takes all eigenvalues below this as the null space instead (published: 2e-2)."""
     weight: float | None = None
-    """Lambda_2; by default the mean square length of a projected key (published: 10)."""
+    """Lambda_2; by default 0.1 times the mean square length of a projected key (published: 10)."""
     steps: int | None = None
     """Forward passes of the search; by default 25 (gated or rotary) or 20."""
     learning_rate: float = 0.5
@@ -73,6 +73,10 @@ class AlphaeditConfig:
     """Texts that show what to preserve; by default the lab's corpus for its models."""
     cache: bool = True
     """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
+
+
+WEIGHT = 0.1
+"""Lambda_2 by default, in mean square lengths of a projected key."""
 
 
 @method(
@@ -109,7 +113,7 @@ def alphaedit(
             cache=cache_directory() if config.cache else None,
         )
         ranks[str(layer)] = free.rank
-        weight = free.energy if config.weight is None else config.weight
+        weight = WEIGHT * free.energy if config.weight is None else config.weight
         return solve_jointly(free.projector, keys, residuals, weight)
 
     changes = spread(view, tokenizer, targets, templates, layers, solve)
