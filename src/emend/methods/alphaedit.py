@@ -15,9 +15,10 @@ Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing", arXiv 2
 Where this deviates from the authors' code: the null space is by default that of the smallest
 eigenvalues that hold a part of C's trace, since a threshold depends on the model's scale
 (``threshold`` gives the published form, 2e-2); lambda_2 is by default in proportion to the mean
-square length of a projected key. Both defaults were found on the lab's models. Instead of adding up the K K^T of earlier calls, all edits of
-the set are solved for together from the base weights, with values sought on the unedited model
-and edits sorted by id (canonical build): for a fixed P both are the same least squares.
+square length of a projected key. Both defaults were found on the lab's models. Instead of adding
+up the K K^T of earlier calls, all edits of the set are solved for together from the base weights,
+with values sought on the unedited model and edits sorted by id (canonical build): for a fixed P
+both are the same least squares.
 """
 
 from __future__ import annotations
