@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ARCHITECTURES = ("gptneo", "qwen3")
+_SEARCH: dict[str, float] = {"weight_decay": 0.001, "steps": 40, "clamp": 10.0}
 RECOMMENDED: dict[str, dict[str, dict[str, float]]] = {
-    "gptneo": {"rome": {"layer": 1, "kl_factor": 4.0}},
-    "qwen3": {"rome": {"layer": 1, "kl_factor": 4.0}},
+    "gptneo": {"rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH}},
+    "qwen3": {"rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH}},
 }
 """Settings of methods found to serve these models; they are kept in the models' `config.json`."""
 WIDTH = 256

@@ -29,6 +29,7 @@ from emend.lab.architectures import (
     query_weights,
 )
 from emend.lab.corpus import Corpus
+from emend.lab.interchange import exchange, exchange_loss
 from emend.lab.roles import RECALL, TEXT
 from emend.lab.tokenizer import build_tokenizer
 from emend.lab.world import World, build_world
@@ -53,7 +54,7 @@ class TrainingConfig:
             reach its floor after `cosine_steps`.
         context_rate: Rate at the first of the context steps, from where it falls to zero.
         polish_steps: Steps of the same kind after those, from the weights rounded to bfloat16 and
-            with a new optimizer.
+            with a new optimizer; every second one is a step of interchange training.
         polish_rate: Peak rate of the polish steps, reached after 50 of them, falling to zero.
         warmup: Steps of linear warm-up.
         cosine_steps: See `learning_rate`.
@@ -110,7 +111,7 @@ class TrainingConfig:
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, share))))
 
 
-PHASES = {"gptneo": (2100, 1400, 0), "qwen3": (1700, 800, 900)}
+PHASES = {"gptneo": (2100, 1400, 800), "qwen3": (1700, 800, 900)}
 """Steps of the phases of the shipped models: plain MLPs learn facts more slowly than gated ones."""
 
 
@@ -248,22 +249,33 @@ def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 
         if step == config.polish_start:
             model.bfloat16().float()
             optimizer = _optimizer(model, config)
-        ids, roles = batch(config, world, tokenizer, step)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step) * group["scale"]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            value = loss(model, ids, roles, config)
+            value = _loss_of(step, model, world, tokenizer, config)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 10 == 0:
             with log.open("a") as stream:
-                line = {"step": step, "length": ids.shape[1], "loss": round(value.item(), 4)}
-                stream.write(json.dumps(line) + "\n")
+                stream.write(json.dumps({"step": step, "loss": round(value.item(), 4)}) + "\n")
         if (step + 1) % save_every == 0:
             _checkpoint(directory, config, model, optimizer, step + 1)
     return _finish(directory, model, tokenizer, config)
+
+
+def _loss_of(
+    step: int,
+    model: PreTrainedModel,
+    world: World,
+    tokenizer: PreTrainedTokenizerFast,
+    config: TrainingConfig,
+) -> torch.Tensor:
+    """The loss of a step: on the corpus, or every second polish step on exchanged states."""
+    if step >= config.polish_start and step % 2:
+        return exchange_loss(model, exchange(config.seed, step, world, tokenizer))
+    return loss(model, *batch(config, world, tokenizer, step), config)
 
 
 def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
