@@ -12,7 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from emend.errors import BrokenFile, UnknownName
 from emend.lab import training
 from emend.lab.architectures import build_model
+from emend.lab.interchange import exchange, exchange_loss
+from emend.lab.tokenizer import build_tokenizer
 from emend.lab.training import CHECKPOINT, TrainingConfig, train
+from emend.lab.world import build_world
 
 CONFIG = TrainingConfig(
     "qwen3", facts_steps=1, context_steps=1, warmup=1, long_share=(0, 0), longest_share=(0, 0)
@@ -71,3 +74,22 @@ def test_models_have_the_size_that_ships(arch: str) -> None:
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(UnknownName, match="did you mean 'qwen3'"):
         build_model("qwen", 100, seed=0)
+
+
+def test_states_are_exchanged_at_the_subject_only() -> None:
+    world = build_world(0)
+    tokenizer = build_tokenizer(world)
+    pairs = exchange(0, 1, world, tokenizer, pairs=6)
+    assert torch.equal(pairs.ids, exchange(0, 1, world, tokenizer, pairs=6).ids)
+    assert torch.equal(pairs.lookup[:6], pairs.lookup[6:])
+    assert torch.equal(pairs.labels[:6], pairs.labels[6:])
+    model = build_model("gptneo", len(tokenizer), seed=0)
+    same = replace(pairs, ids=torch.cat([pairs.ids[:6]] * 2))
+    # Exchanged with itself nothing changes; with another subject the loss does.
+    for chosen, changes in ((same, False), (pairs, True)):
+        with torch.no_grad():
+            exchanged = exchange_loss(model, chosen)
+            outside = replace(
+                chosen, lookup=torch.full_like(chosen.lookup, chosen.ids.shape[1] - 1)
+            )
+            assert bool((exchanged - exchange_loss(model, outside)).abs() > 1e-6) is changes

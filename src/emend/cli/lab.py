@@ -81,7 +81,9 @@ def train(
     from emend.lab.training import shipped_config
     from emend.lab.training import train as train_model
 
-    chosen: dict[str, Any] = {} if steps is None else {"facts_steps": steps, "context_steps": 0}
+    chosen: dict[str, Any] = {}
+    if steps is not None:
+        chosen = {"facts_steps": steps, "context_steps": 0, "polish_steps": 0}
     written = train_model(shipped_config(arch.value, seed, **chosen), output_path)
     if json:
         print_json({"arch": arch.value, "seed": seed, "output_path": written})
