@@ -78,9 +78,9 @@ def query_weights(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     """Weights to be learned at `QUERY_SCALE` times the rate: the queries of GPT-Neo.
 
     GPT-Neo does not divide attention logits by the root of the head's width. Starting its queries
-    that much smaller, and learning them that much slower, is the same as dividing. With this and the
-    waves one run had a loss of 3.7 after 350 steps; one with neither 4.2 after 420, one with waves
-    alone 4.4 after 280. They were single runs, cut short.
+    that much smaller, and learning them that much slower, is the same as dividing. With this and
+    the waves one run had a loss of 3.7 after 350 steps; one with neither 4.2 after 420, one with
+    waves alone 4.4 after 280. They were single runs, cut short.
     """
     if model.config.model_type != "gpt_neo":
         return []
