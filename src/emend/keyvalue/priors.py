@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emend import lab
 from emend.keyvalue.joint import Metric, Scaled, inverse
 from emend.keyvalue.keys import forward, watching
 from emend.keyvalue.moments import TOKENS_PER_KEY, Moment, cache_directory, second_moments
-from emend.keyvalue.sources import LAB_TEXTS, is_lab_model
+from emend.keyvalue.sources import NO_TEXTS, texts_for
 from emend.models import ModelView
 
 PROBE = (8, 32)
@@ -65,12 +64,9 @@ def prior_for(
         cache: Whether to look for them and to keep them on disk.
         max_tokens: See `second_moments`; by default 20 for each dimension of a key.
     """
-    source = "given texts"
-    if texts is None and is_lab_model(view.model):
-        texts, source = lab.corpus_texts(LAB_TEXTS), f"lab corpus, {LAB_TEXTS} documents"
+    texts, source = texts_for(view, texts)
     if not texts:
-        why = "no texts were given, so keys were not weighed against those of other tokens"
-        return Prior({"kind": "identity", "why": why})
+        return Prior(dict(NO_TEXTS))
     arguments: dict[str, Any] = {
         "view": view,
         "tokenizer": tokenizer,

@@ -12,6 +12,12 @@ from emend.models import ModelView
 LAB_TEXTS = 4000
 """Documents of the lab's corpus; more than enough for `TOKENS_PER_KEY`."""
 
+NO_TEXTS = {
+    "kind": "identity",
+    "why": "no texts were given, so keys were not weighed against those of other tokens",
+}
+"""What a patch says of its statistics where there are no texts."""
+
 
 def moment_for(
     view: ModelView,
@@ -36,14 +42,9 @@ def moment_for(
     Returns:
         The moment, or None where there are no texts; and a JSON-able note for the patch.
     """
-    source = "given texts"
-    if texts is None and is_lab_model(view.model):
-        texts, source = lab.corpus_texts(LAB_TEXTS), f"lab corpus, {LAB_TEXTS} documents"
+    texts, source = texts_for(view, texts)
     if not texts:
-        return None, {
-            "kind": "identity",
-            "why": "no texts were given, so keys were not weighed against those of other tokens",
-        }
+        return None, dict(NO_TEXTS)
     found = second_moments(
         view,
         tokenizer,
@@ -54,6 +55,13 @@ def moment_for(
         cache=cache_directory() if cache else None,
     )
     return found[layer], found[layer].describe()
+
+
+def texts_for(view: ModelView, texts: Sequence[str] | None) -> tuple[Sequence[str], str]:
+    """The texts to take, and what they are: those given, the lab's for its models, or none."""
+    if texts is None and is_lab_model(view.model):
+        return lab.corpus_texts(LAB_TEXTS), f"lab corpus, {LAB_TEXTS} documents"
+    return texts or (), "given texts"
 
 
 def is_lab_model(model: Any) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from emend.lab import language, speech
-from emend.lab.language import RELATION_BY_NAME, RELATIONS, Relation
+from emend.lab.language import RELATION_BY_NAME, RELATIONS
 
 HELD_OUT_WORDINGS = 2
 """Statement wordings that the corpus never uses with a given fact."""
@@ -230,9 +230,3 @@ def _give_remarks(world: World, size: WorldSize, generator: random.Random) -> No
         world.remarks[person] = (tone, generator.choice(words))
     for topic in speech.TOPICS:
         world.topic_traits[topic] = generator.choice(speech.TRAITS)
-
-
-def wordings(relation: Relation, subject: str) -> tuple[str, ...]:
-    """Every statement and question of a relation about `subject`, as prompts."""
-    templates = relation.statements + relation.question_prompts()
-    return tuple(template.format(subject) for template in templates)
