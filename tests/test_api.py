@@ -35,7 +35,7 @@ def test_edit_carries_its_cost_and_its_base():
 @pytest.mark.parametrize(
     ("edits", "named", "kind", "message"),
     [
-        ([], {}, InvalidInput, "empty"),
+        ([], {}, InvalidInput, "no edits"),
         ([_edit(id="a"), _edit(id="a")], {}, InvalidInput, "the id 'a'"),
         ([_edit(), _edit("Paris")], {}, InvalidInput, "want both 'Lyon' and 'Paris'"),
         ([_edit()], {"method": "rom"}, UnknownName, "did you mean 'rome'"),

@@ -7,10 +7,8 @@ from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from emend import methods
-from emend.edits import Edit, Probe, read_edits, write_edits
-from emend.errors import InvalidInput
+from emend.edits import Edit, Probe, check_edits, read_edits, write_edits
 from emend.metrics import Report, evaluate, evaluate_each
-from emend.metrics import check_edits as _check_edits
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
 from emend.patches import Patch, WeightPatch, describe_base, load_patch
@@ -41,6 +39,8 @@ def edit(
     tokenizer: PreTrainedTokenizerBase,
     edits: Iterable[Edit],
     method: str = "rome",
+    *,
+    previous: Patch | None = None,
     **config: Any,
 ) -> Patch:
     """Make a patch that changes what a model says. The model itself is left as it is.
@@ -50,6 +50,9 @@ def edit(
         tokenizer: Its tokenizer.
         edits: What to change.
         method: Name of a method; ``emend methods`` lists them.
+        previous: A patch to go on from; the new one holds its edits too. Methods that are
+            order-free make what they would have made of all edits at once; with others (see
+            ``emend methods``) the new edits are made on top of the earlier ones.
         config: Settings of the method that shall differ from those that the model recommends in
             its ``config.json`` (under ``emend``), or else from the method's defaults.
 
@@ -58,34 +61,17 @@ def edit(
         ``with patch.applied(model):``.
 
     Raises:
-        InvalidInput: No edits, two with the same id, or two that want different things of
-            one statement.
+        InvalidInput: No edits, two with the same id, two that want different things of one
+            statement, or a previous patch that cannot be continued.
         UnknownName: There is no such method or setting.
         SubjectNotFound: The tokenizer gives a subject no token of its own.
         NumericalFailure: The search or the solution diverged.
     """
-    edits = _without_conflicts(_check_edits(edits))
+    edits = check_edits(edits)
     chosen = methods.registry().get(method)
     with _cost_of(model) as cost:
-        patch = chosen.edit(model, tokenizer, edits, **config)
+        patch = chosen.edit(model, tokenizer, edits, previous=previous, **config)
     return _with_card(patch, model, cost, len(edits))
-
-
-def _without_conflicts(edits: list[Edit]) -> list[Edit]:
-    """The edits, of which no two may want different targets for one statement.
-
-    Raises:
-        InvalidInput: Two do.
-    """
-    wanted: dict[tuple[str, str], Edit] = {}
-    for one in edits:
-        first = wanted.setdefault((one.prompt, one.subject), one)
-        if first.target.strip() != one.target.strip():
-            raise InvalidInput(
-                f"edits {first.id!r} and {one.id!r} want both {first.target.strip()!r} and "
-                f"{one.target.strip()!r} for {one.text!r}, expected one target: remove one"
-            )
-    return edits
 
 
 def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:

@@ -7,7 +7,7 @@ from tests.tiny import TEXT, tiny_model
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue import search_values, subject_keys
-from emend.methods.rome import RomeConfig, filled, rome, search_settings
+from emend.methods.rome import RomeConfig, filled, rome, search_of
 from emend.models import ModelView, score
 
 TEMPLATES = ("{}", "Yes, it is so. {}", "He said. {}")
@@ -38,7 +38,7 @@ def test_key_gives_the_value_sought(architecture, original) -> None:
         model, tokenizer, EDITS[:1], original=original, texts=TEXT, ridge=1e-3, **FAST
     )
     config = filled(rome.configure(original=original, **FAST), view)
-    (value,) = search_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, search_settings(config))
+    (value,) = search_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, search_of(config, view))
     # R-ROME is exact at the mean key, the published form at the bare prompt's.
     key = value.keys[0] if original else value.keys.mean(0)
     other = value.keys.mean(0) if original else value.keys[0]

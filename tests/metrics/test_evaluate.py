@@ -216,7 +216,7 @@ def test_save_and_load(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"edits": []}, InvalidInput, "empty"),
+        ({"edits": []}, InvalidInput, "no edits"),
         ({"metrics": []}, InvalidInput, "no metrics"),
         ({"metrics": ["reliabillity"]}, UnknownName, "did you mean 'reliability'"),
         ({"batch_size": 0}, InvalidInput, "batch_size"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emend.edits._edit import GROUPS, Edit, Probe
+from emend.edits._list import check_conflicts, check_edits, continued
 from emend.edits._read import read_edits
 from emend.edits._record import edit_from_record, edit_to_record
 from emend.edits._write import write_edits
@@ -11,6 +12,9 @@ __all__ = [
     "GROUPS",
     "Edit",
     "Probe",
+    "check_conflicts",
+    "check_edits",
+    "continued",
     "edit_from_record",
     "edit_to_record",
     "read_edits",

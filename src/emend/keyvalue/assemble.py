@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
@@ -16,22 +19,61 @@ UNRECORDED = ("texts", "templates", "cache")
 """Settings that a patch records elsewhere, or that leave no trace."""
 
 
-def search_settings(view: ModelView, config: Any) -> SearchSettings:
-    """What the search takes of a method's settings; None is filled from the model's shape.
+@dataclass(frozen=True)
+class SearchConfig:
+    """Settings that all methods share that seek a value. None is taken from the model's shape."""
 
-    Args:
-        view: The model.
-        config: Has ``steps``, ``learning_rate``, ``weight_decay``, ``clamp`` and ``kl_factor``.
+    steps: int | None = None
+    """Forward passes of the search; by default 25 (gated or rotary) or 20."""
+    learning_rate: float = 0.5
+    """Step size of Adam."""
+    weight_decay: float | None = None
+    """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
+    clamp: float = 4.0
+    """Bound on |delta| / |v0|."""
+    kl_factor: float = 0.0625
+    """Factor on the KL divergence that keeps what the subject is."""
+    templates: tuple[str, ...] | None = None
+    """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
+    seed: int = 0
+    """Seed of the sampled contexts."""
+    texts: tuple[str, ...] | None = None
+    """Texts for the second moments; by default the lab's corpus for its models, else none."""
+    cache: bool = True
+    """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
+
+
+def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
+    """What the search takes of a method's settings; None is filled from the model's shape.
 
     Raises:
         InvalidInput: Fewer than one step.
     """
-    gated = view.is_gated or view.is_rotary
-    steps = (25 if gated else 20) if config.steps is None else config.steps
+    steps = (25 if view.is_llama_like else 20) if config.steps is None else config.steps
     if steps < 1:
         raise InvalidInput(f"steps is {steps}, expected at least 1")
-    decay = (1e-3 if gated else 0.5) if config.weight_decay is None else config.weight_decay
+    decay = config.weight_decay
+    if decay is None:
+        decay = 1e-3 if view.is_llama_like else 0.5
     return SearchSettings(steps, config.learning_rate, decay, config.clamp, config.kl_factor)
+
+
+def single_layer(view: ModelView, layer: int | None) -> int:
+    """The layer of a method that edits one; None gives the default.
+
+    That is at 0.17 of the depth (gated MLPs or rotary positions) or 0.35 (others).
+
+    Raises:
+        InvalidInput: The model has no such layer.
+    """
+    if layer is None:
+        return round((0.17 if view.is_llama_like else 0.35) * view.depth)
+    if not -view.depth <= layer < view.depth:
+        raise InvalidInput(
+            f"layer {layer} of a model with {view.depth} blocks: "
+            f"take one from 0 to {view.depth - 1}"
+        )
+    return layer % view.depth
 
 
 def assemble(
@@ -44,6 +86,7 @@ def assemble(
     templates: Sequence[str],
     statistics: Mapping[str, Any],
     seconds: Mapping[str, float],
+    state: Mapping[str, Tensor] | None = None,
 ) -> WeightPatch:
     """The patch of a closed-form method.
 
@@ -56,6 +99,7 @@ def assemble(
         templates: The context templates that were used.
         statistics: What is known of the second moments.
         seconds: Time of each part; "precompute" does not count to that of an edit.
+        state: What the method needs to go on from the patch.
     """
     factors: dict[str, LowRank | Dense] = {}
     for layer, change in changes.items():
@@ -73,4 +117,5 @@ def assemble(
         templates=tuple(templates),
         statistics=statistics,
         timing={**seconds, "per_edit": spent / len(edits)},
+        state=state or {},
     )

@@ -15,6 +15,7 @@ from emend.keyvalue.rows import check_templates, context_rows
 from emend.models import ModelView
 from emend.models._forward import batches, evaluating
 from emend.models._hooks import hooked
+from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id
 
 
@@ -50,7 +51,8 @@ def subject_keys(
     rows = [
         row for each in context_rows(tokenizer, edits, check_templates(templates)) for row in each
     ]
-    texts = [row.ids[: row.lookup + 1] for row in rows]
+    every = [row.ids[: row.lookup + 1] for row in rows]
+    texts = list(dict.fromkeys(every))  # equal texts are run once, so that their keys are equal
     found: dict[int, tuple[list[Tensor], list[Tensor]]] = {
         layer: ([torch.empty(0)] * len(texts), [torch.empty(0)] * len(texts)) for layer in layers
     }
@@ -67,9 +69,11 @@ def subject_keys(
                 for row, vector in zip(members, at, strict=True):
                     target[row] = vector
     shape = (len(edits), len(templates), -1)
+    number = {text: index for index, text in enumerate(texts)}
+    places = torch.tensor([number[text] for text in every])
     return {
-        layer: Sites(torch.stack(keys).reshape(shape), torch.stack(outputs).reshape(shape))
-        for layer, (keys, outputs) in found.items()
+        layer: Sites(*(torch.stack(each)[places].reshape(shape) for each in pair))
+        for layer, pair in found.items()
     }
 
 
@@ -108,8 +112,7 @@ def forward(view: ModelView, input_ids: Tensor, attention_mask: Tensor, last: in
         raise _Stop
 
     model: Any = view.model
-    embeddings: Any = view.embeddings
-    device = embeddings.weight.device
+    device = device_of(view.embeddings)
     with torch.no_grad(), evaluating(model), hooked(view.down_projection(last), stop):
         try:
             model(

@@ -8,18 +8,18 @@ solved for once, from the base weights. So any order, and any way of batching, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.keyvalue.rows import Row, context_rows
+from emend.keyvalue.solved import sought_values
 from emend.keyvalue.stream import Stream
-from emend.keyvalue.values import SearchSettings, Site, search_values
+from emend.keyvalue.values import SearchSettings, Site
 from emend.models import ModelView
 from emend.models.partial import capture_blocks
 from emend.patches import Dense, LowRank
@@ -39,11 +39,13 @@ class Targets:
         edits: E edits, sorted by id.
         wanted: (E, width), one a row.
         site: Whether that is the output of the block or of its down-projection.
+        state: What was sought, by name, for going on later.
     """
 
     edits: tuple[Edit, ...]
     wanted: Tensor
     site: Site
+    state: Mapping[str, Tensor]
 
 
 def default_layers(view: ModelView) -> tuple[int, ...]:
@@ -51,7 +53,7 @@ def default_layers(view: ModelView) -> tuple[int, ...]:
 
     Where that leaves fewer than five, fewer; never the last block, unless it is the only one.
     """
-    share = 0.27 if view.is_gated or view.is_rotary else 0.35
+    share = 0.27 if view.is_llama_like else 0.35
     last = max(min(round(share * view.depth), view.depth - 2), 0)
     first = max(last - LAYERS + 1, 0)
     return tuple(range(first, last + 1)) if adds_directly(view, last) else (last,)
@@ -100,8 +102,11 @@ def seek_targets(
     templates: Sequence[str],
     layers: Sequence[int],
     settings: SearchSettings,
+    known: Mapping[str, Tensor] | None = None,
 ) -> Targets:
     """Seek each edit's value at the last of the layers, on the base model.
+
+    What is ``known`` from an earlier patch is not sought again.
 
     The value stands at the block's output. Where the block does not add its MLP's output
     directly, no change of the MLP gives a wanted output of the block, and the value stands at
@@ -109,8 +114,10 @@ def seek_targets(
     """
     ordered = tuple(sorted(edits, key=lambda edit: edit.id))
     site: Site = "block" if adds_directly(view, layers[-1]) else "mlp"
-    found = search_values(view, tokenizer, ordered, templates, layers[-1], settings, site=site)
-    return Targets(ordered, torch.stack([value.sought for value in found]).cpu(), site)
+    wanted, state = sought_values(
+        view, tokenizer, ordered, templates, layers[-1], settings, site, known
+    )
+    return Targets(ordered, wanted, site, state)
 
 
 def spread(

@@ -7,15 +7,18 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from emend import models
-from emend.edits import Edit
+from emend.edits import Edit, check_conflicts, check_edits, continued
 from emend.errors import InvalidInput, UnknownName
-from emend.patches import Patch
+from emend.patches import Patch, WeightPatch, check_base
 
-Run = Callable[[Any, Any, "tuple[Edit, ...]", Any], Patch]
-"""(model, tokenizer, edits, config) -> patch."""
+Run = Callable[..., Patch]
+"""(model, tokenizer, edits, config[, previous=]) -> patch."""
+
+Sequel = Literal["rebuild", "add", "onward"]
+"""How a method goes on from an earlier patch; see `Method.sequel`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Method:
         when: When to use it, for people choosing.
         config_type: Its frozen dataclass of settings, each with a docstring under it.
         run: The function itself.
-        order_free: Whether the same edits in any order make the same patch, to rounding.
+        order_free: Whether, by its default settings, the same edits in any order and in any
+            batches make the same patch, to rounding.
+        remembers: Whether the function takes the patch that it continues from (``previous``).
     """
 
     name: str
@@ -39,27 +44,85 @@ class Method:
     config_type: type
     run: Run
     order_free: bool = False
+    remembers: bool = False
 
-    def edit(self, model: Any, tokenizer: Any, edits: Iterable[Edit], **overrides: Any) -> Patch:
+    def sequel(self, config: Any = None) -> Sequel:
+        """How the method, by some of its settings, goes on from an earlier patch of its own.
+
+        "rebuild": all edits, the earlier ones too, are solved for together on the unedited
+        model, with what was sought before taken from the patch (order-free). "add": the new
+        edits are made on the unedited model and added (order-free). "onward": the new edits are
+        made on the edited model and added, so that their order matters.
+        """
+        if not self.order_free or getattr(config, "sequential", False):
+            return "onward"
+        return "rebuild" if self.remembers else "add"
+
+    def edit(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: Iterable[Edit],
+        *,
+        previous: Patch | None = None,
+        **overrides: Any,
+    ) -> Patch:
         """Make a patch for the unedited model, whatever is attached to it; it is not changed.
 
         Args:
             model: A Hugging Face causal language model.
             tokenizer: Its tokenizer.
             edits: What to change, at least one.
+            previous: A patch to go on from; the result holds its edits too. A new edit with the
+                id, or with the prompt and subject, of an earlier one stands in its place.
             overrides: Settings that differ from the model's own recommended ones, and these
                 from the defaults of ``config_type``.
 
         Raises:
-            InvalidInput: No edits, something else than edits, or two with the same id.
+            InvalidInput: No edits, something else than edits, two with the same id, two that
+                want different things of one statement, or a previous patch of another kind,
+                model or method.
             UnknownName: There is no such setting.
             SubjectNotFound: The tokenizer makes no token of a subject.
             NumericalFailure: The search or the solution gave something not finite.
         """
         edits = check_edits(edits)
+        check_conflicts(edits)
         config = self.configure(**{**recommended(model, self.name), **overrides})
         with models.base(model):
-            return self.run(model, tokenizer, edits, config)
+            if previous is None:
+                return self.run(model, tokenizer, edits, config)
+            return self._continue(model, tokenizer, edits, config, self._fits(model, previous))
+
+    def _continue(
+        self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, before: WeightPatch
+    ) -> Patch:
+        """See `sequel`."""
+        known = {"previous": before} if self.remembers else {}
+        everything, sequel = continued(before.edits, edits), self.sequel(config)
+        if sequel == "rebuild":
+            return self.run(model, tokenizer, everything, config, **known)
+        if sequel == "add":
+            kept = {edit.id for edit in everything} - {edit.id for edit in edits}
+            added = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config))
+            return before.only(kept) + added if kept else added
+        with before.applied(model):
+            added = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config, **known))
+        return dataclasses.replace(before + added, edits=everything, timing=added.timing)
+
+    def _fits(self, model: Any, previous: Patch) -> WeightPatch:
+        if not isinstance(previous, WeightPatch):
+            raise InvalidInput(
+                f"previous is a {type(previous).__name__}, expected a weight patch: "
+                "only changes of weights can be continued"
+            )
+        if self.order_free and previous.method != self.name:
+            raise InvalidInput(
+                f"previous was made by {previous.method or 'an unknown method'}, expected "
+                f"{self.name}: go on by the same method, or add the two patches"
+            )
+        check_base(model, previous.base, allow_other_base=False)
+        return previous
 
     def configure(self, **overrides: Any) -> Any:
         """The method's settings with some of them set.
@@ -89,36 +152,16 @@ def method(
 ) -> Callable[[Run], Method]:
     """Make a method of a function ``(model, tokenizer, edits, config: Config) -> Patch``.
 
-    The method takes the function's name, and its settings from the annotation of ``config``.
-    What the arguments mean is said at `Method`.
+    The method takes the function's name, and its settings from the annotation of ``config``. A
+    function with a fifth parameter, ``previous: WeightPatch | None = None``, is given the patch
+    that it continues from. What the arguments mean is said at `Method`.
     """
 
     def register(function: Run) -> Method:
+        parameters = list(inspect.signature(function).parameters)
+        config_type = typing.get_type_hints(function)[parameters[3]]
+        remembers = "previous" in parameters
         name = function.__name__
-        parameter = list(inspect.signature(function).parameters)[3]
-        config_type = typing.get_type_hints(function)[parameter]
-        return Method(name, title, paper, when, config_type, function, order_free)
+        return Method(name, title, paper, when, config_type, function, order_free, remembers)
 
     return register
-
-
-def check_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """The edits as a tuple.
-
-    Raises:
-        InvalidInput: No edits, something else than edits, or two with the same id.
-    """
-    checked = tuple(edits)
-    if not checked:
-        raise InvalidInput("no edits were given, expected at least one: nothing to change")
-    seen: set[str] = set()
-    for edit in checked:
-        if not isinstance(edit, Edit):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInput(
-                f"an edit is a {type(edit).__name__}, expected emend.Edit: "
-                "read them with emend.read_edits"
-            )
-        if edit.id in seen:
-            raise InvalidInput(f"two edits have the id {edit.id!r}: give each its own")
-        seen.add(edit.id)
-    return checked

@@ -24,7 +24,6 @@ both are the same least squares.
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,48 +31,29 @@ from torch import Tensor
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue.assemble import assemble, search_settings
-from emend.keyvalue.contexts import begun_templates
+from emend.keyvalue.building import SpreadConfig, build
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.moments import cache_directory
 from emend.keyvalue.nullspace import null_space
-from emend.keyvalue.priors import prior_for
-from emend.keyvalue.spread import check_layers, seek_targets, spread
+from emend.keyvalue.priors import Prior
+from emend.keyvalue.spread import Solve
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch
 
 
 @dataclass(frozen=True)
-class AlphaeditConfig:
+class AlphaeditConfig(SpreadConfig):
     """Settings of AlphaEdit. Those that are None are taken from the model's shape."""
 
-    layers: tuple[int, ...] | None = None
-    """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
+    weight_decay: float | None = 0.5
+    """Factor on |delta| / |z0|^2; None takes 1e-3 (gated or rotary) or 0.5."""
     quantile: float = 0.02
     """The null space holds this part of the trace of the second moment."""
     threshold: float | None = None
     """Takes all eigenvalues below this as the null space instead (published: 2e-2)."""
     weight: float | None = None
     """Lambda_2; by default 0.1 times the mean square length of a projected key (published: 10)."""
-    steps: int | None = None
-    """Forward passes of the search; by default 25 (gated or rotary) or 20."""
-    learning_rate: float = 0.5
-    """Step size of Adam."""
-    weight_decay: float | None = 0.5
-    """Factor on |delta| / |z0|^2; None takes 1e-3 (gated or rotary) or 0.5."""
-    clamp: float = 0.75
-    """Bound on |delta| / |z0|."""
-    kl_factor: float = 0.0625
-    """Factor on the KL divergence that keeps what the subject is."""
-    templates: tuple[str, ...] | None = None
-    """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
-    seed: int = 0
-    """Seed of the sampled contexts."""
-    texts: tuple[str, ...] | None = None
-    """Texts that show what to preserve; by default the lab's corpus for its models."""
-    cache: bool = True
-    """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 
 
 WEIGHT = 0.1
@@ -87,48 +67,34 @@ WEIGHT = 0.1
     order_free=True,
 )
 def alphaedit(
-    model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: AlphaeditConfig
+    model: Any,
+    tokenizer: Any,
+    edits: tuple[Edit, ...],
+    config: AlphaeditConfig,
+    previous: WeightPatch | None = None,
 ) -> WeightPatch:
     """Seek a value for each edit and write all of them layer by layer, inside the null space."""
-    view = ModelView(model)
-    layers = check_layers(view, config.layers)
-    started = time.perf_counter()
-    templates = config.templates or begun_templates(model, tokenizer, seed=config.seed)
-    prior = prior_for(view, tokenizer, layers, config.texts, cache=config.cache)
-    if not prior.is_known:
-        raise InvalidInput(
-            "alphaedit was given no texts, expected some thousand that show what to preserve: "
-            "pass texts, or take memit, which does without"
-        )
-    prepared = time.perf_counter()
-    settings = search_settings(view, config)
-    targets = seek_targets(view, tokenizer, edits, templates, layers, settings)
-    searched = time.perf_counter()
     ranks: dict[str, int] = {}
 
-    def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
-        free = null_space(
-            prior.moment(layer),
-            quantile=config.quantile,
-            threshold=config.threshold,
-            cache=cache_directory() if config.cache else None,
-        )
-        ranks[str(layer)] = free.rank
-        weight = WEIGHT * free.energy if config.weight is None else config.weight
-        return solve_jointly(free.projector, keys, residuals, weight)
+    def solver(_view: ModelView, prior: Prior) -> Solve:
+        if not prior.is_known:
+            raise InvalidInput(
+                "alphaedit was given no texts, expected some thousand that show what to preserve: "
+                "pass texts, or take memit, which does without"
+            )
 
-    changes = spread(view, tokenizer, targets, templates, layers, solve)
-    return assemble(
-        view,
-        edits,
-        changes,
-        method="alphaedit",
-        config=dataclasses.replace(config, layers=layers, steps=settings.steps),
-        templates=templates,
-        statistics={**prior.note, "null_space": ranks},
-        seconds={
-            "precompute": prepared - started,
-            "search": searched - prepared,
-            "solve": time.perf_counter() - searched,
-        },
-    )
+        def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
+            free = null_space(
+                prior.moment(layer),
+                quantile=config.quantile,
+                threshold=config.threshold,
+                cache=cache_directory() if config.cache else None,
+            )
+            ranks[str(layer)] = free.rank
+            weight = WEIGHT * free.energy if config.weight is None else config.weight
+            return solve_jointly(free.projector, keys, residuals, weight)
+
+        return solve
+
+    patch = build(model, tokenizer, edits, config, previous, method="alphaedit", solver=solver)
+    return dataclasses.replace(patch, statistics={**patch.statistics, "null_space": ranks})

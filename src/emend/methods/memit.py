@@ -22,53 +22,32 @@ layer is edited, at that MLP's output.
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from emend.edits import Edit
-from emend.keyvalue.assemble import assemble, search_settings
-from emend.keyvalue.contexts import begun_templates
+from emend.keyvalue.building import SpreadConfig, build
 from emend.keyvalue.joint import solve_jointly
-from emend.keyvalue.priors import metric_of, prior_for
+from emend.keyvalue.priors import Prior, metric_of
 from emend.keyvalue.solvers import RIDGE
-from emend.keyvalue.spread import check_layers, seek_targets, spread
+from emend.keyvalue.spread import Solve
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch
 
 
 @dataclass(frozen=True)
-class MemitConfig:
+class MemitConfig(SpreadConfig):
     """Settings of MEMIT. Those that are None are taken from the model's shape."""
 
-    layers: tuple[int, ...] | None = None
-    """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
-    weight: float | None = None
-    """Lambda; by default 0.1 times the inner width (published: 15000 GPT-J, 20000 GPT-2 XL)."""
-    steps: int | None = None
-    """Forward passes of the search; by default 25 (gated or rotary) or 20."""
-    learning_rate: float = 0.5
-    """Step size of Adam."""
     weight_decay: float | None = 0.5
     """Factor on |delta| / |z0|^2; None takes 1e-3 (gated or rotary) or 0.5."""
-    clamp: float = 0.75
-    """Bound on |delta| / |z0|."""
-    kl_factor: float = 0.0625
-    """Factor on the KL divergence that keeps what the subject is."""
-    templates: tuple[str, ...] | None = None
-    """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
-    seed: int = 0
-    """Seed of the sampled contexts."""
-    texts: tuple[str, ...] | None = None
-    """Texts for the second moments; by default the lab's corpus for its models, else none."""
+    weight: float | None = None
+    """Lambda; by default 0.1 times the inner width (published: 15000 GPT-J, 20000 GPT-2 XL)."""
     ridge: float = RIDGE
     """Ridge on the second moment, in parts of its mean diagonal."""
-    cache: bool = True
-    """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 
 
 WEIGHT = 0.1
@@ -81,35 +60,21 @@ WEIGHT = 0.1
     when="from ten to some thousand facts at once; the same patch in whatever order they come",
     order_free=True,
 )
-def memit(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: MemitConfig) -> WeightPatch:
+def memit(
+    model: Any,
+    tokenizer: Any,
+    edits: tuple[Edit, ...],
+    config: MemitConfig,
+    previous: WeightPatch | None = None,
+) -> WeightPatch:
     """Seek a value for each edit and write all of them layer by layer."""
-    view = ModelView(model)
-    layers = check_layers(view, config.layers)
-    started = time.perf_counter()
-    templates = config.templates or begun_templates(model, tokenizer, seed=config.seed)
-    prior = prior_for(view, tokenizer, layers, config.texts, cache=config.cache)
-    prepared = time.perf_counter()
-    settings = search_settings(view, config)
-    targets = seek_targets(view, tokenizer, edits, templates, layers, settings)
-    searched = time.perf_counter()
 
-    def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
-        metric = metric_of(view, prior, layer, config.ridge)
-        weight = WEIGHT * view.inner(layer) if config.weight is None else config.weight
-        return solve_jointly(metric, keys, residuals, weight)
+    def solver(view: ModelView, prior: Prior) -> Solve:
+        def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
+            metric = metric_of(view, prior, layer, config.ridge)
+            weight = WEIGHT * view.inner(layer) if config.weight is None else config.weight
+            return solve_jointly(metric, keys, residuals, weight)
 
-    changes = spread(view, tokenizer, targets, templates, layers, solve)
-    return assemble(
-        view,
-        edits,
-        changes,
-        method="memit",
-        config=dataclasses.replace(config, layers=layers, steps=settings.steps),
-        templates=templates,
-        statistics=prior.note,
-        seconds={
-            "precompute": prepared - started,
-            "search": searched - prepared,
-            "solve": time.perf_counter() - searched,
-        },
-    )
+        return solve
+
+    return build(model, tokenizer, edits, config, previous, method="memit", solver=solver)

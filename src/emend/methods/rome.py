@@ -19,7 +19,8 @@ where the two keys differ (R-ROME; ``original=True`` gives the published form). 
 the system is solved in float64 by a Cholesky factor. Several edits at once are each sought on the
 unedited model, and the patch is the sum of their changes: they do not know of one another, so
 that any can be taken out again; for many edits with like subjects take a method that solves for
-them jointly.
+them jointly. ``sequential=True`` makes them as that code does a sequence: each on the model that
+the earlier ones left, so that their order matters.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import torch
 from torch import Tensor
 
 from emend.edits import Edit
-from emend.errors import InvalidInput, NumericalFailure
+from emend.errors import NumericalFailure
 from emend.keyvalue import (
     RIDGE,
     Moment,
@@ -45,42 +46,28 @@ from emend.keyvalue import (
     sample_templates,
     search_values,
 )
+from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
+from emend.keyvalue.stream import changed
 from emend.methods._method import method
 from emend.models import ModelView
-from emend.patches import LowRank, WeightPatch, describe_base
+from emend.patches import Factor, LowRank, WeightPatch, add
 
 
 @dataclass(frozen=True)
-class RomeConfig:
+class RomeConfig(SearchConfig):
     """Settings of ROME. Those that are None are taken from the model's shape."""
 
     layer: int | None = None
-    """Block to edit; by default at 0.17 of the depth (gated MLPs) or 0.35 (others)."""
+    """Block to edit; by default at 0.17 of the depth (gated or rotary) or 0.35 (others)."""
     original: bool = False
     """The published form: key and output of the bare prompt in the update, no ridge, and sums in
     the published order."""
-    steps: int | None = None
-    """Forward passes of the search; by default 25 (gated MLPs) or 20."""
-    learning_rate: float = 0.5
-    """Step size of Adam."""
-    weight_decay: float | None = None
-    """Factor on |delta| / |v0|^2; by default 1e-3 (gated MLPs) or 0.5."""
-    clamp: float = 4.0
-    """Bound on |delta| / |v0|."""
-    kl_factor: float = 0.0625
-    """Factor on the KL divergence that keeps what the subject is."""
-    templates: tuple[str, ...] | None = None
-    """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
-    seed: int = 0
-    """Seed of the sampled contexts."""
+    sequential: bool = False
+    """Make each edit on the model that the earlier ones left, as published for a sequence."""
     second_moment: bool = True
     """Weigh keys by the second moment of all keys; False takes the identity."""
-    texts: tuple[str, ...] | None = None
-    """Texts for the second moment; by default the lab's corpus for its models, else none."""
     ridge: float | None = None
     """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4 (original: 0)."""
-    cache: bool = True
-    """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 
 
 @method(
@@ -93,27 +80,27 @@ def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig
     """Seek a value for each edit and write it at its key."""
     view = ModelView(model)
     config = filled(config, view)
-    assert config.layer is not None
     started = time.perf_counter()
     templates = config.templates or sample_templates(model, tokenizer, seed=config.seed)
     moment, note = _moment(view, tokenizer, config)
-    searched = time.perf_counter()
-    values = search_values(view, tokenizer, edits, templates, config.layer, search_settings(config))
-    change = updates(values, moment, config, [edit.id for edit in edits])
-    seconds = time.perf_counter() - searched
-    return WeightPatch(
-        factors={view.name_of(view.down_projection(config.layer)): change},
-        edits=edits,
+    prepared = time.perf_counter()
+    layer, settings = _of(config), search_of(config, view)
+    change: Factor | None = None
+    for part in [(edit,) for edit in edits] if config.sequential else [edits]:
+        with changed(view.down_projection(layer), change):
+            values = search_values(view, tokenizer, part, templates, layer, settings)
+        added = updates(values, moment, config, [edit.id for edit in part])
+        change = added if change is None else add(change, added)
+    assert change is not None
+    return assemble(
+        view,
+        edits,
+        {layer: change},
         method="rome",
-        config=_record(config),
-        base=describe_base(model),
-        templates=tuple(templates),
+        config=config,
+        templates=templates,
         statistics=note,
-        timing={
-            "precompute": searched - started,
-            "search": seconds,
-            "per_edit": seconds / len(edits),
-        },
+        seconds={"precompute": prepared - started, "search": time.perf_counter() - prepared},
     )
 
 
@@ -123,34 +110,19 @@ def filled(config: RomeConfig, view: ModelView) -> RomeConfig:
     Raises:
         InvalidInput: A setting has no meaning for this model.
     """
-    gated = view.is_gated or view.is_rotary
-    layer = round((0.17 if gated else 0.35) * view.depth) if config.layer is None else config.layer
-    if not -view.depth <= layer < view.depth:
-        raise InvalidInput(
-            f"layer {layer} of a model with {view.depth} blocks: "
-            f"take one from 0 to {view.depth - 1}"
-        )
-    steps = (25 if gated else 20) if config.steps is None else config.steps
-    if steps < 1:
-        raise InvalidInput(f"steps is {steps}, expected at least 1")
-    decay = (1e-3 if gated else 0.5) if config.weight_decay is None else config.weight_decay
-    ridge = (0.0 if config.original else RIDGE) if config.ridge is None else config.ridge
+    settings = search_settings(view, config)
     return dataclasses.replace(
-        config, layer=layer % view.depth, steps=steps, weight_decay=decay, ridge=ridge
+        config,
+        layer=single_layer(view, config.layer),
+        steps=settings.steps,
+        weight_decay=settings.weight_decay,
+        ridge=(0.0 if config.original else RIDGE) if config.ridge is None else config.ridge,
     )
 
 
-def search_settings(config: RomeConfig) -> SearchSettings:
-    """What the search takes of the (filled) settings."""
-    assert config.steps is not None and config.weight_decay is not None
-    return SearchSettings(
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        clamp=config.clamp,
-        kl_factor=config.kl_factor,
-        published_order=config.original,
-    )
+def search_of(config: RomeConfig, view: ModelView) -> SearchSettings:
+    """What the search takes of the settings."""
+    return dataclasses.replace(search_settings(view, config), published_order=config.original)
 
 
 def updates(
@@ -185,13 +157,12 @@ def _moment(
 ) -> tuple[Tensor | None, dict[str, Any]]:
     if not config.second_moment:
         return None, {"kind": "identity", "why": "second_moment is False"}
-    assert config.layer is not None
     # The published statistics take every text that is given.
     found: Moment | None
     found, note = moment_for(
         view,
         tokenizer,
-        config.layer,
+        _of(config),
         config.texts,
         cache=config.cache,
         max_tokens=10**12 if config.texts else None,
@@ -199,8 +170,7 @@ def _moment(
     return None if found is None else found.matrix, {**note, "ridge": config.ridge}
 
 
-def _record(config: RomeConfig) -> dict[str, Any]:
-    """The settings as the patch keeps them: texts and templates are recorded elsewhere."""
-    record = dataclasses.asdict(config)
-    del record["texts"], record["templates"], record["cache"]
-    return record
+def _of(config: RomeConfig) -> int:
+    """The layer of filled settings."""
+    assert config.layer is not None
+    return config.layer

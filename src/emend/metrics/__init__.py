@@ -11,7 +11,6 @@ from emend.metrics._cost import Cost, cost_of
 from emend.metrics._each import evaluate_each
 from emend.metrics._evaluate import evaluate
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
-from emend.metrics._plan import check_edits
 from emend.metrics._report import Report
 
 
@@ -28,7 +27,6 @@ __all__ = [
     "Question",
     "Record",
     "Report",
-    "check_edits",
     "cost_of",
     "evaluate",
     "evaluate_each",

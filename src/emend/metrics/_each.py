@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from emend import models
 from emend._progress import progress
-from emend.edits import Edit
+from emend.edits import Edit, check_edits
 from emend.errors import InvalidInput
 from emend.metrics._ask import ask
 from emend.metrics._metric import Record
-from emend.metrics._plan import check_edits, chosen, items_of, records_of
+from emend.metrics._plan import chosen, items_of, records_of
 from emend.metrics._report import Report
 from emend.metrics._settings import joined_timing, settings_of
 from emend.patches import Patch, WeightPatch

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from emend import models
-from emend.edits import Edit
+from emend.edits import Edit, check_edits
 from emend.errors import InvalidInput
 from emend.metrics._ask import ask
-from emend.metrics._plan import check_edits, chosen, items_of, records_of
+from emend.metrics._plan import chosen, items_of, records_of
 from emend.metrics._report import Report
 from emend.metrics._settings import joined_timing, settings_of
 from emend.patches import Patch

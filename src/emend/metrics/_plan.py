@@ -37,26 +37,6 @@ def chosen(names: Iterable[str] | None) -> list[Metric]:
     return [registry.get(name) for name in ranked]
 
 
-def check_edits(edits: Iterable[Edit]) -> list[Edit]:
-    """The edits as a list.
-
-    Raises:
-        InvalidInput: There are none, or two have the same id.
-    """
-    found = list(edits)
-    if not found:
-        raise InvalidInput("the list of edits is empty, expected one at least: add an edit")
-    seen: set[str] = set()
-    for edit in found:
-        if edit.id in seen:
-            raise InvalidInput(
-                f"two edits have the id {edit.id!r}, expected different ones: "
-                "remove one or give it an id of its own"
-            )
-        seen.add(edit.id)
-    return found
-
-
 def items_of(edits: Iterable[Edit], metrics: Sequence[Metric]) -> list[Item]:
     """Every question of every measure, edit by edit."""
     return [Item(e, metric, q) for e in edits for metric in metrics for q in metric.ask(e)]

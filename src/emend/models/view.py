@@ -139,6 +139,11 @@ class ModelView:
             return False
         return bool(getattr(config, "rope_parameters", None) or getattr(config, "rotary_dim", None))
 
+    @property
+    def is_llama_like(self) -> bool:
+        """Gated MLPs or rotary positions: models since Llama, whose usual settings differ."""
+        return self.is_gated or self.is_rotary
+
     def name_of(self, module: nn.Module) -> str:
         """Full dotted name of a module of the model.
 

@@ -7,7 +7,7 @@ hooks, detaching removes them, and the base model is bit for bit what it was.
 from __future__ import annotations
 
 from emend.patches._base import check_base, describe_base, model_hash
-from emend.patches._factors import Dense, Factor, LowRank, compress
+from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
 from emend.patches._patch import Patch
 from emend.patches._weight import WeightPatch
@@ -18,6 +18,7 @@ __all__ = [
     "LowRank",
     "Patch",
     "WeightPatch",
+    "add",
     "check_base",
     "compress",
     "describe_base",

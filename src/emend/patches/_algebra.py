@@ -42,6 +42,7 @@ def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
         templates=tuple(dict.fromkeys((*left.templates, *right.templates))),
         statistics=left.statistics if left.statistics == right.statistics else {},
         timing={},
+        state={**left.state, **right.state},
     )
 
 

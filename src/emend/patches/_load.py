@@ -21,6 +21,7 @@ from emend.patches._save import (
     FORMAT_VERSION,
     KEY_PREFIX,
     OWN_DATA,
+    STATE_TENSORS,
 )
 from emend.patches._weight import WeightPatch
 
@@ -40,16 +41,15 @@ def load_patch(directory: str | Path) -> Patch:
     config = _read_json(directory / ADAPTER_CONFIG)
     blob = _read(directory / ADAPTER_TENSORS)
     if not (directory / OWN_DATA).exists():
-        return _plain_adapter(directory, config, _tensors(directory, blob))
+        return _plain_adapter(directory, config, _tensors(directory / ADAPTER_TENSORS, blob))
     own = _read_json(directory / OWN_DATA)
     _check_own_data(directory / OWN_DATA, own)
-    if own.get("tensors_sha256") != hashlib.sha256(blob).hexdigest():
-        _tensors(directory, blob)  # a file cut short has the clearer error of its own
-        raise BrokenFile(
-            f"{directory / ADAPTER_TENSORS} is not the file that {OWN_DATA} was written with "
-            "(its sha256 differs): save the patch again"
-        )
-    return _weight_patch(directory, own, _tensors(directory, blob))
+    factors = _checked(directory / ADAPTER_TENSORS, blob, own.get("tensors_sha256"))
+    state: dict[str, Tensor] = {}
+    if own.get("state_sha256") is not None:
+        path = directory / STATE_TENSORS
+        state = _checked(path, _read(path), own["state_sha256"])
+    return _weight_patch(directory, own, factors, state)
 
 
 def _require_directory(directory: Path) -> None:
@@ -85,12 +85,23 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _tensors(directory: Path, blob: bytes) -> dict[str, Tensor]:
+def _checked(path: Path, blob: bytes, digest: object) -> dict[str, Tensor]:
+    """The tensors of a file that must be the one that was written with the others."""
+    tensors = _tensors(path, blob)  # a file cut short has the clearer error of its own
+    if digest != hashlib.sha256(blob).hexdigest():
+        raise BrokenFile(
+            f"{path} is not the file that {OWN_DATA} was written with "
+            "(its sha256 differs): save the patch again"
+        )
+    return tensors
+
+
+def _tensors(path: Path, blob: bytes) -> dict[str, Tensor]:
     try:
         return load_tensors(blob)
     except (SafetensorError, ValueError) as error:
         raise BrokenFile(
-            f"{directory / ADAPTER_TENSORS} is cut short or not a safetensors file "
+            f"{path} is cut short or not a safetensors file "
             f"({len(blob)} bytes; {str(error).splitlines()[0]}): save or download it again"
         ) from None
 
@@ -111,7 +122,9 @@ def _check_own_data(path: Path, own: dict[str, Any]) -> None:
         )
 
 
-def _weight_patch(directory: Path, own: dict[str, Any], tensors: dict[str, Tensor]) -> WeightPatch:
+def _weight_patch(
+    directory: Path, own: dict[str, Any], tensors: dict[str, Tensor], state: dict[str, Tensor]
+) -> WeightPatch:
     try:
         factors = {
             name: _trimmed(tensors, name, module["rank"], module["columns"])
@@ -126,6 +139,7 @@ def _weight_patch(directory: Path, own: dict[str, Any], tensors: dict[str, Tenso
             templates=tuple(own["templates"]),
             statistics=own["statistics"],
             timing=own["timing"],
+            state=state,
         )
     except EmendError:
         raise

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_TENSORS = "adapter_model.safetensors"
 OWN_DATA = "emend.json"
-FILES = (ADAPTER_CONFIG, ADAPTER_TENSORS, OWN_DATA)
+STATE_TENSORS = "emend_state.safetensors"
+FILES = (ADAPTER_CONFIG, ADAPTER_TENSORS, OWN_DATA, STATE_TENSORS)
 KEY_PREFIX = "base_model.model."
 FORMAT_VERSION = 1
 TOLERANCE = 1e-6
@@ -51,10 +52,14 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
         name: {"rank": f.rank, "columns": f.columns and list(f.columns), "relative_error": error}
         for name, (f, error) in sorted(stored.items())
     }
+    state = save({name: tensor.contiguous() for name, tensor in sorted(patch.state.items())})
+    own = _own_data(patch, modules, blob, state)
     with written_aside(directory, FILES, OWN_DATA) as aside:
         (aside / ADAPTER_TENSORS).write_bytes(blob)
+        if patch.state:
+            (aside / STATE_TENSORS).write_bytes(state)
         _write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
-        _write_json(aside / OWN_DATA, _own_data(patch, modules, hashlib.sha256(blob).hexdigest()))
+        _write_json(aside / OWN_DATA, own)
     return directory
 
 
@@ -91,7 +96,9 @@ def _padded(factors: Mapping[str, LowRank], rank: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _own_data(patch: WeightPatch, modules: dict[str, Any], digest: str) -> dict[str, Any]:
+def _own_data(
+    patch: WeightPatch, modules: dict[str, Any], blob: bytes, state: bytes
+) -> dict[str, Any]:
     return {
         "format": "emend-patch",
         "format_version": FORMAT_VERSION,
@@ -105,7 +112,8 @@ def _own_data(patch: WeightPatch, modules: dict[str, Any], digest: str) -> dict[
         "templates": list(patch.templates),
         "statistics": dict(patch.statistics),
         "timing": dict(patch.timing),
-        "tensors_sha256": digest,
+        "tensors_sha256": hashlib.sha256(blob).hexdigest(),
+        "state_sha256": hashlib.sha256(state).hexdigest() if patch.state else None,
     }
 
 

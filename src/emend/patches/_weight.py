@@ -35,6 +35,8 @@ class WeightPatch(Patch):
         templates: The context templates that were used.
         statistics: A note on the second moments that were used (corpus, count, dtype).
         timing: Seconds and bytes that it took to make; see :class:`Patch`.
+        state: Named tensors that the method needs to go on from this patch (the values it
+            sought, running statistics); a scaled patch has none.
     """
 
     factors: Mapping[str, Factor]
@@ -45,9 +47,11 @@ class WeightPatch(Patch):
     templates: tuple[str, ...] = ()
     statistics: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", dict(self.factors))
+        object.__setattr__(self, "state", dict(self.state))
         object.__setattr__(self, "edits", tuple(self.edits))
         object.__setattr__(self, "templates", tuple(self.templates))
 
@@ -117,7 +121,7 @@ class WeightPatch(Patch):
         if not isinstance(scale, (int, float)):
             return NotImplemented
         scaled = {name: factor.scaled(float(scale)) for name, factor in self.factors.items()}
-        return replace(self, factors=scaled)
+        return replace(self, factors=scaled, state={})
 
     __rmul__ = __mul__
 

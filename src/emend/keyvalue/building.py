@@ -1,0 +1,86 @@
+"""The canonical build, from edits to a patch: what MEMIT and its kin do but for their equation."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from emend.edits import Edit
+from emend.keyvalue.assemble import SearchConfig, assemble, search_settings
+from emend.keyvalue.contexts import begun_templates
+from emend.keyvalue.priors import Prior, prior_for
+from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
+from emend.models import ModelView
+from emend.patches import WeightPatch
+
+
+@dataclass(frozen=True)
+class SpreadConfig(SearchConfig):
+    """Settings of methods that spread many edits over several layers."""
+
+    layers: tuple[int, ...] | None = None
+    """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
+    clamp: float = 0.75
+    """Bound on |delta| / |z0|."""
+
+
+def build(
+    model: Any,
+    tokenizer: Any,
+    edits: tuple[Edit, ...],
+    config: SpreadConfig,
+    previous: WeightPatch | None,
+    *,
+    method: str,
+    solver: Callable[[ModelView, Prior], Solve],
+) -> WeightPatch:
+    """Seek a value for each edit on the unedited model, and write all of them layer by layer.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        edits: All edits that the patch shall hold.
+        config: The method's settings.
+        previous: A patch whose values are taken where they are those of the same search; its
+            contexts are kept unless the settings name others.
+        method: The method's name.
+        solver: Makes what solves one layer, from what is known of all other keys.
+
+    Raises:
+        InvalidInput: A setting has no meaning for this model.
+        SubjectNotFound: The tokenizer makes no token of a subject.
+        NumericalFailure: The search or a solution gave something not finite.
+    """
+    view = ModelView(model)
+    layers = check_layers(view, config.layers)
+    started = time.perf_counter()
+    templates = config.templates or (previous.templates if previous else ())
+    templates = templates or begun_templates(model, tokenizer, seed=config.seed)
+    prior = prior_for(view, tokenizer, layers, config.texts, cache=config.cache)
+    solve = solver(view, prior)
+    prepared = time.perf_counter()
+    settings = search_settings(view, config)
+    known = previous.state if previous else None
+    targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known)
+    searched = time.perf_counter()
+    changes = spread(view, tokenizer, targets, templates, layers, solve)
+    return assemble(
+        view,
+        edits,
+        changes,
+        method=method,
+        config=dataclasses.replace(
+            config, layers=layers, steps=settings.steps, weight_decay=settings.weight_decay
+        ),
+        templates=templates,
+        statistics=prior.note,
+        seconds={
+            "precompute": prepared - started,
+            "search": searched - prepared,
+            "solve": time.perf_counter() - searched,
+        },
+        state=targets.state,
+    )

@@ -1,0 +1,72 @@
+"""Values that were sought before, kept in a patch so that going on from it seeks only new ones.
+
+A value is sought on the unedited model, and is the same whatever other edits there are. So it can
+be kept under a fingerprint of all that it depends on: the model's weights, the request, the
+contexts, the layer and the settings of the search. What has another fingerprint is sought again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emend.edits import Edit
+from emend.keyvalue.values import SearchSettings, Site, search_values
+from emend.models import ModelView
+from emend.patches import model_hash
+
+PREFIX = "value."
+"""Begins the names of values in a patch's state."""
+
+
+def sought_values(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    templates: Sequence[str],
+    layer: int,
+    settings: SearchSettings,
+    site: Site = "mlp",
+    known: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The value of each edit, sought where it is not known.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        edits: E edits.
+        templates: Context templates, the bare one first.
+        layer: The block where the values stand.
+        settings: Settings of the search.
+        site: Whether they stand at the down-projection's or the block's output.
+        known: Values by name, as this function returned them.
+
+    Returns:
+        The values, (E, width) float32 (float64 for a float64 model), and the same by name.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+        NumericalFailure: A loss is not finite.
+    """
+    common = json.dumps(
+        [model_hash(view.model), list(templates), layer, site, dataclasses.asdict(settings)]
+    )
+    names = [_name(common, edit) for edit in edits]
+    state = {name: known[name] for name in names if known and name in known}
+    new = [edit for edit, name in zip(edits, names, strict=True) if name not in state]
+    if new:
+        found = search_values(view, tokenizer, new, templates, layer, settings, site=site)
+        for edit, value in zip(new, found, strict=True):
+            state[_name(common, edit)] = value.sought.cpu()
+    return torch.stack([state[name] for name in names]), state
+
+
+def _name(common: str, edit: Edit) -> str:
+    request = json.dumps([common, edit.prompt, edit.subject, edit.target])
+    return PREFIX + hashlib.sha256(request.encode()).hexdigest()[:32]

@@ -1,0 +1,103 @@
+"""Going on from a patch: order-free methods make what they would have made at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.methods.test_contract import EDITS, FAST, NAMES
+from tests.tiny import tiny_model
+
+from emend.edits import Edit
+from emend.errors import InvalidInput
+from emend.methods import registry
+from emend.patches import WeightPatch, load_patch
+
+MORE = [
+    *EDITS,
+    Edit("{} works in", "Ada Berg", "Paris", id="third"),
+    Edit("{} lives in", "Tom Curie", "French", id="fourth"),
+]
+
+
+def made(name: str, edits, model, tokenizer, **settings) -> WeightPatch:
+    patch = registry().get(name).edit(model, tokenizer, edits, **{**FAST.get(name, {}), **settings})
+    assert isinstance(patch, WeightPatch)
+    return patch
+
+
+def difference(one: WeightPatch, other: WeightPatch) -> float:
+    """Largest relative difference of the built weights."""
+    assert one.factors.keys() == other.factors.keys()
+    return max(
+        float((one.delta(name) - other.delta(name)).norm() / other.delta(name).norm())
+        for name in one.factors
+    )
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if registry().get(n).order_free])
+def test_order_free_methods_build_the_same_from_any_sequence(name: str, tmp_path) -> None:
+    model, tokenizer = tiny_model("llama")
+    whole = made(name, MORE, model, tokenizer)
+    first = made(name, MORE[2:], model, tokenizer)
+    loaded = load_patch(first.save_pretrained(tmp_path / "first"))
+    parts = made(name, MORE[:2], model, tokenizer, previous=loaded)
+    assert difference(parts, whole) < 1e-4
+    assert {edit.id for edit in parts.edits} == {edit.id for edit in MORE}
+    assert difference(made(name, MORE[::-1], model, tokenizer), whole) < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_target_replaces_the_old_one(name: str) -> None:
+    model, tokenizer = tiny_model("gpt2")
+    method = registry().get(name)
+    first = made(name, EDITS, model, tokenizer)
+    changed = Edit(EDITS[0].prompt, EDITS[0].subject, "French", id="changed")
+    patch = made(name, [changed], model, tokenizer, previous=first)
+    assert [edit.id for edit in patch.edits] == ["second", "changed"]
+    if method.order_free:
+        fresh = made(name, [EDITS[1], changed], model, tokenizer)
+        assert difference(patch, fresh) < 1e-4
+
+
+def test_known_values_are_not_sought_again(monkeypatch) -> None:
+    model, tokenizer = tiny_model("llama")
+    first = made("memit", MORE[:3], model, tokenizer)
+    sought: list[str] = []
+
+    import emend.keyvalue.solved as solved
+
+    real = solved.search_values
+
+    def counted(view, tokenizer, edits, *args, **kwargs):
+        sought.extend(edit.id for edit in edits)
+        return real(view, tokenizer, edits, *args, **kwargs)
+
+    monkeypatch.setattr(solved, "search_values", counted)
+    made("memit", MORE[3:], model, tokenizer, previous=first)
+    assert sought == ["fourth"]
+    made("memit", MORE[3:], model, tokenizer, previous=first, clamp=0.5)
+    assert len(sought) == 5  # with other settings they are other values
+
+
+def test_edits_in_sequence_are_made_on_the_edited_model() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    settings = {**FAST["rome"], "sequential": True}
+    method = registry().get("rome")
+    whole = method.edit(model, tokenizer, EDITS, **settings)
+    first = method.edit(model, tokenizer, EDITS[:1], **settings)
+    parts = method.edit(model, tokenizer, EDITS[1:], previous=first, **settings)
+    assert difference(parts, whole) < 1e-5
+    assert difference(method.edit(model, tokenizer, EDITS, **FAST["rome"]), whole) > 1e-4
+    assert not model.training and torch.isfinite(whole.delta(next(iter(whole.factors)))).all()
+
+
+def test_what_cannot_be_continued_is_refused() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    rome = made("rome", EDITS[:1], model, tokenizer)
+    with pytest.raises(InvalidInput, match="made by rome, expected memit"):
+        made("memit", EDITS[1:], model, tokenizer, previous=rome)
+    with pytest.raises(InvalidInput, match="expected a weight patch"):
+        made("memit", EDITS[1:], model, tokenizer, previous="rome")
+    other, _ = tiny_model("llama")
+    with pytest.raises(InvalidInput, match="hash"):
+        made("rome", EDITS[1:], other, tokenizer, previous=rome)
