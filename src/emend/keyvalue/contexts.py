@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from emend.keyvalue.templates import BARE, TOP, sample_templates
 from emend.keyvalue.templates import _cleaned as cleaned  # pyright: ignore[reportPrivateUsage]
 from emend.models._forward import evaluating
+from emend.models.placing import device_of
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
 LENGTH = 10
@@ -56,7 +57,7 @@ def _continued(
     """The text of ``ids`` and ``length`` tokens more, each drawn from the five likeliest."""
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.long)
-    row = torch.tensor([ids], device=embeddings.weight.device)  # (1, T)
+    row = torch.tensor([ids], device=device_of(embeddings))  # (1, T)
     with torch.no_grad(), evaluating(model):
         for _ in range(length):
             logits: Tensor = model(input_ids=row, use_cache=False).logits[0, -1].float().cpu()

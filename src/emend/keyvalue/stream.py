@@ -20,6 +20,7 @@ from emend.models import ModelView
 from emend.models._forward import batches, evaluating
 from emend.models._replay import BlockCall, Slot
 from emend.models.partial import AGREEMENT, hooked
+from emend.models.placing import device_of
 from emend.models.positions import pad
 from emend.patches import Dense, LowRank
 
@@ -155,8 +156,7 @@ class Stream:
                 raise _Stop
 
         model: Any = self.view.model
-        weight: Any = self.view.embeddings.weight
-        device = weight.device
+        device = device_of(self.view.embeddings)
         handles = [
             block.register_forward_pre_hook(wipe, with_kwargs=True)
             for block in self.view.blocks[: self.last + 1]

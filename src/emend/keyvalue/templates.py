@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emend.models._forward import evaluating
+from emend.models.placing import device_of
 
 BARE = "{}"
 """The prompt without any context."""
@@ -56,7 +57,7 @@ def _sample(
 ) -> list[str]:
     """``count`` texts of ``length`` tokens, sampled from the five likeliest at each step."""
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    ids = torch.full((count, 1), _first_token(tokenizer), device=embeddings.weight.device)
+    ids = torch.full((count, 1), _first_token(tokenizer), device=device_of(embeddings))
     special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.long)
     with torch.no_grad(), evaluating(model):
         while ids.shape[1] < length:

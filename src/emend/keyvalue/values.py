@@ -35,6 +35,7 @@ from emend.models import ModelView
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen
 from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.placing import device_of
 
 PUBLISHED_WINDOW = 6
 """Tokens run again, at least, in the published order: BLAS sums smaller products otherwise."""
@@ -201,8 +202,7 @@ class _Chunk:
         self.view, self.jobs, self.active, self.groups = view, jobs, list(active), groups
         self.initial = initial
         place = {job: number for number, job in enumerate(active)}
-        head: Any = view.head
-        device = head.weight.device
+        device = device_of(view.head)
         self.edit_of_row = [
             torch.tensor([place[job] for job, _ in group.members]) for group in groups
         ]

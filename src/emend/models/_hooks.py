@@ -26,14 +26,20 @@ def hooked(module: nn.Module, hook: Callable[..., Any]) -> Generator[None, None,
 @contextmanager
 def frozen(model: nn.Module) -> Generator[None, None, None]:
     """No parameter asks for a gradient inside the block; the flags come back as they were."""
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
+    # By name: an offloaded parameter is another object after every pass.
+    asking = [
+        (module, name)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad
+    ]
+    for module, name in asking:
+        module.get_parameter(name).requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
+        for module, name in asking:
+            module.get_parameter(name).requires_grad_(True)
 
 
 @contextmanager
@@ -96,4 +102,8 @@ def wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:
 def add_at(hidden: Tensor, delta: Tensor, at: Tensor) -> Tensor:
     """(B, S, width) with (B, width) added at column ``at`` (B,)."""
     index = torch.arange(len(hidden), device=hidden.device), at.to(hidden.device)
-    return hidden.index_put(index, delta.to(hidden), accumulate=True)
+    if hidden.dtype not in (torch.float16, torch.bfloat16):
+        return hidden.index_put(index, delta.to(hidden), accumulate=True)
+    # Added in float32 and rounded once, as an attached patch does.
+    wide = hidden[index].float() + delta.to(device=hidden.device, dtype=torch.float32)
+    return hidden.index_put(index, wide.to(hidden.dtype))

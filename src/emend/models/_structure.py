@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from emend.errors import UnsupportedModel
 from emend.models._forward import evaluating
+from emend.models.placing import device_of
 
 EQUAL = 1e-2
 """Two rows count as equal below this relative difference (bfloat16 rounds to 2^-8)."""
@@ -138,7 +139,7 @@ def run_probe(model: nn.Module, blocks: nn.ModuleList, width: int, head: nn.Modu
                     stack.callback(hook.remove)
         for hook in _watch_tail(model, probe, blocks[-1], head, inside):
             stack.callback(hook.remove)
-        device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        device = device_of(model.get_input_embeddings())  # type: ignore[operator]
         probe.logits = model(input_ids=ids.to(device), use_cache=False).logits
     return probe
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at, longest_text
 from emend.models.attachments import prepare
+from emend.models.placing import device_of
 from emend.models.positions import prompt_tokens
 
 SPREAD = 8
@@ -82,7 +83,7 @@ class _Writer:
         self.stops = stops
         self.ends = _end_tokens(model, tokenizer)
         self.limit = longest_text(model)
-        self.device = model.get_input_embeddings().weight.device
+        self.device = device_of(model.get_input_embeddings())
 
     def write(self, prompts: Sequence[tuple[int, ...]]) -> list[str]:
         """Continue prompts of nearly equal length together."""

@@ -36,6 +36,7 @@ from emend.models._replay import (
     cut,
     hidden_of,
 )
+from emend.models.placing import device_of
 from emend.models.view import ModelView
 
 AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -154,7 +155,7 @@ class BlockCapture:
         delta = torch.zeros_like(self.values, requires_grad=True)
         site, model = self.view.down_projection(self.layer), self.view.model
         generator = torch.Generator().manual_seed(0)
-        weights = torch.randn(self._before.shape, generator=generator).to(self._before)
+        weights = torch.randn(self._after.shape, generator=generator).to(self._after)
         with torch.enable_grad(), evaluating(model), frozen(model), adding(site, delta, self.at):
             output = self._run_block(self.layer, self._before)
         (gradient,) = torch.autograd.grad((output * weights).sum(), delta)
@@ -355,8 +356,7 @@ def _run_model(model: nn.Module, layout: Layout, cache: RecordingCache | None) -
     Raises:
         Refused: The model fails with the cache.
     """
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    device = embeddings.weight.device
+    device = device_of(model.get_input_embeddings())  # type: ignore[operator]
     mask = layout.attention_mask.to(device)
     inputs: dict[str, Any] = {"input_ids": layout.input_ids.to(device), "attention_mask": mask}
     known = inspect.signature(model.forward).parameters

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at
 from emend.models.attachments import prepare
+from emend.models.placing import device_of
 from emend.models.positions import join_targets, pad, pad_id
 
 
@@ -95,7 +96,7 @@ def _score_batch(
 ) -> list[Score]:
     # Padded on the right, every token stands where it stands alone: no position ids are needed.
     batch = pad([[*prompt, *target[:-1]] for prompt, target in pairs], padding)
-    batch = batch.to(model.get_input_embeddings().weight.device)
+    batch = batch.to(device_of(model.get_input_embeddings()))
     row_of = [row for row, (_, target) in enumerate(pairs) for _ in target]
     column_of = [len(prompt) - 1 + step for prompt, target in pairs for step in range(len(target))]
     with head_at(model, torch.tensor(row_of), torch.tensor(column_of)) as pick:

@@ -19,6 +19,7 @@ from emend.models._structure import (
     run_probe,
     text_config,
 )
+from emend.models.placing import device_of, dtype_of, weight_of
 
 SCALES: tuple[str, ...] = (
     "logit_scale",
@@ -108,8 +109,14 @@ class ModelView:
         return part.down_projection
 
     def matrix(self, layer: int) -> Tensor:
-        """The down-projection's weight as (out = width, in = inner), a view of the parameter."""
-        weight: Any = self.down_projection(layer).weight
+        """The down-projection's weight as (out = width, in = inner), a view of the parameter.
+
+        Where the weight is offloaded it is fetched, and the view is of a copy on the CPU.
+
+        Raises:
+            InvalidInput: The weight is quantised.
+        """
+        weight = weight_of(self.down_projection(layer))
         return weight.T if self.is_transposed(layer) else weight
 
     def is_transposed(self, layer: int) -> bool:
@@ -123,8 +130,8 @@ class ModelView:
         return shape[1]
 
     def device(self, layer: int) -> torch.device:
-        """Where block `layer` keeps its weights."""
-        return next(self.block(layer).parameters()).device
+        """Where the down-projection of block `layer` computes; see `placing.device_of`."""
+        return device_of(self.down_projection(layer))
 
     @property
     def is_gated(self) -> bool:
@@ -166,8 +173,7 @@ class ModelView:
         Returns:
             (..., vocabulary) float32: final norm, head, and the scale or soft cap of the model.
         """
-        weight: Any = self.head.weight
-        hidden = hidden.to(device=weight.device, dtype=weight.dtype)
+        hidden = hidden.to(device=device_of(self.head), dtype=dtype_of(self.head))
         for module in self._tail:
             hidden = module(hidden)
         return self._finish(self.head(hidden)).float()

@@ -10,30 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput
+from emend.models.placing import quantisation_of, weights_of
 
 SAMPLED = 4096
 """Elements of each parameter that enter the hash."""
 
 
 def model_hash(model: nn.Module) -> str:
-    """A hash of the model's weights that does not depend on device or loading precision.
+    """A hash of the model's weights that does not depend on device, offloading or float precision.
 
     Every parameter enters with its name, shape and 4,096 evenly spaced elements rounded to
     bfloat16, so that a 7B model takes well under a second, and the same checkpoint loaded in
-    float32 and in bfloat16 has one hash. Fine-tuning or editing weights in place changes it.
+    float32 and in bfloat16 has one hash. Fine-tuning or editing weights in place changes it, and
+    so does quantising them: the model then computes with other weights.
 
     Returns:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(_sample(parameter.detach()))
+    for name, weight in weights_of(model):
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(_sample(weight))
     return digest.hexdigest()[:16]
 
 
 def _sample(tensor: Tensor) -> bytes:
-    if tensor.device.type == "meta" or tensor.numel() == 0:
+    if tensor.numel() == 0:
         return b""
     # An odd step does not fall into step with a matrix's (usually even) row length.
     step = max(tensor.numel() // SAMPLED, 1) | 1
@@ -48,11 +50,13 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
 
     Returns:
         JSON-able: ``name``, ``hash``, ``architecture``, ``model_type``, ``depth`` (blocks),
-        ``width``, ``fan_in_fan_out`` (whether linear layers are stored transposed).
+        ``width``, ``fan_in_fan_out`` (whether linear layers are stored transposed), and where
+        linear layers are quantised ``quantised`` ("4-bit", "8-bit").
     """
     config = getattr(model, "config", None)
     # A GPT-2-like model uses Conv1D for all linear layers, so that one flag serves for all.
     transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
+    quantised = quantisation_of(model)
     return {
         "name": str(getattr(config, "_name_or_path", "") or ""),
         "hash": model_hash(model),
@@ -61,6 +65,7 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
         "depth": getattr(config, "num_hidden_layers", None),
         "width": getattr(config, "hidden_size", None),
         "fan_in_fan_out": transposed,
+        **({"quantised": quantised} if quantised else {}),
     }
 
 

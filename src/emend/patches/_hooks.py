@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput
+from emend.models.placing import device_of
 
 if TYPE_CHECKING:
     from emend.patches._factors import Factor
@@ -61,8 +62,7 @@ class _AddedChange:
 
     def __init__(self, attachment: WeightAttachment, factor: Factor, module: nn.Module) -> None:
         self._attachment = attachment
-        device = next(module.parameters()).device
-        place = "cpu" if device.type == "meta" else device  # offloaded layers come and go
+        place = device_of(module)
         # Copies made under inference mode could not take part in a backward pass later.
         with torch.inference_mode(False):
             self._matrices = tuple(matrix.to(place) for matrix in factor.matrices())
@@ -70,7 +70,8 @@ class _AddedChange:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not self._attachment.active:
             return None
-        change = inputs[0].to(torch.float32)  # (..., in)
+        # What a module is given may still be on the device of the one before it.
+        change = inputs[0].to(device=output.device, dtype=torch.float32)  # (..., in)
         # Autocast would round the factors to half precision.
         with torch.autocast(change.device.type, enabled=False):
             for matrix in self._matrices:
