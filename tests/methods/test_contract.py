@@ -21,6 +21,8 @@ SHORT = {"templates": ("{}", "Yes. {}"), "steps": 4}
 FAST = {
     "rome": SHORT,
     "ft": {"steps": 3},
+    "kn": {"steps": 4},
+    "lora": {"steps": 3},
     "memit": SHORT,
     "emmet": SHORT,
     "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},

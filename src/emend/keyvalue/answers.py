@@ -1,0 +1,84 @@
+"""Batches of edits whose targets are scored, for methods that train on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emend.edits import Edit
+from emend.keyvalue.rows import Row, context_rows
+from emend.models import ModelView
+from emend.models._layout import whole
+from emend.models.partial import BlockCapture, capture_blocks
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Some edits, captured at the first trained block, and where their targets are scored.
+
+    Attributes:
+        capture: The blocks from the first trained one up, with all tokens: a changed matrix acts
+            on every token.
+        rows: (N,) int64, row of each scored token.
+        columns: (N,) int64, its position.
+        tokens: (N,) int64, the token.
+        weights: (N,) float32, one over the number of target tokens and of edits.
+    """
+
+    capture: BlockCapture
+    rows: Tensor
+    columns: Tensor
+    tokens: Tensor
+    weights: Tensor
+
+    def loss(self, view: ModelView) -> Tensor:
+        """Mean over edits of -1/n sum_t log p(o_t | x, o_1..o_(t-1)), a scalar in float32."""
+        hidden = self.capture.run_blocks()  # (B, T, width)
+        scored = hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
+        logits = view.logits(scored)  # (N, vocabulary)
+        losses = F.cross_entropy(logits, self.tokens.to(logits.device), reduction="none")
+        return (losses * self.weights.to(losses)).sum()
+
+
+def answer_batches(
+    view: ModelView, tokenizer: Any, edits: Sequence[Edit], layer: int, batch_size: int
+) -> list[AnswerBatch]:
+    """The edits' bare prompts with their targets, at most ``batch_size`` of them in a batch.
+
+    Args:
+        view: The model.
+        tokenizer: Its tokenizer.
+        edits: What shall be said.
+        layer: The first block that changes; those below are run once.
+        batch_size: Edits in a batch.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+    """
+    rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
+    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return [_batch(view, part, layer) for part in parts]
+
+
+def _batch(view: ModelView, rows: Sequence[Row], layer: int) -> AnswerBatch:
+    places: list[tuple[int, int, int, float]] = []
+    for number, row in enumerate(rows):
+        count = len(row.targets)
+        for step, token in enumerate(row.targets):
+            column = len(row.ids) - count + step
+            places.append((number, column, token, 1.0 / (count * len(rows))))
+    numbers, columns, tokens, weights = zip(*places, strict=True)
+    texts = [row.ids for row in rows]
+    capture = capture_blocks(view, texts, [0] * len(texts), layer, arrangements=(whole,))
+    return AnswerBatch(
+        capture,
+        torch.tensor(numbers),
+        torch.tensor(columns),
+        torch.tensor(tokens),
+        torch.tensor(weights),
+    )

@@ -1,0 +1,218 @@
+"""Knowledge Neurons: shift what a few units of the MLPs write, from the old answer to the new.
+
+Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers", arXiv 2104.08696.
+
+    W_i' = W_i - lambda1 e(old) + lambda2 e(new)    for each knowledge neuron i      (section 5.1)
+
+    paper     here                what
+    W_i       a column            what unit i writes to the stream (of the down-projection)
+    e(.)      `_embedded`         input embedding of an answer; of several tokens, their sum
+    lambda1   remove              1
+    lambda2   add                 8
+    Attr      `locate.attribute`  integrated gradients of P(old) along the activations
+    t, p      threshold, share    coarse set: Attr > t max; kept: in more than p of the prompts
+
+Expect little of it. Nothing but a tie between input embeddings and the head, with no norm in
+between, makes an embedding the right thing to write, and the units found belong to the prediction
+position of one prompt, not to the subject: other facts with the same answer change too.
+
+Where this deviates from the authors' code (for BERT): prompts are the edit's own and its rephrase
+probes, where it has any (asked with the *old* answer; generalization is measured on the same
+wordings, so compare with ``rephrasings=False`` too); the model's own answer stands in for an
+unknown ``original`` and is noted in the patch's statistics; where no unit is found in enough
+prompts, fewer prompts do; and an answer of several tokens is attributed token by token. Each edit
+is made alone on the unedited model, so that any can be taken out again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emend.edits import Edit
+from emend.errors import InvalidInput, UnsupportedModel
+from emend.keyvalue import context_rows
+from emend.locate import Neuron, attribute_tokens, coarse, refine
+from emend.methods._method import method
+from emend.models import ModelView, join_targets
+from emend.models._forward import evaluating
+from emend.models.positions import pad, prompt_tokens
+from emend.patches import LowRank, WeightPatch, describe_base
+
+
+@dataclass(frozen=True)
+class KnConfig:
+    """Settings of Knowledge Neurons."""
+
+    threshold: float = 0.2
+    """Units count whose attribution is more than this share of the largest (t)."""
+    share: float = 0.5
+    """Units are kept that count in more than this share of the prompts (p)."""
+    steps: int = 20
+    """Steps of the integration (S)."""
+    remove: float = 1.0
+    """Factor on the old answer's embedding (lambda1)."""
+    add: float = 8.0
+    """Factor on the new answer's embedding (lambda2)."""
+    rephrasings: bool = True
+    """Ask for the old answer with the edit's rephrase probes too, where it has any."""
+    layers: tuple[int, ...] | None = None
+    """Blocks whose units may be found; by default all."""
+    batch_size: int = 256
+    """Tokens that are run at once."""
+
+
+@method(
+    title="Knowledge Neurons: find the units that carry a fact and change what they write",
+    paper="Dai et al. 2022, arXiv 2104.08696",
+    when="to study where a fact is read out; as an editor a historical baseline that does poorly",
+    order_free=True,
+)
+def kn(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: KnConfig) -> WeightPatch:
+    """Find each edit's units on the unedited model and shift their columns."""
+    started = time.perf_counter()
+    view = ModelView(model)
+    config = filled(config, view)
+    context_rows(tokenizer, edits, ["{}"])  # a subject without a token is refused here too
+    old = old_answers(model, tokenizer, edits)
+    found = _neurons(view, tokenizer, edits, old, config)
+    factors = _factors(view, tokenizer, edits, old, found, config)
+    seconds = time.perf_counter() - started
+    return WeightPatch(
+        factors=factors,
+        edits=edits,
+        method="kn",
+        config=dataclasses.asdict(config),
+        base=describe_base(model),
+        templates=("{}",),
+        statistics={
+            "neurons": {e.id: [list(n) for n in found[e.id]] for e in edits},
+            "original": {e.id: tokenizer.decode(old[e.id]) for e in edits if not e.original},
+        },
+        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
+    )
+
+
+def filled(config: KnConfig, view: ModelView) -> KnConfig:
+    """The settings checked, with the layers written out.
+
+    Raises:
+        InvalidInput: A setting has no meaning.
+        UnsupportedModel: Embeddings are not of the stream's width, so that they cannot be added.
+    """
+    for name in ("threshold", "share"):
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise InvalidInput(f"{name} is {value}, expected at least 0 and less than 1")
+    for name in ("steps", "batch_size"):
+        if getattr(config, name) < 1:
+            raise InvalidInput(f"{name} is {getattr(config, name)}, expected at least 1")
+    layers = range(view.depth) if config.layers is None else config.layers
+    if not layers or any(not -view.depth <= layer < view.depth for layer in layers):
+        raise InvalidInput(
+            f"layers are {config.layers} of a model with {view.depth} blocks: "
+            f"take some from 0 to {view.depth - 1}"
+        )
+    features = int(_embedding(view).shape[1])
+    if features != view.width:
+        raise UnsupportedModel(
+            f"{type(view.model).__name__} has embeddings of width {features} and a stream of "
+            f"{view.width}, so one cannot be written to the other: take another method"
+        )
+    return dataclasses.replace(config, layers=tuple(sorted({n % view.depth for n in layers})))
+
+
+def old_answers(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> dict[str, list[int]]:
+    """Tokens of what the model says now, by edit id.
+
+    That is ``original``; where it is not known, the model's own greedy answer of as many tokens
+    as the target has.
+    """
+    joined = join_targets(
+        tokenizer, [e.text for e in edits], [e.original or e.target for e in edits]
+    )
+    found: dict[str, list[int]] = {}
+    for edit, (prompt, answer) in zip(edits, joined, strict=True):
+        known = edit.original is not None
+        found[edit.id] = answer if known else _greedy(model, prompt, len(answer))
+    return found
+
+
+def _greedy(model: Any, prompt: list[int], count: int) -> list[int]:
+    ids = list(prompt)
+    device = model.get_input_embeddings().weight.device
+    with torch.no_grad(), evaluating(model):
+        for _ in range(count):
+            batch = pad([ids]).to(device)
+            logits = model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
+            ids.append(int(logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def _neurons(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    old: dict[str, list[int]],
+    config: KnConfig,
+) -> dict[str, list[Neuron]]:
+    """The units of each edit, by its id."""
+    texts: list[str] = []
+    owners: list[str] = []
+    for edit in edits:
+        probes = edit.probes_of("rephrase") if config.rephrasings else ()
+        prompts = dict.fromkeys([edit.text, *(probe.prompt for probe in probes)])
+        texts += prompts
+        owners += [edit.id] * len(prompts)
+    pairs = list(zip(prompt_tokens(tokenizer, texts), (old[o] for o in owners), strict=True))
+    maps = attribute_tokens(
+        view, pairs, steps=config.steps, layers=config.layers, batch_size=config.batch_size
+    )
+    sets: dict[str, list[list[Neuron]]] = {}
+    for owner, one in zip(owners, maps, strict=True):
+        sets.setdefault(owner, []).append(coarse(one, config.threshold, config.layers))
+    return {owner: refine(each, config.share) for owner, each in sets.items()}
+
+
+def _factors(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    old: dict[str, list[int]],
+    found: dict[str, list[Neuron]],
+    config: KnConfig,
+) -> dict[str, LowRank]:
+    """One row of A (a unit vector) and one column of B for each unit of each edit."""
+    joined = join_targets(tokenizer, [e.text for e in edits], [e.target for e in edits])
+    rows: dict[int, list[tuple[int, Tensor, str]]] = {}
+    for edit, (_, new) in zip(edits, joined, strict=True):
+        shift = config.add * _embedded(view, new) - config.remove * _embedded(view, old[edit.id])
+        for layer, unit in found[edit.id]:
+            rows.setdefault(layer, []).append((unit, shift, edit.id))
+    factors: dict[str, LowRank] = {}
+    for layer, entries in sorted(rows.items()):
+        units, shifts, ids = zip(*entries, strict=True)
+        down = torch.zeros(len(units), view.inner(layer))
+        down[torch.arange(len(units)), torch.tensor(units)] = 1.0
+        name = view.name_of(view.down_projection(layer))
+        factors[name] = LowRank(down, torch.stack(shifts, dim=1), ids)
+    return factors
+
+
+def _embedding(view: ModelView) -> Tensor:
+    weight: Any = view.embeddings.weight
+    return weight.detach()
+
+
+def _embedded(view: ModelView, tokens: Sequence[int]) -> Tensor:
+    """Sum of the input embeddings of an answer's tokens, (width,) float32."""
+    weight = _embedding(view)
+    return weight[torch.tensor(list(tokens), device=weight.device)].float().sum(0).cpu()
