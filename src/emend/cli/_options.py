@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,6 +51,62 @@ Set = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
+
+
+Loading = dict[str, Any]
+"""How --model is to be loaded: the arguments of `emend.load` that were given."""
+
+
+def _loading_flags(
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype", help="Of the weights: float32, bfloat16 or float16.", metavar="DTYPE"
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="Where the model goes: cpu (the default), cuda, cuda:1.",
+            metavar="NAME",
+        ),
+    ] = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            "--device_map", help="Instead of --device: auto spreads the model.", metavar="WORD"
+        ),
+    ] = None,
+    load_in_4bit: Annotated[
+        bool, typer.Option("--load_in_4bit", help="Quantise the model to 4 bits (bitsandbytes).")
+    ] = False,
+    load_in_8bit: Annotated[
+        bool, typer.Option("--load_in_8bit", help="Quantise the model to 8 bits (bitsandbytes).")
+    ] = False,
+) -> None:
+    """The flags themselves; see `loads_model`."""
+
+
+def loads_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags that say how --model is loaded, as its argument ``loading``.
+
+    Its last flags are then --dtype, --device, --device_map, --load_in_4bit and --load_in_8bit;
+    ``loading`` holds those that were given, to be passed on: ``api.load(model, **loading)``.
+    """
+    flags = inspect.signature(_loading_flags, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        loading: Loading = {name: given.pop(name) for name in flags}
+        command(**given, loading={name: value for name, value in loading.items() if value})
+
+    parameters = [one for one in own.parameters.values() if one.name != "loading"]
+    parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in (*parameters, *flags.values())]
+    run.__signature__ = own.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def examples(*lines: str) -> str:

@@ -29,6 +29,7 @@ EXAMPLES = _options.examples(
 _Text = str | None
 
 
+@_options.loads_model
 def command(
     model: _options.Model,
     output_path: Annotated[
@@ -46,6 +47,8 @@ def command(
     ] = None,
     limit: _options.Limit = None,
     json: _options.Json = False,
+    *,
+    loading: _options.Loading,
 ) -> None:
     """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is."""
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
@@ -56,7 +59,7 @@ def command(
     chosen: Any = methods.registry().get(method)
     seeded = [*(set or []), *([] if seed is None else [f"seed={seed}"])]
     settings = settings_for(method, chosen.config_type, config, seeded)
-    network, tokenizer = api.load(model)
+    network, tokenizer = api.load(model, **loading)
     started = time.perf_counter()
     patch = api.edit(network, tokenizer, wanted, method=method, **settings)
     seconds = time.perf_counter() - started

@@ -19,6 +19,7 @@ EXAMPLES = _options.examples(
 )
 
 
+@_options.loads_model
 def command(
     model: _options.Model,
     patch: Annotated[
@@ -29,6 +30,8 @@ def command(
     batch_size: _options.BatchSize = 32,
     limit: _options.Limit = None,
     json: _options.Json = False,
+    *,
+    loading: _options.Loading,
 ) -> None:
     """Measure a patch: every metric before and after, on --edits or on the edits it holds.
 
@@ -44,7 +47,7 @@ def command(
 
     loaded = patches.load_patch(patch)
     wanted = _edits(given, loaded.edits, patch)[:limit]
-    network, tokenizer = api.load(model)
+    network, tokenizer = api.load(model, **loading)
     with loaded.applied(network):
         report = api.evaluate(network, tokenizer, wanted, batch_size=batch_size)
     if output_path:

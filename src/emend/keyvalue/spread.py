@@ -52,11 +52,13 @@ def default_layers(view: ModelView) -> tuple[int, ...]:
     """Five layers ending at 0.27 of the depth (gated or rotary) or 0.35 (others); spec section 0.
 
     Where that leaves fewer than five, fewer; never the last block, unless it is the only one.
+    Of a mixture of experts, those among them that can be edited.
     """
     share = 0.27 if view.is_llama_like else 0.35
-    last = max(min(round(share * view.depth), view.depth - 2), 0)
-    first = max(last - LAYERS + 1, 0)
-    return tuple(range(first, last + 1)) if adds_directly(view, last) else (last,)
+    last = view.nearest_editable(max(min(round(share * view.depth), view.depth - 2), 0))
+    if not adds_directly(view, last):
+        return (last,)
+    return tuple(layer for layer in view.editable if last - LAYERS < layer <= last)
 
 
 def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -64,8 +66,8 @@ def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ..
 
     Raises:
         InvalidInput: No layer, or one that the model has not.
-        UnsupportedModel: Several layers, where what an MLP puts out is changed before it is
-            added to the stream.
+        UnsupportedModel: A block that cannot be edited, or several layers, where what an MLP
+            puts out is changed before it is added to the stream.
     """
     if layers is None:
         return default_layers(view)
@@ -78,6 +80,8 @@ def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ..
     chosen = tuple(sorted({layer % view.depth for layer in layers}))
     if not chosen:
         raise InvalidInput("layers is empty, expected at least one: leave it out for the default")
+    for layer in chosen:
+        view.down_projection(layer)  # refused now, and not when values have been sought
     if len(chosen) > 1 and not adds_directly(view, chosen[-1]):
         raise UnsupportedModel(
             f"{type(view.model).__name__} changes what its MLPs put out before adding it (a norm, "

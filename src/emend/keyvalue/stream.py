@@ -8,7 +8,7 @@ is kept, and from there on only the edited blocks are run (frontier section 3).
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +125,9 @@ class Stream:
     def advance(self, change: LowRank | Dense | None = None) -> None:
         """Go through the current block, with its down-projection changed."""
         for batch in self._batches:
-            with changed(self.view.down_projection(self.layer), change):
+            with ExitStack() as stack:
+                if change is not None:
+                    stack.enter_context(changed(self.view.down_projection(self.layer), change))
                 batch.hidden = self._run(batch, batch.hidden, self.layer, self.layer)
         self.layer += 1
 
@@ -199,14 +201,11 @@ def _kept(leaf: Any) -> Any:
 
 
 @contextmanager
-def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None, None, None]:
+def changed(module: nn.Module, change: LowRank | Dense) -> Generator[None, None, None]:
     """Let a down-projection put out what it will with the change, as an attached patch does."""
-    if change is None:
-        yield
-        return
 
     def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        moved = args[0].float()
+        moved = args[0].to(device=output.device, dtype=torch.float32)
         for matrix in change.matrices():
             moved = moved @ matrix.to(moved.device).T
         return (output.float() + moved).to(output.dtype)

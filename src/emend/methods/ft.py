@@ -117,13 +117,17 @@ def filled(config: FtConfig, view: ModelView) -> FtConfig:
         value = getattr(config, name)
         if value is not None and value <= 0:
             raise InvalidInput(f"{name} is {value}, expected more than 0")
-    layers = (round(0.67 * view.depth),) if config.layers is None else config.layers
+    layers = config.layers
+    if layers is None:
+        layers = (view.nearest_editable(round(0.67 * view.depth)),)
     outside = [layer for layer in layers if not -view.depth <= layer < view.depth]
     if outside or not layers:
         raise InvalidInput(
             f"layers are {layers} of a model with {view.depth} blocks: "
             f"take some from 0 to {view.depth - 1}"
         )
+    for layer in layers:
+        view.down_projection(layer)  # refused now where it cannot be edited
     return dataclasses.replace(config, layers=tuple(sorted({n % view.depth for n in layers})))
 
 

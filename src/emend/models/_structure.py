@@ -30,6 +30,13 @@ PROJECTIONS = (nn.Linear, Conv1D)
 """The modules that can be edited: a matrix, with or without a bias."""
 
 
+ROUTED = (
+    "its MLP is a mixture of experts without one that all tokens share, and emend does not edit "
+    "experts that only some tokens are sent to"
+)
+"""Why a block is refused whose MLP is routed."""
+
+
 @dataclass
 class Call:
     """What went in and out of one module at the last position of the two probe rows."""
@@ -230,12 +237,13 @@ def read_block(block: nn.Module, calls: list[Call], width: int) -> BlockParts:
     attention = _find_attention(block, calls)
     if attention is None:
         return BlockParts(refusal=f"its {type(block).__name__} has no part that mixes tokens")
-    if _has_experts(block, attention):
-        return BlockParts(
-            attention=attention,
-            refusal="its MLPs are a mixture of experts, which emend does not edit yet",
-        )
-    mlp, projections = _find_mlp(block, attention, calls)
+    experts = _expert_containers(block, attention)
+    if experts:
+        mlp, projections = _find_shared(block, attention, experts, calls, width)
+        if mlp is None:
+            return BlockParts(attention=attention, refusal=ROUTED)
+    else:
+        mlp, projections = _find_mlp(block, attention, calls)
     down = next((each for each in reversed(projections) if _shape(each)[0] == width), None)
     if mlp is None or down is None:
         return BlockParts(
@@ -280,6 +288,32 @@ def _find_mlp(
     return heaviest, [each for each in ran if id(each) in owned[id(heaviest)]]
 
 
+def _find_shared(
+    block: nn.Module,
+    attention: nn.Module,
+    experts: list[nn.Module],
+    calls: list[Call],
+    width: int,
+) -> tuple[nn.Module | None, list[nn.Module]]:
+    """The expert that every token passes through, and its projections in the order they ran.
+
+    It is the heaviest part of the block outside of the attention and the routed experts that has
+    a projection of its own back to the residual width, and one before it.
+    """
+    routed = {id(module) for each in experts for module in each.modules()}
+    skipped = routed | {id(module) for module in attention.modules()}
+    best: tuple[int, nn.Module | None, list[nn.Module]] = (0, None, [])
+    for part in block.modules():
+        inside = {id(module) for module in part.modules()}
+        if part is block or inside & skipped:
+            continue
+        called = [call.module for call in calls if id(call.module) in inside]
+        ran = [module for module in called if projection_shape(module)]
+        if len(ran) > 1 and _shape(ran[-1])[0] == width and weigh(part) > best[0]:
+            best = weigh(part), part, ran
+    return best[1], best[2]
+
+
 def _inside_adapters(block: nn.Module) -> set[int]:
     """Modules kept by name in a ModuleDict: what PEFT adds beside a projection."""
     named = (module for module in block.modules() if isinstance(module, nn.ModuleDict))
@@ -310,14 +344,15 @@ def _find_attention(block: nn.Module, calls: list[Call]) -> nn.Module | None:
     return best[1] if best else None
 
 
-def _has_experts(block: nn.Module, attention: nn.Module) -> bool:
-    """Stacked expert weights are three-dimensional; unfused ones stand in a ModuleList."""
+def _expert_containers(block: nn.Module, attention: nn.Module) -> list[nn.Module]:
+    """What holds routed experts: stacked weights have three axes, others stand in a ModuleList."""
     skipped = {id(module) for module in attention.modules()}
-    for module in block.modules():
-        if id(module) in skipped:
-            continue
-        if isinstance(module, nn.ModuleList) and len(module) > 1:
-            return True
-        if any(parameter.ndim == 3 for parameter in module.parameters(recurse=False)):
-            return True
-    return False
+    return [
+        module
+        for module in block.modules()
+        if id(module) not in skipped
+        and (
+            (isinstance(module, nn.ModuleList) and len(module) > 1)
+            or any(parameter.ndim == 3 for parameter in module.parameters(recurse=False))
+        )
+    ]

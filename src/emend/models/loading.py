@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile
+from emend.errors import BrokenFile, EmendError, InvalidInput, MissingExtra, MissingFile
 
 LAB = "lab/"
+
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+"""The words that a device map may be; a device's name puts the whole model there."""
+
+DeviceMap = str | Mapping[str, int | str | torch.device]
+"""One of `STRATEGIES`, a device, or a device ("disk" too) for each module by name."""
 
 
 def load(
@@ -22,6 +29,10 @@ def load(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    device_map: DeviceMap | None = None,
+    offload_folder: str | os.PathLike[str] | None = None,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
@@ -31,6 +42,11 @@ def load(
         dtype: of the weights, as a torch dtype or its name; by default float32 for lab models
             and the checkpoint's own for others.
         device: where to put the model; by default the CPU.
+        device_map: instead of ``device``, spreads the model: "auto" fills the GPUs, then memory,
+            then the disk. Needs accelerate.
+        offload_folder: where to put what is offloaded to disk and not kept as safetensors.
+        load_in_4bit: quantise the linear layers to 4 bits (NF4). Needs bitsandbytes.
+        load_in_8bit: quantise them to 8 bits instead. Needs bitsandbytes.
 
     Returns:
         (model, tokenizer), the model in eval mode.
@@ -39,11 +55,15 @@ def load(
         UnknownName: no lab model has this name.
         MissingFile: no such directory or model on the hub, or a part of it is missing.
         BrokenFile: the weights or the configuration cannot be read.
-        InvalidInput: a file instead of a directory, an unknown dtype or device.
+        InvalidInput: a file instead of a directory, an unknown dtype or device, or two that
+            exclude one another.
+        MissingExtra: accelerate or bitsandbytes is needed and not installed.
     """
     name = os.fspath(name_or_path)
     chosen = _dtype(dtype)
     place = _device(device)
+    if device is not None and device_map is not None:
+        raise InvalidInput("both device and device_map are given, expected one: leave one out")
     source = name
     if name.startswith(LAB) and not Path(name).is_dir():
         from emend import lab  # a room below; imported late so that torch alone is enough here
@@ -56,12 +76,20 @@ def load(
         _check_directory(Path(source))
     elif not name.strip():
         raise InvalidInput("the model's name is empty; give a directory or a name on the hub")
+    options: dict[str, Any] = {"dtype": chosen or "auto"}
+    if device_map is not None:
+        options |= _spread(device_map, offload_folder)
+    if load_in_4bit or load_in_8bit:
+        options |= _quantised(load_in_4bit, load_in_8bit, chosen)
+        options.setdefault("device_map", {"": place})
     with _quiet():
         tokenizer = _attempt(_load_tokenizer, source, name, "tokenizer")
-        model = _attempt(lambda path: _load_model(path, chosen), source, name, "model")
+        model = _attempt(lambda path: _load_model(path, options), source, name, "model")
     if source != name:
         model.config._name_or_path = name  # what patches and reports call it: no path of a machine
-    return model.to(place).eval(), tokenizer
+    if "device_map" not in options:
+        model = model.to(place)
+    return model.eval(), tokenizer
 
 
 def _load_tokenizer(source: str) -> Any:
@@ -70,12 +98,12 @@ def _load_tokenizer(source: str) -> Any:
     return AutoTokenizer.from_pretrained(source)
 
 
-def _load_model(source: str, dtype: torch.dtype | None) -> Any:
+def _load_model(source: str, options: Mapping[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
     loader: Any = AutoModelForCausalLM
     model, found = loader.from_pretrained(
-        source, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+        source, use_safetensors=True, output_loading_info=True, **options
     )
     # transformers would fill these with random numbers and warn.
     missing = sorted(found["missing_keys"])
@@ -106,6 +134,45 @@ def _device(device: torch.device | str | None) -> torch.device:
             f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; take cpu"
         )
     return place
+
+
+def _spread(device_map: DeviceMap, offload_folder: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """What transformers is told to spread a model over devices."""
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingExtra.of("accelerate", "large", "load a model with a device_map")
+    if isinstance(device_map, str):
+        if device_map not in STRATEGIES:
+            try:
+                device_map = {"": _device(device_map)}
+            except InvalidInput as error:
+                raise InvalidInput(
+                    f"device_map {device_map!r} cannot be used ({error}), expected one of "
+                    f"{', '.join(STRATEGIES)}, a device, or a device for each module: take auto"
+                ) from None
+    else:
+        device_map = dict(device_map)
+    folder = None if offload_folder is None else os.fspath(offload_folder)
+    return {"device_map": device_map, "offload_folder": folder}
+
+
+def _quantised(four: bool, eight: bool, dtype: torch.dtype | None) -> dict[str, Any]:
+    """What transformers is told to quantise a model while it is loaded."""
+    if four and eight:
+        raise InvalidInput("load_in_4bit and load_in_8bit are both set, expected one: drop one")
+    flag = "load_in_4bit" if four else "load_in_8bit"
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra.of(package, "quantized", f"load a model with {flag}")
+    from transformers import BitsAndBytesConfig
+
+    if eight:
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype or torch.bfloat16,
+    )
+    return {"quantization_config": config}
 
 
 def _is_local(name: str) -> bool:
@@ -164,17 +231,21 @@ def _translate(error: Exception, source: str, name: str, part: str) -> EmendErro
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Silence transformers for one call: its progress bars, log lines and warnings."""
+    """Silence transformers (and accelerate) for one call: progress bars, log lines, warnings."""
     from transformers.utils import logging as chatter
 
     level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    accelerate = logging.getLogger("accelerate")
+    before = accelerate.level
     chatter.set_verbosity(logging.CRITICAL)
     chatter.disable_progress_bar()
+    accelerate.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         chatter.set_verbosity(level)
+        accelerate.setLevel(before)
         if bars:
             chatter.enable_progress_bar()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,8 @@ class ModelView:
 
     Args:
         model: any Hugging Face causal language model whose blocks hold one attention and one
-            dense MLP each. It is not changed.
+            MLP each. It is not changed. Of a mixture of experts only what all tokens pass
+            through can be edited: dense blocks and shared experts; see `editable`.
 
     Attributes:
         model: the model itself.
@@ -96,7 +97,8 @@ class ModelView:
 
         OPT keeps its two projections in the block itself; there it is the down-projection.
         BLOOM's MLP adds the residual before it returns: read the MLP's own contribution from
-        `down_projection`.
+        `down_projection`. In a block with a mixture of experts it is the expert that all tokens
+        pass through.
         """
         part = self._dense(layer)
         assert part.mlp is not None
@@ -178,6 +180,15 @@ class ModelView:
             hidden = module(hidden)
         return self._finish(self.head(hidden)).float()
 
+    @property
+    def editable(self) -> tuple[int, ...]:
+        """The blocks that can be edited, ascending: those with a dense MLP or a shared expert."""
+        return tuple(n for n, part in enumerate(self._parts) if part.refusal is None)
+
+    def nearest_editable(self, layer: int) -> int:
+        """The editable block that is nearest to `layer`; of two, the lower one."""
+        return min(self.editable, key=lambda each: (abs(each - layer), each))
+
     def _check(self, layer: int) -> int:
         if not -self.depth <= layer < self.depth:
             raise UnsupportedModel(
@@ -189,12 +200,14 @@ class ModelView:
     def _dense(self, layer: int) -> BlockParts:
         part = self._parts[self._check(layer)]
         if part.refusal is not None:
-            raise UnsupportedModel(self._refuse(part.refusal, f" (block {layer % self.depth})"))
+            raise UnsupportedModel(
+                f"{type(self.model).__name__} (block {layer % self.depth}): {part.refusal}; "
+                f"take one of the blocks {_ranges(self.editable)}"
+            )
         return part
 
-    def _refuse(self, refusal: str | None, where: str = "") -> str:
-        name = type(self.model).__name__
-        return f"{name}{where}: {refusal}; take a model with one dense MLP in each block"
+    def _refuse(self, refusal: str | None) -> str:
+        return f"{type(self.model).__name__}: {refusal}; take a model with dense MLPs"
 
     def _find_finish(self, probe: Probe) -> Callable[[Tensor], Tensor]:
         """The scale and cap after the head: of those configured, the one that gives the logits."""
@@ -220,6 +233,19 @@ class ModelView:
             f"known scale (looked for {', '.join(SCALES + CAPS)} in its configuration); "
             "ask for support of this architecture"
         )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as people write them: 0, 2 to 5, 9."""
+    parts: list[str] = []
+    start = 0
+    for index, number in enumerate(numbers):
+        if index + 1 < len(numbers) and numbers[index + 1] == number + 1:
+            continue
+        first = numbers[start]
+        parts.append(f"{first} to {number}" if number > first else str(first))
+        start = index + 1
+    return ", ".join(parts)
 
 
 def _part(model: nn.Module, getter: str) -> nn.Module:
