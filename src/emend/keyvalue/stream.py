@@ -201,8 +201,11 @@ def _kept(leaf: Any) -> Any:
 
 
 @contextmanager
-def changed(module: nn.Module, change: LowRank | Dense) -> Generator[None, None, None]:
+def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None, None, None]:
     """Let a down-projection put out what it will with the change, as an attached patch does."""
+    if change is None:
+        yield
+        return
 
     def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         moved = args[0].to(device=output.device, dtype=torch.float32)
