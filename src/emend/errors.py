@@ -68,6 +68,10 @@ class NumericalFailure(EmendError, ArithmeticError):
     """A computation gave a value that is not finite, or a system that cannot be solved."""
 
 
+class NotEnoughMemory(EmendError, MemoryError):
+    """A run would take more memory, or more room on the disk, than is free."""
+
+
 class MissingExtra(EmendError, ImportError):
     """A package that is not part of the light core is needed and not installed."""
 

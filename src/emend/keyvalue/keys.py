@@ -60,7 +60,7 @@ def subject_keys(
         batch = pad([texts[n] for n in members], pad_id(tokenizer))
         ends = batch.lengths - 1
         with watching(view, layers) as seen:
-            forward(view, batch.input_ids, batch.attention_mask, max(layers))
+            forward(view, batch.input_ids, max(layers))
         for layer in layers:
             given, put_out = seen[layer]
             index = torch.arange(len(members))
@@ -105,20 +105,20 @@ class _Stop(Exception):
     pass
 
 
-def forward(view: ModelView, input_ids: Tensor, attention_mask: Tensor, last: int) -> None:
-    """Run a right-padded batch through the blocks up to the down-projection of ``last``."""
+def forward(view: ModelView, input_ids: Tensor, last: int) -> None:
+    """Run a right-padded batch through the blocks up to the down-projection of ``last``.
+
+    Padding is not masked: in a causal model no token sees what is right of it, while rows of
+    padding that see nothing give NaN in some models (Gemma 2 in float64).
+    """
 
     def stop(_module: nn.Module, _args: Any, _output: Any) -> None:
         raise _Stop
 
     model: Any = view.model
-    device = device_of(view.embeddings)
+    ids = input_ids.to(device_of(view.embeddings))
     with torch.no_grad(), evaluating(model), hooked(view.down_projection(last), stop):
         try:
-            model(
-                input_ids=input_ids.to(device),
-                attention_mask=attention_mask.to(device),
-                use_cache=False,
-            )
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         except _Stop:
             return

@@ -1,35 +1,53 @@
 """Second moments of keys: C = E[k k^T], uncentred, over the tokens of many texts (spec S3).
 
 One pass collects those of all layers wanted, and stops at the last of them. What was computed is
-kept on disk under a key made of the weights' hash, the layer, the texts, the count and the dtype.
+kept on disk under a key made of the weights' hash, the layer, the texts, the count, the window and
+the dtype. A pass that was killed goes on where its sums were last written down, with the same
+result to the last bit.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from emend._files import written_aside
 from emend._progress import progress
-from emend.errors import InvalidInput
-from emend.keyvalue.keys import forward, watching
+from emend.errors import InvalidInput, NumericalFailure
+from emend.keyvalue import _kept
+from emend.keyvalue._corpus import Source, Texts
+from emend.keyvalue._named import source_named
+from emend.keyvalue._sums import Sums
+from emend.keyvalue._windows import Layout, Position, batches_of
+from emend.keyvalue.memory import check_fits, estimate_moments
 from emend.models import ModelView
-from emend.models._forward import batches, longest_text
-from emend.models.positions import pad, pad_id, prompt_tokens
+from emend.models._forward import longest_text
 from emend.patches import model_hash
 
 TOKENS_PER_KEY = 20
 """Tokens that are enough for each dimension of a key."""
+
+WINDOW = 512
+"""Tokens of a window by default, where the model reads as many."""
+
+ROWS, ROWS_ON_CPU = 8, 2
+"""Windows in one pass by default; on a CPU as many as its cache holds."""
+
+TEXTS_A_WINDOW = 16
+"""Texts that are run at once in place of each window, where texts are rows of their own."""
+
+SECONDS = 60.0
+"""Time between two writings of the sums."""
+
+
+_GONE = "{} is no longer there, or broken: collect the statistics again"
 
 
 @dataclass(frozen=True)
@@ -40,7 +58,7 @@ class Moment:
         matrix: (inner, inner) float32 or float64.
         count: Number of tokens that it is the mean over.
         source: Where the texts came from.
-        texts: Hash of the texts.
+        texts: What tells these texts from all others.
     """
 
     matrix: Tensor
@@ -50,13 +68,8 @@ class Moment:
 
     def describe(self) -> dict[str, Any]:
         """What a patch keeps of it, JSON-able."""
-        return {
-            "kind": "second moment",
-            "source": self.source,
-            "texts": self.texts,
-            "tokens": self.count,
-            "dtype": str(self.matrix.dtype).removeprefix("torch."),
-        }
+        note = {"count": self.count, "source": self.source, "texts": self.texts}
+        return _described(note, self.matrix.dtype)
 
 
 def cache_directory() -> Path:
@@ -67,119 +80,201 @@ def cache_directory() -> Path:
 def second_moments(
     view: ModelView,
     tokenizer: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str] | Source,
     layers: Sequence[int],
     *,
-    source: str = "given texts",
     max_tokens: int | None = None,
     dtype: torch.dtype = torch.float32,
     cache: Path | None = None,
-    batch_size: int = 32,
+    window: int = WINDOW,
+    batch_size: int | None = None,
+    seconds: float = SECONDS,
+    ignore_memory: bool = False,
 ) -> dict[int, Moment]:
-    """Collect the second moments of several layers over all tokens of ``texts``, pads excluded.
+    """Collect the second moments of several layers over all tokens of ``texts``.
 
     Args:
         view: The model.
         tokenizer: Its tokenizer.
-        texts: The texts; each is cut to what the model reads.
+        texts: A source or the name of one (see `source_named`), whose documents are joined by the
+            tokenizer's end-of-text token and cut in windows; or texts themselves, each of which
+            is then a row of its own, cut to what the model reads.
         layers: Blocks whose keys are wanted.
-        source: Name of the texts, for the record.
-        max_tokens: Texts are taken in order until there are that many tokens; None takes all.
-        dtype: Of the sums.
+        max_tokens: Where to stop. Windows stop there exactly; of texts, none is begun after it.
+            None takes all.
+        dtype: Of the sums, float32 or float64. The product of one batch is taken in the keys' own
+            precision, at least float32.
         cache: Directory to look in and to keep the result in; None keeps nothing.
-        batch_size: Texts in one pass.
+        window: Tokens of a window, at most; never more than the model reads.
+        batch_size: Windows in one pass; texts, sixteen times as many. None takes 2 on a CPU, whose
+            cache they fit, and 8 elsewhere.
+        seconds: How often the sums are written down, for a run that is killed to go on from.
+        ignore_memory: Begin even where the memory free will not do.
 
     Raises:
-        InvalidInput: No texts.
+        InvalidInput: No texts, or a window of no tokens.
+        NotEnoughMemory: The sums will not fit.
+        NumericalFailure: The model's keys are not finite.
     """
-    if not texts:
-        raise InvalidInput("no texts to take second moments over: give some hundred")
-    names = _files(view, texts, layers, max_tokens, dtype)
+    if isinstance(texts, str):
+        texts = source_named(texts)
+    source = Texts(texts) if isinstance(texts, Sequence) else texts
+    layout = layout_for(view, source, max_tokens, window, batch_size)
+    names = _names(view, source, layers, layout, dtype)
     found = {layer: _read(cache / names[layer]) if cache else None for layer in layers}
     missing = [layer for layer in layers if found[layer] is None]
     if missing:
-        rows = _rows(view, tokenizer, texts, max_tokens)
-        sums, count = _collect(view, rows, missing, pad_id(tokenizer), dtype, batch_size)
-        for layer in missing:
-            moment = Moment(sums[layer] / count, count, source, _texts_hash(texts))
+        if not ignore_memory:
+            tokens = min(layout.window, window) * layout.rows
+            needed = estimate_moments(view, missing, dtype, tokens)
+            check_fits(needed.memory, "second moments", "take fewer layers", view.device(0))
+        sums = Sums(view, missing, dtype)
+        path = None
+        if cache:
+            run = "|".join([*(names[layer] for layer in missing), str(layout.rows)])
+            path = cache / f"{_short(run)}.partial"
+        count = _collect(sums, source, tokenizer, layout, path, seconds)
+        for layer, matrix in sums.whole().items():
+            moment = Moment(matrix.div_(count), count, source.name, source.identity)
             found[layer] = moment
             if cache:
                 _write(cache / names[layer], moment)
+        if path:
+            path.unlink(missing_ok=True)
     return {layer: moment for layer, moment in found.items() if moment is not None}
 
 
-def _rows(
-    view: ModelView, tokenizer: Any, texts: Sequence[str], max_tokens: int | None
-) -> list[list[int]]:
+def moment_files(
+    view: ModelView,
+    tokenizer: Any,
+    source: Source,
+    layers: Sequence[int],
+    cache: Path,
+    *,
+    max_tokens: int | None = None,
+) -> dict[int, Path]:
+    """The files of several layers' second moments; what is missing is collected, in one pass.
+
+    Where all are there, none is read: with large models a single one can fill the memory.
+    """
+    layout = layout_for(view, source, max_tokens)
+    names = _names(view, source, layers, layout, torch.float32)
+    files = {layer: cache / names[layer] for layer in layers}
+    missing = [layer for layer in layers if _kept.kept_note(files[layer]) is None]
+    if missing:
+        second_moments(view, tokenizer, source, missing, max_tokens=max_tokens, cache=cache)
+    return files
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """What a patch keeps of a second moment that `moment_files` found; see `Moment.describe`.
+
+    Raises:
+        InvalidInput: The file has gone since.
+    """
+    note = _kept.kept_note(path)
+    if note is None:
+        raise InvalidInput(_GONE.format(path))
+    return _described(note, torch.float32)
+
+
+def read_moment(path: Path) -> Moment:
+    """What `moment_files` found.
+
+    Raises:
+        InvalidInput: The file has gone since.
+    """
+    moment = _read(path)
+    if moment is None:
+        raise InvalidInput(_GONE.format(path))
+    return moment
+
+
+def layout_for(
+    view: ModelView,
+    source: Source,
+    max_tokens: int | None = None,
+    window: int = WINDOW,
+    batch_size: int | None = None,
+) -> Layout:
+    """How a source is cut for a model; see `second_moments`.
+
+    Raises:
+        InvalidInput: A window, a batch or a count below 1.
+    """
+    for name, value in (("window", window), ("batch_size", batch_size), ("tokens", max_tokens)):
+        if value is not None and value < 1:
+            raise InvalidInput(f"{name} is {value}, expected at least 1")
     longest = longest_text(view.model)
-    rows: list[list[int]] = []
-    count = 0
-    for ids in prompt_tokens(tokenizer, [text for text in texts if text.strip()]):
-        if max_tokens is not None and count >= max_tokens:
-            break
-        rows.append(ids[:longest])
-        count += len(rows[-1])
-    return rows
+    rows = batch_size or (ROWS_ON_CPU if view.device(0).type == "cpu" else ROWS)
+    if source.packed:
+        return Layout(min(window, longest or window), rows, max_tokens)
+    return Layout(longest or 1 << 30, TEXTS_A_WINDOW * rows, max_tokens)
 
 
 def _collect(
-    view: ModelView,
-    rows: Sequence[Sequence[int]],
-    layers: Sequence[int],
-    padding: int,
-    dtype: torch.dtype,
-    batch_size: int,
-) -> tuple[dict[int, Tensor], int]:
-    """Sums of k k^T (inner, inner) for each layer, and the number of tokens."""
-    sums = {
-        layer: torch.zeros(view.inner(layer), view.inner(layer), dtype=dtype) for layer in layers
-    }
-    chunks = list(batches([len(row) for row in rows], batch_size))
-    for members in progress(chunks, "collecting second moments"):
-        batch = pad([rows[n] for n in members], padding)
-        real = batch.attention_mask.bool().flatten()  # (B*T,)
-        with watching(view, layers) as seen:
-            forward(view, batch.input_ids, batch.attention_mask, max(layers))
-        for layer in layers:
-            keys = seen[layer][0]
-            keys = keys.reshape(-1, keys.shape[-1])[real.to(keys.device)].to(dtype)  # (tokens, m)
-            sums[layer] += (keys.T @ keys).cpu()
-    return sums, sum(map(len, rows))
+    sums: Sums,
+    source: Source,
+    tokenizer: Any,
+    layout: Layout,
+    path: Path | None,
+    seconds: float,
+) -> int:
+    """Run the source through the model; the number of tokens."""
+    position = sums.restore(path) if path else Position()
+    batches = batches_of(source, tokenizer, layout, position)
+    total = None
+    if layout.limit is not None and source.packed:
+        total = -(-(layout.limit - position.tokens) // (layout.window * layout.rows))
+    written = time.monotonic()
+    for batch in progress(batches, "collecting second moments", total):
+        sums.run(batch)
+        if path and time.monotonic() - written >= seconds:
+            sums.keep(path, position)
+            written = time.monotonic()
+    if not position.tokens:
+        raise InvalidInput(
+            f"no texts to take second moments over ({source.name}): give some hundred"
+        )
+    if not all(bool(matrix.diagonal().isfinite().all()) for matrix in sums.matrices.values()):
+        raise NumericalFailure(
+            "the keys are not finite: load the model in bfloat16 or float32, or check its weights"
+        )
+    return position.tokens
 
 
-def _texts_hash(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    return digest.hexdigest()[:16]
-
-
-def _files(
-    view: ModelView,
-    texts: Sequence[str],
-    layers: Sequence[int],
-    max_tokens: int | None,
-    dtype: torch.dtype,
+def _names(
+    view: ModelView, source: Source, layers: Sequence[int], layout: Layout, dtype: torch.dtype
 ) -> dict[int, str]:
-    weights, corpus = model_hash(view.model), _texts_hash(texts)
-    names: dict[int, str] = {}
-    for layer in layers:
-        parts = [weights, str(layer % view.depth), corpus, str(max_tokens), str(dtype)]
-        names[layer] = hashlib.sha256("|".join(parts).encode()).hexdigest()[:32] + ".safetensors"
-    return names
+    """Names of files that hold the second moments."""
+    shape = f"packed {layout.window}" if source.packed else "apart"
+    common = [model_hash(view.model), source.identity, str(layout.limit), shape, str(dtype)]
+    return {
+        layer: _short("|".join([*common, str(layer % view.depth)])) + ".safetensors"
+        for layer in layers
+    }
+
+
+def _described(note: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "kind": "second moment",
+        "source": note["source"],
+        "texts": note["texts"],
+        "tokens": note["count"],
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _read(path: Path) -> Moment | None:
     """What is kept under a key; None where there is nothing, or nothing whole."""
-    try:
-        with safe_open(path, "pt") as file:
-            notes = json.loads(file.metadata()["emend"])
-            return Moment(file.get_tensor("moment"), **notes)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
+    note, found = _kept.kept_note(path), _kept.kept(path, "moment")
+    return Moment(found[0], **note) if note and found else None
 
 
 def _write(path: Path, moment: Moment) -> None:
-    notes = {"count": moment.count, "source": moment.source, "texts": moment.texts}
-    with written_aside(path) as aside:
-        save_file({"moment": moment.matrix.contiguous()}, aside, {"emend": json.dumps(notes)})
+    note = {"count": moment.count, "source": moment.source, "texts": moment.texts}
+    _kept.keep(path, {"moment": moment.matrix}, note)

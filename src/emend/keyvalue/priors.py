@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emend.keyvalue.joint import Metric, Scaled, inverse
+from emend.keyvalue import _kept
+from emend.keyvalue._corpus import Source
+from emend.keyvalue.joint import Inverse, Metric, Scaled, inverse
 from emend.keyvalue.keys import forward, watching
-from emend.keyvalue.moments import TOKENS_PER_KEY, Moment, cache_directory, second_moments
+from emend.keyvalue.moments import (
+    TOKENS_PER_KEY,
+    Moment,
+    cache_directory,
+    describe_file,
+    moment_files,
+    read_moment,
+    second_moments,
+)
 from emend.keyvalue.sources import NO_TEXTS, texts_for
 from emend.models import ModelView
 
@@ -29,26 +40,42 @@ class Prior:
 
     note: dict[str, Any]
     _given: dict[int, Moment] | None = None
-    _arguments: dict[str, Any] | None = None
+    _files: dict[int, Path] | None = None
 
     @property
     def is_known(self) -> bool:
         """Whether there are second moments at all."""
-        return self._given is not None or self._arguments is not None
+        return self._given is not None or self._files is not None
 
     def moment(self, layer: int) -> Tensor:
         """(inner, inner) of one layer; read from disk, so that one at a time is in memory."""
-        if self._arguments is not None:
-            return second_moments(layers=[layer], **self._arguments)[layer].matrix
+        if self._files is not None:
+            return read_moment(self._files[layer]).matrix
         assert self._given is not None
         return self._given[layer].matrix
+
+    def inverse(self, layer: int, ridge: float, device: torch.device) -> Inverse:
+        """C^-1 of one layer by its Cholesky factor, which is kept on disk beside C.
+
+        Raises:
+            NumericalFailure: C is singular.
+        """
+        path = None
+        if self._files is not None:
+            path = self._files[layer].with_suffix(f".cholesky-{ridge:g}.safetensors")
+        if path and (found := _kept.kept(path, "factor")):
+            return Inverse(found[0].to(device))
+        metric = inverse(self.moment(layer).to(device), ridge)
+        if path:
+            _kept.keep(path, {"factor": metric.factor}, {"ridge": ridge})
+        return metric
 
 
 def prior_for(
     view: ModelView,
     tokenizer: Any,
     layers: Sequence[int],
-    texts: Sequence[str] | None = None,
+    texts: str | Sequence[str] | Source | None = None,
     *,
     cache: bool = True,
     max_tokens: int | None = None,
@@ -59,25 +86,20 @@ def prior_for(
         view: The model.
         tokenizer: Its tokenizer.
         layers: The blocks.
-        texts: The texts to take them over. None takes the lab's corpus for a model of the lab,
-            and for any other model there are none.
+        texts: The texts to take them over; see `texts_for`.
         cache: Whether to look for them and to keep them on disk.
         max_tokens: See `second_moments`; by default 20 for each dimension of a key.
     """
-    texts, source = texts_for(view, texts)
-    if not texts:
+    source = texts_for(view, texts)
+    if source is None:
         return Prior(dict(NO_TEXTS))
-    arguments: dict[str, Any] = {
-        "view": view,
-        "tokenizer": tokenizer,
-        "texts": texts,
-        "source": source,
-        "max_tokens": max_tokens or TOKENS_PER_KEY * view.inner(layers[0]),
-        "cache": cache_directory() if cache else None,
-    }
-    found = second_moments(layers=layers, **arguments)
-    note = found[layers[0]].describe()
-    return Prior(note, _arguments=arguments) if cache else Prior(note, found)
+    count = max_tokens or TOKENS_PER_KEY * view.inner(layers[0])
+    if not cache:
+        found = second_moments(view, tokenizer, source, layers, max_tokens=count)
+        return Prior(found[layers[0]].describe(), found)
+    directory = cache_directory()
+    files = moment_files(view, tokenizer, source, layers, directory, max_tokens=count)
+    return Prior(describe_file(files[layers[0]]), _files=files)
 
 
 def metric_of(view: ModelView, prior: Prior, layer: int, ridge: float) -> Metric:
@@ -89,9 +111,8 @@ def metric_of(view: ModelView, prior: Prior, layer: int, ridge: float) -> Metric
     if not prior.is_known:
         return Scaled(key_size(view, layer))
     device = view.device(layer)
-    moment = prior.moment(layer)
     # Float64 is slow or missing on other accelerators.
-    return inverse(moment.to(device) if device.type == "cuda" else moment, ridge)
+    return prior.inverse(layer, ridge, device if device.type == "cuda" else torch.device("cpu"))
 
 
 def key_size(view: ModelView, layer: int) -> float:
@@ -103,6 +124,6 @@ def key_size(view: ModelView, layer: int) -> float:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(view.vocabulary, PROBE, generator=generator)
     with watching(view, [layer]) as seen:
-        forward(view, ids, torch.ones_like(ids), layer)
+        forward(view, ids, layer)
     keys = seen[layer][0].double()  # (rows, tokens, inner), or folded
     return float(keys.reshape(-1, keys.shape[-1]).square().mean(1).median())

@@ -1,0 +1,207 @@
+"""Where texts come from: given ones, a file, the lab. Streamed, never all in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from emend import lab
+from emend.errors import BrokenFile, InvalidInput
+
+LONGEST = 1 << 16
+"""Characters after which a document of a text file is cut, so that any file can be streamed."""
+
+LAB_TEXTS = 4000
+"""Documents of the lab's corpus; more than enough for its models."""
+
+
+class Source(ABC):
+    """Texts that can be gone through again from any document on."""
+
+    packed: bool = True
+    """Whether documents are joined and cut in windows; else each is a row of its own."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What a patch says of it."""
+
+    @cached_property
+    def identity(self) -> str:
+        """The same for the same texts, and for no others."""
+        return self._identify()
+
+    @abstractmethod
+    def documents(self, skip: int = 0) -> Iterator[str]:
+        """The documents in order, after the first ``skip``; empty ones are left out."""
+
+    @abstractmethod
+    def _identify(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Texts(Source):
+    """Texts themselves. Each is a row of its own, as the published statistics take them.
+
+    Attributes:
+        texts: The texts.
+        packed: Join them and cut windows instead, as for a corpus.
+    """
+
+    texts: Sequence[str]
+    packed: bool = False
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return "given texts"
+
+    def _identify(self) -> str:
+        return texts_hash(self.texts)
+
+    def documents(self, skip: int = 0) -> Iterator[str]:
+        """See `Source`."""
+        return islice((text for text in self.texts if text.strip()), skip, None)
+
+
+@dataclass(frozen=True)
+class LabCorpus(Source):
+    """The corpus of the lab, from draws that no training step used."""
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return f"lab corpus, {LAB_TEXTS} documents"
+
+    def _identify(self) -> str:
+        return texts_hash(lab.corpus_texts(LAB_TEXTS))
+
+    def documents(self, skip: int = 0) -> Iterator[str]:
+        """See `Source`."""
+        return iter(lab.corpus_texts(LAB_TEXTS)[skip:])
+
+
+@dataclass(frozen=True)
+class TextFile(Source):
+    """A text file in UTF-8; empty lines stand between its documents.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return self.path.name
+
+    def _identify(self) -> str:
+        return file_hash(self.path)
+
+    def documents(self, skip: int = 0) -> Iterator[str]:
+        """See `Source`."""
+        return islice(self._documents(), skip, None)
+
+    def _documents(self) -> Iterator[str]:
+        lines: list[str] = []
+        size = 0
+        for _, line in _lines(self.path):
+            if line.strip():
+                lines.append(line)
+                size += len(line)
+            if lines and (not line.strip() or size >= LONGEST):
+                yield "".join(lines).rstrip("\n")
+                lines, size = [], 0
+        if lines:
+            yield "".join(lines).rstrip("\n")
+
+
+@dataclass(frozen=True)
+class JsonLines(Source):
+    """A file with one JSON object a line.
+
+    Attributes:
+        path: The file.
+        field: Name of the field that holds the text.
+    """
+
+    path: Path
+    field: str = "text"
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return f"{self.path.name}, field {self.field}"
+
+    def _identify(self) -> str:
+        return f"{file_hash(self.path)}|{self.field}"
+
+    def documents(self, skip: int = 0) -> Iterator[str]:
+        """See `Source`."""
+        return islice(self._documents(), skip, None)
+
+    def _documents(self) -> Iterator[str]:
+        for number, line in _lines(self.path):
+            if not line.strip():
+                continue
+            try:
+                row: Any = json.loads(line)
+            except ValueError as error:
+                raise BrokenFile(
+                    f"{self.path}:{number}: not JSON, expected one object a line: mend that line"
+                ) from error
+            text = text_of(row, self.field, f"{self.path}:{number}")
+            if text.strip():
+                yield text
+
+
+def text_of(row: Any, field: str, where: str) -> str:
+    """The text in one field of a row.
+
+    Raises:
+        InvalidInput: There is no such field, or no text in it.
+    """
+    fields = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+    text = fields.get(field)
+    if isinstance(text, str):
+        return text
+    found = f"fields {', '.join(fields)}" if fields else "no fields"
+    raise InvalidInput(
+        f"{where} has no text in field {field!r} (found {found}): name one by '?field=NAME'"
+    )
+
+
+def texts_hash(texts: Sequence[str]) -> str:
+    """A hash of texts in their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
+    return digest.hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """A hash of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from enumerate(file, 1)
+    except UnicodeDecodeError as error:
+        raise BrokenFile(f"{path} is not UTF-8 text ({error.reason}): convert it") from error
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read ({error.strerror}): choose another") from error

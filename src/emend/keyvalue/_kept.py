@@ -1,0 +1,67 @@
+"""Tensors kept on disk with a note: whole or not at all, also where the machine goes down."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from emend._files import written_aside
+
+
+def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON-able note: aside, to the disk itself, then renamed."""
+    _clear(path)
+    whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    with written_aside(path) as aside:
+        save_file(whole, aside, {"emend": json.dumps(dict(note))})
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def kept_note(path: Path) -> dict[str, Any] | None:
+    """The note of a file, without its tensors; None where there is no file, or no whole one."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["emend"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def kept(path: Path, *names: str) -> tuple[Tensor, ...] | None:
+    """Tensors of a file; None where one is not there, or the file is not whole."""
+    try:
+        with safe_open(path, "pt") as file:
+            return tuple(file.get_tensor(name) for name in names)
+    except (OSError, SafetensorError):
+        return None
+
+
+def as_tokens(ids: list[int]) -> Tensor:
+    """Token ids as a tensor that can be kept; a tensor of none would have no bytes."""
+    return torch.tensor([len(ids), *ids], dtype=torch.int64)
+
+
+def _clear(path: Path) -> None:
+    """Remove what runs that were killed while they wrote have left beside a file."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        process = left.name.split(".")[-2]
+        if process.isdigit() and not _is_alive(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

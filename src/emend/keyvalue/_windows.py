@@ -1,0 +1,128 @@
+"""From documents to batches of token ids that can be gone on with after any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emend.keyvalue._corpus import Source
+from emend.models._forward import batches
+from emend.models.positions import pad, pad_id, prompt_tokens
+
+TOGETHER = 64
+"""Documents that are tokenized at once."""
+
+
+@dataclass
+class Position:
+    """How far a source has been read.
+
+    Attributes:
+        documents: Documents taken (packed), or rows run (of those sorted by length).
+        tokens: Tokens that have been run.
+        pending: Tokens that were taken and not yet run.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    pending: list[int] = field(default_factory=list[int])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to run in one pass.
+
+    Attributes:
+        input_ids: (B, T) int64, padded on the right.
+        real: (B * T,) bool, False at padding; None where there is none.
+        tokens: Number of tokens without padding.
+    """
+
+    input_ids: Tensor
+    real: Tensor | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a source is cut.
+
+    Attributes:
+        window: Tokens of a window, or the longest row where documents are rows of their own.
+        rows: Rows in one pass.
+        limit: Tokens to take in all; None takes all there are.
+    """
+
+    window: int
+    rows: int
+    limit: int | None = None
+
+
+def batches_of(
+    source: Source, tokenizer: Any, layout: Layout, position: Position
+) -> Iterator[Batch]:
+    """The batches of a source from a position on.
+
+    Args:
+        source: The texts.
+        tokenizer: The model's.
+        layout: How to cut them.
+        position: Where to begin. It is moved: when a batch comes, it stands after that batch.
+
+    Raises:
+        InvalidInput: A text without tokens.
+    """
+    run = _packed if source.packed else _apart
+    return run(source, tokenizer, layout, position)
+
+
+def _packed(source: Source, tokenizer: Any, layout: Layout, position: Position) -> Iterator[Batch]:
+    """Windows without padding; the last may be shorter, and is a batch of its own."""
+    end = getattr(tokenizer, "eos_token_id", None)
+    size = layout.window * layout.rows
+    documents = source.documents(position.documents)
+    while True:
+        left = None if layout.limit is None else layout.limit - position.tokens
+        wanted = size if left is None else min(size, left)
+        while len(position.pending) < wanted and (texts := list(islice(documents, TOGETHER))):
+            position.documents += len(texts)
+            for ids in prompt_tokens(tokenizer, texts):
+                position.pending += ids
+                if isinstance(end, int):
+                    position.pending.append(end)
+        taken = position.pending[:wanted]
+        if not taken:
+            return
+        # Whole windows first; what is left of the source, or of the limit, comes after them.
+        whole = len(taken) - len(taken) % layout.window or len(taken)
+        del position.pending[:whole]
+        position.tokens += whole
+        rows = torch.tensor(taken[:whole]).reshape(-1, min(whole, layout.window))
+        yield Batch(rows, None, whole)
+
+
+def _apart(source: Source, tokenizer: Any, layout: Layout, position: Position) -> Iterator[Batch]:
+    """Each document a row, cut to the window; rows of like length together."""
+    rows: list[list[int]] = []
+    count = 0
+    documents = source.documents()
+    while texts := list(islice(documents, TOGETHER)):
+        for ids in prompt_tokens(tokenizer, texts):
+            if layout.limit is None or count < layout.limit:
+                rows.append(ids[: layout.window])
+                count += len(rows[-1])
+    done = 0
+    for members in batches([len(row) for row in rows], layout.rows):
+        done += len(members)
+        if done <= position.documents:
+            continue
+        batch = pad([rows[n] for n in members], pad_id(tokenizer))
+        real = batch.attention_mask.bool().flatten()  # (B*T,)
+        position.documents = done
+        position.tokens += int(real.sum())
+        yield Batch(batch.input_ids, real, int(real.sum()))
