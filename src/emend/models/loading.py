@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from emend.errors import BrokenFile, EmendError, InvalidInput, MissingExtra, MissingFile
+from emend.models.placing import keep_differentiable
 
 LAB = "lab/"
 
@@ -87,6 +88,7 @@ def load(
         model = _attempt(lambda path: _load_model(path, options), source, name, "model")
     if source != name:
         model.config._name_or_path = name  # what patches and reports call it: no path of a machine
+    keep_differentiable(model)
     if "device_map" not in options:
         model = model.to(place)
     return model.eval(), tokenizer

@@ -17,10 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.errors import InvalidInput
+from emend.errors import InvalidInput, UnsupportedModel
 
 QUANTISED = {"Params4bit": "4-bit", "Int8Params": "8-bit"}
 """Kinds of parameter by the names of their classes: bitsandbytes need not be installed."""
+
+
+PACKS = "support_avx512bf16_for_cpu"
+"""The attribute by which a layer of bitsandbytes decides to pack its weights for the processor."""
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -84,12 +88,47 @@ def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         path, _, own = name.rpartition(".")
         owner = owners[path]
         if type(parameter).__name__ in QUANTISED:
-            for key, value in _as_saved(owner, own):
+            check_differentiable(owner)
+            for key, value in _packed(owner, own):
                 yield f"{path}.{key}", value
         elif parameter.device.type != "meta":
             yield name, parameter.detach()
         elif name not in tied:  # offloading makes two of a parameter that two modules share
             yield name, _fetched(parameter, name, _holders(owners, path, own))
+
+
+def keep_differentiable(model: nn.Module) -> None:
+    """Have 4-bit layers on a CPU stay as they are when they first run.
+
+    On processors with AVX512-BF16, bitsandbytes packs the weights anew in the first pass without
+    gradients, and from then on none flow through the layer, nor can its weights be read.
+    """
+    for module in model.modules():
+        if _may_pack(module):
+            setattr(module, PACKS, False)
+
+
+def check_differentiable(model: nn.Module) -> None:
+    """Refuse 4-bit layers on a CPU that gradients do not flow through; changes nothing.
+
+    Raises:
+        UnsupportedModel: There are some, or there will be after a pass.
+    """
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        packed = getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False)
+        if packed or _may_pack(module):
+            raise UnsupportedModel(
+                "bitsandbytes packs 4-bit weights for inference on this CPU, and no gradient "
+                "flows through them, expected weights that it leaves alone: load the model with "
+                "emend.load(..., load_in_4bit=True)"
+            )
+
+
+def _may_pack(module: nn.Module) -> bool:
+    if quantisation(module) != "4-bit" or not getattr(module, PACKS, False):
+        return False
+    return device_of(module).type == "cpu"
 
 
 def quantisation(module: nn.Module) -> str | None:
@@ -132,12 +171,16 @@ def _fetched(parameter: Tensor, name: str, holders: Any) -> Tensor:
     )
 
 
-def _as_saved(owner: nn.Module, own: str) -> Iterator[tuple[str, Tensor]]:
-    """A quantised weight as a checkpoint holds it: packed numbers, then their scales.
+def _packed(owner: Any, own: str) -> Iterator[tuple[str, Tensor]]:
+    """A quantised weight: its numbers, then their scales.
 
-    The library packs weights otherwise for some processors, and keeps scales here or there before
-    and after the first pass; in a checkpoint they are always alike.
+    Not by ``state_dict``: that of bitsandbytes 0.50 changes weights packed for a processor.
     """
-    for key, value in sorted(owner.state_dict().items()):
-        if key.startswith(own) or key == "SCB":
-            yield key, value.detach()
+    weight = getattr(owner, own)
+    yield own, weight.detach()
+    if type(weight).__name__ == "Int8Params":
+        scales = getattr(weight, "SCB", None)  # moved on the first pass
+        yield f"{own}.SCB", owner.state.SCB if scales is None else scales
+        return
+    for key, value in sorted(weight.quant_state.as_dict(packed=True).items()):
+        yield f"{own}.{key}", value

@@ -19,7 +19,7 @@ from emend.models._structure import (
     run_probe,
     text_config,
 )
-from emend.models.placing import device_of, dtype_of, weight_of
+from emend.models.placing import check_differentiable, device_of, dtype_of, weight_of
 
 SCALES: tuple[str, ...] = (
     "logit_scale",
@@ -59,6 +59,7 @@ class ModelView:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        check_differentiable(model)
         self.model = model
         self.embeddings = _part(model, "get_input_embeddings")
         self.head = _part(model, "get_output_embeddings")
