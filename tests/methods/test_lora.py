@@ -53,7 +53,7 @@ def plain_lora(model, tokenizer, names, steps, rate, seed):
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neo", "phi3", "falcon"])
 @pytest.mark.parametrize("layers", [None, (1, 3)])
 def test_logits_are_those_of_an_adapter_that_peft_trained_and_merged(architecture, layers) -> None:
-    model, tokenizer = tiny_model(architecture, scale=1.5)
+    model, tokenizer = tiny_model(architecture)
     settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "steps": 3, "layers": layers, "seed": 5}
     patch = lora.edit(model, tokenizer, EDITS, **settings)
     expected = plain_lora(model, tokenizer, sorted(patch.factors), 3, 5e-3, seed=5)
@@ -151,11 +151,12 @@ def test_every_module_is_the_same_object_with_the_same_things_on_it(error) -> No
 
     before, flags = everything(), [p.requires_grad for p in model.parameters()]
     config = module.filled(LoraConfig(), view)
-    with pytest.raises(error) if error else nullcontext(), frozen(model):
-        with module.injected(model, adapted_modules(view, (0, 2)), config):
-            assert everything() != before
-            if error:
-                raise error
+    names = adapted_modules(view, (0, 2))
+    raised = pytest.raises(error) if error else nullcontext()
+    with raised, frozen(model), module.injected(model, names, config):
+        assert everything() != before
+        if error:
+            raise error
     assert everything() == before
     assert [p.requires_grad for p in model.parameters()] == flags
 

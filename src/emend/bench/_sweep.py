@@ -1,0 +1,242 @@
+"""Which layer to edit: try them on a few facts and measure.
+
+Causal tracing finds where a fact is recalled, and that says little of where an edit works best
+(Hase et al. 2023, arXiv 2301.04213): so layers are tried.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emend import api, methods, metrics
+from emend._progress import progress
+from emend.bench._sweep_records import Records, Row
+from emend.edits import Edit, check_edits
+from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
+from emend.patches import WeightPatch
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+METRICS = ("reliability", "generalization", "locality")
+"""What is measured; what an edit should imply (portability) is left out, it costs as much again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What was found, the best first.
+
+    Attributes:
+        method: Name of the method.
+        edits: How many facts each layer was tried on.
+        together: Whether all facts were edited at once, or each alone on the clean model.
+        rows: One for each layer or window of layers; by Score, then locality.
+        seconds: What all of it took; less where rows were read and not measured.
+    """
+
+    method: str
+    edits: int
+    together: bool
+    rows: tuple[Row, ...]
+    seconds: float
+
+    @property
+    def best(self) -> Row | None:
+        """The row with the highest Score; None where no layer could be edited."""
+        return next((row for row in self.rows if row.error is None), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able data."""
+        best = self.best
+        return {
+            "method": self.method,
+            "edits": self.edits,
+            "together": self.together,
+            "seconds": self.seconds,
+            "best": None if best is None else dict(best.setting),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def sweep(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Iterable[Edit],
+    method: str = "rome",
+    *,
+    layers: Sequence[int] | None = None,
+    width: int | None = None,
+    together: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
+    batch_size: int = 64,
+    path: str | Path | None = None,
+) -> Sweep:
+    """Try a method at each layer on a few facts, and measure.
+
+    A method with a setting ``layer`` is tried at each layer; one with ``layers`` at windows of
+    neighbouring layers that end at each layer, as many as the method takes by default (fewer
+    at the first layers).
+
+    Args:
+        model: A causal language model; it is not changed.
+        tokenizer: Its tokenizer.
+        edits: About 20 facts with their probes; other ones than those that shall be edited.
+        method: Name of the method.
+        layers: The layers, or last layers of windows, to try; None for all. Negative numbers
+            count from the end.
+        width: Layers in a window, for methods that edit several.
+        together: Edit all facts at once, or each alone on the clean model. By default together
+            for methods that solve for all edits jointly (MEMIT and its kin), else alone.
+        settings: Further settings of the method.
+        batch_size: Prompts per forward pass; the results do not depend on it.
+        path: A file of JSON lines to keep results in; what it holds of the same model, edits and
+            settings is not measured again.
+
+    Raises:
+        InvalidInput: No edits, a layer that the model has not, or a method or setting that
+            leaves no layer to choose.
+        UnknownName: There is no such method or setting.
+    """
+    started = time.perf_counter()
+    trial = _Trial(model, tokenizer, check_edits(edits), method, together, dict(settings or {}))
+    trial.batch_size = batch_size
+    records = Records(path, trial.about(), trial.ids())
+    rows: list[Row] = []
+    for setting in progress(trial.choices(layers, width), f"trying layers of {method}"):
+        row = records.find(setting)
+        if row is None:
+            row = trial.measure(setting)
+            records.keep(row)
+        rows.append(row)
+    seconds = time.perf_counter() - started
+    ranked = tuple(sorted(rows, key=Row.rank))
+    return Sweep(method, len(trial.edits), trial.together, ranked, seconds)
+
+
+class _Trial:
+    """One method on one model with the same facts again and again."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: Sequence[Edit],
+        method: str,
+        together: bool | None,
+        settings: dict[str, Any],
+    ) -> None:
+        self.model, self.tokenizer, self.edits = model, tokenizer, edits
+        self.method = methods.registry().get(method)
+        # A misspelt setting is refused before any work.
+        self.sequel = self.method.sequel(self.method.configure(**settings))
+        known = {field.name for field in dataclasses.fields(self.method.config_type)}
+        self.flag = next((name for name in ("layer", "layers") if name in known), None)
+        if self.flag is None:
+            raise InvalidInput(
+                f"{method} has no setting for layers, so there is none to choose: take a method "
+                "that edits a layer, e.g. rome"
+            )
+        if self.flag in settings:
+            raise InvalidInput(
+                f"{self.flag} is given as a setting and swept too: say which to try by layers"
+            )
+        self.takes_templates = "templates" in known
+        self.settings = settings
+        self.together = self.sequel == "rebuild" if together is None else together
+        self.batch_size = 64
+
+    def about(self) -> dict[str, Any]:
+        """What a result depends on, beside the layer."""
+        from emend.patches import describe_base
+
+        return {
+            "model": describe_base(self.model)["hash"],
+            "method": self.method.name,
+            "together": self.together,
+            "settings": self.settings,
+        }
+
+    def ids(self) -> list[Any]:
+        """What decides the facts: the edits with their probes."""
+        return [dataclasses.asdict(edit) for edit in self.edits]
+
+    def choices(self, layers: Sequence[int] | None, width: int | None) -> list[dict[str, Any]]:
+        """The settings to try."""
+        depth = self.model_depth()
+        chosen = range(depth) if layers is None else layers
+        outside = [layer for layer in chosen if not -depth <= layer < depth]
+        if outside or not chosen:
+            raise InvalidInput(
+                f"layers to try are {list(chosen)} of a model with {depth} blocks: "
+                f"take some from 0 to {depth - 1}"
+            )
+        ends = list(dict.fromkeys(layer % depth for layer in chosen))
+        if self.flag == "layer":
+            if width not in (None, 1):
+                raise InvalidInput(
+                    f"width is {width} but {self.method.name} edits one layer: leave it out"
+                )
+            return [{"layer": end} for end in ends]
+        wide = self.usual_width() if width is None else width
+        if wide < 1:
+            raise InvalidInput(f"width is {wide}, expected at least 1")
+        return [{"layers": list(range(max(end - wide + 1, 0), end + 1))} for end in ends]
+
+    def model_depth(self) -> int:
+        """Number of blocks."""
+        from emend.models import ModelView
+
+        return ModelView(self.model).depth
+
+    def usual_width(self) -> int:
+        """How many layers the method edits by default: it says so in what it makes."""
+        patch = self._edit(self.edits[:1], {})
+        found = patch.config.get("layers") if isinstance(patch, WeightPatch) else None
+        return len(found) if found else 1
+
+    def measure(self, setting: Mapping[str, Any]) -> Row:
+        """Edit at one layer (or window) and measure."""
+        setting = dict(setting)
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in setting.items()}
+        try:
+            report = self._report(given)
+        except (NumericalFailure, UnsupportedModel) as error:
+            return Row(setting, error=str(error))
+        summary = report.summary
+        groups = summary["locality"]["groups"]
+        return Row(
+            setting,
+            reliability=summary["reliability"]["after"],
+            generalization=summary["generalization"]["after"],
+            neighborhood=groups.get("neighborhood", {}).get("after"),
+            locality=summary["locality"]["after"],
+            seconds_per_edit=report.timing.get("per_edit"),
+        )
+
+    def _report(self, setting: dict[str, Any]) -> metrics.Report:
+        options: dict[str, Any] = {"metrics": METRICS, "batch_size": self.batch_size}
+        if self.together:
+            patch = self._edit(self.edits, setting)
+            with patch.applied(self.model):
+                return metrics.evaluate(self.model, self.tokenizer, self.edits, **options)
+        # Where edits do not know of one another, they are made at once and taken apart.
+        split = self.sequel == "add"
+        patches: Any = (
+            self._edit(self.edits, setting) if split else lambda edit: self._edit([edit], setting)
+        )
+        return metrics.evaluate_each(self.model, self.tokenizer, self.edits, patches, **options)
+
+    def _edit(self, edits: Sequence[Edit], setting: Mapping[str, Any]) -> Any:
+        name = self.method.name
+        patch = api.edit(
+            self.model, self.tokenizer, edits, method=name, **{**self.settings, **setting}
+        )
+        # Contexts are of the model: those of the first patch serve all others.
+        if self.takes_templates and isinstance(patch, WeightPatch) and patch.templates:
+            self.settings.setdefault("templates", patch.templates)
+        return patch
