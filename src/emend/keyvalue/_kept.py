@@ -15,6 +15,9 @@ from torch import Tensor
 
 from emend._files import written_aside
 
+# A file that another process replaces while it is opened gives a RuntimeError.
+_UNREADABLE = (OSError, SafetensorError, RuntimeError)
+
 
 def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able note: aside, to the disk itself, then renamed."""
@@ -31,7 +34,7 @@ def kept_note(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["emend"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (*_UNREADABLE, KeyError, TypeError, ValueError):
         return None
 
 
@@ -40,7 +43,7 @@ def kept(path: Path, *names: str) -> tuple[Tensor, ...] | None:
     try:
         with safe_open(path, "pt") as file:
             return tuple(file.get_tensor(name) for name in names)
-    except (OSError, SafetensorError):
+    except _UNREADABLE:
         return None
 
 

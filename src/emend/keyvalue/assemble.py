@@ -33,12 +33,18 @@ class SearchConfig:
     """Bound on |delta| / |v0|."""
     kl_factor: float = 0.0625
     """Factor on the KL divergence that keeps what the subject is."""
+    preserve: tuple[str, ...] = ()
+    """Further prompts, each with one "{}" for the subject, whose answers are to stay as they are;
+    those that ask for what is edited are found and left out."""
+    preserve_factor: float = 1.0
+    """Factor on the mean KL divergence at the end of these."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
     seed: int = 0
     """Seed of the sampled contexts."""
-    texts: tuple[str, ...] | None = None
-    """Texts for the second moments; by default the lab's corpus for its models, else none."""
+    texts: str | tuple[str, ...] | None = None
+    """Texts for the second moments, or the name of a file or dataset of them; by default the lab's
+    corpus for its models, else none."""
     cache: bool = True
     """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 
@@ -55,7 +61,16 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
     decay = config.weight_decay
     if decay is None:
         decay = 1e-3 if view.is_llama_like else 0.5
-    return SearchSettings(steps, config.learning_rate, decay, config.clamp, config.kl_factor)
+    return SearchSettings(
+        steps,
+        config.learning_rate,
+        decay,
+        config.clamp,
+        config.kl_factor,
+        config.preserve,
+        config.preserve_factor,
+        getattr(config, "share_subject", False),
+    )
 
 
 def single_layer(view: ModelView, layer: int | None) -> int:

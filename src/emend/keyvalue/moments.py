@@ -47,6 +47,7 @@ SECONDS = 60.0
 """Time between two writings of the sums."""
 
 
+REMEDY = "take fewer layers or a smaller batch, or begin all the same by ignore_memory"
 _GONE = "{} is no longer there, or broken: collect the statistics again"
 
 
@@ -127,7 +128,7 @@ def second_moments(
         if not ignore_memory:
             tokens = min(layout.window, window) * layout.rows
             needed = estimate_moments(view, missing, dtype, tokens)
-            check_fits(needed.memory, "second moments", "take fewer layers", view.device(0))
+            check_fits(needed.memory, "second moments", REMEDY, view.device(0))
         sums = Sums(view, missing, dtype)
         path = None
         if cache:

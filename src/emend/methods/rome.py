@@ -157,7 +157,7 @@ def _moment(
 ) -> tuple[Tensor | None, dict[str, Any]]:
     if not config.second_moment:
         return None, {"kind": "identity", "why": "second_moment is False"}
-    # The published statistics take every text that is given.
+    # The published statistics take every text that is given; of a source, what is enough.
     found: Moment | None
     found, note = moment_for(
         view,
@@ -165,7 +165,7 @@ def _moment(
         _of(config),
         config.texts,
         cache=config.cache,
-        max_tokens=10**12 if config.texts else None,
+        max_tokens=10**12 if isinstance(config.texts, tuple) else None,
     )
     return None if found is None else found.matrix, {**note, "ridge": config.ridge}
 

@@ -1,0 +1,216 @@
+"""`emend stats`: collect the second moments that editors weigh keys by, before they are needed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import print_json, print_table
+from emend.errors import InvalidInput, NotEnoughMemory
+
+NAME = "stats"
+EXAMPLES = _options.examples(
+    "emend stats --model lab/gptneo",
+    "emend stats --model gpt2 --texts wiki.txt --layers 3,4,5",
+    "emend stats --model gpt2 --texts notes.jsonl?field=body --tokens 100000",
+    "emend stats --model gpt2 --layers all \\",
+    "      --texts 'Salesforce/wikitext?config=wikitext-103-raw-v1&split=train'",
+    "",
+    "Editors take them from the cache when they are given the same texts:",
+    "  emend edit --model gpt2 --method memit --set texts=wiki.txt --edits edits.jsonl \\",
+    "      --output_path patch/",
+)
+
+
+class Dtype(str, Enum):
+    """Precisions of the sums."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+_Texts = Annotated[
+    str | None,
+    typer.Option(
+        "--texts",
+        help="A text file (empty lines between documents), a JSONL (field text, or FILE?field=NAME)"
+        ", a dataset on the hub or in a directory (NAME?config=C&split=S&field=F&revision=R), or "
+        "lab. By default the lab's corpus, for its models.",
+        metavar="FILE|NAME",
+    ),
+]
+_Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        help="Such as 3,4,5, or all; by default those that editors take.",
+        metavar="LIST",
+    ),
+]
+_Tokens = Annotated[
+    int | None,
+    typer.Option("--tokens", help="Stop there; by default 20 for each dimension of a key.", min=1),
+]
+
+
+def command(
+    model: _options.Model,
+    texts: _Texts = None,
+    layers: _Layers = None,
+    tokens: _Tokens = None,
+    window: Annotated[
+        int, typer.Option("--window", help="Tokens read at once, at most.", min=1)
+    ] = 512,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", help="Windows in one pass.", min=1)
+    ] = None,
+    dtype: Annotated[
+        Dtype, typer.Option("--dtype", help="Of the sums; editors read float32.")
+    ] = Dtype.float32,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where the model runs, such as cuda.")
+    ] = None,
+    ignore_memory: Annotated[
+        bool, typer.Option("--ignore_memory", help="Begin even if it seems not to fit.")
+    ] = False,
+    json: _options.Json = False,
+) -> None:
+    """Collect second moments of keys in one pass; a run that was killed goes on where it was."""
+    wanted = _numbers(layers)
+    import torch
+
+    from emend import api
+    from emend.keyvalue.moments import TOKENS_PER_KEY, cache_directory, second_moments
+    from emend.keyvalue.sources import source_named, texts_for
+    from emend.models import ModelView
+
+    named = None if texts is None else source_named(texts)  # refused before a model is loaded
+    network, tokenizer = api.load(model, device=device)
+    view = ModelView(network)
+    source = texts_for(view, named)
+    if source is None:
+        raise InvalidInput(f"no texts for {model}, expected --texts FILE or NAME: give some")
+    chosen = _layers_of(view, wanted)
+    options: dict[str, Any] = {
+        "max_tokens": tokens or TOKENS_PER_KEY * max(view.inner(layer) for layer in chosen),
+        "window": window,
+        "batch_size": batch_size,
+    }
+    number = getattr(torch, dtype.value)
+    estimate = _estimate(view, source, chosen, number, options)
+    if not json:
+        typer.echo(_told(chosen, source.name, options["max_tokens"], estimate))
+    if not ignore_memory:
+        _check_disk(estimate["disk"], cache_directory())
+    started = time.perf_counter()
+    found = second_moments(
+        *(view, tokenizer, source, chosen),
+        **options,
+        dtype=number,
+        cache=cache_directory(),
+        ignore_memory=ignore_memory,
+    )
+    result = {
+        "model": model,
+        "source": source.name,
+        "layers": [_row(layer, moment) for layer, moment in found.items()],
+        "seconds": time.perf_counter() - started,
+        "estimate": estimate,
+        "cache": cache_directory(),
+    }
+    print_json(result) if json else _tell(result)
+
+
+def _numbers(layers: str | None) -> tuple[int, ...] | str | None:
+    """Numbers of layers, "all", or None for the default."""
+    if layers is None or layers == "all":
+        return layers
+    try:
+        return tuple(sorted({int(number) for number in layers.split(",")}))
+    except ValueError:
+        raise InvalidInput(
+            f"--layers is {layers!r}, expected numbers such as 3,4,5, or all"
+        ) from None
+
+
+def _layers_of(view: Any, wanted: tuple[int, ...] | str | None) -> tuple[int, ...]:
+    from emend.keyvalue.assemble import single_layer
+    from emend.keyvalue.spread import default_layers
+
+    if wanted == "all":
+        return view.editable
+    if isinstance(wanted, tuple):
+        for layer in wanted:
+            view.inner(layer)  # refuses what cannot be edited
+        return tuple(sorted({layer % view.depth for layer in wanted}))
+    return tuple(sorted({*default_layers(view), single_layer(view, None)}))
+
+
+def _estimate(
+    view: Any, source: Any, layers: tuple[int, ...], dtype: Any, options: dict[str, Any]
+) -> dict[str, int | None]:
+    from emend.keyvalue.memory import available, estimate_moments
+    from emend.keyvalue.moments import layout_for
+
+    layout = layout_for(view, source, **options)
+    needed = estimate_moments(view, layers, dtype, layout.window * layout.rows)
+    return {
+        "sums": needed.sums,
+        "activations": needed.activations,
+        "disk": needed.disk,
+        "available": available(view.device(layers[0])),
+    }
+
+
+def _check_disk(needed: int | None, directory: Path) -> None:
+    from emend.keyvalue.memory import readable
+
+    place = next(part for part in (directory, *directory.parents) if part.exists())
+    free = shutil.disk_usage(place).free
+    if needed is not None and needed > free:
+        raise NotEnoughMemory(
+            f"second moments will take {readable(needed)} on disk, and {readable(free)} are free "
+            f"in {place}: set EMEND_CACHE to another place, or pass --ignore_memory"
+        )
+
+
+def _told(
+    layers: tuple[int, ...], source: str, tokens: int, estimate: dict[str, int | None]
+) -> str:
+    from emend.keyvalue.memory import readable
+
+    said = {name: readable(size) for name, size in estimate.items() if size is not None}
+    free = f" of {said['available']} free" if "available" in said else ""
+    return (
+        f"layers {', '.join(map(str, layers))} over {tokens:,} tokens at most of {source}\n"
+        f"memory: {said['sums']} for sums, {said['activations']} for one batch{free}; "
+        f"disk: {said['disk']}"
+    )
+
+
+def _row(layer: int, moment: Any) -> dict[str, Any]:
+    matrix = moment.matrix
+    return {
+        "layer": layer,
+        "inner": len(matrix),
+        "tokens": moment.count,
+        "dtype": str(matrix.dtype).removeprefix("torch."),
+        "mean_square": float(matrix.diagonal().mean()),
+    }
+
+
+def _tell(result: dict[str, Any]) -> None:
+    columns = ("layer", "inner", "tokens", "dtype", "mean_square")
+    rows = [
+        [f"{row[name]:.4g}" if name == "mean_square" else str(row[name]) for name in columns]
+        for row in result["layers"]
+    ]
+    title = f"Second moments of {result['model']}"
+    print_table(title, ("layer", "key size", "tokens", "dtype", "mean square"), rows)
+    typer.echo(f"{result['seconds']:.1f} s, kept in {result['cache']}")

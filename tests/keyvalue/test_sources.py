@@ -1,0 +1,155 @@
+"""Sources of texts: what a name stands for, and what comes out of each kind."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from tests.tiny import TEXT, tiny_model
+
+from emend.errors import (
+    BrokenFile,
+    EmendError,
+    InvalidInput,
+    MissingExtra,
+    MissingFile,
+    UnknownName,
+)
+from emend.keyvalue import _corpus
+from emend.keyvalue.moments import second_moments
+from emend.keyvalue.priors import prior_for
+from emend.keyvalue.sources import (
+    HubDataset,
+    JsonLines,
+    LabCorpus,
+    TextFile,
+    Texts,
+    moment_for,
+    source_named,
+    texts_for,
+)
+from emend.lab import corpus_texts
+from emend.models import ModelView
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A JSONL with texts in two fields."""
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"text": text, "body": text.upper()}) for text in TEXT]
+    path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_empty_lines_stand_between_documents_of_a_text_file(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n\n\n \nthree\n\nfour")
+    assert list(source_named(str(path)).documents()) == ["one\ntwo", "three", "four"]
+    assert list(TextFile(path).documents(skip=2)) == ["four"]
+    monkeypatch.setattr(_corpus, "LONGEST", 3)
+    assert list(TextFile(path).documents()) == ["one", "two", "three", "four"]
+
+
+def test_fields_of_a_jsonl(rows) -> None:
+    assert list(source_named(str(rows)).documents()) == list(TEXT)
+    body = source_named(f"{rows}?field=body")
+    assert list(body.documents(skip=1)) == [text.upper() for text in TEXT[1:]]
+    assert body.identity != source_named(str(rows)).identity
+    with pytest.raises(
+        InvalidInput, match=r"rows.jsonl:1 has no text in field 'title'.*text, body"
+    ):
+        list(source_named(f"{rows}?field=title").documents())
+    rows.write_text('{"text": "a"}\n{')
+    with pytest.raises(BrokenFile, match=r"rows.jsonl:2: not JSON"):
+        list(JsonLines(rows).documents())
+
+
+def test_identity_is_that_of_the_content(tmp_path) -> None:
+    for name, content in (("a.txt", "one"), ("b.txt", "one"), ("c.txt", "two")):
+        (tmp_path / name).write_text(content)
+    first, same, other = (
+        TextFile(tmp_path / name).identity for name in ("a.txt", "b.txt", "c.txt")
+    )
+    assert first == same != other
+    assert Texts(("one", "two")).identity != Texts(("onetwo",)).identity
+
+
+def test_the_lab_is_a_source() -> None:
+    assert source_named("lab") == LabCorpus()
+    assert list(LabCorpus().documents(skip=3))[:5] == corpus_texts(8)[3:]
+
+
+def test_names_of_datasets() -> None:
+    assert source_named("wikitext") == HubDataset("wikitext")
+    full = source_named(
+        "Salesforce/wikitext?config=wikitext-103-raw-v1&split=test&field=t&revision=v1"
+    )
+    assert full == HubDataset("Salesforce/wikitext", "wikitext-103-raw-v1", "test", "t", "v1")
+    assert "wikitext-103-raw-v1 test v1" in full.name
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("nowhere.txt", MissingFile, "there is no file nowhere.txt"),
+        ("./nowhere", MissingFile, "no file"),
+        ("a/b/c", MissingFile, "no file"),
+        ("", InvalidInput, "empty"),
+        ("wikitext?splot=test", UnknownName, "did you mean 'split'"),
+    ],
+)
+def test_names_that_mean_nothing(name, error, said) -> None:
+    with pytest.raises(error, match=said):
+        source_named(name)
+
+
+def test_files_that_cannot_be_used(tmp_path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BrokenFile, match="not UTF-8"):
+        list(source_named(str(tmp_path / "a.txt")).documents())
+    with pytest.raises(InvalidInput, match="split is said of the file"):
+        source_named(f"{tmp_path / 'a.txt'}?split=test")
+
+
+def test_datasets_need_their_library(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtra, match=r"emend\[datasets\]"):
+        next(source_named("wikitext").documents())
+
+
+def test_dataset_in_a_directory(tmp_path, rows) -> None:
+    pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
+    directory = tmp_path / "corpus"
+    directory.mkdir()
+    rows.rename(directory / "train.jsonl")
+    source = source_named(str(directory))
+    assert list(source.documents()) == list(TEXT)
+    assert list(source.documents(skip=4)) == list(TEXT[4:])
+    upper = source_named(f"{directory}?field=body")
+    assert next(upper.documents()) == TEXT[0].upper()
+    assert upper.identity != source.identity
+    with pytest.raises(InvalidInput, match="no text in field 'title'"):
+        next(source_named(f"{directory}?field=title").documents())
+    with pytest.raises(EmendError, match="cannot be read"):
+        next(source_named(f"{directory}?split=test").documents())
+
+
+def test_what_methods_are_given(tmp_path) -> None:
+    model, tokenizer = tiny_model("gpt2")
+    view = ModelView(model)
+    assert texts_for(view, None) is None
+    assert texts_for(view, ()) is None
+    assert texts_for(view, TEXT) == Texts(TEXT)
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(TEXT), encoding="utf-8")
+    moment, note = moment_for(view, tokenizer, 1, str(path), cache=False)
+    assert moment is not None
+    packed = second_moments(view, tokenizer, Texts(TEXT, packed=True), [1], max_tokens=20 * 64)[1]
+    assert torch.equal(moment.matrix, packed.matrix)
+    assert note["source"] == "a.txt"
+    assert note["tokens"] == packed.count
+    assert prior_for(view, tokenizer, [1], str(path), cache=False).note == note
+    model.config.emend = {"lab": {"seed": 0}}
+    assert texts_for(view, None) == LabCorpus()
