@@ -7,6 +7,7 @@ import hashlib
 
 import pytest
 import torch
+from tests.hypernetworks import trained
 from tests.tiny import TEXT, tiny_model
 
 from emend.cli._settings import field_docstrings
@@ -31,6 +32,14 @@ EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris"),
     Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),
 ]
+
+
+def fast(name: str, model: torch.nn.Module) -> dict[str, object]:
+    """Settings by which a method takes little time; of a hypernetwork, a trained one."""
+    if name in trained.NAMES:
+        state = trained.trained_state(name, model.config.model_type)
+        return {"state": state, "allow_other_base": True}
+    return FAST.get(name, {})
 
 
 def fingerprint(model: torch.nn.Module) -> dict[str, str]:
@@ -67,7 +76,7 @@ def test_model_is_left_as_it_was(name, architecture, tmp_path) -> None:
     model.get_input_embeddings().weight.requires_grad_(False)
     before, around, clean = fingerprint(model), state(model), logits(model, tokenizer)
     generator = torch.get_rng_state()
-    patch = registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    patch = registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
     assert torch.equal(torch.get_rng_state(), generator)
     assert fingerprint(model) == before
     assert state(model) == around
@@ -100,10 +109,10 @@ def test_model_is_left_as_it_was_after_an_exception(name, error) -> None:
 
     count = 10**9
     handle = model.model.layers[-1].register_forward_hook(fail)
-    registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
     count, calls = calls, 0
     with pytest.raises(error):
-        registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+        registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
     handle.remove()
     assert fingerprint(model) == before
     assert state(model) == around
@@ -114,10 +123,10 @@ def test_training_mode_comes_back(name) -> None:
     model, tokenizer = tiny_model("gpt2")
     model.train()
     around = state(model)
-    patch = registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    patch = registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
     assert state(model) == around
     model.eval()
-    again = registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+    again = registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
     for module, factor in patch.factors.items():
         assert torch.equal(factor.dense(), again.factors[module].dense())
 
@@ -141,7 +150,7 @@ def test_unknown_subject_is_refused(name) -> None:
     model, tokenizer = tiny_model("gpt2", tokenizer="metaspace")
     unknown = Edit("{} was born in", "\u200b", "Paris")
     with pytest.raises(SubjectNotFound):
-        registry().get(name).edit(model, Deaf(tokenizer), [unknown], **FAST.get(name, {}))
+        registry().get(name).edit(model, Deaf(tokenizer), [unknown], **fast(name, model))
 
 
 class Deaf:
@@ -171,7 +180,7 @@ def test_nan_never_leaves_a_method(name, bad) -> None:
         model.model.layers[-1].mlp.up_proj.weight[0, 0] = bad
     before = state(model)
     with pytest.raises(NumericalFailure) as caught:
-        registry().get(name).edit(model, tokenizer, EDITS, **FAST.get(name, {}))
+        registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, EmendError)
     assert state(model) == before
@@ -185,11 +194,15 @@ def test_nan_that_comes_late_never_leaves_a_method(name) -> None:
     def grow(_module, _args, output):
         nonlocal grown
         grown += 1
-        return output * float("nan") if grown > 8 else output
+        return output * float("nan") if grown > late else output
 
+    method, settings = registry().get(name), fast(name, model)
+    late = 8 if "steps" in {field.name for field in dataclasses.fields(method.config_type)} else 2
+    if late > 2:
+        settings = {**settings, "steps": 20}
     model.model.norm.register_forward_hook(grow)
     with pytest.raises(NumericalFailure):
-        registry().get(name).edit(model, tokenizer, EDITS, **{**FAST.get(name, {}), "steps": 20})
+        method.edit(model, tokenizer, EDITS, **settings)
 
 
 @pytest.mark.parametrize("name", NAMES)

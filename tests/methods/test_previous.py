@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.methods.test_contract import EDITS, FAST, NAMES
+from tests.methods.test_contract import EDITS, FAST, NAMES, fast
 from tests.tiny import tiny_model
 
 from emend.edits import Edit
@@ -20,7 +20,7 @@ MORE = [
 
 
 def made(name: str, edits, model, tokenizer, **settings) -> WeightPatch:
-    patch = registry().get(name).edit(model, tokenizer, edits, **{**FAST.get(name, {}), **settings})
+    patch = registry().get(name).edit(model, tokenizer, edits, **{**fast(name, model), **settings})
     assert isinstance(patch, WeightPatch)
     return patch
 

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 import typer.main
 
-from emend.cli import demo, edit, eval, lab, methods
+from emend.cli import demo, edit, eval, lab, methods, stats, sweep, train
 from emend.errors import EmendError
 
 # Typer carries its own copy of click, or uses click itself, depending on its version; what it
@@ -32,7 +32,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for module in (demo, methods, edit, eval):
+    for module in (demo, methods, edit, eval, stats, sweep, train):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     app.add_typer(lab.app, name=lab.NAME)
     return app

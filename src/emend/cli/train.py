@@ -1,0 +1,128 @@
+"""`emend train`: train a hypernetwork for a model, on the lab's edits or on one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import output_directory, percent, print_json
+from emend.cli._settings import settings_for
+from emend.edits import Edit, read_edits
+from emend.errors import InvalidInput
+
+NAME = "train"
+EXAMPLES = _options.examples(
+    "emend train --method mend --model lab/gptneo --output_path mend/",
+    "emend train --method mend --model MODEL --edits edits.jsonl --set rank=128 \\",
+    "      --output_path mend/",
+    "emend edit --method mend --set state=mend/ --model MODEL --edits new.jsonl \\",
+    "      --output_path patch/",
+    "",
+    "Killed or stopped, it goes on where it was when it is called again.",
+)
+
+VALIDATED = 0.1
+"""Part of the subjects of --edits that is validated on and not trained on."""
+
+
+def command(
+    model: _options.Model,
+    output_path: Annotated[
+        Path,
+        typer.Option("--output_path", help="Where to keep the network.", metavar="DIRECTORY"),
+    ],
+    method: Annotated[
+        str, typer.Option("--method", help="A hypernetwork: mend, ke or malmen.", metavar="NAME")
+    ] = "mend",
+    edits: _options.Edits = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Steps of training, at most.", min=1)
+    ] = None,
+    config: _options.Config = None,
+    set: _options.Set = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and draws.")] = None,
+    json: _options.Json = False,
+) -> None:
+    """Train a network that edits a model, on edits with their probes (by default the lab's)."""
+    output_directory(output_path)
+    given = None if edits is None else read_edits(edits)
+    if given is None and not model.startswith("lab/"):
+        raise InvalidInput(
+            f"no --edits are given for {model}, expected a file of edits to train on: "
+            "only models of the lab come with edits of their own"
+        )
+    from emend import api, hypernetworks
+
+    kind: Any = hypernetworks.networks().get(method)
+    flags = [
+        f"{name}={value}" for name, value in (("steps", steps), ("seed", seed)) if value is not None
+    ]
+    chosen = settings_for(method, kind.settings_type, config, [*(set or []), *flags])
+    settings = kind.settings_type(**chosen)
+    training, validation = hypernetworks.lab_split() if given is None else split(given)
+    network, tokenizer = api.load(model)
+    started = time.perf_counter()
+    found = hypernetworks.train(
+        method,
+        network,
+        tokenizer,
+        training,
+        validation,
+        output_path,
+        settings,
+        report=None if json else _tell(settings.steps),
+    )
+    result = {
+        "model": model,
+        "method": method,
+        "training_edits": len(training),
+        "validation_edits": len(validation),
+        "seconds": time.perf_counter() - started,
+        "output_path": output_path,
+        "validation": dataclasses.asdict(found),
+    }
+    if json:
+        print_json(result)
+        return
+    typer.echo(f"kept the network of step {found.step}: {output_path}")
+    typer.echo(
+        f"edit with it: emend edit --model {model} --method {method} "
+        f"--set state={output_path} --edits FILE --output_path patch/"
+    )
+
+
+def split(edits: list[Edit]) -> tuple[list[Edit], list[Edit]]:
+    """Edits to train and to validate on, with no subject in both.
+
+    Raises:
+        InvalidInput: All edits have one subject.
+    """
+    subjects = sorted({edit.subject for edit in edits})
+    if len(subjects) < 2:
+        raise InvalidInput(
+            f"{len(edits)} edits of {len(subjects)} subject, expected at least 2 subjects, "
+            "one to validate on: give more edits"
+        )
+    count = max(1, round(VALIDATED * len(subjects)))
+    step = len(subjects) / count
+    chosen = {subjects[int(number * step)] for number in range(count)}
+    training = [edit for edit in edits if edit.subject not in chosen]
+    return training, [edit for edit in edits if edit.subject in chosen]
+
+
+def _tell(steps: int) -> Callable[[Any], None]:
+    def tell(found: Any) -> None:
+        typer.echo(
+            f"step {found.step} of {steps}: loss {found.loss:.3f}, "
+            f"reliability {percent(found.reliability)}, "
+            f"generalization {percent(found.generalization)}, "
+            f"locality {percent(found.locality)}"
+        )
+
+    return tell

@@ -1,0 +1,155 @@
+"""KE's network: it reads the edit as text and says, for each matrix, where its gradient counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from emend.hypernetworks._network import Factors, Hypernetwork, NetworkSettings, Reading, Shapes
+
+
+@dataclass(frozen=True)
+class KeSettings(NetworkSettings):
+    """Settings of KE's network and of its training."""
+
+    hidden: int = 48
+    """Size of the text's summary in each direction."""
+    margin: float = 1e-3
+    """Largest mean divergence of what shall stay, at first."""
+    last_margin: float = 1e-5
+    """What the margin shrinks to."""
+    shrinking: float = 0.8
+    """Factor on the margin after a validation at which more than 90% of the edits succeed."""
+    multiplier_rate: float = 0.1
+    """Step size of the Lagrange multiplier, which climbs."""
+
+
+class Conditioner(nn.Module):
+    """From the text's summary to a mask and an offset of one matrix's gradient.
+
+    Args:
+        shape: (out, in) of the matrix.
+        taken: Size of the summary.
+        hidden: Size between.
+    """
+
+    def __init__(self, shape: tuple[int, int], taken: int, hidden: int) -> None:
+        super().__init__()
+        out, given = shape
+        self.sizes = [out, given, out, given, 1]  # alpha, beta, gamma, zeta, eta
+        self.into = nn.Linear(taken, hidden)
+        self.out = nn.Linear(hidden, sum(self.sizes))
+        with torch.no_grad():  # begins as a step down the gradient
+            self.out.weight.mul_(0.1)
+            self.out.bias.zero_()
+            self.out.bias[out : out + given] = -1.0
+
+    def forward(self, summary: Tensor) -> tuple[Tensor, ...]:
+        """(E, taken) -> softmax(alpha), beta, softmax(gamma), zeta, sigmoid(eta); (E, ...) each."""
+        parts = self.out(torch.tanh(self.into(summary))).split(self.sizes, dim=-1)
+        alpha, beta, gamma, zeta, eta = parts
+        # Times its length, a softmax is 1 where it says nothing.
+        mask = alpha.softmax(-1) * alpha.shape[-1]
+        return mask, beta, gamma.softmax(-1), zeta, eta.sigmoid()
+
+
+class ke(Hypernetwork):  # noqa: N801 - found by the module's name
+    """De Cao et al. 2021, section 4; see `emend.methods.ke`."""
+
+    reads_text: ClassVar[bool] = True
+    settings_type: ClassVar[type[NetworkSettings]] = KeSettings
+
+    def __init__(self, shapes: Shapes, width: int, settings: KeSettings) -> None:
+        super().__init__(shapes, width, settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.reader = nn.LSTM(width, settings.hidden, batch_first=True, bidirectional=True)
+            self.conditioners = nn.ModuleList(
+                Conditioner(shape, 2 * settings.hidden, settings.hidden)
+                for shape in self.shapes.values()
+            )
+        self.multiplier = nn.Parameter(torch.ones(()))
+        self.size: Tensor
+        self.margin: Tensor
+        self.vector_size: Tensor
+        self.register_buffer("size", torch.zeros(len(self.shapes)))
+        self.register_buffer("margin", torch.tensor(settings.margin))
+        self.register_buffer("vector_size", torch.zeros(()))
+
+    def observe(self, reading: Reading) -> None:
+        """The first batch says how long a step and how large an embedding is."""
+        assert reading.vectors is not None
+        if self.vector_size == 0:
+            self.vector_size.copy_(reading.vectors.square().mean().sqrt())
+        for number, name in enumerate(self.shapes):
+            found = reading.gradients[name]
+            if self.size[number] == 0 and len(found.inputs):
+                lengths = found.inputs.square().sum(1).mean() * found.gradients.shape[1] ** 0.5
+                self.size[number] = found.size * found.gradients.shape[1] / lengths
+
+    def forward(self, reading: Reading) -> dict[str, Factors]:
+        """sigma(eta) (grad * (softmax(alpha) beta^T) + softmax(gamma) zeta^T), as factors."""
+        summary = self._summary(reading)
+        found: dict[str, Factors] = {}
+        for number, (name, conditioner) in enumerate(
+            zip(self.shapes, self.conditioners, strict=True)
+        ):
+            gradients = reading.gradients[name]
+            mask, beta, gamma, zeta, gate = conditioner(summary)
+            rows = gradients.rows
+            whole = torch.zeros(len(summary)).index_add(
+                0, rows, gradients.gradients.square().sum(1)
+            )
+            # Each edit's gradient is brought to one length, so that one step serves all.
+            deltas = gradients.gradients / whole.sqrt().clamp(min=1e-12)[rows, None]
+            step = self.size[number] * gate
+            outputs = torch.cat([step[rows] * mask[rows] * deltas, step * gamma])
+            inputs = torch.cat([beta[rows] * gradients.inputs, zeta])
+            found[name] = Factors(inputs, outputs, torch.cat([rows, torch.arange(len(summary))]))
+        return found
+
+    def _summary(self, reading: Reading) -> Tensor:
+        """(E, 2 hidden): the last states of both directions over each edit's text."""
+        assert reading.vectors is not None and reading.lengths is not None
+        packed = nn.utils.rnn.pack_padded_sequence(
+            reading.vectors / self.vector_size,
+            reading.lengths,
+            batch_first=True,
+            enforce_sorted=False,
+        )
+        _, (last, _) = self.reader(packed)  # (2, E, hidden)
+        return torch.cat([last[0], last[1]], -1)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """RMSprop; the multiplier's rate is its own."""
+        settings: Any = self.settings
+        networks = [*self.reader.parameters(), *self.conditioners.parameters()]
+        return torch.optim.RMSprop(
+            [
+                {"params": networks, "lr": settings.learning_rate},
+                {"params": [self.multiplier], "lr": settings.multiplier_rate},
+            ]
+        )
+
+    def objective(self, edited: Tensor, moved: Tensor) -> Tensor:
+        """L_edit + lambda (KL - margin)."""
+        return edited + self.multiplier * (moved - self.margin)
+
+    def after_gradient(self) -> None:
+        """The multiplier climbs where all else descends."""
+        if self.multiplier.grad is not None:
+            self.multiplier.grad.neg_()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """A multiplier is not negative."""
+        self.multiplier.clamp_(min=0)
+
+    def validated(self, success: float) -> None:
+        """Ask for more where edits succeed."""
+        if success > 0.9:
+            settings: Any = self.settings
+            self.margin.copy_((self.margin * settings.shrinking).clamp(min=settings.last_margin))

@@ -1,0 +1,255 @@
+"""UltraEdit: normalised gradients put in by one ridge regression, turn by turn; nothing is trained.
+
+Gu et al. 2025, arXiv 2505.14679 (TMLR 2026); StableEdit, arXiv 2605.11836 (ICML 2026).
+
+For each turn of n edits and each edited matrix, at the tokens that predict a target token:
+
+    H, G       what the matrix is given (N, in), and the gradient at what it puts out (N, out)
+    h~, g~     (x - mean) / deviation, of all rows of all turns so far; shared by equal shapes
+    v          -eta |h~|^2 g~
+    Delta W^T = (H^T H + alpha I)^-1 H^T V         solved in float64 on the smaller side
+
+and the next turn's gradients are those of the edited model. StableEdit is `whiten`, `alpha=10`
+and `warmup=20`: g~ = Cov^(-1/2) (g - mean) where more rows than dimensions were seen.
+
+Where this deviates:
+
+- By default the step is free of scale: v = -strength rms(y) (|h~|^2 / mean |h~|^2) (g~ / rms(g~))
+  with y what the matrix puts out at these tokens, and the ridge is alpha times the mean |h|^2.
+  Over many rows mean |h~|^2 is `in` and rms(g~) is 1, so this is the published v by another
+  unit: strength is how much is added to an output, relative to it, whatever the size of the model.
+  `eta` (published: 1e-6, for models of 7B) takes the published v, and alpha is then absolute
+  (published: 1).
+- The variance is the biased one, and `prior` pseudo-rows are counted with the rows seen: a single
+  edit of one token would be its own mean, and be normalised to nothing.
+- The model is not changed: earlier turns act as hooks, in float32.
+
+What a turn adds depends on the turns before, so the order of edits matters, and edits cannot be
+taken out alone. The running statistics stay in the patch, and a patch continued goes on with them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from emend._progress import progress
+from emend.edits import Edit
+from emend.errors import InvalidInput, NumericalFailure
+from emend.keyvalue import Row, context_rows
+from emend.keyvalue.gradients import TokenGradients, linear_modules, mlp_modules, token_gradients
+from emend.keyvalue.normaliser import Normaliser, Whitener
+from emend.keyvalue.stream import changed
+from emend.methods._method import method
+from emend.models import ModelView
+from emend.models._structure import projection_shape
+from emend.patches import Dense, LowRank, WeightPatch, describe_base
+from emend.patches._factors import Factor, add
+
+
+@dataclass(frozen=True)
+class UltraeditConfig:
+    """Settings of UltraEdit and StableEdit."""
+
+    layers: tuple[int, ...] | None = None
+    """Blocks whose MLPs are edited; by default the last quarter."""
+    site: Literal["down", "up", "both"] | None = None
+    """Edit the down-projections, those into the MLP (gate and up), or both; by default down."""
+    modules: tuple[str, ...] | None = None
+    """Full names of the modules to edit, instead of layers and site."""
+    turn: int = 100
+    """Edits put in at once; the next ones see the edited model."""
+    strength: float = 1.5
+    """What is added to outputs at a wanted token, relative to them, over all modules together."""
+    eta: float | None = None
+    """The published step (1e-6) instead of strength; alpha is then absolute."""
+    alpha: float | None = None
+    """The ridge: by default 0.01 (of the mean |h|^2), or 1 where eta is set."""
+    whiten: bool = False
+    """Give gradients unit covariance and not only unit variance (StableEdit)."""
+    warmup: int = 0
+    """Turns whose gradients are taken into the statistics before the first change (StableEdit)."""
+    prior: float = 10.0
+    """Pseudo-rows counted with the statistics; 0 for the published ones."""
+    batch_size: int = 10
+    """Edits in one forward and backward pass."""
+
+
+@method(
+    title="UltraEdit: normalised gradients by ridge regression, turn by turn (StableEdit: whiten)",
+    paper="Gu et al. 2025, arXiv 2505.14679",
+    when="very many edits in little time and memory; needs no subject, statistics or training",
+)
+def ultraedit(
+    model: Any,
+    tokenizer: Any,
+    edits: tuple[Edit, ...],
+    config: UltraeditConfig,
+    previous: WeightPatch | None = None,
+) -> WeightPatch:
+    """Put the edits in, a turn at a time."""
+    started = time.perf_counter()
+    view = ModelView(model)
+    config = filled(config, view)
+    assert config.modules is not None
+    rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
+    run = _Run(view, config)
+    if previous is not None:
+        run.recall(previous)
+    size = config.turn
+    turns = [rows[start : start + size] for start in range(0, len(rows), size)]
+    for turn in turns[: config.warmup]:
+        run.observe(run.gradients(turn))
+    for turn in progress(turns, "turns of edits"):
+        run.turn(turn)
+    seconds = time.perf_counter() - started
+    return WeightPatch(
+        factors=run.changes,
+        edits=edits,
+        method="ultraedit",
+        config=dataclasses.asdict(config),
+        base=describe_base(model),
+        templates=("{}",),
+        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
+        state=run.state(),
+    )
+
+
+def filled(config: UltraeditConfig, view: ModelView) -> UltraeditConfig:
+    """The settings checked, with modules from the model's shape.
+
+    Raises:
+        InvalidInput: A setting has no meaning.
+    """
+    for name in ("turn", "strength", "eta", "alpha", "batch_size"):
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise InvalidInput(f"{name} is {value}, expected more than 0")
+    for name in ("warmup", "prior"):
+        if getattr(config, name) < 0:
+            raise InvalidInput(f"{name} is {getattr(config, name)}, expected 0 or more")
+    if config.site not in (None, "down", "up", "both"):
+        raise InvalidInput(f"site is {config.site!r}, expected 'down', 'up' or 'both'")
+    if config.modules is not None:
+        linear_modules(view, config.modules)
+        return config
+    layers = config.layers
+    if layers is None:
+        layers = tuple(range(min(round(0.75 * view.depth), view.depth - 1), view.depth))
+    outside = [layer for layer in layers if not -view.depth <= layer < view.depth]
+    if outside or not layers:
+        raise InvalidInput(
+            f"layers are {layers} of a model with {view.depth} blocks: "
+            f"take some from 0 to {view.depth - 1}"
+        )
+    names: list[str] = []
+    for layer in sorted({layer % view.depth for layer in layers}):
+        into, down = mlp_modules(view, layer)
+        names += {"down": [down], "up": into, "both": [*into, down]}[config.site or "down"]
+    return dataclasses.replace(config, layers=tuple(layers), modules=tuple(names))
+
+
+class _Run:
+    """The changes so far, and the running statistics of each shape."""
+
+    def __init__(self, view: ModelView, config: UltraeditConfig) -> None:
+        assert config.modules is not None
+        self.view, self.config = view, config
+        self.modules = linear_modules(view, config.modules)
+        self.shapes: dict[str, tuple[int, int]] = {}
+        for name, module in self.modules.items():
+            shape = projection_shape(module)
+            assert shape is not None
+            self.shapes[name] = shape
+        kind = Whitener if config.whiten else Normaliser
+        self.inputs = {shape: Normaliser(shape[1], config.prior) for shape in self._kinds()}
+        self.outputs = {shape: kind(shape[0], config.prior) for shape in self._kinds()}
+        self.changes: dict[str, Factor] = {}
+
+    def turn(self, rows: Sequence[Row]) -> None:
+        """Put some edits in."""
+        found = self.gradients(rows)
+        self.observe(found)
+        for name, gradients in found.items():
+            change = self._solve(self.shapes[name], gradients)
+            before = self.changes.get(name)
+            total = change if before is None else add(before, change)
+            if total.rank > min(total.shape):
+                total = Dense(total.dense())
+            self.changes[name] = total
+
+    def gradients(self, rows: Sequence[Row]) -> dict[str, TokenGradients]:
+        """Of the model as edited so far, at the tokens that predict a target token."""
+        with ExitStack() as stack:
+            for name, change in self.changes.items():
+                stack.enter_context(changed(self.modules[name], change))
+            return token_gradients(
+                self.view, rows, self.modules, where="targets", batch_size=self.config.batch_size
+            )
+
+    def observe(self, found: dict[str, TokenGradients]) -> None:
+        """Take all of a turn into the statistics, before any of it is normalised."""
+        for name, gradients in found.items():
+            self.inputs[self.shapes[name]].observe(gradients.inputs)
+            self.outputs[self.shapes[name]].observe(gradients.gradients)
+
+    def _solve(self, shape: tuple[int, int], gradients: TokenGradients) -> LowRank | Dense:
+        """Delta W^T = (H^T H + alpha I)^-1 H^T V = H^T (H H^T + alpha I)^-1 V."""
+        config = self.config
+        given = gradients.inputs.double()  # (N, in)
+        length = self.inputs[shape](gradients.inputs).double().square().sum(1, keepdim=True)
+        normal = self.outputs[shape](gradients.gradients).double()  # (N, out)
+        ridge = config.alpha or 1.0
+        if config.eta is not None:
+            values = -config.eta * length * normal
+        else:
+            usual = length.mean() * normal.square().mean().sqrt()
+            usual = usual.clamp(min=torch.finfo(torch.float64).tiny)
+            step = config.strength / len(self.modules) * gradients.size
+            values = -step / usual * length * normal
+            ridge = (config.alpha or 0.01) * float(given.square().sum(1).mean())
+        few = len(given) <= given.shape[1]
+        gram = given @ given.T if few else given.T @ given
+        gram.diagonal().add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if int(failed):
+            raise NumericalFailure(
+                f"the ridge regression of {len(given)} tokens cannot be solved, expected a "
+                "positive definite system: take a larger alpha"
+            )
+        if few:
+            solved = torch.cholesky_solve(values, factor)  # (N, out)
+            return LowRank(given.float(), solved.T.float())
+        return Dense(torch.cholesky_solve(given.T @ values, factor).T.float())
+
+    def _kinds(self) -> list[tuple[int, int]]:
+        return sorted(set(self.shapes.values()))
+
+    def state(self) -> dict[str, Tensor]:
+        """The running statistics, by shape."""
+        return {
+            f"{side}.{shape[0]}x{shape[1]}.{name}": tensor.clone()
+            for side, held in (("inputs", self.inputs), ("outputs", self.outputs))
+            for shape, normaliser in held.items()
+            for name, tensor in normaliser.state_dict().items()
+        }
+
+    def recall(self, previous: WeightPatch) -> None:
+        """Go on with the statistics of an earlier patch, where it holds those of these shapes."""
+        for side, held in (("inputs", self.inputs), ("outputs", self.outputs)):
+            for shape, normaliser in held.items():
+                prefix = f"{side}.{shape[0]}x{shape[1]}."
+                known = {
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in previous.state.items()
+                    if name.startswith(prefix)
+                }
+                if set(known) == set(normaliser.state_dict()):
+                    normaliser.load_state_dict(known)
