@@ -55,8 +55,11 @@ ARCHITECTURES: tuple[str, ...] = (
 )
 """Dense architectures that emend supports and tests."""
 
-MIXTURES: tuple[str, ...] = ("mixtral", "qwen3_moe")
-"""Architectures with fused mixture-of-experts MLPs."""
+MIXTURES: tuple[str, ...] = ("mixtral", "qwen3_moe", "olmoe")
+"""Architectures with fused mixture-of-experts MLPs, all of them routed."""
+
+SHARED: tuple[str, ...] = ("qwen2_moe", "deepseek_v3")
+"""Architectures with a shared expert beside the routed ones; deepseek_v3 begins with a dense MLP."""
 
 _CLASSES = {
     "gpt2": "GPT2",
@@ -81,6 +84,9 @@ _CLASSES = {
     "cohere": "Cohere",
     "glm4": "Glm4",
     "mixtral": "Mixtral",
+    "olmoe": "Olmoe",
+    "qwen2_moe": "Qwen2Moe",
+    "deepseek_v3": "DeepseekV3",
     "qwen3_moe": "Qwen3Moe",
     "mpt": "Mpt",
     "gpt_bigcode": "GPTBigCode",
@@ -209,6 +215,27 @@ def _fields(
             "attention_multiplier": 0.3,
         },
         "mixtral": {"num_local_experts": 4},
+        "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+        "qwen2_moe": {
+            "num_experts": 4,
+            "moe_intermediate_size": inner,
+            "num_experts_per_tok": 2,
+            "shared_expert_intermediate_size": inner,
+        },
+        "deepseek_v3": {
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "moe_intermediate_size": inner,
+            "first_k_dense_replace": 1,
+            "kv_lora_rank": 8,
+            "q_lora_rank": 8,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 8,
+            "num_key_value_heads": 4,
+        },
         "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": inner, "num_experts_per_tok": 2},
     }
     return common | extra.get(architecture, {})
@@ -270,4 +297,4 @@ def tiny_tokenizer(kind: str = "bytes", *, pad: bool = False) -> PreTrainedToken
     return wrapped
 
 
-__all__ = ["ARCHITECTURES", "MIXTURES", "TEXT", "tiny_model", "tiny_tokenizer"]
+__all__ = ["ARCHITECTURES", "MIXTURES", "SHARED", "TEXT", "tiny_model", "tiny_tokenizer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tiny import ARCHITECTURES, MIXTURES, tiny_model
+from tests.tiny import ARCHITECTURES, MIXTURES, SHARED, tiny_model
 
 from emend.errors import UnsupportedModel
 from emend.models import ModelView
@@ -145,6 +145,33 @@ def test_mixtures_of_experts_are_refused_in_one_line(architecture):
     with pytest.raises(UnsupportedModel, match="mixture of experts") as refusal:
         ModelView(model)
     assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 250
+
+
+@pytest.mark.parametrize("architecture", SHARED)
+def test_of_a_mixture_the_expert_that_all_tokens_share_is_found(architecture):
+    model, _ = tiny_model(architecture, layers=3, inner=48)
+    view = ModelView(model)
+    shared = "shared_expert" if architecture == "qwen2_moe" else "shared_experts"
+    assert view.editable == (0, 1, 2)
+    assert view.name_of(view.down_projection(1)) == f"model.layers.1.mlp.{shared}.down_proj"
+    assert view.name_of(view.mlp(1)) == f"model.layers.1.mlp.{shared}"
+    assert view.inner(1) == 48
+    dense = architecture == "deepseek_v3"  # its first block
+    first = "mlp.down_proj" if dense else "mlp.shared_expert.down_proj"
+    assert view.name_of(view.down_projection(0)) == f"model.layers.0.{first}"
+    hidden, logits = last_block_and_logits(model, view)
+    assert torch.equal(view.logits(hidden), logits)
+
+
+def test_blocks_that_can_be_edited_are_named():
+    model, _ = tiny_model("qwen3_moe", layers=8, mlp_only_layers=[0, 2, 3, 4, 7])
+    view = ModelView(model)
+    assert view.editable == (0, 2, 3, 4, 7)
+    assert [view.nearest_editable(layer) for layer in range(8)] == [0, 0, 2, 3, 4, 4, 7, 7]
+    with pytest.raises(UnsupportedModel, match=r"one of the blocks 0, 2 to 4, 7$"):
+        view.down_projection(5)
+    assert ModelView(tiny_model("llama", layers=3)[0]).editable == (0, 1, 2)
 
 
 def test_a_mixture_after_dense_blocks_is_refused_where_it_stands():

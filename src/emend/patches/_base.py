@@ -22,7 +22,8 @@ def model_hash(model: nn.Module) -> str:
     Every parameter enters with its name, shape and 4,096 evenly spaced elements rounded to
     bfloat16, so that a 7B model takes well under a second, and the same checkpoint loaded in
     float32 and in bfloat16 has one hash. Fine-tuning or editing weights in place changes it, and
-    so does quantising them: the model then computes with other weights.
+    so does quantising them: the model then computes with other weights. Float16 rounds otherwise
+    than bfloat16: only a checkpoint that is stored in float16 has the same hash in all three.
 
     Returns:
         16 hexadecimal digits.

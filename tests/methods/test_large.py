@@ -1,0 +1,164 @@
+"""Editors on models in half precision, spread over devices, offloaded, and with routed experts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.models.test_placing import OFFLOADED
+from tests.tiny import TEXT, tiny_model
+from tests.two_devices import FIRST, SECOND, split, two_devices
+
+from emend.edits import Edit
+from emend.errors import UnsupportedModel
+from emend.methods import registry
+from emend.models import ModelView, score
+from emend.models._structure import find_blocks
+from emend.patches import Dense, load_patch
+
+SHORT = {"templates": ("{}", "Yes. {}"), "steps": 8}
+METHODS = {
+    "rome": SHORT,
+    "memit": SHORT,
+    "emmet": SHORT,
+    "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
+    "ft": {"steps": 3},
+}
+EDITS = [
+    Edit("{} was born in", "Marie Curie", "Paris"),
+    Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),
+]
+CLOSE = {"gpt2": 0.05, "gptj": 0.05, "gpt_neox": 0.05, "llama": 0.05, "falcon": 0.1}
+"""Largest relative difference of the logits in bfloat16, whose steps are 2^-8."""
+# Norms after the MLP, or of queries and keys, magnify what bfloat16 rounds in a random model.
+CLOSE |= {"qwen3": 0.3, "gemma2": 0.3}
+
+
+def edit(name, model, tokenizer, **settings):
+    return registry().get(name).edit(model, tokenizer, EDITS, **{**METHODS[name], **settings})
+
+
+def logits(model, tokenizer):
+    ids = tokenizer("Marie Curie was born in", return_tensors="pt").input_ids
+    with torch.no_grad():
+        return model(ids).logits[0].to("cpu").float()
+
+
+def layers_of(name, *layers):
+    return {"layer": layers[-1]} if name in ("rome", "emmet") else {"layers": layers}
+
+
+def same(left, right):
+    assert list(left.factors) == list(right.factors)
+    for name, factor in left.factors.items():
+        assert torch.equal(factor.dense(), right.factors[name].dense()), name
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("architecture", CLOSE)
+def test_half_precision_agrees_to_its_rounding(name, architecture, tmp_path):
+    model, tokenizer = tiny_model(architecture, dtype=torch.bfloat16)
+    model = model.float()  # the same weights to the last bit
+    patch = edit(name, model, tokenizer)
+    with patch.applied(model):
+        expected = logits(model, tokenizer)
+    for dtype, tolerance in ((torch.bfloat16, CLOSE[architecture]), (torch.float16, 0.03)):
+        half = tiny_model(architecture, dtype=torch.bfloat16)[0].to(dtype)
+        found = edit(name, half, tokenizer)
+        for factor in found.factors.values():
+            assert all(each.dtype == torch.float32 for each in factor.matrices())
+            assert all(bool(each.isfinite().all()) for each in factor.matrices())
+        loaded = load_patch(found.save_pretrained(tmp_path / str(dtype)))
+        with loaded.applied(half):
+            ours = logits(half, tokenizer)
+        assert bool(ours.isfinite().all())
+        assert (ours - expected).norm() <= tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("way", OFFLOADED)
+def test_offloaded_models_are_edited_alike(name, way, tmp_path):
+    plain, tokenizer = tiny_model("llama", dtype=torch.bfloat16)
+    model = OFFLOADED[way](tiny_model("llama", dtype=torch.bfloat16)[0], tmp_path)
+    before = [(n, p.device.type, p.requires_grad) for n, p in model.named_parameters()]
+    where = layers_of(name, 1, 2)  # on both sides of the border
+    patch, expected = edit(name, model, tokenizer, **where), edit(name, plain, tokenizer, **where)
+    same(patch, expected)
+    assert patch.base == expected.base
+    with expected.applied(plain):
+        wanted = logits(plain, tokenizer)
+    with patch.applied(model):
+        assert torch.equal(logits(model, tokenizer), wanted)
+    assert [(n, p.device.type, p.requires_grad) for n, p in model.named_parameters()] == before
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma2"])
+def test_two_devices_give_what_one_gives(name, first, architecture):
+    plain, tokenizer = tiny_model(architecture)
+    where = layers_of(name, 2) if architecture == "gemma2" else layers_of(name, 1, 2)
+    expected = edit(name, plain, tokenizer, **where)
+    prompts, targets = [each.text for each in EDITS], [each.target for each in EDITS]
+    with expected.applied(plain):
+        wanted = score(plain, tokenizer, prompts, targets)
+    with two_devices():
+        model = tiny_model(architecture)[0]
+        split(model, find_blocks(model), first)
+        patch = edit(name, model, tokenizer, **where)
+        with patch.applied(model):
+            found = score(model, tokenizer, prompts, targets)
+    same(patch, expected)
+    assert patch.base["hash"] == expected.base["hash"]
+    assert found == wanted
+
+
+def test_two_devices_do_not_mix():
+    with two_devices():
+        here, there = torch.ones(3), torch.ones(3, device=SECOND)
+        assert (here.device, there.device) == (FIRST, SECOND)
+        with pytest.raises(RuntimeError, match="one device"):
+            here + there
+        assert torch.equal((here.to(SECOND) + there).to(FIRST), 2 * torch.ones(3))
+        model, _ = tiny_model("llama")
+        split(model, find_blocks(model), 2)
+        model.model.layers[2].mlp.down_proj.forward = torch.nn.functional.linear
+        with pytest.raises(TypeError):
+            model(torch.tensor([[1, 2, 3]]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_dense_blocks_of_a_mixture_are_edited(name):
+    model, tokenizer = tiny_model("qwen3_moe", mlp_only_layers=[0, 2])
+    before = score(model, tokenizer, [EDITS[0].text], [EDITS[0].target])[0].total
+    patch = edit(name, model, tokenizer, **layers_of(name, 2))
+    assert list(patch.factors) == ["model.layers.2.mlp.down_proj"]
+    with patch.applied(model):
+        assert score(model, tokenizer, [EDITS[0].text], [EDITS[0].target])[0].total > before
+    with pytest.raises(UnsupportedModel, match=r"block 1.*mixture of experts.*blocks 0, 2$"):
+        edit(name, model, tokenizer, **layers_of(name, 1))
+    assert set(edit(name, model, tokenizer).factors) <= {
+        "model.layers.0.mlp.down_proj",
+        "model.layers.2.mlp.down_proj",
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("architecture", ["qwen2_moe", "deepseek_v3"])
+def test_the_shared_expert_is_edited_exactly(name, architecture):
+    model, tokenizer = tiny_model(architecture)
+    patch = edit(name, model, tokenizer, **layers_of(name, 1))
+    (path,) = patch.factors
+    assert ".shared_expert" in path
+    with patch.applied(model):
+        edited = logits(model, tokenizer)
+    with torch.no_grad():
+        model.get_submodule(path).weight += patch.delta(path)
+    assert (logits(model, tokenizer) - edited).norm() <= 1e-4 * edited.norm()
+
+
+def test_routed_blocks_between_edited_ones_are_passed_through():
+    model, tokenizer = tiny_model("qwen3_moe", layers=6, mlp_only_layers=[0, 3])
+    patch = edit("memit", model, tokenizer, layers=(0, 3))
+    assert len(patch.factors) == 2
+    assert not any(isinstance(factor, Dense) for factor in patch.factors.values())
+    assert ModelView(model).editable == (0, 3)
