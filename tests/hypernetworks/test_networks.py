@@ -12,7 +12,7 @@ from emend.hypernetworks import networks
 from emend.hypernetworks._editing import EditingNetworks, ResidualLayer
 from emend.hypernetworks._network import Factors
 from emend.hypernetworks._reading import edited, edited_shapes, read_edits_for
-from emend.hypernetworks.networks.ke import Conditioner
+from emend.hypernetworks.kinds.ke import Conditioner
 from emend.keyvalue import context_rows
 from emend.models import ModelView
 

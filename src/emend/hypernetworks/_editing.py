@@ -13,17 +13,29 @@ from emend.keyvalue.normaliser import Normaliser
 class ResidualLayer(nn.Module):
     """x + max(0, s * (U V x + b) + o), with scale s and shift o of each matrix.
 
-    U and b begin at zero, so that the layer begins as the identity.
+    U and b begin at zero, so that the layer begins as the identity. The last layer of a network
+    is linear, x + s * (U V x + b) + o: with the maximum it could add to a number and never take
+    from it.
 
     Args:
         size: Length of x.
         rank: Columns of U.
         matrices: How many matrices share the layer.
         generator: Draws V.
+        is_last: Whether it is the network's last.
     """
 
-    def __init__(self, size: int, rank: int, matrices: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        size: int,
+        rank: int,
+        matrices: int,
+        generator: torch.Generator,
+        *,
+        is_last: bool = False,
+    ) -> None:
         super().__init__()
+        self.is_last = is_last
         rank = min(rank, size)
         self.V = nn.Parameter(torch.randn(rank, size, generator=generator) / size**0.5)
         self.U = nn.Parameter(torch.zeros(size, rank))
@@ -34,8 +46,9 @@ class ResidualLayer(nn.Module):
     def forward(self, x: Tensor, matrix: int) -> Tensor:
         """(N, size) -> (N, size)."""
         inner = (x @ self.V.T) @ self.U.T + self.bias
+        inner = self.scale[matrix] * inner + self.shift[matrix]
         # clamp and not relu: relu has no gradient at zero, where all of it begins.
-        return x + (self.scale[matrix] * inner + self.shift[matrix]).clamp(min=0)
+        return x + (inner if self.is_last else inner.clamp(min=0))
 
 
 class EditingNetwork(nn.Module):
@@ -62,7 +75,8 @@ class EditingNetwork(nn.Module):
         size = sum(shape)
         self.normaliser = Normaliser(size)
         self.layers = nn.ModuleList(
-            ResidualLayer(size, rank, matrices, generator) for _ in range(depth)
+            ResidualLayer(size, rank, matrices, generator, is_last=number == depth - 1)
+            for number in range(depth)
         )
 
     def observe(self, gradients: TokenGradients) -> None:

@@ -27,7 +27,7 @@ class NetworkSettings:
     """Steps of training, at most."""
     batch_size: int = 10
     """Edits in one step, each edited apart (MALMEN: together)."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Step size of the optimiser; published ones (1e-6) are for models a thousand times larger."""
     kept_texts: int = 2
     """Locality texts drawn for each edit of a step."""

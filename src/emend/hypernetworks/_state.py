@@ -31,7 +31,7 @@ def networks() -> Registry[type[Hypernetwork]]:
     """The hypernetworks there are."""
     return Registry(
         kind="hypernetwork",
-        package="emend.hypernetworks.networks",
+        package="emend.hypernetworks.kinds",
         group="emend.hypernetworks",
     )
 

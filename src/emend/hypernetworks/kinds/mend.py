@@ -23,8 +23,8 @@ class MendSettings(NetworkSettings):
     """Rank of each layer of the editing networks (1920 in the paper)."""
     depth: int = 2
     """Layers of each editing network."""
-    edit_weight: float = 0.1
-    """Weight of the edit's loss (c_edit)."""
+    edit_weight: float = 1.0
+    """Weight of the edit's loss (c_edit; 0.1 in the paper)."""
     locality_weight: float = 1.0
     """Weight of the locality loss (c_loc)."""
     step_learning_rate: float = 1e-2

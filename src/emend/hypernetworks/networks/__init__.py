@@ -1,1 +1,0 @@
-"""The hypernetworks there are: one file each, the class under the module's name."""
