@@ -29,6 +29,7 @@ from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.keyvalue.memory import check_fits, estimate_moments
 from emend.models import ModelView
 from emend.models._forward import longest_text
+from emend.models.placing import device_of
 from emend.patches import model_hash
 
 TOKENS_PER_KEY = 20
@@ -128,7 +129,7 @@ def second_moments(
         if not ignore_memory:
             tokens = min(layout.window, window) * layout.rows
             needed = estimate_moments(view, missing, dtype, tokens)
-            check_fits(needed.memory, "second moments", REMEDY, view.device(0))
+            check_fits(needed.memory, "second moments", REMEDY, view.device(missing[0]))
         sums = Sums(view, missing, dtype)
         path = None
         if cache:
@@ -207,7 +208,8 @@ def layout_for(
         if value is not None and value < 1:
             raise InvalidInput(f"{name} is {value}, expected at least 1")
     longest = longest_text(view.model)
-    rows = batch_size or (ROWS_ON_CPU if view.device(0).type == "cpu" else ROWS)
+    place = device_of(view.embeddings).type
+    rows = batch_size or (ROWS_ON_CPU if place == "cpu" else ROWS)
     if source.packed:
         return Layout(min(window, longest or window), rows, max_tokens)
     return Layout(longest or 1 << 30, TEXTS_A_WINDOW * rows, max_tokens)
