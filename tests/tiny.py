@@ -59,7 +59,7 @@ MIXTURES: tuple[str, ...] = ("mixtral", "qwen3_moe", "olmoe")
 """Architectures with fused mixture-of-experts MLPs, all of them routed."""
 
 SHARED: tuple[str, ...] = ("qwen2_moe", "deepseek_v3")
-"""Architectures with a shared expert beside the routed ones; deepseek_v3 begins with a dense MLP."""
+"""Architectures with a shared expert beside the routed ones (deepseek_v3: after a dense MLP)."""
 
 _CLASSES = {
     "gpt2": "GPT2",

@@ -145,9 +145,8 @@ def _move(module: torch.nn.Module, place: torch.device) -> None:
                 moved = torch.nn.Parameter(parameter.detach().to(place), parameter.requires_grad)
                 part.register_parameter(name, moved)
             for name, buffer in list(part.named_buffers(recurse=False)):
-                part.register_buffer(
-                    name, buffer.to(place), name not in part._non_persistent_buffers_set
-                )
+                saved = name not in part._non_persistent_buffers_set
+                part.register_buffer(name, buffer.to(place), saved)
     # Every part has a hook in a model that accelerate dispatched.
     for part in module.modules():
         add_hook_to_module(part, AlignDevicesHook(execution_device=place))

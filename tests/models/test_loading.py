@@ -11,8 +11,16 @@ import pytest
 import torch
 from tests.tiny import tiny_model
 
-from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile, UnknownName
+from emend.errors import (
+    BrokenFile,
+    EmendError,
+    InvalidInput,
+    MissingExtra,
+    MissingFile,
+    UnknownName,
+)
 from emend.models import load
+from emend.patches import model_hash
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +73,41 @@ def test_dtype_and_device(saved):
     assert "'int8'" in refusal(InvalidInput, saved, dtype="int8")
     assert "'gpx'" in refusal(InvalidInput, saved, device="gpx")
     assert "cuda:99" in refusal(InvalidInput, saved, device="cuda:99")
+
+
+def test_a_device_map(saved, tmp_path, capfd):
+    pytest.importorskip("accelerate", reason="device maps need accelerate")
+    plain, _ = load(saved)
+    ids = torch.tensor([[5, 6, 7]])
+    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu",
+              "model.layers.0": "cpu", "model.layers.1": "disk", "lm_head": "cpu"}  # fmt: skip
+    for device_map in ("auto", "cpu", places):
+        model, _ = load(saved, device_map=device_map, offload_folder=tmp_path)
+        assert not model.training
+        away = {each.device.type for each in model.model.layers[1].parameters()}
+        assert away == {"meta" if device_map is places else "cpu"}
+        assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)
+        assert model_hash(model) == model_hash(plain)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_device_maps_that_cannot_be(saved):
+    assert "expected one" in refusal(InvalidInput, saved, device="cpu", device_map="auto")
+    line = refusal(InvalidInput, saved, device_map="everywhere")
+    assert "'everywhere'" in line
+    assert "auto" in line
+    assert "cuda:99" in refusal(InvalidInput, saved, device_map="cuda:99")
+    assert "both" in refusal(InvalidInput, saved, load_in_4bit=True, load_in_8bit=True)
+
+
+def test_what_an_extra_brings_is_named(saved, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "emend[large]" in refusal(MissingExtra, saved, device_map="auto")
+    for flag in ("load_in_4bit", "load_in_8bit"):
+        line = refusal(MissingExtra, saved, **{flag: True})
+        assert "emend[quantized]" in line
+        assert flag in line
 
 
 def test_chatter_is_silenced_for_the_call_only(saved):

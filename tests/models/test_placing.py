@@ -19,11 +19,10 @@ PROMPTS = ["Marie Curie was born in", "Tom Berg works for"]
 
 def half_on_disk(model, folder):
     """The upper half of the blocks on disk, all else in memory, as a device map would have it."""
-    blocks = ModelView(model)
-    name = blocks.name_of(blocks.block(0)).rsplit(".", 1)[0]
-    places = {
-        f"{name}.{n}": "cpu" if n < blocks.depth // 2 else "disk" for n in range(blocks.depth)
-    }
+    view = ModelView(model)
+    name = view.name_of(view.block(0)).rsplit(".", 1)[0]
+    half = view.depth // 2
+    places = {f"{name}.{n}": "cpu" if n < half else "disk" for n in range(view.depth)}
     for module, _ in model.base_model.named_children():
         full = f"{model.base_model_prefix}.{module}"
         if full != name:
