@@ -15,7 +15,8 @@ from emend.edits import read_edits
 from emend.patches import load_patch
 
 COMMANDS = (
-    *(("demo",), ("methods",), ("edit",), ("eval",)),
+    *(("demo",), ("methods",), ("edit",), ("eval",), ("stats",), ("sweep",)),
+    ("train",),
     *(("lab", "list"), ("lab", "card"), ("lab", "train"), ("lab", "world"), ("lab", "export")),
 )
 
