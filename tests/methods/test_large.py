@@ -54,6 +54,7 @@ def same(left, right):
         assert torch.equal(factor.dense(), right.factors[name].dense()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("architecture", CLOSE)
 def test_half_precision_agrees_to_its_rounding(name, architecture, tmp_path):
