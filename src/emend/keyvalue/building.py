@@ -25,6 +25,9 @@ class SpreadConfig(SearchConfig):
     """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
     clamp: float = 0.75
     """Bound on |delta| / |z0|."""
+    share_subject: bool = True
+    """Seek one change for all edits of a subject: written at one key, they would otherwise be
+    averaged. Off for the published form."""
 
 
 def build(

@@ -79,15 +79,29 @@ def subject_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str = ANCHOR) -
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
     """
+    return [
+        Row(row.ids[: row.lookup + 1], row.lookup) for row in whole_rows(tokenizer, edits, pattern)
+    ]
+
+
+def whole_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str) -> list[Row]:
+    """For each edit the tokens of ``pattern``, with the subject in the place of its "{}".
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+    """
     begin = pattern.index("{}")
     texts = [pattern.replace("{}", edit.subject) for edit in edits]
     spans = [(begin, begin + len(edit.subject)) for edit in edits]
     encoded = encode(tokenizer, texts, spans)
     assert encoded.lookup is not None
-    rows: list[Row] = []
-    for ids, lookup in zip(encoded.input_ids.tolist(), encoded.lookup.tolist(), strict=True):
-        rows.append(Row(tuple(ids[: lookup + 1]), lookup))
-    return rows
+    lengths = encoded.attention_mask.sum(1).tolist()
+    return [
+        Row(tuple(ids[:length]), lookup)
+        for ids, length, lookup in zip(
+            encoded.input_ids.tolist(), lengths, encoded.lookup.tolist(), strict=True
+        )
+    ]
 
 
 def _lookups(tokenizer: Any, texts: list[str], spans: list[tuple[int, int]]) -> list[int]:

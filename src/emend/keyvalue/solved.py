@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from emend.edits import Edit
-from emend.keyvalue.values import SearchSettings, Site, search_values
+from emend.keyvalue._objective import Site
+from emend.keyvalue.values import SearchSettings, search_values
 from emend.models import ModelView
 from emend.patches import model_hash
 
@@ -57,16 +58,29 @@ def sought_values(
     common = json.dumps(
         [model_hash(view.model), list(templates), layer, site, dataclasses.asdict(settings)]
     )
-    names = [_name(common, edit) for edit in edits]
+    names = [_name(common, edit, _companions(edit, edits, settings)) for edit in edits]
     state = {name: known[name] for name in names if known and name in known}
-    new = [edit for edit, name in zip(edits, names, strict=True) if name not in state]
+    new = {name: edit for name, edit in zip(names, edits, strict=True) if name not in state}
     if new:
-        found = search_values(view, tokenizer, new, templates, layer, settings, site=site)
-        for edit, value in zip(new, found, strict=True):
-            state[_name(common, edit)] = value.sought.cpu()
+        found = search_values(
+            view, tokenizer, list(new.values()), templates, layer, settings, site=site
+        )
+        for name, value in zip(new, found, strict=True):
+            state[name] = value.sought.cpu()
     return torch.stack([state[name] for name in names]), state
 
 
-def _name(common: str, edit: Edit) -> str:
-    request = json.dumps([common, edit.prompt, edit.subject, edit.target])
-    return PREFIX + hashlib.sha256(request.encode()).hexdigest()[:32]
+def _companions(edit: Edit, edits: Sequence[Edit], settings: SearchSettings) -> list[list[str]]:
+    """The requests that an edit's value depends on beside its own."""
+    if not settings.share_subject:
+        return []
+    return sorted(_request(other) for other in edits if other.subject == edit.subject)
+
+
+def _request(edit: Edit) -> list[str]:
+    return [edit.prompt, edit.subject, edit.target]
+
+
+def _name(common: str, edit: Edit, companions: list[list[str]]) -> str:
+    content = json.dumps([common, _request(edit), companions])
+    return PREFIX + hashlib.sha256(content.encode()).hexdigest()[:32]

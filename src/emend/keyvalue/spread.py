@@ -16,10 +16,11 @@ from torch import Tensor
 
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
+from emend.keyvalue._objective import Site
 from emend.keyvalue.rows import Row, context_rows
 from emend.keyvalue.solved import sought_values
 from emend.keyvalue.stream import Stream
-from emend.keyvalue.values import SearchSettings, Site
+from emend.keyvalue.values import SearchSettings
 from emend.models import ModelView
 from emend.models.partial import capture_blocks
 from emend.patches import Dense, LowRank

@@ -44,6 +44,9 @@ class EmmetConfig(SearchConfig):
 
     layer: int | None = None
     """Block to edit; by default at 0.17 of the depth (gated or rotary) or 0.35 (others)."""
+    share_subject: bool = True
+    """Seek one change for all edits of a subject: written at one key, they would otherwise be
+    averaged. Off for the published form."""
     weight: float = 0.1
     """Lambda; 0 writes every value exactly, and fails where two keys are the same."""
     ridge: float = RIDGE

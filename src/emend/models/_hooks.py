@@ -44,9 +44,14 @@ def frozen(model: nn.Module) -> Generator[None, None, None]:
 
 @contextmanager
 def adding(module: nn.Module, delta: Tensor, at: Tensor) -> Generator[None, None, None]:
-    """Add ``delta`` (B, width) to a module's output at column ``at`` (B,) of each row."""
+    """Add ``delta`` (B, width) to a module's output at column ``at`` (B,) of each row.
 
-    def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+    Of a module that returns a tuple, as attention does, to the first of it.
+    """
+
+    def add(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (add(_module, _args, output[0]), *output[1:])
         apart = output.reshape(len(at), -1, output.shape[-1])
         return add_at(apart, delta, at).reshape(output.shape)
 

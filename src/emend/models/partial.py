@@ -110,6 +110,19 @@ class BlockCapture:
         values = self._after[index, self.at.to(self._after.device)].clone()
         return replace(self, values=values, is_additive=True)
 
+    def attention_outputs(self) -> Tensor:
+        """(B, width), what the block's attention puts out at the start tokens, unchanged."""
+        seen: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            apart = hidden_of(output).reshape(self.rows, -1, self.view.width)
+            index = torch.arange(self.rows, device=apart.device)
+            seen.append(apart[index, self.at.to(apart.device)].clone())
+
+        with torch.no_grad(), hooked(self.view.attention(self.layer), keep):
+            self._run_block(self.layer, self._before)
+        return seen[0]
+
     def run_at(self, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """What ``run`` gives at some positions only; the last MLP is run nowhere else.
 
