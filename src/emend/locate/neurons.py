@@ -69,7 +69,8 @@ def attribute(
         probability that goes when all of them are set to zero.
 
     Raises:
-        InvalidInput: Fewer than one step, or a layer that the model has not.
+        InvalidInput: Fewer than one step, a layer that the model has not, or layers of several
+            sizes.
         NumericalFailure: An attribution is not finite.
     """
     pair = join_target(tokenizer, prompt, answer)
@@ -97,7 +98,8 @@ def attribute_tokens(
         (P, layers, inner) float32 on the CPU.
 
     Raises:
-        InvalidInput: Fewer than one step, or a layer that the model has not.
+        InvalidInput: Fewer than one step, a layer that the model has not, or layers of several
+            sizes.
         NumericalFailure: An attribution is not finite.
     """
     chosen = _layers(view, steps, layers)
@@ -129,6 +131,12 @@ def _layers(view: ModelView, steps: int, layers: Sequence[int] | None) -> list[i
         raise InvalidInput(
             f"layers are {layers} of a model with {view.depth} blocks: "
             f"take some from 0 to {view.depth - 1}"
+        )
+    sizes = sorted({view.inner(layer) for layer in chosen})
+    if len(sizes) > 1:
+        raise InvalidInput(
+            f"the layers have {' and '.join(map(str, sizes))} units, expected as many in each: "
+            "ask about layers of one size at a time"
         )
     return [layer % view.depth for layer in chosen]
 
