@@ -19,7 +19,7 @@ from emend.errors import UnsupportedModel
 from emend.models import ModelView
 from emend.models._forward import batches, evaluating
 from emend.models._replay import BlockCall, Slot
-from emend.models.partial import AGREEMENT, hooked
+from emend.models.partial import agreement, hooked
 from emend.models.placing import device_of
 from emend.models.positions import pad
 from emend.patches import Dense, LowRank
@@ -183,7 +183,7 @@ class Stream:
         real = torch.arange(found.shape[1])[None] <= batch.ends[:, None]  # (B, T)
         found, expected = found[real.to(found.device)], expected[real.to(expected.device)]
         difference = (found - expected).abs().max()
-        if bool(difference > AGREEMENT[found.dtype] * expected.abs().max()):
+        if bool(difference > agreement(self.view, found.dtype) * expected.abs().max()):
             raise UnsupportedModel(
                 f"the blocks of {type(self.view.model).__name__} depend on more than their "
                 "arguments, so they cannot be run apart from the model: take another architecture"

@@ -36,7 +36,7 @@ from emend.models._replay import (
     cut,
     hidden_of,
 )
-from emend.models.placing import device_of
+from emend.models.placing import device_of, quantisation_of
 from emend.models.view import ModelView
 
 AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -45,6 +45,12 @@ models compute attention in float32 whatever their dtype, hence 1e-4 for float64
 
 FOREIGN = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError)
 """What a model may raise when it is given a cache or arguments that it does not expect."""
+
+
+def agreement(view: ModelView, dtype: torch.dtype) -> float:
+    """`AGREEMENT`, or what 8 bits allow: there rounding depends on all tokens of a batch."""
+    found = AGREEMENT[dtype]
+    return max(found, 6e-2) if quantisation_of(view.model) == "8-bit" else found
 
 
 @dataclass(frozen=True)
@@ -284,7 +290,7 @@ def _checked(view: ModelView, layer: int, layout: Layout, arrange: Arrange) -> B
     real = layout.attention_mask.gather(1, columns).bool()[rows].to(last.device)  # (b, S)
     expected = last[torch.tensor(rows, device=last.device)][real]
     difference = (found.to(last.device)[real] - expected).abs().max()
-    if not bool(difference <= AGREEMENT[last.dtype] * expected.abs().max()):
+    if not bool(difference <= agreement(view, last.dtype) * expected.abs().max()):
         raise Refused
     return capture
 
