@@ -9,7 +9,7 @@ from tests.methods.closed_form import relative
 from tests.tiny import tiny_model
 
 import emend
-from emend import lab
+from emend import datasets, lab, metrics
 from emend.methods.mend import mend
 
 
@@ -46,10 +46,10 @@ def test_shipped_networks_edit_the_lab(name) -> None:
     if not (lab.path(name) / "mend").is_dir():
         pytest.skip(f"no network of mend ships with lab/{name}")
     model, tokenizer = emend.load(f"lab/{name}")
-    edits = emend.datasets.load("lab", limit=20, seed=1)
+    edits = datasets.load("lab", limit=20, seed=1)
     patch = emend.edit(model, tokenizer, edits, method="mend")
-    names = ["reliability", "generalization", "locality"]
-    summary = emend.evaluate_each(model, tokenizer, edits, patch, metrics=names).summary
+    wanted = ["reliability", "generalization", "locality"]
+    summary = metrics.evaluate_each(model, tokenizer, edits, patch, metrics=wanted).summary
     assert summary["reliability"]["after"] >= 0.85
     assert summary["generalization"]["after"] >= 0.8
     assert summary["locality"]["groups"]["neighborhood"]["after"] >= 0.85

@@ -8,6 +8,7 @@ from tests.methods.closed_form import relative
 from tests.tiny import tiny_model
 
 import emend
+from emend import datasets
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue import context_rows
@@ -136,7 +137,7 @@ def test_settings_without_meaning_are_refused(setting) -> None:
 @pytest.mark.parametrize("name", ["lab/gptneo", "lab/qwen3"])
 def test_ten_lab_edits_hold(name) -> None:
     model, tokenizer = emend.load(name)
-    edits = emend.datasets.load("lab", limit=10, seed=1)
+    edits = datasets.load("lab", limit=10, seed=1)
     patch = emend.edit(model, tokenizer, edits, method="ultraedit")
     with patch.applied(model):
         report = emend.evaluate(model, tokenizer, edits, metrics=["reliability"])

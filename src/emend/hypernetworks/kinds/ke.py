@@ -17,10 +17,10 @@ class KeSettings(NetworkSettings):
 
     hidden: int = 48
     """Size of the text's summary in each direction."""
-    margin: float = 1e-3
-    """Largest mean divergence of what shall stay, at first."""
-    last_margin: float = 1e-5
-    """What the margin shrinks to."""
+    margin: float = 0.05
+    """Largest mean divergence of what shall stay, at first (1e-3 in the paper)."""
+    last_margin: float = 5e-3
+    """What the margin shrinks to (1e-5 in the paper)."""
     shrinking: float = 0.8
     """Factor on the margin after a validation at which more than 90% of the edits succeed."""
     multiplier_rate: float = 0.1
