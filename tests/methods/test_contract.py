@@ -25,6 +25,7 @@ FAST = {
     "kn": {"steps": 4},
     "lora": {"steps": 3},
     "memit": SHORT,
+    "pmet": SHORT,
     "emmet": SHORT,
     "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
 }

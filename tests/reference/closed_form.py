@@ -105,12 +105,20 @@ def spread(
     layers: Sequence[int],
     places: Places,
     update: Callable[[int, Tensor, Tensor], Tensor],
+    *,
+    at_down: bool = False,
+    power: float = 1.0,
 ) -> dict[int, Tensor]:
-    """MEMIT's loop over layers: update takes (layer, keys (m, E), residuals (d, E))."""
+    """MEMIT's loop over layers: update takes (layer, keys (m, E), residuals (d, E)).
+
+    PMET reads residuals at the last layer's down-projection (``at_down``), and divides them by
+    the root of the number of layers left (``power`` 0.5).
+    """
     model = copy.deepcopy(model).double()
     changes: dict[int, Tensor] = {}
     for number, layer in enumerate(layers):
-        down, block = places.down(model, layer), places.block(model, layers[-1])
+        down = places.down(model, layer)
+        block = (places.down if at_down else places.block)(model, layers[-1])
         keys: list[Tensor] = []
         residuals: list[Tensor] = []
         for fact, target in zip(facts, wanted, strict=True):
@@ -118,7 +126,7 @@ def spread(
             others = [read(model, tokenizer, down, t, fact)[0] for t in templates[1:]]
             keys.append(bare / 2 + sum(others) / (2 * len(others)))
             reached = read(model, tokenizer, block, templates[0], fact)[1]
-            residuals.append((target.double() - reached) / (len(layers) - number))
+            residuals.append((target.double() - reached) / (len(layers) - number) ** power)
         change = update(layer, torch.stack(keys, 1), torch.stack(residuals, 1))
         with torch.no_grad():
             down.weight += change.T if places.transposed else change

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from emend.edits import Edit
+from emend.keyvalue._objective import Site
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings
 from emend.keyvalue.contexts import begun_templates
-from emend.keyvalue.priors import Prior, prior_for
+from emend.keyvalue.joint import solve_jointly
+from emend.keyvalue.priors import Prior, metric_of, prior_for
 from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
 from emend.models import ModelView
-from emend.patches import WeightPatch
+from emend.patches import Dense, LowRank, WeightPatch
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,32 @@ class SpreadConfig(SearchConfig):
     averaged. Off for the published form."""
 
 
+Solver = Callable[[ModelView, Prior], Solve]
+"""Makes what solves one layer, from what is known of all other keys."""
+
+WEIGHT = 0.1
+"""Lambda by default, in inner widths."""
+
+
+def ridge_solver(weight: float | None, ridge: float) -> Solver:
+    """MEMIT's solution (its equation 14), also PMET's.
+
+    Args:
+        weight: Lambda; None takes `WEIGHT` times the inner width.
+        ridge: Ridge on the second moment, in parts of its mean diagonal.
+    """
+
+    def solver(view: ModelView, prior: Prior) -> Solve:
+        def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
+            metric = metric_of(view, prior, layer, ridge)
+            factor = WEIGHT * view.inner(layer) if weight is None else weight
+            return solve_jointly(metric, keys, residuals, factor)
+
+        return solve
+
+    return solver
+
+
 def build(
     model: Any,
     tokenizer: Any,
@@ -38,7 +68,10 @@ def build(
     previous: WeightPatch | None,
     *,
     method: str,
-    solver: Callable[[ModelView, Prior], Solve],
+    solver: Solver,
+    site: Site | None = None,
+    share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
+    search: Mapping[str, Any] | None = None,
 ) -> WeightPatch:
     """Seek a value for each edit on the unedited model, and write all of them layer by layer.
 
@@ -51,6 +84,9 @@ def build(
             contexts are kept unless the settings name others.
         method: The method's name.
         solver: Makes what solves one layer, from what is known of all other keys.
+        site: Where values stand; see `seek_targets`.
+        share: Part of what is missing that a layer takes when so many are left, itself included.
+        search: Settings of the search that are not the user's.
 
     Raises:
         InvalidInput: A setting has no meaning for this model.
@@ -65,11 +101,11 @@ def build(
     prior = prior_for(view, tokenizer, layers, config.texts, cache=config.cache)
     solve = solver(view, prior)
     prepared = time.perf_counter()
-    settings = search_settings(view, config)
+    settings = dataclasses.replace(search_settings(view, config), **(search or {}))
     known = previous.state if previous else None
-    targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known)
+    targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()
-    changes = spread(view, tokenizer, targets, templates, layers, solve)
+    changes = spread(view, tokenizer, targets, templates, layers, solve, share=share)
     return assemble(
         view,
         edits,

@@ -108,17 +108,19 @@ def seek_targets(
     layers: Sequence[int],
     settings: SearchSettings,
     known: Mapping[str, Tensor] | None = None,
+    site: Site | None = None,
 ) -> Targets:
     """Seek each edit's value at the last of the layers, on the base model.
 
     What is ``known`` from an earlier patch is not sought again.
 
-    The value stands at the block's output. Where the block does not add its MLP's output
-    directly, no change of the MLP gives a wanted output of the block, and the value stands at
-    the down-projection's output instead (a single layer then; see `check_layers`).
+    By default the value stands at the block's output. Where the block does not add its MLP's
+    output directly, no change of the MLP gives a wanted output of the block, and the value stands
+    at the down-projection's output instead (a single layer then; see `check_layers`).
     """
     ordered = tuple(sorted(edits, key=lambda edit: edit.id))
-    site: Site = "block" if adds_directly(view, layers[-1]) else "mlp"
+    if site is None:
+        site = "block" if adds_directly(view, layers[-1]) else "mlp"
     wanted, state = sought_values(
         view, tokenizer, ordered, templates, layers[-1], settings, site, known
     )

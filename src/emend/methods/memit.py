@@ -25,17 +25,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from emend.edits import Edit
-from emend.keyvalue.building import SpreadConfig, build
-from emend.keyvalue.joint import solve_jointly
-from emend.keyvalue.priors import Prior, metric_of
+from emend.keyvalue.building import SpreadConfig, build, ridge_solver
 from emend.keyvalue.solvers import RIDGE
-from emend.keyvalue.spread import Solve
 from emend.methods._method import method
-from emend.models import ModelView
-from emend.patches import Dense, LowRank, WeightPatch
+from emend.patches import WeightPatch
 
 
 @dataclass(frozen=True)
@@ -48,10 +42,6 @@ class MemitConfig(SpreadConfig):
     """Lambda; by default 0.1 times the inner width (published: 15000 GPT-J, 20000 GPT-2 XL)."""
     ridge: float = RIDGE
     """Ridge on the second moment, in parts of its mean diagonal."""
-
-
-WEIGHT = 0.1
-"""Lambda by default, in inner widths."""
 
 
 @method(
@@ -68,13 +58,5 @@ def memit(
     previous: WeightPatch | None = None,
 ) -> WeightPatch:
     """Seek a value for each edit and write all of them layer by layer."""
-
-    def solver(view: ModelView, prior: Prior) -> Solve:
-        def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
-            metric = metric_of(view, prior, layer, config.ridge)
-            weight = WEIGHT * view.inner(layer) if config.weight is None else config.weight
-            return solve_jointly(metric, keys, residuals, weight)
-
-        return solve
-
+    solver = ridge_solver(config.weight, config.ridge)
     return build(model, tokenizer, edits, config, previous, method="memit", solver=solver)
