@@ -52,7 +52,7 @@ def test_model_is_left_as_it_was_and_no_seed_is_set(name, tmp_path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_falls(name, tmp_path) -> None:
     rates = {} if name == "ke" else {"step_learning_rate": 0.1, "locality_weight": 0.1}
-    seen = run(tmp_path, name=name, steps=40, validate_every=10, learning_rate=1e-2, **rates)
+    seen = run(tmp_path, name=name, steps=20, validate_every=5, learning_rate=1e-2, **rates)
     assert seen[-1].loss < 0.9 * seen[0].loss, [each.loss for each in seen]
 
 
@@ -155,6 +155,7 @@ def test_episode_holds_what_must_change_and_what_must_not() -> None:
     assert episode.kept_of == [0, 1]  # each keeps what the other is about
 
 
+@pytest.mark.slow
 def test_lab_split_shares_no_subject() -> None:
     from emend import datasets
 

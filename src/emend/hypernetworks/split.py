@@ -30,7 +30,7 @@ def lab_split(validation: int = 60, draws: int = 4) -> tuple[list[Edit], list[Ed
     tested = {
         edit.subject for seed in TESTED for edit in datasets.load("lab", limit=FIRST, seed=seed)
     }
-    others = datasets.load("lab", seed=VALIDATION_SEED)
+    others = datasets.load("lab", limit=6 * validation, seed=VALIDATION_SEED)
     checked = [edit for edit in others if edit.subject not in tested][:validation]
     taken = tested | {edit.subject for edit in checked}
     training = [
