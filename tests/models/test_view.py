@@ -65,6 +65,18 @@ def test_finds_the_parts(architecture):
     assert down.startswith(view.name_of(view.mlp(1)))
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5, 3.0, 6.0])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_finds_the_parts_however_large_the_weights(architecture, scale):
+    model, _ = tiny_model(architecture, scale=scale)
+    view = ModelView(model)
+    down = DOWN.get(architecture, "model.layers.1.mlp.down_proj")
+    for layer in range(view.depth):
+        assert view.name_of(view.down_projection(layer)) == down.replace(".1.", f".{layer}.")
+        attention = view.name_of(view.attention(layer)).rsplit(".", 1)[-1]
+        assert attention == ATTENTION.get(architecture, "self_attn")
+
+
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, *MORE])
 def test_logits_are_the_models_own(architecture):
     model, _ = tiny_model(architecture, layers=2)

@@ -219,10 +219,13 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 def _last_position(tensor: Tensor | None) -> Tensor | None:
-    """(2, T, features) or (2*T, features) -> (2, features) at the last token."""
+    """(2, T, features) or (2*T, features) -> (2, features) at the last token, as it is now.
+
+    A copy: Falcon adds the attention's output to the MLP's in place after both have run.
+    """
     if tensor is None or tensor.ndim < 2 or tensor.shape[0] % 2:
         return None
-    return tensor.reshape(2, -1, tensor.shape[-1])[:, -1].float()
+    return tensor.reshape(2, -1, tensor.shape[-1])[:, -1].to(torch.float32, copy=True)
 
 
 def _difference(rows: Tensor | None) -> float | None:
