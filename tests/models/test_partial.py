@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.tiny import ARCHITECTURES, tiny_model
 
-from emend.errors import InvalidInput, UnsupportedModel
+from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
 from emend.models._hooks import frozen
 from emend.models._layout import aligned, natural, whole
 from emend.models.partial import capture_blocks
@@ -189,6 +189,32 @@ def test_a_block_with_a_memory_of_its_own_is_refused() -> None:
     rows, starts = make_rows(view.vocabulary)
     with pytest.raises(UnsupportedModel, match="cannot be run apart"):
         capture_blocks(view, rows, starts, 1)
+
+
+def test_weights_that_became_nan_are_named_as_such() -> None:
+    model, _ = tiny_model("gpt2")
+    view = ModelView(model)
+    rows, starts = make_rows(view.vocabulary)
+    with torch.no_grad():
+        model.transformer.h[2].mlp.c_proj.weight[3, 4] = torch.nan
+    with pytest.raises(NumericalFailure, match="not finite"):
+        capture_blocks(view, rows, starts, 1)
+
+
+def test_an_mlp_that_refuses_loose_tokens_is_run_whole(monkeypatch) -> None:
+    view = ModelView(tiny_model("llama")[0])
+    rows, starts = make_rows(view.vocabulary)
+    assert capture_blocks(view, rows, starts, 1).thins
+    up = view.blocks[-1].mlp.up_proj
+    forward = up.forward
+
+    def strict(hidden):
+        if hidden.ndim != 3:
+            raise ValueError(f"{hidden.ndim} axes")
+        return forward(hidden)
+
+    monkeypatch.setattr(up, "forward", strict)
+    assert not capture_blocks(view, rows, starts, 1).thins
 
 
 def test_nothing_warns_where_all_is_well() -> None:

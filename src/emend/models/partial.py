@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.errors import UnsupportedModel
+from emend.errors import NumericalFailure, UnsupportedModel
 from emend.models._forward import evaluating
 from emend.models._hooks import add_at, adding, frozen, hooked, thinned, wiped
 from emend.models._layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
@@ -43,7 +43,10 @@ AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torc
 """Largest difference, relative to the largest value, at which a replay counts as the same. (Some
 models compute attention in float32 whatever their dtype, hence 1e-4 for float64.)"""
 
-FOREIGN = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError)
+FOREIGN = (
+    *(AttributeError, IndexError, KeyError, NotImplementedError),
+    *(RuntimeError, TypeError, ValueError),
+)
 """What a model may raise when it is given a cache or arguments that it does not expect."""
 
 
@@ -249,17 +252,20 @@ def capture_blocks(
 
     Raises:
         InvalidInput: No rows, or a start outside its row.
+        NumericalFailure: What the model's blocks put out is not finite.
         UnsupportedModel: The model's blocks, called again with what they were given, do not give
             the same again.
     """
     check_rows(rows, starts)
     layer = layer % view.depth
+    refused: Refused | None = None
     for arrange in arrangements:
         layout = arrange(rows, starts, padding, least)
         try:
             with evaluating(view.model), torch.no_grad():
                 capture = _checked(view, layer, layout, arrange)
-        except Refused:
+        except Refused as error:
+            refused = error
             continue
         if arrange is not arrangements[0] and not layout.reuse:
             warnings.warn(
@@ -268,6 +274,11 @@ def capture_blocks(
                 stacklevel=2,
             )
         return capture.looked_at()
+    if isinstance(refused, _NotFinite):
+        raise NumericalFailure(
+            f"what the blocks of {type(view.model).__name__} put out is not finite, expected "
+            "numbers: look for weights that are not finite, or load the model in another dtype"
+        )
     raise UnsupportedModel(
         f"the blocks of {type(view.model).__name__} depend on more than their arguments, so they "
         "cannot be run apart from the model; take another architecture"
@@ -278,16 +289,19 @@ def _checked(view: ModelView, layer: int, layout: Layout, arrange: Arrange) -> B
     """Capture, and see that a replay of a few rows gives what the captured pass gave.
 
     Raises:
-        Refused: It does not.
+        Refused: It does not, or the pass itself gave something not finite.
     """
     capture, last = _capture(view, layer, layout, arrange)
+    columns = layout.window.columns
+    asked = layout.attention_mask.gather(1, columns).bool()  # (B, S), not padding
+    if not bool(last[asked.to(last.device)].isfinite().all()):
+        raise _NotFinite
     rows = _sample(capture)
     try:
         found = capture.select(rows).run_blocks()
     except FOREIGN:
         raise Refused from None
-    columns = layout.window.columns
-    real = layout.attention_mask.gather(1, columns).bool()[rows].to(last.device)  # (b, S)
+    real = asked[rows].to(last.device)  # (b, S)
     expected = last[torch.tensor(rows, device=last.device)][real]
     difference = (found.to(last.device)[real] - expected).abs().max()
     if not bool(difference <= agreement(view, last.dtype) * expected.abs().max()):
@@ -298,6 +312,10 @@ def _checked(view: ModelView, layer: int, layout: Layout, arrange: Arrange) -> B
 def _sample(capture: BlockCapture) -> list[int]:
     """A few rows that stand for all."""
     return sorted({0, capture.rows // 2, capture.rows - 1})
+
+
+class _NotFinite(Refused):
+    """The model's own pass gave something not finite at a token that is not padding."""
 
 
 class _Stop(Exception):
