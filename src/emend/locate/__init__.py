@@ -5,6 +5,7 @@ from __future__ import annotations
 from emend.locate.interventions import Effect, amplify, effect, scaled, suppress
 from emend.locate.neurons import (
     Neuron,
+    alike,
     attribute,
     attribute_tokens,
     coarse,
@@ -15,6 +16,7 @@ from emend.locate.neurons import (
 __all__ = [
     "Effect",
     "Neuron",
+    "alike",
     "amplify",
     "attribute",
     "attribute_tokens",

@@ -62,7 +62,7 @@ def attribute(
         prompt: A text to be continued.
         answer: What is asked about; see `join_target` for the space between.
         steps: Steps S of the integration.
-        layers: Blocks to look at; None for all.
+        layers: Blocks to look at; None for those of `alike`.
 
     Returns:
         (layers, inner) float32 on the CPU; the sum over a layer's units is about the
@@ -91,7 +91,7 @@ def attribute_tokens(
         view: The model.
         pairs: P pairs of prompt and answer.
         steps: Steps S of the integration.
-        layers: Blocks to look at; None for all.
+        layers: Blocks to look at; None for those of `alike`.
         batch_size: Rows of one token in a pass.
 
     Returns:
@@ -123,10 +123,17 @@ def attribute_tokens(
     return attributions
 
 
+def alike(view: ModelView) -> tuple[int, ...]:
+    """The blocks that can be edited and have as many units as most of them, ascending."""
+    sizes = Counter(view.inner(layer) for layer in view.editable)
+    ((most, _),) = sizes.most_common(1)
+    return tuple(layer for layer in view.editable if view.inner(layer) == most)
+
+
 def _layers(view: ModelView, steps: int, layers: Sequence[int] | None) -> list[int]:
     if steps < 1:
         raise InvalidInput(f"steps is {steps}, expected at least 1")
-    chosen = list(range(view.depth)) if layers is None else list(layers)
+    chosen = list(alike(view)) if layers is None else list(layers)
     if not chosen or any(not -view.depth <= layer < view.depth for layer in chosen):
         raise InvalidInput(
             f"layers are {layers} of a model with {view.depth} blocks: "
@@ -237,7 +244,7 @@ def knowledge_neurons(
         share: p; a unit is kept when it is in the coarse sets of more than p of the prompts.
         others: Prompts and answers of other facts; what is found for them too is dropped.
         steps: Steps of the integration.
-        layers: Blocks to look at; None for all.
+        layers: Blocks to look at; None for those of `alike`.
 
     Returns:
         (layer, unit) in ascending order.
@@ -248,7 +255,7 @@ def knowledge_neurons(
     """
     if not prompts:
         raise InvalidInput("no prompts are given, expected at least one wording of the fact")
-    rows = None if layers is None else _layers(view, steps, layers)
+    rows = _layers(view, steps, layers)
 
     def find(texts: Sequence[str], said: str) -> list[Neuron]:
         pairs = join_targets(tokenizer, list(texts), [said] * len(texts))

@@ -38,10 +38,11 @@ from torch import Tensor
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.keyvalue import context_rows
-from emend.locate import Neuron, attribute_tokens, coarse, refine
+from emend.locate import Neuron, alike, attribute_tokens, coarse, refine
 from emend.methods._method import method
 from emend.models import ModelView, join_targets
 from emend.models._forward import evaluating
+from emend.models.placing import device_of, weight_of
 from emend.models.positions import pad, prompt_tokens
 from emend.patches import LowRank, WeightPatch, describe_base
 
@@ -63,7 +64,7 @@ class KnConfig:
     rephrasings: bool = True
     """Ask for the old answer with the edit's rephrase probes too, where it has any."""
     layers: tuple[int, ...] | None = None
-    """Blocks whose units may be found; by default all."""
+    """Blocks whose units may be found; by default all that can be edited and are of one size."""
     batch_size: int = 256
     """Tokens that are run at once."""
 
@@ -113,7 +114,7 @@ def filled(config: KnConfig, view: ModelView) -> KnConfig:
     for name in ("steps", "batch_size"):
         if getattr(config, name) < 1:
             raise InvalidInput(f"{name} is {getattr(config, name)}, expected at least 1")
-    layers = range(view.depth) if config.layers is None else config.layers
+    layers = alike(view) if config.layers is None else config.layers
     if not layers or any(not -view.depth <= layer < view.depth for layer in layers):
         raise InvalidInput(
             f"layers are {config.layers} of a model with {view.depth} blocks: "
@@ -146,7 +147,7 @@ def old_answers(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> dict[str, 
 
 def _greedy(model: Any, prompt: list[int], count: int) -> list[int]:
     ids = list(prompt)
-    device = model.get_input_embeddings().weight.device
+    device = device_of(model.get_input_embeddings())
     with torch.no_grad(), evaluating(model):
         for _ in range(count):
             batch = pad([ids]).to(device)
@@ -208,8 +209,7 @@ def _factors(
 
 
 def _embedding(view: ModelView) -> Tensor:
-    weight: Any = view.embeddings.weight
-    return weight.detach()
+    return weight_of(view.embeddings).detach()
 
 
 def _embedded(view: ModelView, tokens: Sequence[int]) -> Tensor:

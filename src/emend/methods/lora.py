@@ -44,6 +44,7 @@ from emend.models import ModelView
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen
 from emend.models._structure import projection_shape
+from emend.models.placing import device_of
 from emend.patches import LowRank, WeightPatch, describe_base
 
 ADAPTER = "emend"
@@ -204,7 +205,8 @@ def injected(
         fan_in_fan_out=any(not isinstance(module, nn.Linear) for module in before.values()),
     )
     try:
-        peft.inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
+        with _placed(before.values()):
+            peft.inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
         adapters: dict[str, Any] = {name: model.get_submodule(name) for name in names}
         for adapter in adapters.values():
             adapter.lora_A.float()
@@ -216,6 +218,28 @@ def injected(
             setattr(model.get_submodule(parent), leaf, module)
         for name in set(vars(model)) - own:
             delattr(model, name)
+
+
+@contextmanager
+def _placed(modules: Iterable[nn.Module]) -> Generator[None, None, None]:
+    """Offloaded weights look as if they were where their modules compute.
+
+    PEFT puts an adapter where the module's weight is; on the meta device it would have no values.
+    """
+    held: list[tuple[nn.Module, nn.Parameter]] = []
+    try:
+        for module in modules:
+            weight = module.get_parameter("weight")
+            if weight.device.type == "meta":
+                empty = torch.empty(1, dtype=weight.dtype, device=device_of(module))
+                held.append((module, weight))  # a single number, seen everywhere
+                module.register_parameter(
+                    "weight", nn.Parameter(empty.expand(weight.shape), requires_grad=False)
+                )
+        yield
+    finally:
+        for module, weight in held:
+            module.register_parameter("weight", weight)
 
 
 @contextmanager
