@@ -6,6 +6,8 @@ import pytest
 import torch
 from tests.tiny import tiny_model
 
+import emend
+from emend import datasets
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue import SearchSettings, search_values
@@ -43,38 +45,34 @@ def test_the_order_of_edits_does_not_matter() -> None:
     assert torch.allclose(b.delta, b2.delta, atol=1e-4 * float(b.delta.norm()))
 
 
-def distribution(prompt: str, delta: torch.Tensor | None = None) -> torch.Tensor:
-    """Log-probabilities after a prompt, by a plain forward with the delta hooked in."""
-    model, tokenizer = tiny_model("llama")
-    ids = tokenizer(prompt, return_tensors="pt")
-    last = len(tokenizer("Marie Curie")["input_ids"]) - 1
-
-    def add(_module, _args, output):
-        output = output.clone()
-        output[0, last] += 0.0 if delta is None else delta
-        return output
-
-    handle = ModelView(model).down_projection(1).register_forward_hook(add)
-    with torch.no_grad():
-        found = model(**ids).logits[0, -1].log_softmax(-1)
-    handle.remove()
-    return found
-
-
-def drift(delta: torch.Tensor, prompt: str) -> float:
-    """KL(after || before) at the end of a prompt."""
-    after = distribution(prompt, delta)
-    return float((after.exp() * (after - distribution(prompt))).sum())
-
-
 def test_preserved_prompts_move_less() -> None:
-    endings = ("lives in", "plays the", "is", "was", "one two", "works for", "has a", "seven")
-    own = distribution("Marie Curie was born in").argmax()
-    kept = next(end for end in endings if distribution(f"Marie Curie {end}").argmax() != own)
-    plain = sought(SAME[:1], weight_decay=0.0)[0]
-    guarded = sought(SAME[:1], weight_decay=0.0, preserve=("{} " + kept,), preserve_factor=1e4)[0]
-    prompt = f"Marie Curie {kept}"
-    assert drift(guarded.delta, prompt) < 0.5 * drift(plain.delta, prompt)
+    """Measured by plain forwards of a model that knows something, with the delta hooked in."""
+    model, tokenizer = emend.load("lab/gptneo")
+    view = ModelView(model)
+    (edit,) = [e for e in datasets.load("lab", limit=30) if e.relation == "instrument"][:1]
+    kept = "{} works for"
+    asked = tokenizer(kept.format(edit.subject), return_tensors="pt")
+    last = len(tokenizer(edit.subject)["input_ids"]) - 1
+
+    def distribution(delta: torch.Tensor) -> torch.Tensor:
+        def add(_module, _args, output):
+            output = output.clone()
+            output[0, last] += delta
+            return output
+
+        handle = view.down_projection(3).register_forward_hook(add)
+        with torch.no_grad():
+            found = model(**asked).logits[0, -1].log_softmax(-1)
+        handle.remove()
+        return found
+
+    def drift(**settings) -> float:
+        search = SearchSettings(steps=30, clamp=10.0, weight_decay=1e-3, **settings)
+        (value,) = search_values(view, tokenizer, [edit], TEMPLATES[:1], 3, search)
+        before, after = distribution(torch.zeros(view.width)), distribution(value.delta)
+        return float((after.exp() * (after - before)).sum())
+
+    assert drift(preserve=(kept,), preserve_factor=10.0) < 0.5 * drift()
 
 
 def test_what_is_edited_is_not_preserved() -> None:

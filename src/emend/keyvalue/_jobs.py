@@ -8,6 +8,10 @@ from typing import Any
 
 from emend.edits import Edit
 from emend.keyvalue.rows import Row, context_rows, subject_rows, whole_rows
+from emend.models import ModelView, likeliest
+
+SURE = 0.5
+"""Probability from which on the model's next token is an answer worth keeping."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Job:
 
 
 def make_jobs(
+    view: ModelView,
     tokenizer: Any,
     edits: Sequence[Edit],
     templates: Sequence[str],
@@ -61,7 +66,8 @@ def make_jobs(
     """One job for each edit, or for each subject.
 
     Args:
-        tokenizer: The tokenizer.
+        view: The unedited model.
+        tokenizer: Its tokenizer.
         edits: The edits.
         templates: Context templates.
         preserve: Further prompts, each with one "{}" for the subject, whose answers are kept.
@@ -73,17 +79,46 @@ def make_jobs(
     """
     contexts = context_rows(tokenizer, edits, templates)
     essences = subject_rows(tokenizer, edits)
-    kept = [whole_rows(tokenizer, edits, pattern) for pattern in preserve]
+    groups = _groups(edits, share_subject)
+    kept = _preserved(view, tokenizer, [[edits[n] for n in group] for group in groups], preserve)
     jobs: list[Job] = []
-    for group in _groups(edits, share_subject):
+    for group, preserved in zip(groups, kept, strict=True):
         rows = [row for number in group for row in contexts[number]]
         count, first = len(rows), group[0]
         anchors = [_essence(rows, essences[first], share_rows)]
-        for each in kept:
-            rows.append(each[first])
-            anchors.append(Anchor(len(rows) - 1, len(each[first].ids) - 1, is_essence=False))
+        for row in preserved:
+            rows.append(row)
+            anchors.append(Anchor(len(rows) - 1, len(row.ids) - 1, is_essence=False))
         jobs.append(Job(group, edits[first].id, tuple(rows), count, tuple(anchors)))
     return jobs
+
+
+def _preserved(
+    view: ModelView, tokenizer: Any, groups: Sequence[Sequence[Edit]], patterns: Sequence[str]
+) -> list[list[Row]]:
+    """For each group the rows of the prompts that are to keep their answers.
+
+    Prompts that the model has no sure answer to have nothing to keep, and one that it answers as
+    it answers an edit's own prompt asks for what is to change.
+    """
+    firsts = [group[0] for group in groups]
+    every = [whole_rows(tokenizer, firsts, pattern) for pattern in patterns]
+    asked = [[pattern.replace("{}", edit.subject) for edit in firsts] for pattern in patterns]
+    sure = [likeliest(view.model, tokenizer, texts) for texts in asked] if firsts else []
+    own = [
+        {token for token, _ in likeliest(view.model, tokenizer, [edit.text for edit in group])}
+        if patterns
+        else set[int]()
+        for group in groups
+    ]
+    return [
+        [
+            rows[number]
+            for rows, answers in zip(every, sure, strict=True)
+            if answers[number][1] >= SURE and answers[number][0] not in own[number]
+        ]
+        for number in range(len(groups))
+    ]
 
 
 def _groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int, ...]]:

@@ -81,8 +81,8 @@ class Objective:
         groups: Their rows, captured.
         site: What the deltas are added to.
         published_order: See `SearchSettings`.
-        initial: (A, vocabulary) log-probabilities at the anchors before any change, and (A,) the
-            weights of the anchors; None before the first step.
+        initial: (A, vocabulary) log-probabilities at the anchors before any change; None before
+            the first step.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Objective:
         groups: Sequence[Group],
         site: Site,
         published_order: bool = False,
-        initial: tuple[Tensor, Tensor] | None = None,
+        initial: Tensor | None = None,
     ) -> None:
         self.view, self.jobs, self.active, self.groups = view, jobs, list(active), groups
         self.site: Site = site
@@ -106,7 +106,7 @@ class Objective:
 
     def _pick(self, place: dict[int, int]) -> None:
         """Where, among all that the groups give, targets and anchors are scored, and whose."""
-        scored: list[tuple[int, int, float, bool]] = []  # token, job, weight, begins a bare target
+        scored: list[tuple[int, int, float]] = []  # token, job, weight
         places: list[int] = []
         anchors: dict[tuple[int, int], int] = {}  # (job, anchor) -> its place
         self.picks: list[tuple[Tensor, Tensor]] = []
@@ -121,7 +121,7 @@ class Objective:
                     places.append(count + len(picks))
                     picks.append((number, first + step))
                     weight = 1.0 / (len(row.targets) * one.contexts)
-                    scored.append((token, place[job], weight, step == 0 and index % one.each == 0))
+                    scored.append((token, place[job], weight))
                 for which, anchor in enumerate(one.anchors):
                     if anchor.row == index:
                         anchors[place[job], which] = count + len(picks)
@@ -130,11 +130,10 @@ class Objective:
             self.picks.append((torch.tensor(rows), torch.tensor(columns)))
             count += len(picks)
         device = device_of(self.view.head)
-        tokens, owners, weights, bare = zip(*scored, strict=True)
+        tokens, owners, weights = zip(*scored, strict=True)
         self.tokens = torch.tensor(tokens, device=device)  # (N,)
         self.owners = torch.tensor(owners, device=device)  # (N,)
         self.weights = torch.tensor(weights, device=device)  # (N,)
-        self.bare = torch.tensor(bare, device=device)  # (N,) bool
         ordered = sorted(anchors)
         self.anchor_owners = torch.tensor([job for job, _ in ordered], device=device)  # (A,)
         essences = [self.jobs[self.active[job]].anchors[which].is_essence for job, which in ordered]
@@ -157,15 +156,16 @@ class Objective:
         missed = (said.detach().argmax(-1) != self.tokens).to(nll.dtype)
         anchored = torch.log_softmax(anchored, dim=-1)
         if self.initial is None:
-            self.initial = anchored.detach().clone(), self._anchor_weights(said, anchored)
-        before, weights = self.initial
+            self.initial = anchored.detach().clone()
         # KL(current || initial), as the published code has it.
-        kl = F.kl_div(before, anchored, log_target=True, reduction="none").sum(-1) * weights
+        kl = F.kl_div(self.initial, anchored, log_target=True, reduction="none").sum(-1)  # (A,)
+        preserved = ~self.is_essence
+        count = self._summed(preserved.to(kl.dtype), self.anchor_owners).clamp(min=1)
         return Terms(
             self._summed(nll * self.weights.to(nll.dtype), self.owners),
             self._summed(missed, self.owners) == 0,
             self._summed(kl * self.is_essence, self.anchor_owners),
-            self._summed(kl * ~self.is_essence, self.anchor_owners),
+            self._summed(kl * preserved, self.anchor_owners) / count,
         )
 
     def _run(
@@ -198,20 +198,6 @@ class Objective:
         zeros = torch.zeros(len(self.active), dtype=values.dtype, device=values.device)
         return zeros.index_add(0, owners, values)
 
-    def _anchor_weights(self, said: Tensor, anchored: Tensor) -> Tensor:
-        """(A,): 1 for an essence; for what is preserved, one over their number in the job.
-
-        A prompt that the unedited model answers as it answers the edit's own asks for what is to
-        change, and counts nothing.
-        """
-        answers = said.detach().argmax(-1)[self.bare]  # what the edits' own prompts say now
-        asked = self.owners[self.bare]
-        same = anchored.detach().argmax(-1)[:, None] == answers  # (A, edits)
-        same &= self.anchor_owners[:, None] == asked
-        free = (~same.any(1) & ~self.is_essence).to(anchored.dtype)
-        counts = self._summed(free, self.anchor_owners).clamp(min=1)
-        return torch.where(self.is_essence, 1.0, free / counts[self.anchor_owners])
-
     def without(self, finished: Sequence[bool]) -> Objective:
         """The same with the finished jobs taken out."""
         kept = [number for number, done in enumerate(finished) if not done]
@@ -224,8 +210,7 @@ class Objective:
                 groups.append(Group(group.capture.select(rows), members))
         assert self.initial is not None
         stays = torch.tensor([not done for done in finished], device=self.anchor_owners.device)
-        mask = stays[self.anchor_owners]
-        initial = self.initial[0][mask], self.initial[1][mask]
+        initial = self.initial[stays[self.anchor_owners]]
         return Objective(
             self.view, self.jobs, active, groups, self.site, self.published_order, initial
         )

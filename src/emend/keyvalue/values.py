@@ -62,8 +62,8 @@ class SearchSettings:
         weight_decay: The factor w on ``|delta| / |v_0|^2``.
         clamp: The bound c on ``|delta| / |v_0|``.
         kl_factor: The factor kappa.
-        preserve: Further prompts with one "{}" for the subject, whose next token is kept; one
-            that the model answers as it answers the edit's own prompt is left out.
+        preserve: Further prompts with one "{}" for the subject, whose next token is kept; those
+            without a sure answer, or answered as the edit's own prompt is, are left out.
         preserve_factor: Factor on the mean of KL(after || before) at the end of these.
         share_subject: Whether all edits of one subject are given one delta.
         stop_below: The search of an edit ends when its loss is below this.
@@ -151,6 +151,7 @@ def search_values(
     """
     settings = settings or SearchSettings()
     jobs = make_jobs(
+        view,
         tokenizer,
         edits,
         check_templates(templates),

@@ -6,8 +6,10 @@ In a closed world each probe follows from a rule, so that nothing is left to a j
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from emend.edits import Edit, Probe
+from emend.edits import GROUPS, Edit, Probe
 from emend.lab.hops import subquestion
 from emend.lab.language import OTHER_WORK_PROMPT, RELATION_BY_NAME
 from emend.lab.world import Fact, World
@@ -57,6 +59,28 @@ def draw_edits(world: World, limit: int | None = None, seed: int = 0) -> list[Ed
     facts = sorted(world.facts.values(), key=lambda fact: (fact.subject, fact.relation))
     generator.shuffle(facts)
     return [make_edit(world, fact, _target(world, fact, seed), generator) for fact in facts[:limit]]
+
+
+def without_edited(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits without the locality probes that ask for what another of them changes.
+
+    Made together, edits of a world change some of one another's neighbors on purpose.
+    """
+    changed = {
+        template.format(edit.subject)
+        for edit in edits
+        for template in RELATION_BY_NAME[str(edit.relation)].statements
+    }
+    return [replace(edit, probes=tuple(_unchanged(edit, changed))) for edit in edits]
+
+
+def _unchanged(edit: Edit, changed: set[str]) -> Iterator[Probe]:
+    local = GROUPS["locality"]
+    for probe in edit.probes:
+        # A distracting probe is a statement, then the question.
+        asked = {probe.prompt, probe.prompt.rpartition(". ")[2]}
+        if probe.group not in local or not asked & changed:
+            yield probe
 
 
 def _target(world: World, fact: Fact, seed: int) -> str:

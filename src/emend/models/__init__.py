@@ -6,7 +6,7 @@ from emend.models.attachments import Attachment, attach, attachments, base, deta
 from emend.models.generation import generate
 from emend.models.loading import load
 from emend.models.positions import Encoded, encode, join_target, join_targets, subject_token
-from emend.models.scoring import Score, score
+from emend.models.scoring import Score, likeliest, score
 from emend.models.view import ModelView
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "generate",
     "join_target",
     "join_targets",
+    "likeliest",
     "load",
     "score",
     "subject_token",

@@ -1,4 +1,4 @@
-"""Log-probabilities of targets after prompts, in batches."""
+"""Log-probabilities of targets after prompts, and what comes next, in batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at
 from emend.models.attachments import prepare
 from emend.models.placing import device_of
-from emend.models.positions import join_targets, pad, pad_id
+from emend.models.positions import join_targets, pad, pad_id, prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,50 @@ def score(
     return [scores[key] for key in keys]
 
 
-def _score_batch(
-    model: Any, padding: int, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-) -> list[Score]:
+def likeliest(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, batch_size: int = 32
+) -> list[tuple[int, float]]:
+    """The most probable next token after each prompt, and its probability from 0 to 1.
+
+    Prompts are taken as `score` takes them; equal ones are run once.
+    """
+    ids = [tuple(each) for each in prompt_tokens(tokenizer, prepare(model, prompts))]
+    for each in ids:
+        check_length(model, len(each))
+    unique = list(dict.fromkeys(ids))
+    found: dict[tuple[int, ...], tuple[int, float]] = {}
+    with torch.no_grad(), evaluating(model):
+        for rows in batches([len(each) for each in unique], batch_size):
+            chunk = [unique[row] for row in rows]
+            ends = torch.tensor([len(each) - 1 for each in chunk])
+            logits = _logits_at(model, pad_id(tokenizer), chunk, torch.arange(len(chunk)), ends)
+            best = logits.float().softmax(-1).max(-1)
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            found.update(zip(chunk, pairs, strict=True))
+    return [found[each] for each in ids]
+
+
+def _logits_at(
+    model: Any, padding: int, texts: Sequence[Sequence[int]], rows: Tensor, columns: Tensor
+) -> Tensor:
+    """(N, vocabulary), the logits at some positions of a batch of texts."""
     # Padded on the right, every token stands where it stands alone: no position ids are needed.
-    batch = pad([[*prompt, *target[:-1]] for prompt, target in pairs], padding)
-    batch = batch.to(device_of(model.get_input_embeddings()))
-    row_of = [row for row, (_, target) in enumerate(pairs) for _ in target]
-    column_of = [len(prompt) - 1 + step for prompt, target in pairs for step in range(len(target))]
-    with head_at(model, torch.tensor(row_of), torch.tensor(column_of)) as pick:
-        logits = pick(
+    batch = pad(texts, padding).to(device_of(model.get_input_embeddings()))
+    with head_at(model, rows, columns) as pick:
+        return pick(
             model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
             ).logits
         )
+
+
+def _score_batch(
+    model: Any, padding: int, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> list[Score]:
+    texts = [[*prompt, *target[:-1]] for prompt, target in pairs]
+    rows = [row for row, (_, target) in enumerate(pairs) for _ in target]
+    columns = [len(prompt) - 1 + step for prompt, target in pairs for step in range(len(target))]
+    logits = _logits_at(model, padding, texts, torch.tensor(rows), torch.tensor(columns))
     wanted = torch.tensor([token for _, target in pairs for token in target])
     log_probs, greedy = _read(logits, wanted.to(logits.device))  # (N,), (N,)
     result: list[Score] = []

@@ -1,0 +1,144 @@
+"""Every method on the lab at 1, 10, 100 and 1,000 edits: the table of docs/methods.md.
+
+    python benchmarks/lab_methods.py --models lab/gptneo lab/qwen3 --methods memit alphaedit \
+        --counts 1 10 100 1000 --results benchmarks/results/lab_methods.jsonl
+    python benchmarks/lab_methods.py --show benchmarks/results/lab_methods.jsonl
+
+Values are shares by exact match of the whole greedy answer, measured over all edits after the last
+of them; 1 and 10 are means over the first 20 edits, made one by one and ten by ten. "recall" is
+that of all facts of the lab that were not edited, and how much lower it is than before.
+Neighborhood leaves out what another edit changes on purpose. Each line of the results is one model,
+method and count; what is there is not measured again. A variant is a method with settings:
+`rome:sequential=true,original=true`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import emend
+from emend import metrics
+from emend.bench.lab_card import exact_match
+from emend.cli._settings import settings_for
+from emend.edits import Edit
+from emend.lab import shipped_world
+from emend.lab.consequences import draw_edits, without_edited
+from emend.methods import registry
+
+SMALL = 20
+"""Edits that the small counts are measured on."""
+
+COLUMNS = {
+    "reliability": ("reliability", None),
+    "generalization": ("generalization", None),
+    "neighborhood": ("locality", "neighborhood"),
+    "relation specificity": ("locality", "relation_specificity"),
+}
+
+
+def measure(name: str, variant: str, count: int, seed: int) -> dict[str, Any]:
+    """One line of the results."""
+    model, tokenizer = emend.load(name)
+    edits = draw_edits(shipped_world(), max(count, SMALL), seed)
+    size = min(count, len(edits))
+    parts = [edits[start : start + size] for start in range(0, len(edits), size)]
+    method, _, given = variant.partition(":")
+    config = registry().get(method).config_type
+    settings = settings_for(method, config, None, given.split(",") if given else None)
+    found = [_measure(model, tokenizer, part, method, settings) for part in parts]
+    joined = {key: _mean([one[key] for one in found]) for key in found[0]}
+    return {"model": name, "method": variant, "count": count, "seed": seed, **joined}
+
+
+def _measure(
+    model: Any, tokenizer: Any, edits: Sequence[Edit], method: str, settings: dict[str, Any]
+) -> dict[str, float | None]:
+    started = time.process_time()
+    patch = emend.edit(model, tokenizer, edits, method=method, **settings)
+    seconds = (time.process_time() - started) / len(edits)
+    before = _recall(model, tokenizer, edits)
+    names = ["reliability", "generalization", "locality"]
+    with patch.applied(model):
+        summary = metrics.evaluate(model, tokenizer, without_edited(edits), metrics=names).summary
+        after = _recall(model, tokenizer, edits)
+    values: dict[str, float | None] = {}
+    for column, (metric, group) in COLUMNS.items():
+        entry = summary[metric] if group is None else summary[metric]["groups"].get(group, {})
+        values[column] = entry.get("after")
+    return {**values, "recall": after, "drop": before - after, "seconds": seconds}
+
+
+def _recall(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> float:
+    """Share of all facts that were not edited and are answered right, one wording each."""
+    edited = {(edit.subject, edit.relation) for edit in edits}
+    generator = random.Random(0)
+    asked = [
+        (generator.choice(fact.statements(seen=True)).format(fact.subject), fact)
+        for fact in shipped_world().facts.values()
+    ]
+    rest = [(p, f.objects) for p, f in asked if (f.subject, f.relation) not in edited]
+    return exact_match(model, tokenizer, rest)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def show(lines: Sequence[dict[str, Any]]) -> str:
+    """The results as one Markdown table for each model."""
+    texts: list[str] = []
+    for name in dict.fromkeys(line["model"] for line in lines):
+        texts.append(f"\n`{name}`\n")
+        texts.append(f"| method | edits | {' | '.join(COLUMNS)} | recall (drop) | s / edit |")
+        texts.append("|---|---:|" + "---:|" * (len(COLUMNS) + 2))
+        own = [line for line in lines if line["model"] == name]
+        own.sort(key=lambda line: (line["method"], line["count"]))
+        for line in own:
+            cells = [_percent(line[column]) for column in COLUMNS]
+            cells.append(f"{_percent(line['recall'])} ({100 * line['drop']:.1f})")
+            cells.append(f"{line['seconds']:.2f}")
+            texts.append(f"| `{line['method']}` | {line['count']:,} | {' | '.join(cells)} |")
+    return "\n".join(texts)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def main() -> None:
+    """Measure what is not there yet, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["lab/gptneo", "lab/qwen3"])
+    parser.add_argument("--methods", nargs="+", default=registry().names())
+    parser.add_argument("--counts", nargs="+", type=int, default=[1, 10, 100, 1000])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=Path("lab_methods.jsonl"))
+    parser.add_argument("--show", type=Path, help="only print the tables of such a file")
+    arguments = parser.parse_args()
+    path = arguments.show or arguments.results
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(line["model"], line["method"], line["count"], line["seed"]) for line in lines}
+    for name in [] if arguments.show else arguments.models:
+        for variant in arguments.methods:
+            for count in arguments.counts:
+                if (name, variant, count, arguments.seed) in done:
+                    continue
+                line = measure(name, variant, count, arguments.seed)
+                lines.append(line)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(json.dumps(line), flush=True)
+    print(show(lines))
+
+
+if __name__ == "__main__":
+    main()
