@@ -9,7 +9,8 @@ of them; 1 and 10 are means over the first 20 edits, made one by one and ten by 
 that of all facts of the lab that were not edited, and how much lower it is than before.
 Neighborhood leaves out what another edit changes on purpose. Each line of the results is one model,
 method and count; what is there is not measured again. A variant is a method with settings:
-`rome:sequential=true,original=true`.
+`rome:sequential=true,original=true`. With `--values DIRECTORY` patches are kept there, and methods
+that take one another's values do (their seconds are then without the search, and marked).
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ COLUMNS = {
 }
 
 
-def measure(name: str, variant: str, count: int, seed: int) -> dict[str, Any]:
+def measure(
+    name: str, variant: str, count: int, seed: int, kept: Path | None = None
+) -> dict[str, Any]:
     """One line of the results."""
     model, tokenizer = emend.load(name)
     edits = draw_edits(shipped_world(), max(count, SMALL), seed)
@@ -52,17 +55,26 @@ def measure(name: str, variant: str, count: int, seed: int) -> dict[str, Any]:
     method, _, given = variant.partition(":")
     config = registry().get(method).config_type
     settings = settings_for(method, config, None, given.split(",") if given else None)
-    found = [_measure(model, tokenizer, part, method, settings) for part in parts]
+    shared = kept / f"{name.replace('/', '-')}-{count}-{seed}" if kept and len(parts) == 1 else None
+    previous = emend.load_patch(shared) if shared and shared.exists() else None
+    if registry().get(method).sequel() != "rebuild":
+        shared = previous = None
+    found: list[dict[str, float | None]] = []
+    for part in parts:
+        started = time.process_time()
+        patch = emend.edit(model, tokenizer, part, method=method, previous=previous, **settings)
+        seconds = (time.process_time() - started) / len(part)
+        if shared:
+            patch.save_pretrained(shared)
+        found.append({**_measure(model, tokenizer, part, patch), "seconds": seconds})
     joined = {key: _mean([one[key] for one in found]) for key in found[0]}
-    return {"model": name, "method": variant, "count": count, "seed": seed, **joined}
+    line = {"model": name, "method": variant, "count": count, "seed": seed, **joined}
+    return {**line, "reused": previous is not None}
 
 
 def _measure(
-    model: Any, tokenizer: Any, edits: Sequence[Edit], method: str, settings: dict[str, Any]
+    model: Any, tokenizer: Any, edits: Sequence[Edit], patch: emend.Patch
 ) -> dict[str, float | None]:
-    started = time.process_time()
-    patch = emend.edit(model, tokenizer, edits, method=method, **settings)
-    seconds = (time.process_time() - started) / len(edits)
     before = _recall(model, tokenizer, edits)
     names = ["reliability", "generalization", "locality"]
     with patch.applied(model):
@@ -72,7 +84,7 @@ def _measure(
     for column, (metric, group) in COLUMNS.items():
         entry = summary[metric] if group is None else summary[metric]["groups"].get(group, {})
         values[column] = entry.get("after")
-    return {**values, "recall": after, "drop": before - after, "seconds": seconds}
+    return {**values, "recall": after, "drop": before - after}
 
 
 def _recall(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> float:
@@ -104,7 +116,7 @@ def show(lines: Sequence[dict[str, Any]]) -> str:
         for line in own:
             cells = [_percent(line[column]) for column in COLUMNS]
             cells.append(f"{_percent(line['recall'])} ({100 * line['drop']:.1f})")
-            cells.append(f"{line['seconds']:.2f}")
+            cells.append(f"{line['seconds']:.2f}{'*' if line['reused'] else ''}")
             texts.append(f"| `{line['method']}` | {line['count']:,} | {' | '.join(cells)} |")
     return "\n".join(texts)
 
@@ -121,6 +133,7 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=[1, 10, 100, 1000])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("lab_methods.jsonl"))
+    parser.add_argument("--values", type=Path, help="keep patches here, and share their values")
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
     arguments = parser.parse_args()
     path = arguments.show or arguments.results
@@ -131,7 +144,7 @@ def main() -> None:
             for count in arguments.counts:
                 if (name, variant, count, arguments.seed) in done:
                     continue
-                line = measure(name, variant, count, arguments.seed)
+                line = measure(name, variant, count, arguments.seed, arguments.values)
                 lines.append(line)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("a") as file:

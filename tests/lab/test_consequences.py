@@ -8,6 +8,7 @@ from emend import datasets
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.lab import shipped_world
+from emend.lab.consequences import draw_edits, without_edited
 from emend.lab.language import RELATION_BY_NAME
 
 
@@ -67,3 +68,18 @@ def test_reverse_probes_only_where_the_relation_is_one_to_one(edits: list[Edit])
 def test_a_path_is_refused() -> None:
     with pytest.raises(InvalidInput, match="leave it out"):
         datasets.load("lab", path="somewhere")
+
+
+def test_what_another_edit_changes_is_no_neighbor() -> None:
+    edits = draw_edits(shipped_world(), 400, seed=0)
+    fewer = without_edited(edits)
+    changed = {
+        text.format(edit.subject)
+        for edit in edits
+        for text in RELATION_BY_NAME[edit.relation or ""].statements
+    }
+    assert [edit.id for edit in fewer] == [edit.id for edit in edits]
+    left = [probe for edit in fewer for probe in edit.probes_of("locality")]
+    assert 0 < len(left) < sum(len(edit.probes_of("locality")) for edit in edits)
+    assert not {probe.prompt for probe in left} & changed
+    assert [e.probes_of("rephrase") for e in fewer] == [e.probes_of("rephrase") for e in edits]

@@ -79,6 +79,16 @@ def test_known_values_are_not_sought_again(monkeypatch) -> None:
     assert len(sought) == 5  # with other settings they are other values
 
 
+def test_values_serve_another_method() -> None:
+    model, tokenizer = tiny_model("llama")
+    memit = made("memit", MORE[:3], model, tokenizer)
+    taken = made("alphaedit", MORE[3:], model, tokenizer, previous=memit)
+    assert difference(taken, made("alphaedit", MORE, model, tokenizer)) < 1e-4
+    shared = set(memit.state) & set(taken.state)
+    assert len(shared) == 3
+    assert all(torch.equal(memit.state[name], taken.state[name]) for name in shared)
+
+
 def test_edits_in_sequence_are_made_on_the_edited_model() -> None:
     model, tokenizer = tiny_model("gpt2")
     settings = {**FAST["rome"], "sequential": True}
@@ -94,8 +104,9 @@ def test_edits_in_sequence_are_made_on_the_edited_model() -> None:
 def test_what_cannot_be_continued_is_refused() -> None:
     model, tokenizer = tiny_model("gpt2")
     rome = made("rome", EDITS[:1], model, tokenizer)
-    with pytest.raises(InvalidInput, match="made by rome, expected memit"):
-        made("memit", EDITS[1:], model, tokenizer, previous=rome)
+    memit = made("memit", EDITS[:1], model, tokenizer)
+    with pytest.raises(InvalidInput, match="made by memit, expected rome"):
+        made("rome", EDITS[1:], model, tokenizer, previous=memit)
     with pytest.raises(InvalidInput, match="expected a weight patch"):
         made("memit", EDITS[1:], model, tokenizer, previous="rome")
     other, _ = tiny_model("llama")

@@ -47,10 +47,11 @@ class Method:
     remembers: bool = False
 
     def sequel(self, config: Any = None) -> Sequel:
-        """How the method, by some of its settings, goes on from an earlier patch of its own.
+        """How the method, by some of its settings, goes on from an earlier patch.
 
         "rebuild": all edits, the earlier ones too, are solved for together on the unedited
-        model, with what was sought before taken from the patch (order-free). "add": the new
+        model, with what was sought before taken from the patch (order-free); the patch may be
+        another method's, whose edits are then made anew. "add": the new
         edits are made on the unedited model and added (order-free). "onward": the new edits are
         made on the edited model and added, so that their order matters.
         """
@@ -92,7 +93,8 @@ class Method:
         with models.base(model):
             if previous is None:
                 return self.run(model, tokenizer, edits, config)
-            return self._continue(model, tokenizer, edits, config, self._fits(model, previous))
+            before = self._fits(model, previous, self.sequel(config))
+            return self._continue(model, tokenizer, edits, config, before)
 
     def _continue(
         self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, before: WeightPatch
@@ -110,13 +112,13 @@ class Method:
             added = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config, **known))
         return dataclasses.replace(before + added, edits=everything, timing=added.timing)
 
-    def _fits(self, model: Any, previous: Patch) -> WeightPatch:
+    def _fits(self, model: Any, previous: Patch, sequel: Sequel) -> WeightPatch:
         if not isinstance(previous, WeightPatch):
             raise InvalidInput(
                 f"previous is a {type(previous).__name__}, expected a weight patch: "
                 "only changes of weights can be continued"
             )
-        if self.order_free and previous.method != self.name:
+        if sequel == "add" and previous.method != self.name:
             raise InvalidInput(
                 f"previous was made by {previous.method or 'an unknown method'}, expected "
                 f"{self.name}: go on by the same method, or add the two patches"

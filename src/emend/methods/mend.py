@@ -18,9 +18,9 @@ Where this deviates: the last layer of g is linear (eq. 3 takes the maximum with
 and can then add to a number but never take from it); the loss counts the edit's own words beside
 a rewording, with c_edit 1 and not 0.1; the first alpha is not 1e-4 but such that a first change
 adds a tenth of what the matrix puts out; the learning rate is set for small models; edits of a
-batch are trained side by side, each on a model of its own that exists only as hooks. Several edits are edited by the sum of their changes, each computed on
-the base model: any order gives the same, and each can be taken out alone. An untrained network
-refuses to edit.
+batch are trained side by side, each on a model of its own that exists only as hooks. Several
+edits are edited by the sum of their changes, each computed on the base model: any order gives the
+same, and each can be taken out alone. An untrained network refuses to edit.
 """
 
 from __future__ import annotations
