@@ -57,6 +57,34 @@ def test_methods_are_listed_and_shown(emend):
         assert shown["settings"]
         assert all(setting["help"] for setting in shown["settings"]), method["name"]
     assert "clamp" in emend("methods", "rome").out
+    ways = {method["name"]: (method["order_free"], method["sequel"]) for method in listed}
+    assert ways["memit"] == (True, "rebuild")
+    assert ways["kn"] == (True, "add")
+    assert ways["ft"] == (False, "onward")
+    assert "order matters" in emend("methods", "ft").out
+    for word in ("order-free", "goes on", "rebuild", "onward"):
+        assert word in table
+
+
+def test_edit_goes_on_from_a_patch(emend, tmp_path, model_directory, patch_directory):
+    more = ("--prompt", "{} lives in", "--subject", "Tom Berg", "--target", "Lyon")
+    flags = ("edit", "--model", model_directory, *more, "--set", "steps=3")
+    both = (*flags, "--previous", patch_directory, "--output_path", tmp_path / "both")
+    outcome = emend(*both)
+    assert f"3 with those of {patch_directory}" in outcome.out.replace("\n", " ")
+    assert {edit.subject for edit in load_patch(tmp_path / "both").edits} == {
+        *("Marie Curie", "Anna Berg", "Tom Berg")
+    }
+    over = emend(*flags, "--previous", tmp_path / "both", "--output_path", tmp_path / "both")
+    assert over.status == 0  # a patch may be replaced by what goes on from it
+    found = emend(*both, "--json").data
+    assert (found["edits"], found["edits_held"]) == (1, 3)
+    emend(*flags, "--previous", tmp_path / "none", "--output_path", tmp_path / "p").is_one_line(
+        "none"
+    )
+    emend(*flags[:-2], *both[len(flags) :], "--method", "kn").is_one_line(
+        "previous was made by rome", "expected kn"
+    )
 
 
 def test_edit_by_flags_and_settings_from_everywhere(emend, tmp_path, model_directory):

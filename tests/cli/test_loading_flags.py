@@ -30,6 +30,28 @@ def test_dtype_and_device_reach_the_model(emend, model_directory, edits_file, tm
     emend(*asked, "--load_in_4bit", "--load_in_8bit").is_one_line("load_in_8bit")
 
 
+def test_stats_and_sweep_load_as_they_are_told(
+    emend, model_directory, edits_file, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EMEND_CACHE", str(tmp_path / "cache"))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Marie Curie was born in Warsaw.\n\n" * 4, encoding="utf-8")
+    stats = ("stats", "--model", model_directory, "--texts", texts, "--layers", "1", "--json")
+    sweep = ("sweep", "--model", model_directory, "--edits", edits_file, "--layers", "1")
+    sweep = (*sweep, "--set", "steps=2", "--set", "cache=false", "--json")
+    for command in (stats, sweep):
+        emend(*command, "--dtype", "float31").is_one_line("float31", "bfloat16")
+        emend(*command, "--device", "cpu", "--device_map", "auto").is_one_line("device_map")
+        assert emend(*command, "--dtype", "bfloat16", "--device", "cpu").data
+    squares = []
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setenv("EMEND_CACHE", str(tmp_path / dtype))
+        found = emend(*stats, "--dtype", dtype).data
+        squares.append(found["layers"][0]["mean_square"])
+    assert squares[0] != squares[1]
+    assert squares[0] == pytest.approx(squares[1], rel=0.05)
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is here"
 )

@@ -42,7 +42,7 @@ def test_json_and_layers_and_settings(emend, model_directory, tmp_path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(json.dumps({"body": text}) for text in TEXT))
     flags = ("--model", model_directory, "--texts", f"{rows}?field=body", "--json")
-    found = emend("stats", *flags, "--layers", "0,-1", "--dtype", "float64").data
+    found = emend("stats", *flags, "--layers", "0,-1", "--sum_dtype", "float64").data
     assert [row["layer"] for row in found["layers"]] == [0, 3]
     assert found["layers"][0]["dtype"] == "float64"
     assert found["estimate"]["sums"] == 2 * 64 * 64 * 8

@@ -21,6 +21,8 @@ EXAMPLES = _options.examples(
     '      --target "Paris" --output_path patch/',
     "emend edit --model gpt2 --method rome --set clamp=3 --config rome.yaml \\",
     "      --edits edits.jsonl --output_path patch/",
+    "emend edit --model lab/gptneo --method memit --previous patch/ --edits more.jsonl \\",
+    "      --output_path both/",
     "",
     "An edits file has one object per line:",
     '  {"prompt": "{} was born in", "subject": "Ana Bel", "target": "Paris"}',
@@ -46,6 +48,15 @@ def command(
         int | None, typer.Option("--seed", help="Seed of methods that draw something.")
     ] = None,
     limit: _options.Limit = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            "--previous",
+            help="A patch to go on from; the new one holds its edits too. A new edit of the same "
+            "statement replaces the old one.",
+            metavar="DIRECTORY",
+        ),
+    ] = None,
     json: _options.Json = False,
     *,
     loading: _options.Loading,
@@ -54,14 +65,15 @@ def command(
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
     wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target})[:limit]
     _patch_directory(output_path)
-    from emend import api, methods
+    from emend import api, methods, patches
 
+    before = None if previous is None else patches.load_patch(previous)
     chosen: Any = methods.registry().get(method)
     seeded = [*(set or []), *([] if seed is None else [f"seed={seed}"])]
     settings = settings_for(method, chosen.config_type, config, seeded)
     network, tokenizer = api.load(model, **loading)
     started = time.perf_counter()
-    patch = api.edit(network, tokenizer, wanted, method=method, **settings)
+    patch = api.edit(network, tokenizer, wanted, method=method, previous=before, **settings)
     seconds = time.perf_counter() - started
     patch.save_pretrained(output_path)
     result = {
@@ -70,6 +82,8 @@ def command(
         "edits": len(wanted),
         "seconds": seconds,
         "seconds_per_edit": seconds / len(wanted),
+        "previous": previous,
+        "edits_held": len(patch.edits),
         "output_path": output_path,
         "card": patch.card(),
     }
@@ -104,6 +118,8 @@ def _edits(path: Path | None, single: dict[str, str | None]) -> list[Edit]:
 def _tell(result: dict[str, Any], edits: Path | None) -> None:
     count = "1 edit" if result["edits"] == 1 else f"{result['edits']} edits"
     seconds, patch = f"{result['seconds']:.1f} s", result["output_path"]
-    typer.echo(f"{count} by {result['method']} in {seconds}, saved to {patch}")
+    held = f"{result['edits_held']} with those of {result['previous']}, "
+    held = held if result["previous"] else ""
+    typer.echo(f"{count} by {result['method']} in {seconds}, {held}saved to {patch}")
     probes = f" --edits {edits}" if edits else ""
     typer.echo(f"measure it with: emend eval --model {result['model']} --patch {patch}{probes}")

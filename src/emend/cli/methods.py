@@ -30,12 +30,22 @@ def command(
         _show(methods.get(name), json)
 
 
-def _about(method: Any) -> dict[str, str]:
+SEQUELS = {
+    "rebuild": "all edits are solved for together again, with what was sought before",
+    "add": "new edits are made on the unedited model and added",
+    "onward": "new edits are made on the edited model and added, so that their order matters",
+}
+"""How a method goes on from a patch (`emend edit --previous`); see `Method.sequel`."""
+
+
+def _about(method: Any) -> dict[str, Any]:
     return {
         "name": method.name,
         "title": method.title,
         "when": method.when,
         "paper": method.paper,
+        "order_free": method.order_free,
+        "sequel": method.sequel(),
     }
 
 
@@ -45,7 +55,14 @@ def _list(methods: list[Any], json: bool) -> None:
         print_json({"methods": found})
         return
     columns = ("name", "title", "when", "paper")
-    print_table("Methods", columns, ([one[column] for column in columns] for one in found))
+    rows = [
+        [*(one[column] for column in columns), "yes" if one["order_free"] else "no", one["sequel"]]
+        for one in found
+    ]
+    print_table("Methods", (*columns, "order-free", "goes on"), rows)
+    typer.echo("order-free: the same edits in any order and in any batches make the same patch")
+    for name, meaning in SEQUELS.items():
+        typer.echo(f"goes on, {name}: {meaning}")
     typer.echo("`emend methods NAME` shows the settings of one.")
 
 
@@ -54,7 +71,9 @@ def _show(method: Any, json: bool) -> None:
     if json:
         print_json({**_about(method), "settings": settings})
         return
-    typer.echo(f"{method.name}: {method.title}\n{method.paper}\nWhen: {method.when}\n")
+    typer.echo(f"{method.name}: {method.title}\n{method.paper}\nWhen: {method.when}")
+    order = "the order of edits does not matter" if method.order_free else "order matters"
+    typer.echo(f"Order: {order}; from a patch, {SEQUELS[method.sequel()]}\n")
     rows = ([one["name"], one["type"], repr(one["default"]), one["help"]] for one in settings)
     print_table("Settings", ("name", "type", "default", "what it does"), rows)
     typer.echo(f"Given as --set NAME=VALUE to `emend edit --method {method.name}`.")

@@ -59,6 +59,7 @@ _Tokens = Annotated[
 ]
 
 
+@_options.loads_model
 def command(
     model: _options.Model,
     texts: _Texts = None,
@@ -70,16 +71,15 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option("--batch_size", help="Windows in one pass.", min=1)
     ] = None,
-    dtype: Annotated[
-        Dtype, typer.Option("--dtype", help="Of the sums; editors read float32.")
+    sum_dtype: Annotated[
+        Dtype, typer.Option("--sum_dtype", help="Of the sums; editors read float32.")
     ] = Dtype.float32,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Where the model runs, such as cuda.")
-    ] = None,
     ignore_memory: Annotated[
         bool, typer.Option("--ignore_memory", help="Begin even if it seems not to fit.")
     ] = False,
     json: _options.Json = False,
+    *,
+    loading: _options.Loading,
 ) -> None:
     """Collect second moments of keys in one pass; a run that was killed goes on where it was."""
     wanted = _numbers(layers)
@@ -91,7 +91,7 @@ def command(
     from emend.models import ModelView
 
     named = None if texts is None else source_named(texts)  # refused before a model is loaded
-    network, tokenizer = api.load(model, device=device)
+    network, tokenizer = api.load(model, **loading)
     view = ModelView(network)
     source = texts_for(view, named)
     if source is None:
@@ -102,7 +102,7 @@ def command(
         "window": window,
         "batch_size": batch_size,
     }
-    number = getattr(torch, dtype.value)
+    number = getattr(torch, sum_dtype.value)
     estimate = _estimate(view, source, chosen, number, options)
     if not json:
         typer.echo(_told(chosen, source.name, options["max_tokens"], estimate))

@@ -23,6 +23,7 @@ EXAMPLES = _options.examples(
 RESULTS = "sweep.jsonl"
 
 
+@_options.loads_model
 def command(
     model: _options.Model,
     method: _options.Method = "rome",
@@ -51,6 +52,8 @@ def command(
     batch_size: _options.BatchSize = 64,
     output_path: _options.OutputPath = None,
     json: _options.Json = False,
+    *,
+    loading: _options.Loading,
 ) -> None:
     """Try a method at every layer on a few facts, measure, and say which layer to take.
 
@@ -71,7 +74,7 @@ def command(
 
     config_type = methods.registry().get(method).config_type
     settings = settings_for(method, config_type, config, set)
-    network, tokenizer = api.load(model)
+    network, tokenizer = api.load(model, **loading)
     result = bench.sweep(
         network,
         tokenizer,
