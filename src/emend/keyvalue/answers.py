@@ -37,7 +37,7 @@ class AnswerBatch:
     weights: Tensor
 
     def loss(self, view: ModelView) -> Tensor:
-        """Mean over edits of -1/n sum_t log p(o_t | x, o_1..o_(t-1)), a scalar in float32."""
+        """Mean over edits of -1/n sum_t log p(o_t | what stands before), a scalar in float32."""
         hidden = self.capture.run_blocks()  # (B, T, width)
         scored = hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
         logits = view.logits(scored)  # (N, vocabulary)
@@ -46,7 +46,13 @@ class AnswerBatch:
 
 
 def answer_batches(
-    view: ModelView, tokenizer: Any, edits: Sequence[Edit], layer: int, batch_size: int
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    layer: int,
+    batch_size: int,
+    *,
+    at_prompt: bool = False,
 ) -> list[AnswerBatch]:
     """The edits' bare prompts with their targets, at most ``batch_size`` of them in a batch.
 
@@ -56,24 +62,28 @@ def answer_batches(
         edits: What shall be said.
         layer: The first block that changes; those below are run once.
         batch_size: Edits in a batch.
+        at_prompt: Score all target tokens at the prompt's last token (FT-L), p(o_t | x), and not
+            each after those before it, p(o_t | x, o_1..o_(t-1)).
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
     """
     rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
     parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return [_batch(view, part, layer) for part in parts]
+    return [_batch(view, part, layer, at_prompt) for part in parts]
 
 
-def _batch(view: ModelView, rows: Sequence[Row], layer: int) -> AnswerBatch:
+def _batch(view: ModelView, rows: Sequence[Row], layer: int, at_prompt: bool) -> AnswerBatch:
     places: list[tuple[int, int, int, float]] = []
+    texts: list[tuple[int, ...]] = []
     for number, row in enumerate(rows):
         count = len(row.targets)
+        last = len(row.ids) - count  # the prompt's last token
+        texts.append(row.ids[: last + 1] if at_prompt else row.ids)
         for step, token in enumerate(row.targets):
-            column = len(row.ids) - count + step
+            column = last if at_prompt else last + step
             places.append((number, column, token, 1.0 / (count * len(rows))))
     numbers, columns, tokens, weights = zip(*places, strict=True)
-    texts = [row.ids for row in rows]
     capture = capture_blocks(view, texts, [0] * len(texts), layer, arrangements=(whole,))
     return AnswerBatch(
         capture,

@@ -30,19 +30,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emend._progress import progress
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
-from emend.keyvalue import Row, context_rows
+from emend.keyvalue.answers import AnswerBatch, answer_batches
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen, hooked
-from emend.models._layout import whole
-from emend.models.partial import BlockCapture, capture_blocks
 from emend.patches import Dense, WeightPatch, describe_base
 
 ENOUGH = 1e-2
@@ -67,17 +64,6 @@ class FtConfig:
     """Edits in one step."""
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Some edits, captured at the first trained block, and where their targets are scored."""
-
-    capture: BlockCapture
-    rows: Tensor  # (N,) row of each scored token
-    columns: Tensor  # (N,) its position
-    tokens: Tensor  # (N,) the token
-    weights: Tensor  # (N,) one over the number of target tokens and of edits
-
-
 @method(
     title="FT: fine-tune one MLP matrix on the new facts (FT-M; objective=ft-l for FT-L)",
     paper="Zhu et al. 2020, arXiv 2012.00363; Zhang et al. 2024, arXiv 2401.01286",
@@ -90,7 +76,10 @@ def ft(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: FtConfig) ->
     config = filled(config, view)
     assert config.layers is not None
     with evaluating(model), frozen(model):
-        batches = _batches(view, tokenizer, edits, config)
+        batches = answer_batches(
+            *(view, tokenizer, edits, config.layers[0], config.batch_size),
+            at_prompt=config.objective == "ft-l",
+        )
         deltas = _train(view, batches, config)
     seconds = time.perf_counter() - started
     names = {layer: view.name_of(view.down_projection(layer)) for layer in config.layers}
@@ -131,39 +120,7 @@ def filled(config: FtConfig, view: ModelView) -> FtConfig:
     return dataclasses.replace(config, layers=tuple(sorted({n % view.depth for n in layers})))
 
 
-def _batches(
-    view: ModelView, tokenizer: Any, edits: Sequence[Edit], config: FtConfig
-) -> list[_Batch]:
-    assert config.layers is not None
-    rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
-    size = config.batch_size
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return [_batch(view, part, config.layers[0], config.objective) for part in parts]
-
-
-def _batch(view: ModelView, rows: Sequence[Row], layer: int, objective: str) -> _Batch:
-    places: list[tuple[int, int, int, float]] = []
-    texts: list[tuple[int, ...]] = []
-    for number, row in enumerate(rows):
-        count = len(row.targets)
-        last = len(row.ids) - count  # the prompt's last token
-        texts.append(row.ids if objective == "ft-m" else row.ids[: last + 1])
-        for step, token in enumerate(row.targets):
-            column = last + step if objective == "ft-m" else last
-            places.append((number, column, token, 1.0 / (count * len(rows))))
-    numbers, columns, tokens, weights = zip(*places, strict=True)
-    # A changed matrix acts on every token, so all of them are run again.
-    capture = capture_blocks(view, texts, [0] * len(texts), layer, arrangements=(whole,))
-    return _Batch(
-        capture,
-        torch.tensor(numbers),
-        torch.tensor(columns),
-        torch.tensor(tokens),
-        torch.tensor(weights),
-    )
-
-
-def _train(view: ModelView, batches: Sequence[_Batch], config: FtConfig) -> dict[int, Tensor]:
+def _train(view: ModelView, batches: Sequence[AnswerBatch], config: FtConfig) -> dict[int, Tensor]:
     """The change (out, in) of each layer's matrix."""
     assert config.layers is not None
     deltas = {
@@ -197,15 +154,11 @@ def _train(view: ModelView, batches: Sequence[_Batch], config: FtConfig) -> dict
     return {layer: delta.detach() for layer, delta in deltas.items()}
 
 
-def _loss(view: ModelView, batch: _Batch, deltas: dict[int, Tensor]) -> Tensor:
+def _loss(view: ModelView, batch: AnswerBatch, deltas: dict[int, Tensor]) -> Tensor:
     with ExitStack() as stack:
         for layer, delta in deltas.items():
             stack.enter_context(hooked(view.down_projection(layer), _adds(delta)))
-        hidden = batch.capture.run_blocks()  # (B, T, width)
-    scored = hidden[batch.rows.to(hidden.device), batch.columns.to(hidden.device)]
-    logits = view.logits(scored)  # (N, vocabulary)
-    losses = F.cross_entropy(logits, batch.tokens.to(logits.device), reduction="none")
-    return (losses * batch.weights.to(losses)).sum()
+        return batch.loss(view)
 
 
 def _adds(delta: Tensor) -> Any:
