@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from emend.models.placing import devices_of
+
 
 @dataclass
 class Cost:
@@ -18,9 +20,9 @@ class Cost:
 
     Attributes:
         seconds: Wall-clock time.
-        peak_memory_bytes: On an accelerator the most it had allocated meanwhile; on a CPU the
-            most that the process has had resident so far, other work included. None where the
-            system does not say.
+        peak_memory_bytes: On an accelerator the most it had allocated meanwhile, and on several
+            the sum of that; on a CPU the most that the process has had resident so far, other
+            work included. None where the system does not say.
     """
 
     seconds: float = 0.0
@@ -29,10 +31,9 @@ class Cost:
 
 @contextmanager
 def cost_of(model: nn.Module) -> Generator[Cost, None, None]:
-    """Measure what happens inside the block on the model's device."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    on_cuda = device.type == "cuda"
-    if on_cuda:
+    """Measure what happens inside the block on all devices that the model computes on."""
+    accelerators = [device for device in devices_of(model) if device.type == "cuda"]
+    for device in accelerators:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     cost = Cost()
@@ -40,12 +41,11 @@ def cost_of(model: nn.Module) -> Generator[Cost, None, None]:
     try:
         yield cost
     finally:
-        if on_cuda:
+        for device in accelerators:
             torch.cuda.synchronize(device)
         cost.seconds = time.perf_counter() - started
-        cost.peak_memory_bytes = (
-            torch.cuda.max_memory_allocated(device) if on_cuda else _peak_resident()
-        )
+        peaks = [torch.cuda.max_memory_allocated(device) for device in accelerators]
+        cost.peak_memory_bytes = sum(peaks) if peaks else _peak_resident()
 
 
 def _peak_resident() -> int | None:

@@ -44,6 +44,14 @@ def device_of(module: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+def devices_of(model: nn.Module) -> tuple[torch.device, ...]:
+    """Every device that a module with weights of its own computes on, in the modules' order."""
+    owners = (
+        part for part in model.modules() if next(part.parameters(recurse=False), None) is not None
+    )
+    return tuple(dict.fromkeys(device_of(part) for part in owners))
+
+
 def dtype_of(module: nn.Module) -> torch.dtype | None:
     """The floating dtype that a module computes in; None where it has no floating weight."""
     found = (parameter.dtype for parameter in module.parameters())
