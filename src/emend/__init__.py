@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from emend.api import edit as edit
     from emend.api import evaluate as evaluate
     from emend.api import load as load
+    from emend.bench import sweep as sweep
     from emend.edits import Edit as Edit
     from emend.edits import Probe as Probe
     from emend.edits import read_edits as read_edits
@@ -43,6 +44,7 @@ _HOME = {
     "edit": "emend.api",
     "evaluate": "emend.api",
     "load": "emend.api",
+    "sweep": "emend.bench",
     "Edit": "emend.edits",
     "Probe": "emend.edits",
     "read_edits": "emend.edits",
@@ -63,6 +65,7 @@ __all__ = [  # noqa: RUF022 - in the order in which people meet them
     "write_edits",
     "edit",
     "evaluate",
+    "sweep",
     "Patch",
     "load_patch",
     "__version__",

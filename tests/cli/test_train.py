@@ -55,7 +55,9 @@ def test_misuse_is_one_line(emend, model_directory, edits_file, training_file, t
     model = ("--model", model_directory)
     emend("train", *model, *to).is_one_line("--edits", "lab")
     emend("train", *model, "--edits", training_file, "--method", "rome", *to).is_one_line("rome")
-    emend("train", *model, "--edits", training_file, "--set", "ranks=3", *to).is_one_line("rank")
+    given = ("train", *model, "--edits", training_file)
+    emend(*given, "--set", "ranks=3", *to).is_one_line("rank")
+    emend(*given, *to, "--dtype", "float31").is_one_line("float31", "bfloat16")
     untrained = ("edit", *model, "--method", "mend", "--edits", edits_file, *to)
     emend(*untrained).is_one_line("emend train --method mend")
 

@@ -31,6 +31,7 @@ VALIDATED = 0.1
 """Part of the subjects of --edits that is validated on and not trained on."""
 
 
+@_options.loads_model
 def command(
     model: _options.Model,
     output_path: Annotated[
@@ -48,6 +49,8 @@ def command(
     set: _options.Set = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and draws.")] = None,
     json: _options.Json = False,
+    *,
+    loading: _options.Loading,
 ) -> None:
     """Train a network that edits a model, on edits with their probes (by default the lab's)."""
     output_directory(output_path)
@@ -66,7 +69,7 @@ def command(
     chosen = settings_for(method, kind.settings_type, config, [*(set or []), *flags])
     settings = kind.settings_type(**chosen)
     training, validation = hypernetworks.lab_split() if given is None else split(given)
-    network, tokenizer = api.load(model)
+    network, tokenizer = api.load(model, **loading)
     started = time.perf_counter()
     found = hypernetworks.train(
         method,
