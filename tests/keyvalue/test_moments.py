@@ -17,7 +17,7 @@ from emend.errors import InvalidInput, NotEnoughMemory, NumericalFailure
 from emend.keyvalue import memory, moments, priors, subject_keys
 from emend.keyvalue.moments import second_moments
 from emend.keyvalue.priors import metric_of, prior_for
-from emend.keyvalue.sources import TextFile, Texts, moment_for
+from emend.keyvalue.sources import TextFile, Texts
 from emend.models import ModelView
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,10 +277,10 @@ def test_an_interrupted_pass_over_given_texts_goes_on(tmp_path, monkeypatch) -> 
 
 def test_without_texts_the_patch_says_so() -> None:
     model, tokenizer = tiny_model("gpt2")
-    moment, note = moment_for(ModelView(model), tokenizer, 1)
-    assert moment is None
-    assert note["kind"] == "identity"
-    assert "no texts" in note["why"]
+    prior = prior_for(ModelView(model), tokenizer, [1])
+    assert not prior.is_known
+    assert prior.note["kind"] == "identity"
+    assert "no texts" in prior.note["why"]
 
 
 def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None:

@@ -26,7 +26,6 @@ from emend.keyvalue.sources import (
     LabCorpus,
     TextFile,
     Texts,
-    moment_for,
     source_named,
     texts_for,
 )
@@ -144,12 +143,10 @@ def test_what_methods_are_given(tmp_path) -> None:
     assert texts_for(view, TEXT) == Texts(TEXT)
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(TEXT), encoding="utf-8")
-    moment, note = moment_for(view, tokenizer, 1, str(path), cache=False)
-    assert moment is not None
+    prior = prior_for(view, tokenizer, [1], str(path), cache=False)
     packed = second_moments(view, tokenizer, Texts(TEXT, packed=True), [1], max_tokens=20 * 64)[1]
-    assert torch.equal(moment.matrix, packed.matrix)
-    assert note["source"] == "a.txt"
-    assert note["tokens"] == packed.count
-    assert prior_for(view, tokenizer, [1], str(path), cache=False).note == note
+    assert torch.equal(prior.moment(1), packed.matrix)
+    assert prior.note["source"] == "a.txt"
+    assert prior.note["tokens"] == packed.count
     model.config.emend = {"lab": {"seed": 0}}
     assert texts_for(view, None) == LabCorpus()

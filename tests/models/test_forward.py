@@ -1,11 +1,13 @@
-"""Batches of similar length."""
+"""Batches of similar length, and activations in one call."""
 
 from __future__ import annotations
 
 import pytest
+import torch
+from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput
-from emend.models._forward import batches
+from emend.models._forward import batches, fused
 
 
 def test_the_shortest_first_and_all_of_them():
@@ -26,3 +28,28 @@ def test_bad_size_and_nothing():
     assert list(batches([], 4)) == []
     with pytest.raises(InvalidInput, match="batch_size"):
         list(batches([1], 0))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "gptj"])
+def test_fused_activations_are_the_same_function(architecture):
+    model, _ = tiny_model(architecture, dtype=torch.float64)
+    act = model.transformer.h[0].mlp.act
+    hidden = torch.linspace(-9, 9, 1001, dtype=torch.float64)
+    expected = act(hidden)
+    with fused(model):
+        assert torch.allclose(act(hidden), expected, rtol=1e-12, atol=1e-15)
+        assert torch.allclose(act(hidden.float()), expected.float(), atol=1e-6)
+        # Half precision is the model's own, to the last bit.
+        narrow = act(hidden.bfloat16())
+    assert torch.equal(narrow, act(hidden.bfloat16()))
+    assert "forward" not in vars(act)
+    assert torch.equal(act(hidden), expected)
+
+
+def test_fused_takes_one_operation():
+    model, _ = tiny_model("gpt2")
+    act = model.transformer.h[0].mlp.act
+    hidden = torch.ones(3, requires_grad=True)
+    with fused(model):
+        assert type(act(hidden).grad_fn).__name__ == "GeluBackward0"
+    assert type(act(hidden).grad_fn).__name__ == "MulBackward0"

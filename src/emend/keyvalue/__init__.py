@@ -6,7 +6,6 @@ from emend.keyvalue.keys import Sites, subject_keys
 from emend.keyvalue.moments import Moment, cache_directory, second_moments
 from emend.keyvalue.rows import Row, context_rows, subject_rows
 from emend.keyvalue.solvers import RIDGE, directions, rank_one, solve_moment
-from emend.keyvalue.sources import moment_for
 from emend.keyvalue.templates import sample_templates
 from emend.keyvalue.values import SearchSettings, Value, search_values
 
@@ -20,7 +19,6 @@ __all__ = [
     "cache_directory",
     "context_rows",
     "directions",
-    "moment_for",
     "rank_one",
     "sample_templates",
     "search_values",

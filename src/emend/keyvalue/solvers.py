@@ -42,21 +42,18 @@ def solve_moment(moment: Tensor, keys: Tensor, ridge: float = RIDGE) -> Tensor:
     return torch.cholesky_solve(keys.double(), factor)
 
 
-def directions(moment: Tensor | None, keys: Tensor, ridge: float = RIDGE) -> Tensor:
+def directions(solved: Tensor) -> Tensor:
     """The unit vectors u = C^-1 k / |C^-1 k| along which keys are told from all others.
 
     Args:
-        moment: (m, m), C; None for the identity.
-        keys: (E, m), one key a row.
-        ridge: See `RIDGE`.
+        solved: (E, m) float64, C^-1 k of each key; the key itself where C is not known.
 
     Returns:
         (E, m) float64.
 
     Raises:
-        NumericalFailure: C is singular, or a key is zero.
+        NumericalFailure: A key is zero.
     """
-    solved = keys.double() if moment is None else solve_moment(moment, keys.T, ridge).T
     sizes = solved.norm(dim=1, keepdim=True)
     if not bool((sizes > 0).all()):
         raise NumericalFailure(

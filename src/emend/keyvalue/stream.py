@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emend.errors import UnsupportedModel
 from emend.models import ModelView
-from emend.models._forward import batches, evaluating
+from emend.models._forward import batches, evaluating, fused
 from emend.models._replay import BlockCall, Slot
 from emend.models.partial import agreement, hooked
 from emend.models.placing import device_of
@@ -132,7 +132,7 @@ class Stream:
         self.layer += 1
 
     def _run(self, batch: _Batch, hidden: Tensor, first: int, last: int) -> Tensor:
-        with torch.no_grad(), evaluating(self.view.model):
+        with torch.no_grad(), evaluating(self.view.model), fused(self.view.model):
             for index in range(first, last + 1):
                 call = batch.calls[index - self.first]
                 hidden = call.run(self.view.blocks[index], _wiped(hidden, batch.ends), None)
@@ -168,7 +168,7 @@ class Stream:
             for block in self.view.blocks[self.first : self.last + 1]
         ]
         try:
-            with torch.no_grad(), evaluating(model):
+            with torch.no_grad(), evaluating(model), fused(model):
                 model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
         except _Stop:
             pass

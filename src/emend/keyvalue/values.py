@@ -24,6 +24,7 @@ position only, where a model says which words follow a name and not what is know
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ from emend.keyvalue._objective import (
 )
 from emend.keyvalue.rows import check_templates
 from emend.models import ModelView
-from emend.models._forward import evaluating
+from emend.models._forward import evaluating, fused
 from emend.models._hooks import frozen
 
 CHUNK = 6
@@ -160,8 +161,10 @@ def search_values(
         share_rows=not settings.published_order,
     )
     found: dict[int, Value] = {}
-    with evaluating(view.model), frozen(view.model):
-        size = 1 if settings.published_order else chunk
+    published = settings.published_order
+    one_call = nullcontext() if published else fused(view.model)
+    with evaluating(view.model), frozen(view.model), one_call:
+        size = 1 if published else chunk
         for members in progress(chunks(jobs, size), "seeking values"):
             for job, values in zip(
                 members, _search(view, members, layer, settings, site), strict=True

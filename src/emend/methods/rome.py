@@ -9,25 +9,27 @@ one key of R-ROME, Gupta et al. 2024, "Rebuilding ROME", arXiv 2403.07175.
     k*      keys.mean(0)                                mean key at the subject's last token
     v*      value.sought                                what the down-projection should put out
     W k*    outputs.mean(0)                             what it puts out now
-    C       `keyvalue.moments`                          second moment of keys
+    C       `keyvalue.priors`                           second moment of keys
     u       `solvers.directions`                        direction along which W changes
     kappa   kl_factor                                   weight of KL(after || before) on "s is a"
 
 Where this deviates from the authors' code: k* and W k* are the means over all contexts everywhere,
 while that code divides by u . k and subtracts W k of the bare prompt, which makes edits explode
 where the two keys differ (R-ROME; ``original=True`` gives the published form). C has a ridge, and
-the system is solved in float64 by a Cholesky factor. Several edits at once are each sought on the
-unedited model, and the patch is the sum of their changes: they do not know of one another, so
-that any can be taken out again; for many edits with like subjects take a method that solves for
-them jointly. ``sequential=True`` makes them as that code does a sequence: each on the model that
-the earlier ones left, so that their order matters.
+the system is solved in float64 by a Cholesky factor, kept on disk. Several edits at once are each
+sought on the unedited model, and the patch is the sum of their changes: they do not know of one
+another, so that any can be taken out again; for many edits with like subjects take a method that
+solves for them jointly. ``sequential=True`` makes them as that code does a sequence: each on the
+model that the earlier ones left, so that their order matters.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,16 +39,16 @@ from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.keyvalue import (
     RIDGE,
-    Moment,
     SearchSettings,
     Value,
     directions,
-    moment_for,
     rank_one,
     sample_templates,
     search_values,
+    solve_moment,
 )
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
+from emend.keyvalue.priors import Prior, metric_of, prior_for
 from emend.keyvalue.stream import changed
 from emend.methods._method import method
 from emend.models import ModelView
@@ -82,14 +84,15 @@ def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig
     config = filled(config, view)
     started = time.perf_counter()
     templates = config.templates or sample_templates(model, tokenizer, seed=config.seed)
-    moment, note = _moment(view, tokenizer, config)
+    prior, note = _prior(view, tokenizer, config)
     prepared = time.perf_counter()
     layer, settings = _of(config), search_of(config, view)
     change: Factor | None = None
     for part in [(edit,) for edit in edits] if config.sequential else [edits]:
         with changed(view.down_projection(layer), change):
             values = search_values(view, tokenizer, part, templates, layer, settings)
-        added = updates(values, moment, config, [edit.id for edit in part])
+        solve = partial(_solved, view, prior, config)
+        added = updates(values, solve, config, [edit.id for edit in part])
         change = added if change is None else add(change, added)
     assert change is not None
     return assemble(
@@ -126,15 +129,21 @@ def search_of(config: RomeConfig, view: ModelView) -> SearchSettings:
 
 
 def updates(
-    values: list[Value], moment: Tensor | None, config: RomeConfig, ids: list[str]
+    values: list[Value], solve: Callable[[Tensor], Tensor], config: RomeConfig, ids: list[str]
 ) -> LowRank:
     """The rank-one changes of all edits, one row each.
+
+    Args:
+        values: What was sought.
+        solve: C^-1 k for keys k, (E, inner) -> (E, inner) float64.
+        config: The settings.
+        ids: Those of the edits.
 
     Raises:
         NumericalFailure: A change is not finite.
     """
     keys = torch.stack([value.keys.mean(0) for value in values])  # (E, inner)
-    wanted = directions(moment, keys.cpu(), RIDGE if config.ridge is None else config.ridge)
+    wanted = directions(solve(keys.cpu()))
     rows: list[Tensor] = []
     columns: list[Tensor] = []
     for value, key, direction in zip(values, keys.cpu(), wanted, strict=True):
@@ -152,22 +161,34 @@ def updates(
     return LowRank(down.float(), up.float(), tuple(ids))
 
 
-def _moment(
+def _prior(
     view: ModelView, tokenizer: Any, config: RomeConfig
-) -> tuple[Tensor | None, dict[str, Any]]:
+) -> tuple[Prior | None, dict[str, Any]]:
     if not config.second_moment:
         return None, {"kind": "identity", "why": "second_moment is False"}
     # The published statistics take every text that is given; of a source, what is enough.
-    found: Moment | None
-    found, note = moment_for(
+    prior = prior_for(
         view,
         tokenizer,
-        _of(config),
+        [_of(config)],
         config.texts,
         cache=config.cache,
         max_tokens=10**12 if isinstance(config.texts, tuple) else None,
     )
-    return None if found is None else found.matrix, {**note, "ridge": config.ridge}
+    if not prior.is_known:
+        return None, prior.note
+    return prior, {**prior.note, "ridge": config.ridge}
+
+
+def _solved(view: ModelView, prior: Prior | None, config: RomeConfig, keys: Tensor) -> Tensor:
+    """C^-1 k of keys (E, inner), float64: by the factor kept on disk, or as published."""
+    ridge = RIDGE if config.ridge is None else config.ridge
+    if prior is None:
+        return keys.double()
+    if config.original:
+        return solve_moment(prior.moment(_of(config)), keys.T, ridge).T
+    metric = metric_of(view, prior, _of(config), ridge)
+    return metric.back(metric.whiten(keys.T)).T.cpu()
 
 
 def _of(config: RomeConfig) -> int:
