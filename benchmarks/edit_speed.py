@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -129,6 +130,11 @@ def change_of(patch: Any, layer: int) -> torch.Tensor:
     return change
 
 
+def say(text: str) -> None:
+    """Tell what has been done so far, beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...], after: int) -> dict[str, Any]:
     """One edit by ROME, both ways."""
     templates, edits = contexts((4, 9), 10), even_edits(1, before=6, after=after)
@@ -153,6 +159,7 @@ def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...], after: int) -
         u = (inverse @ key.float()).double()
         return torch.outer((found.v_star - output) / (u @ key), u)
 
+    say(f"rome: {seconds:.2f} s")
     plain_seconds, expected = timed(plain)
     limit = counted_search(rows, ROME_LAYER, ROME_STEPS, 1)
     keys = rows.labels.numel() * (BLOCK * DEPTH + HEAD)
@@ -171,13 +178,19 @@ def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...], after: int) -
 
 
 def run_spread(
-    model: Any, tokenizer: Words, texts: tuple[str, ...], after: int, names: list[str]
+    model: Any,
+    tokenizer: Words,
+    texts: tuple[str, ...],
+    names: list[str],
+    *,
+    after: int,
+    steps: int,
 ) -> list[dict[str, Any]]:
     """Five edits by MEMIT and AlphaEdit, both ways; the plain search is run once for both."""
     templates, edits = contexts((11,), 5), even_edits(EDITS, before=3, after=after)
     view = ModelView(model)
     prior = prior_for(view, tokenizer, LAYERS, texts)
-    settings = {"layers": LAYERS, "steps": STEPS, "templates": templates, "texts": texts}
+    settings = {"layers": LAYERS, "steps": steps, "templates": templates, "texts": texts}
     updates: dict[str, published.Update] = {}
     own: dict[str, dict[str, Any]] = {}
     if "memit" in names:
@@ -189,18 +202,27 @@ def run_spread(
         for layer in LAYERS:
             matrix = prior.moment(layer)
             build = lambda m=matrix: null_space(m, quantile=0.02, cache=cache_directory())  # noqa: E731
-            projectors["eigenvectors"], found = timed(build)
-            projectors["from the cache"], found = timed(build)
-            free[layer] = (found.projector.basis @ found.projector.basis.T).float()
-            rank = found.rank
-        projectors["svd as published"], svd = timed(lambda: torch.linalg.svd(matrix))
-        plain = svd[0][:, INNER - rank :]
-        projectors["difference of P"] = difference(free[LAYERS[-1]], plain @ plain.T)
+            projectors["eigenvectors"], _ = timed(build)
+            projectors["from the cache"], space = timed(build)
+            free[layer] = (space.projector.basis @ space.projector.basis.T).float()
+            say(f"eigenvectors of layer {layer}: {projectors['eigenvectors']:.1f} s")
         weights = dict.fromkeys(LAYERS, 10.0)
         updates["alphaedit"] = published.alphaedit_update(free, weights)
         own["alphaedit"] = {"weight": 10.0, "quantile": 0.02}
     one = edits[:1]
     facts = [(edit.prompt, edit.subject, edit.target) for edit in edits]
+    search_settings = SearchSettings(steps=steps, clamp=0.75, share_subject=True)
+    seek = lambda: seek_targets(view, tokenizer, edits, templates, LAYERS, search_settings)  # noqa: E731
+    prepared = rows_of(edits, tokenizer, templates)
+    searches = [counted_search(rows, LAYERS[-1], steps, 2) for rows in prepared]
+    search = Counted(sum(one.plain for one in searches), sum(one.ours for one in searches))
+    results: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    for name in names:
+        every = {**settings, **own[name]}
+        ours(model, tokenizer, one, name, **{**every, "steps": 2})  # warm up, and factor C
+        found[name] = *timed(seek), *ours(model, tokenizer, edits, name, **every)
+        say(f"{name}: search {found[name][0]:.2f} s, whole edit {found[name][2]:.2f} s")
     built = published.build(
         model,
         tokenizer,
@@ -211,19 +233,10 @@ def run_spread(
         model.transformer.ln_f,
         updates,
         depth=DEPTH,
-        steps=STEPS,
+        steps=steps,
     )
-    search_settings = SearchSettings(steps=STEPS, clamp=0.75, share_subject=True)
-    seek = lambda: seek_targets(view, tokenizer, edits, templates, LAYERS, search_settings)  # noqa: E731
-    prepared = rows_of(edits, tokenizer, templates)
-    searches = [counted_search(rows, LAYERS[-1], STEPS, 2) for rows in prepared]
-    search = Counted(sum(one.plain for one in searches), sum(one.ours for one in searches))
-    results: list[dict[str, Any]] = []
     for name in names:
-        every = {**settings, **own[name]}
-        ours(model, tokenizer, one, name, **{**every, "steps": 2})  # warm up, and factor C
-        search_seconds, targets = timed(seek)
-        seconds, patch = ours(model, tokenizer, edits, name, **every)
+        search_seconds, targets, seconds, patch = found[name]
         plain, writing = built[name], counted_writing(prepared, name)
         order = [edits.index(edit) for edit in targets.edits]
         changes = [difference(change_of(patch, n), plain.changes[n]) for n in LAYERS]
@@ -290,6 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("rome", "memit", "alphaedit"), help="one method")
     parser.add_argument("--after", type=int, default=5, help="words after the subject")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of memit and alphaedit")
     parser.add_argument("--json", action="store_true", help="print one object")
     arguments = parser.parse_args()
     names = [arguments.only] if arguments.only else ["rome", "memit", "alphaedit"]
@@ -302,7 +316,9 @@ def main() -> None:
             results.append(run_rome(model, tokenizer, texts, arguments.after))
         spread = [name for name in names if name != "rome"]
         if spread:
-            results += run_spread(model, tokenizer, texts, arguments.after, spread)
+            results += run_spread(
+                model, tokenizer, texts, spread, after=arguments.after, steps=arguments.steps
+            )
     note = {
         "peak_gflops": peak,
         "load": load(),

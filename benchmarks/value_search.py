@@ -18,114 +18,38 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
-from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from _shapes import (
+    BLOCK,
+    DEPTH,
+    HEAD,
+    NAMES,
+    Words,
+    contexts,
+    difference,
+    ragged_edits,
+    small_model,
+    timed,
+)
+from tests.reference import rome as reference
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.reference import rome as reference  # noqa: E402
-
-from emend.edits import Edit  # noqa: E402
-from emend.keyvalue import SearchSettings, search_values  # noqa: E402
-from emend.models import ModelView  # noqa: E402
+from emend.edits import Edit
+from emend.keyvalue import SearchSettings, search_values
+from emend.models import ModelView
 
 LAYER = 5
-NAMES = ("Maria Elena Lindqvist", "Jonas Berg", "Ada Okoye", "Tomas de la Cruz", "Ines Novak")
-BEFORE = "In the last chapter of these old memoirs we read that".split()
-AFTER = "had spent nearly all of the later years working in".split()
-TARGETS = ("Lisbon", "Aarhus", "Porto Alegre", "Krakow", "Bergen")
-AFTER_COUNTS = (6, 4, 7, 5, 7)  # with targets of 1, 1, 2, 1 and 1 tokens: 7 tokens in the mean
-
-
-class Words:
-    """A tokenizer for the benchmark: a word is a token, its id a hash; with character offsets."""
-
-    is_fast = True
-    pad_token_id = eos_token_id = 0
-    all_special_ids = (0,)
-
-    def __init__(self, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
-        self.words: dict[int, str] = {}
-
-    def __call__(self, texts, return_tensors=None, **options):
-        """Ids and character offsets of one text or of several."""
-        if isinstance(texts, str):
-            encoded = self([texts], **options)
-            return {name: value[0] for name, value in encoded.items()}
-        ids, offsets = [], []
-        for text in texts:
-            spans, start = [], 0
-            for word in text.split(" "):
-                if word:
-                    spans.append((start, start + len(word)))
-                start += len(word) + 1
-            offsets.append(spans)
-            ids.append([self._id(text[a:b]) for a, b in spans])
-        special = [[0] * len(row) for row in ids]
-        return {"input_ids": ids, "offset_mapping": offsets, "special_tokens_mask": special}
-
-    def _id(self, word: str) -> int:
-        number = 0
-        for character in word:
-            number = (number * 131 + ord(character)) % (self.vocabulary - 1)
-        self.words[number + 1] = word
-        return number + 1
-
-    def decode(self, ids) -> str:
-        """The words of ids seen before."""
-        return "".join(" " + self.words[int(number)] for number in ids)
-
-
-def contexts() -> tuple[str, ...]:
-    """The bare prompt, and ten contexts each of 4 and of 9 words."""
-    generator = torch.Generator().manual_seed(0)
-    words = "the a new model of said that it was number people have city small old in on by".split()
-    templates = ["{}"]
-    for length in (4, 9):
-        for _ in range(10):
-            drawn = torch.randint(len(words), (length,), generator=generator).tolist()
-            templates.append(" ".join(words[n] for n in drawn) + " . {}")
-    return tuple(templates)
-
-
-def make_edits(count: int) -> list[Edit]:
-    """Edits whose rows are ragged on both sides of the subject; the first is of mean length."""
-    edits: list[Edit] = []
-    for number in range(count):
-        kind = number % len(NAMES)
-        before = BEFORE[: len(BEFORE) - (number // len(NAMES)) % 4]
-        prompt = " ".join([*before, "{}", *AFTER[-AFTER_COUNTS[kind] :]])
-        edits.append(Edit(prompt, f"{NAMES[kind]} {number}" if number else NAMES[0], TARGETS[kind]))
-    return edits
 
 
 def counted(rows: reference.Rows, steps: int) -> float:
     """Multiplications of the reference over those of the search."""
-    block, head, layers = 12 * 768**2, 768 * 50257, 12
-    above = layers - 1 - LAYER
+    above = DEPTH - 1 - LAYER
     lengths = rows.attention_mask.sum(1)
     tokens = rows.input_ids.numel()  # the reference pads
     suffix = int((lengths - torch.tensor(rows.lookup)).sum()) - 1  # of the KL row one token
-    plain = tokens * (block * (layers + above) + 2 * head)
-    ours = suffix * block * 2 * above + 2 * head * len(rows.lookup) * len(rows.target_ids)
-    return steps * plain / (steps * ours + tokens * block * layers)
-
-
-def timed(function):
-    """CPU seconds of a call, and its result."""
-    start = time.process_time()
-    result = function()
-    return time.process_time() - start, result
-
-
-def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+    plain = tokens * (BLOCK * (DEPTH + above) + 2 * HEAD)
+    ours = suffix * BLOCK * 2 * above + 2 * HEAD * len(rows.lookup) * len(rows.target_ids)
+    return steps * plain / (steps * ours + tokens * BLOCK * DEPTH)
 
 
 def main() -> None:
@@ -135,11 +59,9 @@ def main() -> None:
     parser.add_argument("--batch_steps", type=int, default=5, help="steps of the batch")
     parser.add_argument("--json", action="store_true", help="print one object")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config()).eval()
-    view, tokenizer, templates = ModelView(model), Words(50257), contexts()
-    site, edits = view.down_projection(LAYER), make_edits(arguments.edits)
+    model = small_model()
+    view, tokenizer, templates = ModelView(model), Words(), contexts()
+    site, edits = view.down_projection(LAYER), ragged_edits(arguments.edits)
     rows = reference.build_rows(
         tokenizer, edits[0].prompt, edits[0].subject, edits[0].target, templates
     )

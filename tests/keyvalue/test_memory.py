@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tiny import tiny_model
+from tests.tiny import TEXT, tiny_model
 
+from emend import methods
+from emend.edits import Edit
 from emend.errors import NotEnoughMemory
 from emend.keyvalue import memory
 from emend.keyvalue.memory import (
@@ -75,3 +77,23 @@ def test_estimate_of_an_edit_grows_with_what_it_depends_on() -> None:
     assert few.changes == 3 * 10 * (64 + 32) * 4
     without = estimate_edit(view, 10, 6, [1, 2, 3], has_moments=False)
     assert few.metric - without.metric == 64 * 64 * 20
+
+
+@pytest.mark.parametrize("method", ["rome", "emmet", "memit", "pmet", "alphaedit"])
+def test_an_edit_that_will_not_fit_is_refused_before_any_work(method, monkeypatch) -> None:
+    model, tokenizer = tiny_model("gpt2")
+    edits = [Edit("{} was born in", "Marie Curie", "Paris")]
+    calls: list[int] = []
+    view = ModelView(model)
+    # What is asked of the model to see its structure is small; contexts and searches come later.
+    probe = model.register_forward_hook(lambda *_: calls.append(1))
+    ModelView(model)
+    looked = len(calls)
+    calls.clear()
+    monkeypatch.setattr(memory, "available", lambda device="cpu": 1000)
+    with pytest.raises(NotEnoughMemory, match=r"the edit will take .* free on cpu: give fewer"):
+        methods.registry().get(method).edit(model, tokenizer, edits, texts=TEXT, cache=False)
+    probe.remove()
+    assert len(calls) <= looked + 1
+    monkeypatch.setattr(memory, "available", lambda device="cpu": None)
+    memory.check_edit(view, tokenizer, edits, 6, [1], has_moments=True)

@@ -13,9 +13,11 @@ from torch import Tensor
 from emend.edits import Edit
 from emend.keyvalue._objective import Site
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings
-from emend.keyvalue.contexts import begun_templates
+from emend.keyvalue.contexts import STARTS, begun_templates
 from emend.keyvalue.joint import solve_jointly
+from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import Prior, metric_of, prior_for
+from emend.keyvalue.sources import texts_for
 from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch
@@ -91,12 +93,15 @@ def build(
     Raises:
         InvalidInput: A setting has no meaning for this model.
         SubjectNotFound: The tokenizer makes no token of a subject.
+        NotEnoughMemory: It will not fit.
         NumericalFailure: The search or a solution gave something not finite.
     """
     view = ModelView(model)
     layers = check_layers(view, config.layers)
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
+    count, known_texts = len(templates) or 1 + len(STARTS), texts_for(view, config.texts)
+    check_edit(view, tokenizer, edits, count, layers, has_moments=known_texts is not None)
     templates = templates or begun_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, layers, config.texts, cache=config.cache)
     solve = solver(view, prior)

@@ -6,13 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from emend.edits import Edit
 from emend.errors import NotEnoughMemory
 from emend.models import ModelView
 
 FLOAT32, FLOAT64 = 4, 8
+
+CONTEXT_TOKENS = 12
+"""Tokens of a context template, at most, where they are sampled by default."""
+
+SAMPLED = 64
+"""Edits whose length is looked at."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,39 @@ def estimate_edit(
         search=above * _block(view, inner, searched)
         + min(edits, chunk) * contexts * view.vocabulary * 3 * FLOAT32,
     )
+
+
+def check_edit(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    contexts: int,
+    layers: Sequence[int],
+    *,
+    has_moments: bool,
+) -> None:
+    """Refuse an edit by a closed-form method that will not fit, before any work.
+
+    Args:
+        view: The model.
+        tokenizer: Its tokenizer.
+        edits: All edits that will be written.
+        contexts: Number of context templates.
+        layers: The edited layers.
+        has_moments: Whether there are second moments.
+
+    Raises:
+        NotEnoughMemory: More is needed than is free where the first of the layers computes.
+    """
+    some = edits[:: max(len(edits) // SAMPLED, 1)]
+    lengths = [len(tokenizer(f"{edit.text} {edit.target}")["input_ids"]) for edit in some]
+    tokens = round(sum(lengths) / len(lengths)) + (CONTEXT_TOKENS if contexts > 1 else 0)
+    needed = estimate_edit(
+        view, len(edits), contexts, layers, tokens=tokens, has_moments=has_moments
+    )
+    what = f"writing {len(edits)} edits in {contexts} contexts" if len(edits) > 1 else "the edit"
+    remedy = "give fewer edits or templates at once, or free memory"
+    check_fits(needed.memory, what, remedy, view.device(layers[0]))
 
 
 def available(device: torch.device | str = "cpu") -> int | None:

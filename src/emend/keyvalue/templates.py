@@ -21,6 +21,9 @@ BARE = "{}"
 LENGTHS = ((5, 10), (10, 10))
 """ROME's: ten samples of 5 tokens in all and ten of 10, each counting the first token."""
 
+SAMPLES = 1 + sum(count for _, count in LENGTHS)
+"""Templates by default, the bare one included."""
+
 TOP = 5
 """Candidates of each sampled token."""
 

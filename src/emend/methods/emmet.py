@@ -30,9 +30,12 @@ from emend.edits import Edit
 from emend.keyvalue import sample_templates, subject_keys
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
 from emend.keyvalue.joint import solve_jointly
+from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import metric_of, prior_for
 from emend.keyvalue.solved import sought_values
 from emend.keyvalue.solvers import RIDGE
+from emend.keyvalue.sources import texts_for
+from emend.keyvalue.templates import SAMPLES
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import WeightPatch
@@ -71,6 +74,8 @@ def emmet(
     layer = single_layer(view, config.layer)
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
+    count, texts = len(templates) or SAMPLES, texts_for(view, config.texts)
+    check_edit(view, tokenizer, edits, count, [layer], has_moments=texts is not None)
     templates = templates or sample_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, [layer], config.texts, cache=config.cache)
     prepared = time.perf_counter()

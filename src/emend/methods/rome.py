@@ -48,8 +48,11 @@ from emend.keyvalue import (
     solve_moment,
 )
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
+from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import Prior, metric_of, prior_for
+from emend.keyvalue.sources import texts_for
 from emend.keyvalue.stream import changed
+from emend.keyvalue.templates import SAMPLES
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import Factor, LowRank, WeightPatch, add
@@ -83,6 +86,9 @@ def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig
     view = ModelView(model)
     config = filled(config, view)
     started = time.perf_counter()
+    known = config.second_moment and texts_for(view, config.texts) is not None
+    count = len(config.templates or ()) or SAMPLES
+    check_edit(view, tokenizer, edits, count, [_of(config)], has_moments=known)
     templates = config.templates or sample_templates(model, tokenizer, seed=config.seed)
     prior, note = _prior(view, tokenizer, config)
     prepared = time.perf_counter()
