@@ -24,7 +24,7 @@ METHODS = {
     "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
     "ft": {"steps": 3},
 }
-ANYWHERE = {**METHODS, "lora": {"steps": 3, "rank": 2}, "kn": {"steps": 3}}
+ANYWHERE = {**METHODS, "lora": {"steps": 3, "rank": 2}, "kn": {"steps": 3}, "ultraedit": {}}
 """Those too whose change acts at every token, or at blocks that are found, not chosen."""
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris"),
@@ -176,6 +176,19 @@ def test_neurons_of_a_mixture_are_sought_where_it_can_be_edited():
     model, tokenizer = tiny_model("deepseek_v3", inner=48, moe_intermediate_size=64)
     assert [ModelView(model).inner(layer) for layer in range(4)] == [48, 64, 64, 64]
     assert edit("kn", model, tokenizer).config["layers"] == (1, 2, 3)
+
+
+def test_ultraedit_of_a_mixture_takes_the_blocks_that_can_be_edited():
+    for chosen, expected in (([0, 1, 3], (3,)), ([0, 1], (1,))):
+        model, tokenizer = tiny_model("qwen3_moe", mlp_only_layers=chosen)
+        patch = edit("ultraedit", model, tokenizer)
+        assert patch.config["layers"] == expected
+        assert list(patch.factors) == [f"model.layers.{expected[0]}.mlp.down_proj"]
+    model, tokenizer = tiny_model("qwen2_moe")
+    both = edit("ultraedit", model, tokenizer, site="both", layers=(2,))
+    assert {name.rpartition("shared_expert.")[2] for name in both.factors} == {
+        *("gate_proj", "up_proj", "down_proj")
+    }
 
 
 def test_routed_blocks_between_edited_ones_are_passed_through():

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from emend.edits import Edit
-from emend.errors import InvalidInput
 from emend.hypernetworks._network import Factors, Hypernetwork, Reading
 from emend.keyvalue.gradients import linear_modules, mlp_modules, token_gradients
 from emend.keyvalue.rows import Row
 from emend.models import ModelView, encode
 from emend.models._hooks import hooked
 from emend.models._structure import projection_shape
+from emend.models.placing import device_of
 
 
 def edited_shapes(view: ModelView, layers: Sequence[int] | None) -> dict[str, tuple[int, int]]:
@@ -26,15 +26,9 @@ def edited_shapes(view: ModelView, layers: Sequence[int] | None) -> dict[str, tu
         InvalidInput: There is no such block.
     """
     if layers is None:
-        layers = range(view.depth - min(max(3, round(view.depth / 3)), view.depth), view.depth)
-    outside = [layer for layer in layers if not -view.depth <= layer < view.depth]
-    if outside or not layers:
-        raise InvalidInput(
-            f"layers are {tuple(layers)} of a model with {view.depth} blocks: "
-            f"take some from 0 to {view.depth - 1}"
-        )
+        layers = view.editable_from(view.depth - max(3, round(view.depth / 3)))
     names: list[str] = []
-    for layer in sorted({layer % view.depth for layer in layers}):
+    for layer in sorted(set(view.numbered(layers))):
         into, down = mlp_modules(view, layer)
         names += [*into, down]
     shapes: dict[str, tuple[int, int]] = {}
@@ -69,9 +63,9 @@ def read_edits_for(
         return Reading(gradients)
     texts = [f"{edit.original or ''} >> {edit.target.strip()} || {edit.text}" for edit in edits]
     encoded = encode(tokenizer, texts)
-    weight: Any = view.embeddings.weight
+    device = device_of(view.embeddings)
     with torch.no_grad():
-        vectors = view.embeddings(encoded.input_ids.to(weight.device)).float().cpu()
+        vectors = view.embeddings(encoded.input_ids.to(device)).float().cpu()
     return Reading(gradients, vectors, encoded.lengths)
 
 

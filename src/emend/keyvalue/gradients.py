@@ -26,6 +26,7 @@ from emend.models import ModelView
 from emend.models._forward import batches, check_length, evaluating, head_at
 from emend.models._hooks import frozen, hooked
 from emend.models._structure import projection_shape
+from emend.models.placing import device_of
 from emend.models.positions import Encoded, pad
 
 Where = Literal["targets", "all"]
@@ -67,10 +68,12 @@ def mlp_modules(view: ModelView, layer: int) -> tuple[list[str], str]:
     """
     down, inner = view.down_projection(layer), view.inner(layer)
     inside = set(view.attention(layer).modules())
+    mlp = view.mlp(layer)  # of a mixture, only the expert that all tokens pass through
+    holder = view.block(layer) if mlp is down else mlp
     wanted = ((inner, view.width), (2 * inner, view.width))  # apart, or gate and up fused to one
     into = [
         view.name_of(module)
-        for module in view.block(layer).modules()
+        for module in holder.modules()
         if module is not down and module not in inside and projection_shape(module) in wanted
     ]
     return into, view.name_of(down)
@@ -204,11 +207,11 @@ def target_places(rows: Sequence[Row]) -> tuple[tuple[Tensor, Tensor], Tensor, T
 def forward_at(view: ModelView, batch: Encoded, rows: Tensor, columns: Tensor) -> Tensor:
     """The model's logits (M, vocabulary) at some places of a right-padded batch."""
     model: Any = view.model
-    weight: Any = view.embeddings.weight
+    device = device_of(view.embeddings)
     with head_at(view.model, rows, columns) as pick:
         output = model(
-            input_ids=batch.input_ids.to(weight.device),
-            attention_mask=batch.attention_mask.to(weight.device),
+            input_ids=batch.input_ids.to(device),
+            attention_mask=batch.attention_mask.to(device),
             use_cache=False,
         )
         return pick(output.logits)

@@ -50,17 +50,29 @@ def sample_templates(
     generator = torch.Generator().manual_seed(seed)
     templates = [BARE]
     for length, count in lengths:
-        texts = _sample(model, tokenizer, length, count, generator)
+        first = torch.full((count, 1), _first_token(tokenizer))
+        texts = sample_texts(model, tokenizer, first, length, generator)
         templates.extend(f"{text}. {BARE}" for text in texts if text)
     return tuple(templates)
 
 
-def _sample(
-    model: nn.Module, tokenizer: Any, length: int, count: int, generator: torch.Generator
+def sample_texts(
+    model: nn.Module, tokenizer: Any, ids: Tensor, length: int, generator: torch.Generator
 ) -> list[str]:
-    """``count`` texts of ``length`` tokens, sampled from the five likeliest at each step."""
+    """Texts of ``length`` tokens, each sampled from the five likeliest that may follow.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        ids: (B, T) int64, what the texts begin with.
+        length: Tokens of each text, the first ones included.
+        generator: Draws them.
+
+    Returns:
+        B texts, each one line without braces; they may be empty.
+    """
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    ids = torch.full((count, 1), _first_token(tokenizer), device=device_of(embeddings))
+    ids = ids.to(device_of(embeddings))
     special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.long)
     with torch.no_grad(), evaluating(model):
         while ids.shape[1] < length:

@@ -133,19 +133,14 @@ def alike(view: ModelView) -> tuple[int, ...]:
 def _layers(view: ModelView, steps: int, layers: Sequence[int] | None) -> list[int]:
     if steps < 1:
         raise InvalidInput(f"steps is {steps}, expected at least 1")
-    chosen = list(alike(view)) if layers is None else list(layers)
-    if not chosen or any(not -view.depth <= layer < view.depth for layer in chosen):
-        raise InvalidInput(
-            f"layers are {layers} of a model with {view.depth} blocks: "
-            f"take some from 0 to {view.depth - 1}"
-        )
+    chosen = view.numbered(alike(view) if layers is None else layers)
     sizes = sorted({view.inner(layer) for layer in chosen})
     if len(sizes) > 1:
         raise InvalidInput(
             f"the layers have {' and '.join(map(str, sizes))} units, expected as many in each: "
             "ask about layers of one size at a time"
         )
-    return [layer % view.depth for layer in chosen]
+    return list(chosen)
 
 
 def _of_layer(

@@ -109,15 +109,10 @@ def filled(config: FtConfig, view: ModelView) -> FtConfig:
     layers = config.layers
     if layers is None:
         layers = (view.nearest_editable(round(0.67 * view.depth)),)
-    outside = [layer for layer in layers if not -view.depth <= layer < view.depth]
-    if outside or not layers:
-        raise InvalidInput(
-            f"layers are {layers} of a model with {view.depth} blocks: "
-            f"take some from 0 to {view.depth - 1}"
-        )
+    layers = view.numbered(layers)
     for layer in layers:
         view.down_projection(layer)  # refused now where it cannot be edited
-    return dataclasses.replace(config, layers=tuple(sorted({n % view.depth for n in layers})))
+    return dataclasses.replace(config, layers=tuple(sorted(set(layers))))
 
 
 def _train(view: ModelView, batches: Sequence[AnswerBatch], config: FtConfig) -> dict[int, Tensor]:

@@ -114,19 +114,14 @@ def filled(config: KnConfig, view: ModelView) -> KnConfig:
     for name in ("steps", "batch_size"):
         if getattr(config, name) < 1:
             raise InvalidInput(f"{name} is {getattr(config, name)}, expected at least 1")
-    layers = alike(view) if config.layers is None else config.layers
-    if not layers or any(not -view.depth <= layer < view.depth for layer in layers):
-        raise InvalidInput(
-            f"layers are {config.layers} of a model with {view.depth} blocks: "
-            f"take some from 0 to {view.depth - 1}"
-        )
+    layers = view.numbered(alike(view) if config.layers is None else config.layers)
     features = int(_embedding(view).shape[1])
     if features != view.width:
         raise UnsupportedModel(
             f"{type(view.model).__name__} has embeddings of width {features} and a stream of "
             f"{view.width}, so one cannot be written to the other: take another method"
         )
-    return dataclasses.replace(config, layers=tuple(sorted({n % view.depth for n in layers})))
+    return dataclasses.replace(config, layers=tuple(sorted(set(layers))))
 
 
 def old_answers(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> dict[str, list[int]]:

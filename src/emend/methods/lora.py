@@ -129,13 +129,8 @@ def filled(config: LoraConfig, view: ModelView) -> LoraConfig:
             raise InvalidInput(f"{name} is {value}, expected more than 0")
     if not 0 <= config.dropout < 1:
         raise InvalidInput(f"dropout is {config.dropout}, expected at least 0 and less than 1")
-    layers = range(view.depth) if config.layers is None else config.layers
-    if not layers or any(not -view.depth <= layer < view.depth for layer in layers):
-        raise InvalidInput(
-            f"layers are {config.layers} of a model with {view.depth} blocks: "
-            f"take some from 0 to {view.depth - 1}"
-        )
-    return dataclasses.replace(config, layers=tuple(sorted({n % view.depth for n in layers})))
+    layers = view.numbered(range(view.depth) if config.layers is None else config.layers)
+    return dataclasses.replace(config, layers=tuple(sorted(set(layers))))
 
 
 def adapted_modules(

@@ -142,18 +142,13 @@ def filled(config: UltraeditConfig, view: ModelView) -> UltraeditConfig:
         return config
     layers = config.layers
     if layers is None:
-        layers = tuple(range(min(round(0.75 * view.depth), view.depth - 1), view.depth))
-    outside = [layer for layer in layers if not -view.depth <= layer < view.depth]
-    if outside or not layers:
-        raise InvalidInput(
-            f"layers are {layers} of a model with {view.depth} blocks: "
-            f"take some from 0 to {view.depth - 1}"
-        )
+        layers = view.editable_from(round(0.75 * view.depth))
+    layers = tuple(sorted(set(view.numbered(layers))))
     names: list[str] = []
-    for layer in sorted({layer % view.depth for layer in layers}):
+    for layer in layers:
         into, down = mlp_modules(view, layer)
         names += {"down": [down], "up": into, "both": [*into, down]}[config.site or "down"]
-    return dataclasses.replace(config, layers=tuple(layers), modules=tuple(names))
+    return dataclasses.replace(config, layers=layers, modules=tuple(names))
 
 
 class _Run:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.errors import NumericalFailure, UnsupportedModel
+from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
 from emend.models._structure import (
     BlockParts,
     Probe,
@@ -189,6 +189,23 @@ class ModelView:
     def nearest_editable(self, layer: int) -> int:
         """The editable block that is nearest to `layer`; of two, the lower one."""
         return min(self.editable, key=lambda each: (abs(each - layer), each))
+
+    def editable_from(self, layer: int) -> tuple[int, ...]:
+        """The editable blocks from `layer` on, ascending; where there are none, the last one."""
+        return tuple(each for each in self.editable if each >= layer) or self.editable[-1:]
+
+    def numbered(self, layers: Sequence[int]) -> tuple[int, ...]:
+        """The same blocks, in the same order, all counted from 0.
+
+        Raises:
+            InvalidInput: There are none, or the model has no such block.
+        """
+        if not layers or any(not -self.depth <= layer < self.depth for layer in layers):
+            raise InvalidInput(
+                f"layers are {tuple(layers)} of a model with {self.depth} blocks: "
+                f"take some from 0 to {self.depth - 1}"
+            )
+        return tuple(layer % self.depth for layer in layers)
 
     def _check(self, layer: int) -> int:
         if not -self.depth <= layer < self.depth:
