@@ -56,9 +56,13 @@ def same(left, right):
         assert torch.equal(factor.dense(), right.factors[name].dense()), name
 
 
+# How an architecture rounds shows in one search; how a method does, in two architectures.
+ROUNDED = [("rome", each) for each in CLOSE]
+ROUNDED += [(name, each) for name in METHODS for each in ("gpt2", "llama") if name != "rome"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("architecture", CLOSE)
+@pytest.mark.parametrize(("name", "architecture"), ROUNDED)
 def test_half_precision_agrees_to_its_rounding(name, architecture, tmp_path):
     model, tokenizer = tiny_model(architecture, dtype=torch.bfloat16)
     model = model.float()  # the same weights to the last bit
