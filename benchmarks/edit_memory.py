@@ -25,12 +25,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from _shapes import INNER, Words, contexts, even_edits, random_texts, small_model, table
+from _shapes import Words, contexts, even_edits, random_texts, small_model, table
 from transformers import GPT2LMHeadModel
 
 import emend
@@ -42,6 +42,7 @@ LAYER, LAYERS = 4, (3, 4, 5, 6, 7, 8)
 METHODS = ("rome", "emmet", "memit", "alphaedit")
 STEPS = 3  # each is like the next, so that more would show no other peak
 MEGA = 1e6
+TEXT_TOKENS = 1024  # few: a second moment is as large whatever it is the mean over
 
 
 def resident(field: str = "VmRSS") -> float:
@@ -78,7 +79,7 @@ def one_pass(model: GPT2LMHeadModel, rows: int, tokens: int) -> float:
 
 def measured(method: str, count: int) -> dict[str, Any]:
     """What one edit takes in this process."""
-    texts, tokenizer, edits = random_texts(2 * INNER), Words(), even_edits(count, 3, 5)
+    texts, tokenizer, edits = random_texts(TEXT_TOKENS), Words(), even_edits(count, 3, 5)
     torch.mm(torch.ones(64, 64), torch.ones(64, 64))
     empty = resident()
     model = small_model()
@@ -106,13 +107,12 @@ def measured(method: str, count: int) -> dict[str, Any]:
     }
 
 
-def collect() -> None:
-    """Take the second moments that the edits need."""
-    model, texts = small_model(), random_texts(2 * INNER)
-    for method in METHODS:
+def collect(names: Sequence[str]) -> None:
+    """Take the second moments that the edits need; those of memit serve alphaedit."""
+    model, texts = small_model(), random_texts(TEXT_TOKENS)
+    for method in dict.fromkeys("memit" if name == "alphaedit" else name for name in names):
         settings = {**settings_of(method, texts), "steps": 1}
-        if method != "alphaedit":
-            emend.edit(model, Words(), even_edits(1, 3, 5), method, **settings)
+        emend.edit(model, Words(), even_edits(1, 3, 5), method, **settings)
     for path in Path(os.environ["EMEND_CACHE"]).rglob("*.cholesky*"):
         path.unlink()
 
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child == "collect":
-        collect()
+        collect([arguments.only] if arguments.only else METHODS)
         return
     if arguments.child:
         print(json.dumps(measured(arguments.child, arguments.edits)))
@@ -139,7 +139,8 @@ def main() -> None:
     names = [arguments.only] if arguments.only else METHODS
     with tempfile.TemporaryDirectory() as directory:
         os.environ["EMEND_CACHE"] = directory
-        child("--child", "collect")
+        chosen = ["--only", arguments.only] if arguments.only else []
+        child("--child", "collect", *chosen)
         counts = {name: 1 if name == "rome" else arguments.edits for name in names}
         results = [
             json.loads(child("--child", name, "--edits", str(counts[name]))) for name in names

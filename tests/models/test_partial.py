@@ -9,7 +9,7 @@ from tests.tiny import ARCHITECTURES, tiny_model
 from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
 from emend.models._hooks import frozen
 from emend.models._layout import aligned, natural, whole
-from emend.models.partial import capture_blocks
+from emend.models.partial import BlockCapture, capture_blocks
 from emend.models.view import ModelView
 
 POST_NORMED = {"gemma2", "gemma3", "olmo2", "granite", "glm4"}
@@ -230,3 +230,20 @@ def test_bad_rows_are_refused() -> None:
     for rows, starts in (([], []), ([[1, 2]], [2]), ([[1, 2]], [-1]), ([[1, 2]], [0, 1])):
         with pytest.raises(InvalidInput, match="start"):
             capture_blocks(view, rows, starts, 1)
+
+
+def test_what_was_found_out_is_not_found_out_again(monkeypatch) -> None:
+    model, _ = tiny_model("gemma2")
+    view = ModelView(model)
+    first = capture_blocks(view, [[1, 2, 3, 4]], [1], 1)
+    assert view.findings == {("additive", 1): False, ("thins", 1): first.thins}
+
+    def again(_capture):
+        raise AssertionError("looked at twice")
+
+    monkeypatch.setattr(BlockCapture, "_finds_additive", again)
+    monkeypatch.setattr(BlockCapture, "_finds_thinning", again)
+    second = capture_blocks(view, [[5, 6, 7], [1, 2, 3, 4]], [0, 2], 1)
+    assert (second.is_additive, second.thins) == (False, first.thins)
+    with pytest.raises(AssertionError, match="twice"):
+        capture_blocks(view, [[1, 2, 3, 4]], [1], 0)

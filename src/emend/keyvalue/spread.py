@@ -96,6 +96,9 @@ def adds_directly(view: ModelView, layer: int) -> bool:
 
     So it is in most models; Gemma 2 and OLMo 2 put a norm between, Granite a factor.
     """
+    known = view.findings.get(("additive", layer % view.depth))
+    if known is not None:
+        return known
     ids = [number % view.vocabulary for number in (1, 2, 3, 4)]
     return capture_blocks(view, [ids], [1], layer).is_additive
 

@@ -164,9 +164,12 @@ class BlockCapture:
         return hidden
 
     def looked_at(self) -> BlockCapture:
-        """The same with ``is_additive`` and ``thins`` found out on a few rows."""
-        some = self.select(_sample(self))
-        return replace(self, is_additive=some._finds_additive(), thins=some._finds_thinning())
+        """The same with ``is_additive`` and ``thins``, found out on a few rows the first time."""
+        found, additive, thins = self.view.findings, ("additive", self.layer), ("thins", self.layer)
+        if additive not in found or thins not in found:
+            some = self.select(_sample(self))
+            found[additive], found[thins] = some._finds_additive(), some._finds_thinning()
+        return replace(self, is_additive=found[additive], thins=found[thins])
 
     def _finds_additive(self) -> bool:
         """Whether the gradient at the block's output reaches the projection's output unchanged.

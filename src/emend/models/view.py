@@ -51,6 +51,8 @@ class ModelView:
         embeddings: the token embedding.
         final_norm: the norm between the last block and the head (Identity where there is none).
         head: the projection to the vocabulary.
+        findings: what was found out by running blocks, by what and of which block; it follows
+            from the structure, so that it need not be found out again. See `partial`.
 
     Raises:
         UnsupportedModel: no blocks, no head, no dense MLP in any block, or logits that cannot
@@ -80,6 +82,7 @@ class ModelView:
         norms = (module for module in self._tail if projection_shape(module) is None)
         self.final_norm: nn.Module = next(norms, nn.Identity())
         self._finish = self._find_finish(probe)
+        self.findings: dict[tuple[str, int], bool] = {}
         self._names = {id(module): name for name, module in model.named_modules()}
 
     def block(self, layer: int) -> nn.Module:
