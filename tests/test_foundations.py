@@ -21,6 +21,7 @@ BUILTIN = {
     "UnsupportedModel": TypeError,
     "SubjectNotFound": ValueError,
     "NumericalFailure": ArithmeticError,
+    "NotEnoughMemory": MemoryError,
     "MissingExtra": ImportError,
 }
 
