@@ -12,8 +12,8 @@ memory (VmHWM, set back before the edit). Two peaks are printed: of a first edit
 "over the weights" is all that the process holds at the peak beyond what it held before the model
 was made, over the size of the weights; the aim is 1.3 times the weights and the activations of one
 batch. Those are measured too, as the growth of the peak in one plain pass, without a way back, of
-the rows of one chunk of the search through the model. "estimated" is what `estimate_edit` said.
-Linux only.
+the rows of one chunk of the search through the model. "beyond" is the worse peak less the weights,
+and "estimated" what `estimate_edit` said of it. Linux only.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def measured(method: str, count: int) -> dict[str, Any]:
         "activations": activations,
         "first": first - empty,
         "again": again - empty,
-        "grown": max(first, again) - loaded,
+        "beyond": max(first, again) - empty - weights,
         "estimated": estimate.memory / MEGA,
         "search": estimate.search / MEGA,
     }
@@ -149,13 +149,13 @@ def main() -> None:
         print(json.dumps(results, indent=2))
         return
     head = ["megabytes", "edits", "weights", "first", "again", "over the weights", "a batch's"]
-    rows: list[list[Any]] = [[*head, "aim", "grown", "estimated"]]
+    rows: list[list[Any]] = [[*head, "aim", "beyond", "estimated"]]
     for one in results:
         weights, worst = one["weights"], max(one["first"], one["again"])
         sizes = [f"{one[key]:.0f}" for key in ("weights", "first", "again")]
         over = f"{worst / weights:.2f}"
         aim = f"{1.3 + one['activations'] / weights:.2f}"
-        rest = [f"{one['activations']:.0f}", aim, f"{one['grown']:.0f}", f"{one['estimated']:.0f}"]
+        rest = [f"{one['activations']:.0f}", aim, f"{one['beyond']:.0f}", f"{one['estimated']:.0f}"]
         rows.append([one["method"], one["edits"], *sizes, over, *rest])
     print(table(rows))
 

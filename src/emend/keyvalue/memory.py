@@ -99,7 +99,7 @@ def estimate_edit(
     tokens: int = 24,
     has_moments: bool = True,
     batch_size: int = 64,
-    chunk: int = 8,
+    chunk: int = 6,
 ) -> EditEstimate:
     """What an edit by ROME, EMMET, MEMIT, PMET or AlphaEdit will take, to a factor of about two.
 
