@@ -5,20 +5,38 @@ In both, all blocks but the last two see three tokens only (the token itself and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from emend.errors import UnknownName
+from emend.lab.language import RELATIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ARCHITECTURES = ("gptneo", "qwen3")
 _SEARCH: dict[str, float] = {"weight_decay": 0.001, "steps": 40, "clamp": 10.0}
-RECOMMENDED: dict[str, dict[str, dict[str, float]]] = {
-    "gptneo": {"rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH}},
-    "qwen3": {"rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH}},
+PRESERVED = [
+    next(text for text in relation.statements if text.startswith("{}")) for relation in RELATIONS
+]
+"""A prompt for each kind of fact, all of which begin with what they are about."""
+_MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": PRESERVED}
+RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
+    "gptneo": {
+        "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH},
+        "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY},
+        "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
+        "pmet": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
+        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY},
+    },
+    "qwen3": {
+        "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH},
+        "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY},
+        "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
+        "pmet": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
+        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.3, **_MANY},
+    },
 }
 """Settings of methods found to serve these models; they are kept in the models' `config.json`."""
 WIDTH = 256

@@ -146,7 +146,8 @@ def recommended(model: Any, name: str) -> dict[str, Any]:
     ``"emend": {"rome": {"layer": 1}}``. Whoever has found what serves a model keeps it there.
     """
     own = getattr(getattr(model, "config", None), "emend", None)
-    return dict(own.get(name, {})) if isinstance(own, dict) else {}
+    found: dict[str, Any] = own.get(name, {}) if isinstance(own, dict) else {}
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
 
 
 def method(

@@ -1,0 +1,75 @@
+"""The same edits in one batch, in many, and shuffled: how far apart are the built weights?
+
+    python benchmarks/lab_order.py [--model lab/gptneo] [--limit 200] [--batch 10]
+
+Values are sought anew each time (in other company, so that sums round otherwise), except that
+AlphaEdit takes those that MEMIT found in the same sequence: both seek the same. Prints one table in
+Markdown with the largest difference over all edited matrices, relative to the change's own norm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import emend
+from emend import datasets
+from emend.edits import Edit
+from emend.methods import registry
+from emend.patches import WeightPatch
+
+FAMILIES = (("memit", "alphaedit"), ("emmet",))
+"""Methods of one family take the values that the first of it found."""
+
+
+def made(
+    model: Any, tokenizer: Any, family: Sequence[str], batches: Sequence[Sequence[Edit]]
+) -> dict[str, WeightPatch]:
+    """Each method's patch of all batches, one after another; the first alone seeks values."""
+    patches: dict[str, WeightPatch] = {}
+    for name in family:
+        patch = patches.get(family[0])
+        for batch in [batches[-1]] if patch else batches:
+            patch = registry().get(name).edit(model, tokenizer, batch, previous=patch)
+        assert isinstance(patch, WeightPatch)
+        patches[name] = patch
+    return patches
+
+
+def difference(one: WeightPatch, other: WeightPatch) -> float:
+    """Largest relative difference of a matrix's change."""
+    return max(
+        float((one.delta(name) - other.delta(name)).norm() / one.delta(name).norm())
+        for name in one.factors
+    )
+
+
+def main() -> None:
+    """Build three times by each family, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="lab/gptneo")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    model, tokenizer = emend.load(arguments.model)
+    edits = datasets.load("lab", limit=arguments.limit, seed=arguments.seed)
+    shuffled = list(edits)
+    random.Random(0).shuffle(shuffled)
+    size = arguments.batch
+    parts = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+    print(f"| method | {len(parts)} batches of {size}, shuffled | one batch, shuffled |")
+    print("|---|---:|---:|")
+    for family in FAMILIES:
+        whole = made(model, tokenizer, family, [edits])
+        batched = made(model, tokenizer, family, parts)
+        other = made(model, tokenizer, family, [shuffled])
+        for name in family:
+            one, two = (difference(whole[name], each[name]) for each in (batched, other))
+            print(f"| `{name}` | {one:.1e} | {two:.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
