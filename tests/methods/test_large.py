@@ -122,9 +122,13 @@ def test_two_devices_give_what_one_gives(name, first, architecture):
         patch = edit(name, model, tokenizer, **where)
         with patch.applied(model):
             found = score(model, tokenizer, prompts, targets)
-    same(patch, expected)
+    for module in expected.factors:  # sums may be taken in another order
+        one, other = expected.delta(module), patch.delta(module)
+        assert (one - other).norm() <= 1e-5 * one.norm()
     assert patch.base["hash"] == expected.base["hash"]
-    assert found == wanted
+    for one, other in zip(found, wanted, strict=True):
+        assert one.greedy == other.greedy
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
 
 
 def test_two_devices_do_not_mix():

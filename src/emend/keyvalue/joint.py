@@ -121,13 +121,15 @@ def inverse(moment: Tensor, ridge: float = RIDGE) -> Inverse:
             "the second moment of the keys is not finite: collect it again, in float64"
         )
     matrix.diagonal().add_(ridge * matrix.diagonal().mean())
-    factor, failed = torch.linalg.cholesky_ex(matrix)
+    failed = torch.empty((), dtype=torch.int32, device=matrix.device)
+    # In its own place: a second matrix would be the peak of an edit's memory.
+    torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
     if int(failed):
         raise NumericalFailure(
             f"the second moment of {len(matrix)}-dimensional keys is singular (ridge {ridge}): "
             f"take more texts, or a ridge such as {RIDGE}"
         )
-    return Inverse(factor)
+    return Inverse(matrix)
 
 
 def solve_jointly(
