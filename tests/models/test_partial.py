@@ -236,7 +236,7 @@ def test_bad_rows_are_refused() -> None:
 def test_what_was_found_out_is_not_found_out_again(monkeypatch) -> None:
     model, _ = tiny_model("gemma2")
     view = ModelView(model)
-    first = capture_blocks(view, [[1, 2, 3, 4]], [1], 1)
+    first = capture_blocks(view, [[1, 2, 3, 4], [5, 6, 7, 8]], [1, 1], 1)
     assert view.findings == {("additive", 1): False, ("thins", 1): first.thins}
 
     def again(_capture):
@@ -248,3 +248,10 @@ def test_what_was_found_out_is_not_found_out_again(monkeypatch) -> None:
     assert (second.is_additive, second.thins) == (False, first.thins)
     with pytest.raises(AssertionError, match="twice"):
         capture_blocks(view, [[1, 2, 3, 4]], [1], 0)
+
+
+def test_one_row_does_not_show_whether_the_last_mlp_thins() -> None:
+    view = ModelView(tiny_model("gpt2")[0])
+    assert not capture_blocks(view, [[1, 2, 3, 4]], [1], 1).thins
+    assert ("thins", 1) not in view.findings
+    assert capture_blocks(view, [[1, 2, 3, 4], [5, 6, 7, 8]], [1, 1], 1).thins
