@@ -17,7 +17,7 @@ from emend.errors import InvalidInput, NotEnoughMemory, NumericalFailure
 from emend.keyvalue import memory, moments, priors, subject_keys
 from emend.keyvalue.moments import second_moments
 from emend.keyvalue.priors import metric_of, prior_for
-from emend.keyvalue.sources import TextFile, Texts
+from emend.keyvalue.sources import TextFile, Texts, texts_for
 from emend.models import ModelView
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -277,7 +277,7 @@ def test_an_interrupted_pass_over_given_texts_goes_on(tmp_path, monkeypatch) -> 
 
 def test_without_texts_the_patch_says_so() -> None:
     model, tokenizer = tiny_model("gpt2")
-    prior = prior_for(ModelView(model), tokenizer, [1])
+    prior = prior_for(ModelView(model), tokenizer, [1], None)
     assert not prior.is_known
     assert prior.note["kind"] == "identity"
     assert "no texts" in prior.note["why"]
@@ -291,15 +291,15 @@ def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None
     hashing = moments.model_hash
     monkeypatch.setattr(moments, "model_hash", lambda model: calls.append(1) or hashing(model))
     keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
-    prior = prior_for(view, tokenizer, [0, 1, 2], TEXT)
+    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, TEXT))
     first = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert len(calls) <= 2  # to look for them, and to collect them
     monkeypatch.setattr(priors, "inverse", lambda *_: pytest.fail("factored again"))
     monkeypatch.setattr(priors, "read_moment", lambda *_: pytest.fail("read without need"))
-    prior = prior_for(view, tokenizer, [0, 1, 2], TEXT)
+    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, TEXT))
     again = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert len(calls) <= 3
-    unkept = prior_for(view, tokenizer, [1], TEXT, cache=False)
+    unkept = prior_for(view, tokenizer, [1], texts_for(view, TEXT), cache=False)
     monkeypatch.undo()
     assert torch.allclose(metric_of(view, unkept, 1, 1e-4).whiten(keys), first[1], rtol=1e-5)

@@ -143,7 +143,7 @@ def test_what_methods_are_given(tmp_path) -> None:
     assert texts_for(view, TEXT) == Texts(TEXT)
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(TEXT), encoding="utf-8")
-    prior = prior_for(view, tokenizer, [1], str(path), cache=False)
+    prior = prior_for(view, tokenizer, [1], texts_for(view, str(path)), cache=False)
     packed = second_moments(view, tokenizer, Texts(TEXT, packed=True), [1], max_tokens=20 * 64)[1]
     assert torch.equal(prior.moment(1), packed.matrix)
     assert prior.note["source"] == "a.txt"

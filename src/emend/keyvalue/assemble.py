@@ -84,13 +84,9 @@ def single_layer(view: ModelView, layer: int | None) -> int:
     """
     if layer is None:
         return view.nearest_editable(round((0.17 if view.is_llama_like else 0.35) * view.depth))
-    if not -view.depth <= layer < view.depth:
-        raise InvalidInput(
-            f"layer {layer} of a model with {view.depth} blocks: "
-            f"take one from 0 to {view.depth - 1}"
-        )
-    view.down_projection(layer)  # refused now, and not when minutes have been spent
-    return layer % view.depth
+    (chosen,) = view.numbered([layer])
+    view.down_projection(chosen)  # refused now, and not when minutes have been spent
+    return chosen
 
 
 def assemble(

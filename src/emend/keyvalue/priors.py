@@ -23,7 +23,7 @@ from emend.keyvalue.moments import (
     read_moment,
     second_moments,
 )
-from emend.keyvalue.sources import NO_TEXTS, texts_for
+from emend.keyvalue.sources import NO_TEXTS
 from emend.models import ModelView
 
 PROBE = (8, 32)
@@ -75,7 +75,7 @@ def prior_for(
     view: ModelView,
     tokenizer: Any,
     layers: Sequence[int],
-    texts: str | Sequence[str] | Source | None = None,
+    source: Source | None,
     *,
     cache: bool = True,
     max_tokens: int | None = None,
@@ -86,11 +86,10 @@ def prior_for(
         view: The model.
         tokenizer: Its tokenizer.
         layers: The blocks.
-        texts: The texts to take them over; see `texts_for`.
+        source: The texts to take them over (see `texts_for`); None knows nothing of other keys.
         cache: Whether to look for them and to keep them on disk.
         max_tokens: See `second_moments`; by default 20 for each dimension of a key.
     """
-    source = texts_for(view, texts)
     if source is None:
         return Prior(dict(NO_TEXTS))
     count = max_tokens or TOKENS_PER_KEY * view.inner(layers[0])

@@ -58,7 +58,8 @@ def sought_values(
     common = json.dumps(
         [model_hash(view.model), list(templates), layer, site, dataclasses.asdict(settings)]
     )
-    names = [_name(common, edit, _companions(edit, edits, settings)) for edit in edits]
+    together = _companions(edits) if settings.share_subject else {}
+    names = [_name(common, edit, together.get(edit.subject, [])) for edit in edits]
     state = {name: known[name] for name in names if known and name in known}
     new = {name: edit for name, edit in zip(names, edits, strict=True) if name not in state}
     if new:
@@ -70,11 +71,12 @@ def sought_values(
     return torch.stack([state[name] for name in names]), state
 
 
-def _companions(edit: Edit, edits: Sequence[Edit], settings: SearchSettings) -> list[list[str]]:
-    """The requests that an edit's value depends on beside its own."""
-    if not settings.share_subject:
-        return []
-    return sorted(_request(other) for other in edits if other.subject == edit.subject)
+def _companions(edits: Sequence[Edit]) -> dict[str, list[list[str]]]:
+    """The requests of each subject, where the values of its edits depend on one another."""
+    found: dict[str, list[list[str]]] = {}
+    for edit in edits:
+        found.setdefault(edit.subject, []).append(_request(edit))
+    return {subject: sorted(requests) for subject, requests in found.items()}
 
 
 def _request(edit: Edit) -> list[str]:

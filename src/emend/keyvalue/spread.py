@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from emend.edits import Edit
-from emend.errors import InvalidInput, UnsupportedModel
+from emend.errors import UnsupportedModel
 from emend.keyvalue._objective import Site
 from emend.keyvalue.rows import Row, context_rows
 from emend.keyvalue.solved import sought_values
@@ -72,15 +72,7 @@ def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ..
     """
     if layers is None:
         return default_layers(view)
-    for layer in layers:
-        if not -view.depth <= layer < view.depth:
-            raise InvalidInput(
-                f"layer {layer} of a model with {view.depth} blocks: "
-                f"take one from 0 to {view.depth - 1}"
-            )
-    chosen = tuple(sorted({layer % view.depth for layer in layers}))
-    if not chosen:
-        raise InvalidInput("layers is empty, expected at least one: leave it out for the default")
+    chosen = tuple(sorted(set(view.numbered(layers))))
     for layer in chosen:
         view.down_projection(layer)  # refused now, and not when values have been sought
     if len(chosen) > 1 and not adds_directly(view, chosen[-1]):

@@ -74,10 +74,10 @@ def emmet(
     layer = single_layer(view, config.layer)
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
-    count, texts = len(templates) or SAMPLES, texts_for(view, config.texts)
-    check_edit(view, tokenizer, edits, count, [layer], has_moments=texts is not None)
+    count, source = len(templates) or SAMPLES, texts_for(view, config.texts)
+    check_edit(view, tokenizer, edits, count, [layer], has_moments=source is not None)
     templates = templates or sample_templates(model, tokenizer, seed=config.seed)
-    prior = prior_for(view, tokenizer, [layer], config.texts, cache=config.cache)
+    prior = prior_for(view, tokenizer, [layer], source, cache=config.cache)
     prepared = time.perf_counter()
     settings = search_settings(view, config)
     ordered = sorted(edits, key=lambda edit: edit.id)  # so that any order sums alike

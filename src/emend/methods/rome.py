@@ -50,7 +50,7 @@ from emend.keyvalue import (
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
 from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import Prior, metric_of, prior_for
-from emend.keyvalue.sources import texts_for
+from emend.keyvalue.sources import Source, texts_for
 from emend.keyvalue.stream import changed
 from emend.keyvalue.templates import SAMPLES
 from emend.methods._method import method
@@ -86,11 +86,11 @@ def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig
     view = ModelView(model)
     config = filled(config, view)
     started = time.perf_counter()
-    known = config.second_moment and texts_for(view, config.texts) is not None
+    source = texts_for(view, config.texts) if config.second_moment else None
     count = len(config.templates or ()) or SAMPLES
-    check_edit(view, tokenizer, edits, count, [_of(config)], has_moments=known)
+    check_edit(view, tokenizer, edits, count, [_of(config)], has_moments=source is not None)
     templates = config.templates or sample_templates(model, tokenizer, seed=config.seed)
-    prior, note = _prior(view, tokenizer, config)
+    prior, note = _prior(view, tokenizer, config, source)
     prepared = time.perf_counter()
     layer, settings = _of(config), search_of(config, view)
     change: Factor | None = None
@@ -168,7 +168,7 @@ def updates(
 
 
 def _prior(
-    view: ModelView, tokenizer: Any, config: RomeConfig
+    view: ModelView, tokenizer: Any, config: RomeConfig, source: Source | None
 ) -> tuple[Prior | None, dict[str, Any]]:
     if not config.second_moment:
         return None, {"kind": "identity", "why": "second_moment is False"}
@@ -177,7 +177,7 @@ def _prior(
         view,
         tokenizer,
         [_of(config)],
-        config.texts,
+        source,
         cache=config.cache,
         max_tokens=10**12 if isinstance(config.texts, tuple) else None,
     )
