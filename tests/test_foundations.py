@@ -18,6 +18,8 @@ BUILTIN = {
     "UnknownName": LookupError,
     "MissingFile": FileNotFoundError,
     "BrokenFile": ValueError,
+    "Conflict": ValueError,
+    "StoreFailure": OSError,
     "UnsupportedModel": TypeError,
     "SubjectNotFound": ValueError,
     "NumericalFailure": ArithmeticError,

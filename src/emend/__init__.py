@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from emend import errors as errors
     from emend import keyvalue as keyvalue
     from emend import lab as lab
+    from emend import ledger as ledger
     from emend import methods as methods
     from emend import metrics as metrics
     from emend import models as models
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from emend.edits import Probe as Probe
     from emend.edits import read_edits as read_edits
     from emend.edits import write_edits as write_edits
+    from emend.ledger import Ledger as Ledger
     from emend.patches import Patch as Patch
     from emend.patches import load_patch as load_patch
 
@@ -49,12 +51,13 @@ _HOME = {
     "Probe": "emend.edits",
     "read_edits": "emend.edits",
     "write_edits": "emend.edits",
+    "Ledger": "emend.ledger",
     "Patch": "emend.patches",
     "load_patch": "emend.patches",
 }
 _ROOMS = (
     *("api", "bench", "datasets", "edits", "errors", "keyvalue"),
-    *("lab", "methods", "metrics", "models", "patches", "report"),
+    *("lab", "ledger", "methods", "metrics", "models", "patches", "report"),
 )
 
 __all__ = [  # noqa: RUF022 - in the order in which people meet them
@@ -68,6 +71,7 @@ __all__ = [  # noqa: RUF022 - in the order in which people meet them
     "sweep",
     "Patch",
     "load_patch",
+    "Ledger",
     "__version__",
 ]
 

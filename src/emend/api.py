@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from emend import methods
 from emend.edits import Edit, Probe, check_edits, read_edits, write_edits
+from emend.ledger import Ledger
 from emend.metrics import Report, evaluate, evaluate_each
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Edit",
+    "Ledger",
     "Patch",
     "Probe",
     "Report",

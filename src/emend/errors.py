@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emend.edits import Edit
 
 
 class EmendError(Exception):
@@ -54,6 +58,22 @@ class BrokenFile(EmendError, ValueError):
         details = tuple(problems)
         self.problems = details or (message,)
         super().__init__("\n".join([message, *details]))
+
+
+class Conflict(EmendError, ValueError):
+    """Edits want different things of one statement, or bear one id.
+
+    Attributes:
+        pairs: The edits, the older of each pair first.
+    """
+
+    def __init__(self, message: str, pairs: Iterable[tuple[Edit, Edit]] = ()) -> None:
+        self.pairs = tuple(pairs)
+        super().__init__(message)
+
+
+class StoreFailure(EmendError, OSError):
+    """A file cannot be written or opened: no room on the disk, no permission, another writer."""
 
 
 class UnsupportedModel(EmendError, TypeError):

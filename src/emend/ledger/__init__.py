@@ -1,0 +1,9 @@
+"""Edits kept under version control in one SQLite file. Loads no torch."""
+
+from __future__ import annotations
+
+from emend.errors import Conflict
+from emend.ledger._records import STATUSES, Build, Entry, Event, Measurement, Solved
+from emend.ledger.ledger import Ledger
+
+__all__ = ["STATUSES", "Build", "Conflict", "Entry", "Event", "Ledger", "Measurement", "Solved"]

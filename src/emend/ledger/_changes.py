@@ -1,0 +1,231 @@
+"""What may become of an entry: superseded, reverted, restored, accepted; and what goes with it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emend.errors import Conflict, InvalidInput
+from emend.ledger._conflicts import conflict
+from emend.ledger._records import LIVE, Entry
+from emend.ledger._rows import fetch, fetch_all, id_list, insert_event
+
+# Both halves use an index; an OR of the two conditions would go through the table.
+_CONFLICTS = """
+    WITH fresh AS (SELECT * FROM entries WHERE id IN (SELECT value FROM json_each(:ids)))
+    SELECT fresh.id, other.id FROM fresh JOIN entries AS other
+        ON other.text_key = fresh.text_key
+    WHERE fresh.status = 'active' AND other.status = 'active'
+        AND other.target_key <> fresh.target_key
+    UNION
+    SELECT fresh.id, other.id FROM fresh JOIN entries AS other
+        ON other.subject_key = fresh.subject_key AND other.relation_key = fresh.relation_key
+    WHERE fresh.status = 'active' AND other.status = 'active'
+        AND other.target_key <> fresh.target_key
+    ORDER BY 1, 2
+"""
+_DESCENDANTS = """
+    WITH RECURSIVE below (id) AS (
+        SELECT id FROM entries WHERE parent = :id
+        UNION
+        SELECT entries.id FROM entries JOIN below ON entries.parent = below.id
+    )
+    SELECT entries.id FROM entries JOIN below USING (id)
+    WHERE status IN ('proposed', 'active') ORDER BY entries.id
+"""
+_ORPHANS = """
+    SELECT child.id, child.status, parent.id, parent.status
+    FROM entries AS child JOIN entries AS parent ON child.parent = parent.id
+    WHERE child.id IN (SELECT value FROM json_each(:ids)) AND (
+        child.status = 'active' AND parent.status <> 'active'
+        OR child.status = 'proposed' AND parent.status NOT IN ('proposed', 'active')
+    )
+    ORDER BY child.id
+"""
+_LEFT_ALONE = """
+    SELECT parent.id FROM entries AS child JOIN entries AS parent ON child.parent = parent.id
+    WHERE child.status IN ('proposed', 'active') AND parent.status IN ('superseded', 'reverted')
+"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change: when it is made, by whom and why."""
+
+    connection: sqlite3.Connection
+    time: str
+    author: str = ""
+    reason: str = ""
+
+    def event(self, what: str, edit: str, details: Mapping[str, Any] | None = None) -> None:
+        """Write a line of the history about it."""
+        insert_event(
+            self.connection,
+            self.time,
+            what,
+            edit,
+            author=self.author,
+            reason=self.reason,
+            details=details,
+        )
+
+    def update(self, entry: str, **columns: str | None) -> None:
+        """Set columns of an entry; a change of status is dated."""
+        columns["changed"] = self.time
+        names = ", ".join(f"{name} = :{name}" for name in columns)  # names of ours
+        self.connection.execute(
+            f"UPDATE entries SET {names} WHERE id = :id", {**columns, "id": entry}
+        )
+
+
+def accept(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
+    """Make proposals active; the ids of all that changed."""
+    check_proposed(change, ids, "accepted")
+    for one in ids:
+        change.update(one, status="active")
+        change.event("accepted", one)
+    return {*ids, *settle(change, ids, supersede)}
+
+
+def check_proposed(change: Change, ids: tuple[str, ...], done: str) -> None:
+    """Refuse ids of edits that are not proposals."""
+    for entry in fetch_all(change.connection, ids).values():
+        if entry.status != "proposed":
+            raise InvalidInput(
+                f"edit {entry.id!r} is {entry.status}, expected a proposed one: "
+                f"only proposals are {done}"
+            )
+
+
+def revert(change: Change, ids: tuple[str, ...]) -> set[str]:
+    """Take out edits and what was derived from them; the ids of all that changed."""
+    entries = fetch_all(change.connection, ids)
+    for entry in entries.values():
+        if entry.status not in LIVE:
+            raise InvalidInput(
+                f"edit {entry.id!r} is {entry.status} already, expected one that is active or "
+                "proposed: there is nothing to take out"
+            )
+    changed: set[str] = set()
+    for entry in entries.values():
+        change.update(entry.id, status="reverted", before=entry.status, taken_with=None)
+        change.event("reverted", entry.id)
+    for entry in entries.values():
+        changed |= {entry.id} | _take_along(change, entry.id, "reverted")
+    return changed
+
+
+def restore(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
+    """Bring edits back, with what went with them; the ids of all that changed."""
+    back: dict[str, Entry] = {}
+    for entry in fetch_all(change.connection, ids).values():
+        if entry.status in LIVE:
+            raise InvalidInput(
+                f"edit {entry.id!r} is {entry.status}, expected a reverted or superseded one: "
+                "there is nothing to bring back"
+            )
+        back[entry.id] = entry
+        rows = change.connection.execute(
+            "SELECT id FROM entries WHERE taken_with = ? ORDER BY id", (entry.id,)
+        )
+        back.update(fetch(change.connection, [row[0] for row in rows]))
+    for entry in back.values():
+        change.update(
+            entry.id,
+            status=entry.before or "active",
+            before=None,
+            superseded_by=None,
+            taken_with=None,
+        )
+        details = None if entry.id in ids else {"with": entry.taken_with}
+        change.event("restored", entry.id, details)
+    return {*back, *settle(change, back, supersede)}
+
+
+def settle(change: Change, fresh: Iterable[str], supersede: bool) -> set[str]:
+    """See to it that no two active edits conflict after some became active.
+
+    Args:
+        change: The change under way.
+        fresh: The ids of those that became active.
+        supersede: Whether the one that became active later wins; else conflicts are refused.
+
+    Returns:
+        The ids of those that lost.
+
+    Raises:
+        Conflict: There are conflicts, and none or both sides became active by this change.
+        InvalidInput: An edit would be without the one that it was derived from.
+    """
+    connection = change.connection
+    fresh = tuple(fresh)
+    _check_parents(connection, fresh)
+    losses = _losses(connection, fresh)
+    together = [pair for pair in losses if pair[0].changed == pair[1].changed]
+    if together:
+        raise _conflict(together, "they came in at once: keep one of them")
+    if losses and not supersede:
+        raise _conflict(losses, "revert one, or let the newer win with supersede (--supersede)")
+    lost: set[str] = set()
+    for old, new in losses:
+        if not lost & {old.id, new.id}:
+            lost |= {old.id} | _supersede(change, old, new)
+    return lost
+
+
+def revert_orphans(change: Change) -> None:
+    """Take out what came from elsewhere without the edit that it was derived from."""
+    rows = change.connection.execute(_LEFT_ALONE).fetchall()
+    for parent in sorted({row[0] for row in rows}):
+        _take_along(change, parent, "reverted")
+
+
+def _losses(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> list[tuple[Entry, Entry]]:
+    """Pairs of a loser and a winner, the newest winner first."""
+    pairs = [tuple(row) for row in connection.execute(_CONFLICTS, {"ids": id_list(fresh)})]
+    entries = fetch(connection, {one for pair in pairs for one in pair})
+    ordered = {tuple(sorted((entries[one].changed, one) for one in pair)) for pair in pairs}
+    latest = sorted(ordered, key=lambda pair: (pair[1], pair[0]), reverse=True)
+    return [(entries[old], entries[new]) for (_, old), (_, new) in latest]
+
+
+def _conflict(losses: list[tuple[Entry, Entry]], mend: str) -> Conflict:
+    return conflict([(old.edit, new.edit) for old, new in reversed(losses)], mend)
+
+
+def _check_parents(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> None:
+    row = connection.execute(_ORPHANS, {"ids": id_list(fresh)}).fetchone()
+    if row is not None:
+        child, status, parent, found = row
+        raise InvalidInput(
+            f"edit {child!r} would be {status} but {parent!r}, from which it was derived, is "
+            f"{found}: accept or restore {parent!r} first"
+        )
+
+
+def _supersede(change: Change, old: Entry, new: Entry) -> set[str]:
+    change.update(
+        old.id, status="superseded", before=old.status, superseded_by=new.id, taken_with=None
+    )
+    change.event("superseded", old.id, {"by": new.id})
+    taken = _take_along(change, old.id, "superseded", new.id)
+    if new.id in taken:
+        raise InvalidInput(
+            f"edit {new.id!r} was derived from {old.id!r}, which it would supersede: "
+            f"revert {old.id!r} and add the newer edit without a parent"
+        )
+    return taken
+
+
+def _take_along(change: Change, root: str, status: str, by: str | None = None) -> set[str]:
+    """Take out what was derived from an entry that went."""
+    rows = change.connection.execute(_DESCENDANTS, {"id": root}).fetchall()
+    taken = fetch(change.connection, [row[0] for row in rows])
+    for entry in taken.values():
+        change.update(
+            entry.id, status=status, before=entry.status, superseded_by=by, taken_with=root
+        )
+        change.event(status, entry.id, {"with": root})
+    return set(taken)

@@ -1,0 +1,199 @@
+"""What a ledger gives back: entries, events, builds, measurements, what was solved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from emend.edits import Edit
+from emend.edits._check import check_text
+from emend.errors import InvalidInput
+
+STATUSES = ("proposed", "active", "superseded", "reverted")
+"""What an entry can be. Only what is active is built; only what is proposed waits for review."""
+
+LIVE = ("proposed", "active")
+
+KINDS = (
+    *("created", "added", "accepted", "superseded", "reverted", "restored", "noted"),
+    *("built", "measured", "imported", "merged"),
+)
+"""What an event can be about."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An edit with who asked for it, why, and what became of it.
+
+    Attributes:
+        edit: The edit, with the former answer in `original` where it is known.
+        author: Who asked for it.
+        reason: Why.
+        source: Where the fact comes from (a document, a ticket).
+        tags: Words to find it by, sorted.
+        time: When it was added; UTC, ISO 8601 with microseconds.
+        changed: When its status last changed.
+        status: One of `STATUSES`.
+        before: What the status was before it was superseded or reverted, else None.
+        parent: The id of the edit that this one was derived from, or None.
+        superseded_by: The id of the edit that won over this one, or None.
+        taken_with: The id of the ancestor whose leaving took this one out, or None.
+    """
+
+    edit: Edit
+    author: str
+    reason: str
+    source: str
+    tags: tuple[str, ...]
+    time: str
+    changed: str
+    status: str
+    before: str | None = None
+    parent: str | None = None
+    superseded_by: str | None = None
+    taken_with: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the edit."""
+        return self.edit.id
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the history; nothing ever changes or removes one.
+
+    Attributes:
+        id: 32 hexadecimal digits, unlike those of any other event anywhere.
+        time: UTC, ISO 8601 with microseconds.
+        what: One of "created", "added", "accepted", "superseded", "reverted", "restored",
+            "noted", "built", "measured", "imported", "merged".
+        edit: The id of the edit it is about, or None.
+        author: Who did it.
+        reason: Why.
+        details: What else belongs to it, JSON-able.
+    """
+
+    id: str
+    time: str
+    what: str
+    edit: str | None
+    author: str
+    reason: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A patch that was built of the ledger.
+
+    Attributes:
+        base: Hash of the base model's weights.
+        method: Name of the method.
+        config: Its settings, JSON-able.
+        edits: Ids of the edits in it; sorted when it comes from a ledger.
+        patch_hash: Hash of the patch.
+        path: Where the patch was written, as given; never followed by the ledger.
+        seconds: What the build took.
+        id: Given by the ledger.
+        time: Given by the ledger; UTC, ISO 8601 with microseconds.
+    """
+
+    base: str
+    method: str
+    config: Mapping[str, Any]
+    edits: tuple[str, ...]
+    patch_hash: str
+    path: str = ""
+    seconds: float = 0.0
+    id: str = ""
+    time: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a suite found of a build.
+
+    Attributes:
+        id: Given by the ledger.
+        build: Id of the build.
+        time: UTC, ISO 8601 with microseconds.
+        suite: Name of the suite.
+        results: What was measured, JSON-able.
+    """
+
+    id: str
+    build: str
+    time: str
+    suite: str
+    results: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What is known of a value that was solved for, without its bytes.
+
+    Attributes:
+        name: The fingerprint of all that the value depends on.
+        base: Hash of the base model's weights.
+        method: Name of the method that it was solved for.
+        edit: Id of the edit, where it was told.
+        config: Settings of the method, JSON-able.
+        details: What else was told of it, e.g. the lookup token; JSON-able.
+        time: When it was kept; UTC, ISO 8601 with microseconds.
+        digest: SHA-256 of its bytes in hexadecimal.
+        size: Number of its bytes.
+    """
+
+    name: str
+    base: str
+    method: str
+    edit: str | None
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    time: str = ""
+    digest: str = ""
+    size: int = 0
+
+
+def to_json(what: str, data: object) -> str:
+    """JSON of a mapping that was handed in; sorted, so that equal mappings give equal text.
+
+    Raises:
+        InvalidInput: It is no mapping, or holds what JSON cannot.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidInput(f"{what} is a {type(data).__name__}, expected a mapping")
+    try:
+        given = dict(cast("Mapping[str, Any]", data))
+        text = json.dumps(given, ensure_ascii=False, allow_nan=False, sort_keys=True)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{what} cannot be kept as JSON ({error}): make it plain") from error
+    return text
+
+
+def tidy_tags(tags: object) -> tuple[str, ...]:
+    """Tags in order, each once.
+
+    Raises:
+        InvalidInput: They are no list of texts.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise InvalidInput(f"tags is {str(tags)[:40]!r}, expected a list of texts")
+    given = list(cast("Iterable[object]", tags))
+    for tag in given:
+        check_text("tag", tag)
+    return tuple(sorted(set(cast("list[str]", given))))
+
+
+def check_note(name: str, value: object) -> None:
+    """Refuse what is not a text that can be kept; an empty one is fine.
+
+    Raises:
+        InvalidInput: With what was found, what was expected and how to mend it.
+    """
+    if value != "":
+        check_text(name, value)

@@ -1,0 +1,203 @@
+"""Between the rows of the tables and the records that a ledger gives back."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from emend.edits import Edit, edit_from_record, edit_to_record
+from emend.errors import BrokenFile, EmendError, UnknownName, nearest
+from emend.ledger._conflicts import keys_of
+from emend.ledger._records import Build, Entry, Event, Measurement, Solved, to_json
+
+_CLOCK = "%Y-%m-%dT%H:%M:%S.%fZ"
+_NOTES = ("author", "reason", "source", "time", "changed", "status")
+_LINKS = ("before", "parent", "superseded_by", "taken_with")
+_COLUMNS = (
+    *("id", "prompt", "subject", "target", "original", "relation", "probes"),
+    *_NOTES,
+    *_LINKS,
+    *("text_key", "subject_key", "relation_key", "target_key"),
+)
+_INSERT = (
+    f"INSERT INTO entries ({', '.join(_COLUMNS)}) "  # names of ours
+    f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
+)
+ENTRIES = """
+    SELECT entries.*, (
+        SELECT json_group_array(tag) FROM (SELECT tag FROM tags WHERE edit = entries.id)
+    ) AS tags FROM entries
+"""
+"""Begins every query for entries; `WHERE` and `ORDER BY` follow."""
+
+
+def now() -> datetime:
+    """The time by this machine's clock, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def stamp(time: datetime) -> str:
+    """A time as the ledger keeps it: such texts sort as the times do."""
+    # Not strftime for the year: it does not fill it up to four digits everywhere.
+    return f"{time.year:04d}{time.strftime(_CLOCK[2:])}"
+
+
+def read_stamp(text: str) -> datetime:
+    """The time of a stamp.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return datetime.strptime(text, _CLOCK).replace(tzinfo=timezone.utc)
+
+
+def tick(connection: sqlite3.Connection) -> str:
+    """The time of a transaction: later than that of all before it, even if a clock was set back."""
+    last = connection.execute("SELECT max(time) FROM events").fetchone()[0]
+    current = stamp(now())
+    if last is not None and current <= last:
+        current = stamp(read_stamp(last) + timedelta(microseconds=1))
+    return current
+
+
+def insert_entry(connection: sqlite3.Connection, entry: Entry) -> None:
+    """Put an entry and its tags in."""
+    record = edit_to_record(entry.edit)
+    keys = keys_of(entry.edit)
+    values: dict[str, Any] = dict.fromkeys(_COLUMNS)
+    values.update(record)
+    values["probes"] = json.dumps(record.get("probes", []), ensure_ascii=False)
+    values.update((name, getattr(entry, name)) for name in (*_NOTES, *_LINKS))
+    values.update((f"{name}_key", value) for name, value in keys._asdict().items())
+    connection.execute(_INSERT, values)
+    insert_tags(connection, entry.id, entry.tags)
+
+
+def insert_tags(connection: sqlite3.Connection, edit: str, tags: Iterable[str]) -> None:
+    """Put tags in; those already there stay."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO tags (edit, tag) VALUES (?, ?)", [(edit, tag) for tag in tags]
+    )
+
+
+def insert_event(
+    connection: sqlite3.Connection,
+    time: str,
+    what: str,
+    edit: str | None = None,
+    *,
+    author: str = "",
+    reason: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Put a new line of the history in."""
+    put_event(connection, Event(new_id(), time, what, edit, author, reason, details or {}))
+
+
+def put_event(connection: sqlite3.Connection, event: Event) -> None:
+    """Put an event in; one that is already there stays."""
+    connection.execute(
+        "INSERT OR IGNORE INTO events (id, time, what, edit, author, reason, details) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(event.id, event.time, event.what, event.edit, event.author, event.reason),
+            to_json("details", event.details),
+        ),
+    )
+
+
+def new_id() -> str:
+    """32 hexadecimal digits that no other ledger will draw."""
+    return secrets.token_hex(16)
+
+
+def entry_of(row: sqlite3.Row) -> Entry:
+    """The entry of a row of `ENTRIES`.
+
+    Raises:
+        BrokenFile: It holds what no ledger of ours writes.
+    """
+    try:
+        return Entry(
+            edit=_edit_of(row),
+            tags=tuple(json.loads(row["tags"])),
+            **{name: row[name] for name in (*_NOTES, *_LINKS)},
+        )
+    except (EmendError, TypeError, ValueError, RecursionError) as error:
+        raise BrokenFile(
+            f"edit {row['id']!r} is damaged ({error}): take the last copy of the ledger"
+        ) from error
+
+
+def _edit_of(row: sqlite3.Row) -> Edit:
+    names = ("id", "prompt", "subject", "target", "original", "relation")
+    record = {name: row[name] for name in names if row[name] is not None}
+    return edit_from_record({**record, "probes": json.loads(row["probes"])})
+
+
+def event_of(row: sqlite3.Row) -> Event:
+    """The event of a row."""
+    values = {name: row[name] for name in ("id", "time", "what", "edit", "author", "reason")}
+    return Event(**values, details=json.loads(row["details"]))
+
+
+def build_of(row: sqlite3.Row) -> Build:
+    """The build of a row that has its edits beside it."""
+    names = ("id", "time", "base", "method", "patch_hash", "path", "seconds")
+    values = {name: row[name] for name in names}
+    return Build(
+        **values, config=json.loads(row["config"]), edits=tuple(sorted(json.loads(row["edits"])))
+    )
+
+
+def measurement_of(row: sqlite3.Row) -> Measurement:
+    """The measurement of a row."""
+    values = {name: row[name] for name in ("id", "build", "time", "suite")}
+    return Measurement(**values, results=json.loads(row["results"]))
+
+
+def solved_of(row: sqlite3.Row) -> Solved:
+    """What is known of a value, of a row."""
+    names = ("name", "base", "method", "edit", "time", "digest", "size")
+    values = {name: row[name] for name in names}
+    return Solved(**values, config=json.loads(row["config"]), details=json.loads(row["details"]))
+
+
+def fetch(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Entry]:
+    """Those entries of the ids that are there, by id."""
+    rows = connection.execute(
+        f"{ENTRIES} WHERE id IN (SELECT value FROM json_each(?))", (id_list(ids),)
+    )
+    return {row["id"]: entry_of(row) for row in rows}
+
+
+def fetch_all(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Entry]:
+    """The entries of the ids, in the order of the ids.
+
+    Raises:
+        UnknownName: One is not there; up to a dozen that are nearest are named.
+    """
+    ids = tuple(dict.fromkeys(ids))
+    found = fetch(connection, ids)
+    for one in ids:
+        if one not in found:
+            known = [str(row[0]) for row in connection.execute("SELECT id FROM entries")]
+            raise unknown("edit", one, known)
+    return {one: found[one] for one in ids}
+
+
+def unknown(kind: str, name: object, known: list[str]) -> UnknownName:
+    """The error about an id that is not there; of many known ones it names only the nearest."""
+    if len(known) > 12:
+        near = nearest(str(name), known)
+        known = [near] if near else sorted(known)[:3]
+    return UnknownName(kind, str(name), known)
+
+
+def id_list(ids: Iterable[str]) -> str:
+    """Ids as a JSON list: one parameter, however many they are."""
+    return json.dumps(list(ids), ensure_ascii=False)
