@@ -82,21 +82,22 @@ class Change:
 
 def accept(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
     """Make proposals active; the ids of all that changed."""
-    check_proposed(change, ids, "accepted")
-    for one in ids:
+    for one in check_proposed(change, ids, "accepted"):
         change.update(one, status="active")
         change.event("accepted", one)
     return {*ids, *settle(change, ids, supersede)}
 
 
-def check_proposed(change: Change, ids: tuple[str, ...], done: str) -> None:
-    """Refuse ids of edits that are not proposals."""
-    for entry in fetch_all(change.connection, ids).values():
+def check_proposed(change: Change, ids: tuple[str, ...], done: str) -> dict[str, Entry]:
+    """The proposals of these ids; ids of other edits are refused."""
+    entries = fetch_all(change.connection, ids)
+    for entry in entries.values():
         if entry.status != "proposed":
             raise InvalidInput(
                 f"edit {entry.id!r} is {entry.status}, expected a proposed one: "
                 f"only proposals are {done}"
             )
+    return entries
 
 
 def revert(change: Change, ids: tuple[str, ...]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from emend._files import write_text
 from emend.edits import Edit
-from emend.edits._items import LONGEST_LINE, Item, Problem, items_of
+from emend.edits._items import Item, Problem, items_of
 from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
 from emend.ledger import _history
 from emend.ledger._changes import Change, revert_orphans, settle
@@ -54,22 +54,25 @@ def write(path: Path, records: Records) -> int:
     """Write an export, whole or not at all; the number of entries.
 
     Raises:
-        InvalidInput: The path does not end in .jsonl, or a line would be too long to be read.
+        InvalidInput: The path does not end in .jsonl or is a directory.
+        StoreFailure: It cannot be written.
     """
     if path.suffix.lower() != ".jsonl":
         raise InvalidInput(f"{path} ends in {path.suffix!r}, expected .jsonl: rename it")
-    lines = [{"ledger": FORMAT, "base": records.base}]
-    lines += [{"entry": entry_record(entry)} for entry in records.entries]
-    lines += [{"event": event_record(event)} for event in records.events]
-    texts = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines]
-    longest = max(len(text.encode()) for text in texts)
-    if longest > LONGEST_LINE:
-        raise InvalidInput(
-            f"an edit takes {longest:,} bytes, expected at most {LONGEST_LINE:,}: "
-            "give it fewer probes"
-        )
-    write_text(path, "".join(text + "\n" for text in texts))
+    texts = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in _lines(records)]
+    try:
+        write_text(path, "".join(text + "\n" for text in texts))
+    except OSError as error:
+        raise StoreFailure(
+            f"cannot write {path} ({error.strerror}): expected a writable place with room"
+        ) from error
     return len(records.entries)
+
+
+def _lines(records: Records) -> Iterator[dict[str, Any]]:
+    yield {"ledger": FORMAT, "base": records.base}
+    yield from ({"entry": entry_record(entry)} for entry in records.entries)
+    yield from ({"event": event_record(event)} for event in records.events)
 
 
 def read(path: Path) -> Records:
@@ -94,6 +97,18 @@ def read(path: Path) -> Records:
     reader = _Reader(path)
     for item in items:
         reader.take(item)
+    return reader.records()
+
+
+def checked(path: Path, records: Records) -> Records:
+    """Look at what another ledger holds as if it came from a file.
+
+    Raises:
+        BrokenFile: It holds what no ledger of ours writes; lines are counted as in an export.
+    """
+    reader = _Reader(path)
+    for number, line in enumerate(_lines(records), 1):
+        reader.take(Item(number, line))
     return reader.records()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +10,20 @@ from typing import Any
 
 from emend.edits._check import check_text
 from emend.errors import BrokenFile, InvalidInput
-from emend.ledger._records import Build, Event, Measurement, Solved, check_note, to_json
+from emend.ledger._records import (
+    LONGEST_REASON,
+    Build,
+    Event,
+    Measurement,
+    Solved,
+    check_note,
+    to_json,
+)
 from emend.ledger._rows import (
     build_of,
     event_of,
     fetch_all,
+    from_json,
     id_list,
     insert_event,
     measurement_of,
@@ -49,7 +57,7 @@ class Made:
 def base(connection: sqlite3.Connection) -> dict[str, Any] | None:
     """What was told of the base model, or None."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'base'").fetchone()
-    return None if row is None else json.loads(row[0])
+    return None if row is None else from_json(row[0])
 
 
 def set_base(connection: sqlite3.Connection, told: Mapping[str, Any]) -> None:
@@ -126,11 +134,15 @@ def values(
     found: dict[str, bytes] = {}
     for name, digest, data in rows:
         if hashlib.sha256(data).hexdigest() != digest:
-            raise BrokenFile(
-                f"value {name!r} has other bytes than were kept: take the last copy of the ledger"
-            )
+            raise _other_bytes(name)
         found[name] = data
     return found
+
+
+def _other_bytes(name: str) -> BrokenFile:
+    return BrokenFile(
+        f"value {name!r} has other bytes than were kept: take the last copy of the ledger"
+    )
 
 
 def solved(connection: sqlite3.Connection, edit: str | None) -> tuple[Solved, ...]:
@@ -153,7 +165,7 @@ def check_build(build: Build) -> None:
         raise InvalidInput(f"build {build.id!r} has an id or a time, expected none: it gets them")
     for name in ("base", "method", "patch_hash"):
         check_text(name, getattr(build, name))
-    check_note("path", build.path)
+    check_note("path", build.path, LONGEST_REASON)
     to_json("config", build.config)
     if not 0 <= build.seconds < float("inf"):
         raise InvalidInput(f"seconds is {build.seconds}, expected a time that has passed")
@@ -207,7 +219,16 @@ def measurements(connection: sqlite3.Connection, build: str | None) -> tuple[Mea
 
 
 def made(connection: sqlite3.Connection) -> Made:
-    """All rows of what was solved, built and measured."""
+    """All rows of what was solved, built and measured.
+
+    Raises:
+        BrokenFile: One holds what no ledger of ours writes.
+    """
+    solved(connection, None)
+    builds(connection)
+    measurements(connection, None)
+    for name in _changed(connection):
+        raise _other_bytes(name)
     return Made(
         {
             table: [
@@ -232,12 +253,17 @@ def faults(connection: sqlite3.Connection) -> tuple[str, ...]:
         f"row {row[1]} of {row[0]} names something in {row[2]} that is not there"
         for row in connection.execute("PRAGMA foreign_key_check")
     ]
-    found += [
-        f"value {name!r} has other bytes than were kept"
+    found += [f"value {name!r} has other bytes than were kept" for name in _changed(connection)]
+    return tuple(found)
+
+
+def _changed(connection: sqlite3.Connection) -> list[str]:
+    """Names of values whose bytes are not those that were kept."""
+    return [
+        name
         for name, digest, data in connection.execute("SELECT name, digest, data FROM solved")
         if hashlib.sha256(data).hexdigest() != digest
     ]
-    return tuple(found)
 
 
 def _put(connection: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,11 +13,23 @@ from emend.edits import edit_to_record
 from emend.edits._check import check_text
 from emend.edits._record import parse_edit
 from emend.errors import InvalidInput
-from emend.ledger._records import KINDS, STATUSES, Entry, Event, check_note, tidy_tags, to_json
+from emend.ledger._records import (
+    KINDS,
+    LONGEST_REASON,
+    STATUSES,
+    Entry,
+    Event,
+    check_note,
+    tidy_tags,
+    to_json,
+)
 from emend.ledger._rows import read_stamp, stamp
 
 FORMAT = 1
 """The version of the export's form; it stands on its first line."""
+
+LARGEST = 300_000
+"""Bytes of an entry. With the longest answer noted later it is still a line that can be read."""
 
 _ENTRY = tuple(field.name for field in fields(Entry))
 _EVENT = tuple(field.name for field in fields(Event))
@@ -36,6 +49,24 @@ def event_record(event: Event) -> dict[str, Any]:
     return {name: value for name, value in record.items() if value is not None}
 
 
+def check_entry(entry: Entry) -> None:
+    """Refuse an entry that cannot be kept, or whose line in an export could not be read.
+
+    Raises:
+        InvalidInput: A text is no text or too long, or all of it is.
+    """
+    for name in ("author", "source"):
+        check_note(name, getattr(entry, name))
+    check_note("reason", entry.reason, LONGEST_REASON)
+    check_note("id", entry.id)
+    size = len(json.dumps(entry_record(entry), ensure_ascii=False).encode())
+    if size > LARGEST:
+        raise InvalidInput(
+            f"edit {entry.id!r} takes {size:,} bytes, expected at most {LARGEST:,}: "
+            "give it fewer probes or shorter texts"
+        )
+
+
 def read_entry(record: object, latest: datetime) -> Entry:
     """The entry of a record.
 
@@ -53,8 +84,6 @@ def read_entry(record: object, latest: datetime) -> Entry:
     if "id" not in cast("Mapping[str, Any]", given["edit"]):
         raise InvalidInput("id is missing, expected text: add it")
     notes = {name: given.get(name, "") for name in ("author", "reason", "source")}
-    for name, value in notes.items():
-        check_note(name, value)
     links: dict[str, str | None] = {
         name: given.get(name) for name in ("parent", "superseded_by", "taken_with")
     }
@@ -67,7 +96,9 @@ def read_entry(record: object, latest: datetime) -> Entry:
     if before is not None:
         _one_of("before", before, ("proposed", "active"))
     tags = tidy_tags(given.get("tags", []))
-    return Entry(edit, tags=tags, status=status, before=before, **links, **notes, **times)
+    entry = Entry(edit, tags=tags, status=status, before=before, **links, **notes, **times)
+    check_entry(entry)
+    return entry
 
 
 def read_event(record: object, latest: datetime) -> Event:
@@ -85,8 +116,8 @@ def read_event(record: object, latest: datetime) -> Event:
         raise InvalidInput("id of an event is expected to be 32 hexadecimal digits")
     _one_of("what", given["what"], KINDS)
     notes = {name: given.get(name, "") for name in ("author", "reason")}
-    for name, value in notes.items():
-        check_note(name, value)
+    check_note("author", notes["author"])
+    check_note("reason", notes["reason"], LONGEST_REASON)
     edit = given.get("edit")
     if edit is not None:
         check_text("edit", edit)

@@ -186,14 +186,28 @@ def tidy_tags(tags: object) -> tuple[str, ...]:
     given = list(cast("Iterable[object]", tags))
     for tag in given:
         check_text("tag", tag)
+        check_note("tag", tag)
     return tuple(sorted(set(cast("list[str]", given))))
 
 
-def check_note(name: str, value: object) -> None:
+LONGEST_NOTE = 1_000
+"""Characters of a name: an id, an author, a source, a tag, a suite."""
+
+LONGEST_REASON = 10_000
+"""Characters of a reason or a path."""
+
+
+def check_note(name: str, value: object, longest: int = LONGEST_NOTE) -> None:
     """Refuse what is not a text that can be kept; an empty one is fine.
 
     Raises:
         InvalidInput: With what was found, what was expected and how to mend it.
     """
-    if value != "":
-        check_text(name, value)
+    if value == "":
+        return
+    check_text(name, value)
+    length = len(cast(str, value))
+    if length > longest:
+        raise InvalidInput(
+            f"{name} has {length:,} characters, expected at most {longest:,}: shorten it"
+        )

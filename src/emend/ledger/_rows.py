@@ -59,9 +59,14 @@ def tick(connection: sqlite3.Connection) -> str:
     """The time of a transaction: later than that of all before it, even if a clock was set back."""
     last = connection.execute("SELECT max(time) FROM events").fetchone()[0]
     current = stamp(now())
-    if last is not None and current <= last:
-        current = stamp(read_stamp(last) + timedelta(microseconds=1))
-    return current
+    if last is None or current > last:
+        return current
+    try:
+        return stamp(read_stamp(last) + timedelta(microseconds=1))
+    except (ValueError, OverflowError) as error:
+        raise BrokenFile(
+            f"the history ends at {last!r}, expected a time: take the last copy of the ledger"
+        ) from error
 
 
 def insert_entry(connection: sqlite3.Connection, entry: Entry) -> None:
@@ -124,10 +129,10 @@ def entry_of(row: sqlite3.Row) -> Entry:
     try:
         return Entry(
             edit=_edit_of(row),
-            tags=tuple(json.loads(row["tags"])),
+            tags=tuple(from_json(row["tags"])),
             **{name: row[name] for name in (*_NOTES, *_LINKS)},
         )
-    except (EmendError, TypeError, ValueError, RecursionError) as error:
+    except (EmendError, TypeError) as error:
         raise BrokenFile(
             f"edit {row['id']!r} is damaged ({error}): take the last copy of the ledger"
         ) from error
@@ -136,13 +141,27 @@ def entry_of(row: sqlite3.Row) -> Entry:
 def _edit_of(row: sqlite3.Row) -> Edit:
     names = ("id", "prompt", "subject", "target", "original", "relation")
     record = {name: row[name] for name in names if row[name] is not None}
-    return edit_from_record({**record, "probes": json.loads(row["probes"])})
+    return edit_from_record({**record, "probes": from_json(row["probes"])})
+
+
+def from_json(text: str) -> Any:
+    """What a text in the ledger holds.
+
+    Raises:
+        BrokenFile: It is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BrokenFile(
+            f"the ledger holds {text[:40]!r}, expected JSON: take the last copy of the ledger"
+        ) from error
 
 
 def event_of(row: sqlite3.Row) -> Event:
     """The event of a row."""
     values = {name: row[name] for name in ("id", "time", "what", "edit", "author", "reason")}
-    return Event(**values, details=json.loads(row["details"]))
+    return Event(**values, details=from_json(row["details"]))
 
 
 def build_of(row: sqlite3.Row) -> Build:
@@ -150,21 +169,21 @@ def build_of(row: sqlite3.Row) -> Build:
     names = ("id", "time", "base", "method", "patch_hash", "path", "seconds")
     values = {name: row[name] for name in names}
     return Build(
-        **values, config=json.loads(row["config"]), edits=tuple(sorted(json.loads(row["edits"])))
+        **values, config=from_json(row["config"]), edits=tuple(sorted(from_json(row["edits"])))
     )
 
 
 def measurement_of(row: sqlite3.Row) -> Measurement:
     """The measurement of a row."""
     values = {name: row[name] for name in ("id", "build", "time", "suite")}
-    return Measurement(**values, results=json.loads(row["results"]))
+    return Measurement(**values, results=from_json(row["results"]))
 
 
 def solved_of(row: sqlite3.Row) -> Solved:
     """What is known of a value, of a row."""
     names = ("name", "base", "method", "edit", "time", "digest", "size")
     values = {name: row[name] for name in names}
-    return Solved(**values, config=json.loads(row["config"]), details=json.loads(row["details"]))
+    return Solved(**values, config=from_json(row["config"]), details=from_json(row["details"]))
 
 
 def fetch(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Entry]:
@@ -200,4 +219,4 @@ def unknown(kind: str, name: object, known: list[str]) -> UnknownName:
 
 def id_list(ids: Iterable[str]) -> str:
     """Ids as a JSON list: one parameter, however many they are."""
-    return json.dumps(list(ids), ensure_ascii=False)
+    return json.dumps(list(ids))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ _FAILURES = (
     ("readonly", "{} cannot be written, expected a writable file in a writable directory"),
     ("locked", "{} is being written by another process for too long: try again when it is done"),
     ("too big", "a value is too big for {}, expected less than a gigabyte: split it"),
+    ("disk I/O", "the disk of {} failed or is full: free some room; what it held is unharmed"),
+    ("closed", "{} was closed: open it again"),
     ("unable to open", "cannot open {}: expected a file that can be read and written"),
 )
 
@@ -44,6 +46,7 @@ class Store:
         self.path = path
         _check_file(path)
         self._lock = threading.RLock()
+        self._process = os.getpid()
         with _explained(path):
             self.connection = _connect(path)
             try:
@@ -76,6 +79,10 @@ class Store:
 
     @contextmanager
     def _transaction(self, begin: str) -> Generator[sqlite3.Connection, None, None]:
+        if os.getpid() != self._process:  # its locks did not come along
+            raise StoreFailure(
+                f"{self.path} was opened by another process, expected this one: open it again"
+            )
         with self._lock, _explained(self.path):
             self.connection.execute(begin)
             try:
@@ -103,8 +110,12 @@ class Store:
         return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def create(path: Path) -> None:
-    """Make an empty ledger, whole or not at all.
+def create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+    """Make a ledger, whole or not at all.
+
+    Args:
+        path: Where there is no file yet.
+        fill: Puts in what a new ledger holds.
 
     Raises:
         InvalidInput: The file is there already, or its directory cannot be made.
@@ -116,8 +127,9 @@ def create(path: Path) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)  # of a process with our number that was killed
         with _explained(path):
-            _write_empty(aside)
+            _write(aside, fill)
         os.link(aside, path)  # unlike a rename, this never replaces a file
     except FileExistsError as error:
         raise InvalidInput(f"{path} is there already, expected a new file") from error
@@ -133,7 +145,7 @@ def create(path: Path) -> None:
     _sync_directory(path.parent)
 
 
-def _write_empty(path: Path) -> None:
+def _write(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
@@ -142,6 +154,7 @@ def _write_empty(path: Path) -> None:
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
         connection.execute(f"PRAGMA user_version = {VERSION:d}")
+        fill(connection)
         connection.execute("COMMIT")
 
 
@@ -213,7 +226,7 @@ def _newer(path: Path, version: int) -> BrokenFile:
 
 
 def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file with triggers, views or tables that a ledger does not have.
+    """Refuse a file whose tables differ from ours, or that has triggers or views beside them.
 
     A ledger may come from someone else, and a trigger would run what they wrote.
     """
@@ -224,15 +237,16 @@ def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
         expected = _tables(fresh)
     found = _tables(connection)
     if found != expected:
-        odd = ", ".join(f"{kind} {name!r}" for kind, name in sorted(found ^ expected)[:3])
+        names = sorted({(kind, name) for kind, name, _ in found ^ expected})
+        odd = ", ".join(f"{kind} {name!r}" for kind, name in names[:3])
         raise BrokenFile(f"{path} differs from a ledger in {odd}: take a copy that is whole")
 
 
-def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
     rows = connection.execute(
-        "SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'"
+        "SELECT type, name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'"
     )
-    return {(str(kind), str(name)) for kind, name in rows}
+    return {(str(kind), str(name), str(sql)) for kind, name, sql in rows}
 
 
 @contextmanager
@@ -240,6 +254,10 @@ def _explained(path: Path) -> Generator[None, None, None]:
     """What SQLite says, in one line that says how to mend it."""
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "a text holds half of a surrogate pair, expected text: write the character itself"
+        ) from error
     except sqlite3.Error as error:
         said = str(error)
         if any(word in said for word in _MALFORMED):
