@@ -73,7 +73,7 @@ class LedgerOfEdits(LedgerFile):
             if there:
                 raise _already_there(list(there.values()))
             if parent is not None:
-                _rows.fetch_all(connection, [parent])
+                _rows.check_known(connection, [parent])
             change = Change(connection, _rows.tick(connection), author, reason)
             for edit in edits:
                 notes = (author, reason, source, tags, change.time, change.time, status)
@@ -245,7 +245,7 @@ class LedgerOfEdits(LedgerFile):
         """
         with self._store.reading() as connection:
             if id is not None:
-                _rows.fetch_all(connection, [id])
+                _rows.check_known(connection, [id])
             return _history.log(connection, id)
 
     def conflicts(self, edits: Iterable[Edit] | None = None) -> tuple[tuple[Edit, Edit], ...]:

@@ -21,8 +21,8 @@ from emend.ledger._records import (
 )
 from emend.ledger._rows import (
     build_of,
+    check_known,
     event_of,
-    fetch_all,
     from_json,
     id_list,
     insert_event,
@@ -71,10 +71,8 @@ def set_base(connection: sqlite3.Connection, told: Mapping[str, Any]) -> None:
 
 def log(connection: sqlite3.Connection, edit: str | None) -> tuple[Event, ...]:
     """The history, oldest first."""
-    rows = connection.execute(
-        "SELECT * FROM events WHERE :edit IS NULL OR edit = :edit ORDER BY time, number",
-        {"edit": edit},
-    )
+    where, values = _only("edit", edit)
+    rows = connection.execute(f"SELECT * FROM events{where} ORDER BY time, number", values)
     return tuple(event_of(row) for row in rows)
 
 
@@ -110,7 +108,7 @@ def solved_rows(
 
 def keep(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], edits: Iterable[str]) -> int:
     """Put values in; those there stay. How many were new."""
-    fetch_all(connection, edits)
+    check_known(connection, edits)
     time = tick(connection)
     before = connection.total_changes
     _put(connection, "solved", [(*row, time) for row in rows])
@@ -147,10 +145,11 @@ def _other_bytes(name: str) -> BrokenFile:
 
 def solved(connection: sqlite3.Connection, edit: str | None) -> tuple[Solved, ...]:
     """What is known of values, oldest first."""
+    where, values = _only("edit", edit)
     rows = connection.execute(
         "SELECT base, name, method, edit, config, details, time, digest, length(data) AS size "
-        "FROM solved WHERE :edit IS NULL OR edit = :edit ORDER BY time, name",
-        {"edit": edit},
+        f"FROM solved{where} ORDER BY time, name",
+        values,
     )
     return tuple(solved_of(row) for row in rows)
 
@@ -173,7 +172,7 @@ def check_build(build: Build) -> None:
 
 def add_build(connection: sqlite3.Connection, build: Build, author: str) -> Build:
     """Put a build in; give it back with its id and time."""
-    fetch_all(connection, build.edits)
+    check_known(connection, build.edits)
     edits = tuple(sorted(set(build.edits)))
     build = replace(build, id=f"build-{new_id()[:12]}", time=tick(connection), edits=edits)
     text = to_json("config", build.config)
@@ -198,7 +197,7 @@ def add_measurement(
     author: str,
 ) -> Measurement:
     """Put a measurement in."""
-    _check_known(connection, build)
+    _check_build(connection, build)
     found = Measurement(new_id()[:12], build, tick(connection), suite, results)
     row = (found.id, build, found.time, suite, to_json("results", results))
     _put(connection, "measurements", [row])
@@ -210,11 +209,9 @@ def add_measurement(
 def measurements(connection: sqlite3.Connection, build: str | None) -> tuple[Measurement, ...]:
     """Measurements, oldest first."""
     if build is not None:
-        _check_known(connection, build)
-    rows = connection.execute(
-        "SELECT * FROM measurements WHERE :build IS NULL OR build = :build ORDER BY time, number",
-        {"build": build},
-    )
+        _check_build(connection, build)
+    where, values = _only("build", build)
+    rows = connection.execute(f"SELECT * FROM measurements{where} ORDER BY time, number", values)
     return tuple(measurement_of(row) for row in rows)
 
 
@@ -275,7 +272,12 @@ def _put(connection: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]
     )
 
 
-def _check_known(connection: sqlite3.Connection, build: str) -> None:
+def _only(column: str, value: str | None) -> tuple[str, tuple[str, ...]]:
+    """A condition on a column of ours, where there is a value, and what it takes."""
+    return ("", ()) if value is None else (f" WHERE {column} = ?", (value,))
+
+
+def _check_build(connection: sqlite3.Connection, build: str) -> None:
     known = [str(row[0]) for row in connection.execute("SELECT id FROM builds")]
     if build not in known:
         raise unknown("build", build, known)

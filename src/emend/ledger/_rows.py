@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from emend.edits import Edit, edit_from_record, edit_to_record
+from emend.edits import Edit, Probe, edit_to_record
 from emend.errors import BrokenFile, EmendError, UnknownName, nearest
 from emend.ledger._conflicts import keys_of
 from emend.ledger._records import Build, Entry, Event, Measurement, Solved, to_json
 
-_CLOCK = "%Y-%m-%dT%H:%M:%S.%fZ"
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _NOTES = ("author", "reason", "source", "time", "changed", "status")
 _LINKS = ("before", "parent", "superseded_by", "taken_with")
 _COLUMNS = (
@@ -42,8 +43,7 @@ def now() -> datetime:
 
 def stamp(time: datetime) -> str:
     """A time as the ledger keeps it: such texts sort as the times do."""
-    # Not strftime for the year: it does not fill it up to four digits everywhere.
-    return f"{time.year:04d}{time.strftime(_CLOCK[2:])}"
+    return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def read_stamp(text: str) -> datetime:
@@ -52,7 +52,9 @@ def read_stamp(text: str) -> datetime:
     Raises:
         ValueError: It is none.
     """
-    return datetime.strptime(text, _CLOCK).replace(tzinfo=timezone.utc)
+    if not _STAMP.fullmatch(text):
+        raise ValueError(text)
+    return datetime.fromisoformat(text[:-1]).replace(tzinfo=timezone.utc)
 
 
 def tick(connection: sqlite3.Connection) -> str:
@@ -140,8 +142,8 @@ def entry_of(row: sqlite3.Row) -> Entry:
 
 def _edit_of(row: sqlite3.Row) -> Edit:
     names = ("id", "prompt", "subject", "target", "original", "relation")
-    record = {name: row[name] for name in names if row[name] is not None}
-    return edit_from_record({**record, "probes": from_json(row["probes"])})
+    probes = tuple(Probe(**probe) for probe in from_json(row["probes"]))
+    return Edit(**{name: row[name] for name in names}, probes=probes)
 
 
 def from_json(text: str) -> Any:
@@ -198,15 +200,27 @@ def fetch_all(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, E
     """The entries of the ids, in the order of the ids.
 
     Raises:
-        UnknownName: One is not there; up to a dozen that are nearest are named.
+        UnknownName: One is not there.
     """
     ids = tuple(dict.fromkeys(ids))
+    check_known(connection, ids)
     found = fetch(connection, ids)
+    return {one: found[one] for one in ids}
+
+
+def check_known(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Refuse an id of which there is no edit.
+
+    Raises:
+        UnknownName: The first that is not there.
+    """
+    ids = tuple(ids)
+    query = "SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+    found = {row[0] for row in connection.execute(query, (id_list(ids),))}
     for one in ids:
         if one not in found:
             known = [str(row[0]) for row in connection.execute("SELECT id FROM entries")]
             raise unknown("edit", one, known)
-    return {one: found[one] for one in ids}
 
 
 def unknown(kind: str, name: object, known: list[str]) -> UnknownName:
