@@ -46,8 +46,8 @@ def test_batches_give_what_one_by_one_gives(architecture) -> None:
     view = ModelView(model)
 
     def search(edits, stop_below):
-        settings = SearchSettings(steps=10, learning_rate=0.1, stop_below=stop_below)
-        return search_values(view, tokenizer, edits, TEMPLATES, 1, settings, chunk=8)
+        settings = SearchSettings(steps=10, learning_rate=0.1, stop_below=stop_below, chunk=8)
+        return search_values(view, tokenizer, edits, TEMPLATES, 1, settings)
 
     # A bound that some edits reach and others do not, and not all at once.
     reached = sorted(min(value.losses) for value in search(EDITS, -1.0))
@@ -63,11 +63,20 @@ def test_batches_give_what_one_by_one_gives(architecture) -> None:
 def test_result_does_not_depend_on_order() -> None:
     model, tokenizer = tiny_model("llama", dtype=torch.float64)
     view = ModelView(model)
-    settings = SearchSettings(steps=4)
-    forth = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings, chunk=2)
-    back = search_values(view, tokenizer, EDITS[::-1], TEMPLATES, 1, settings, chunk=3)[::-1]
+    forth = search_values(view, tokenizer, EDITS, TEMPLATES, 1, SearchSettings(steps=4, chunk=2))
+    settings = SearchSettings(steps=4, chunk=3)
+    back = search_values(view, tokenizer, EDITS[::-1], TEMPLATES, 1, settings)[::-1]
     for one, other in zip(forth, back, strict=True):
         assert relative(one.sought, other.sought) < 1e-5
+
+
+def test_sought_one_by_one_a_value_is_the_same_to_the_last_bit() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    view = ModelView(model)
+    settings = SearchSettings(steps=6, chunk=1)
+    every = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings)
+    some = search_values(view, tokenizer, EDITS[2:4][::-1], TEMPLATES, 1, settings)[::-1]
+    assert all(torch.equal(a.sought, b.sought) for a, b in zip(every[2:4], some, strict=True))
 
 
 def test_keys_are_those_of_the_search() -> None:

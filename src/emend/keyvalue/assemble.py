@@ -11,7 +11,7 @@ from torch import Tensor
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue.values import SearchSettings
+from emend.keyvalue.values import CHUNK, SearchSettings
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch, describe_base
 
@@ -40,6 +40,8 @@ class SearchConfig:
     """Factor on the mean KL divergence at the end of these."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
+    chunk: int = CHUNK
+    """Edits sought together. With 1, a value is the same to the last bit whatever else is."""
     seed: int = 0
     """Seed of the sampled contexts."""
     texts: str | tuple[str, ...] | None = None
@@ -53,11 +55,12 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
     """What the search takes of a method's settings; None is filled from the model's shape.
 
     Raises:
-        InvalidInput: Fewer than one step.
+        InvalidInput: Fewer than one step, or an empty chunk.
     """
     steps = (25 if view.is_llama_like else 20) if config.steps is None else config.steps
-    if steps < 1:
-        raise InvalidInput(f"steps is {steps}, expected at least 1")
+    for name, count in (("steps", steps), ("chunk", config.chunk)):
+        if count < 1:
+            raise InvalidInput(f"{name} is {count}, expected at least 1")
     decay = config.weight_decay
     if decay is None:
         decay = 1e-3 if view.is_llama_like else 0.5
@@ -69,7 +72,8 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
         config.kl_factor,
         config.preserve,
         config.preserve_factor,
-        getattr(config, "share_subject", False),
+        share_subject=getattr(config, "share_subject", False),
+        chunk=config.chunk,
     )
 
 

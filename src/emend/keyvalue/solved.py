@@ -23,7 +23,12 @@ from emend.models import ModelView
 from emend.patches import model_hash
 
 PREFIX = "value."
-"""Begins the names of values in a patch's state."""
+"""Begins the names of values in a patch's state; the id of the edit ends them."""
+
+
+def edit_of(name: str) -> str | None:
+    """The id of the edit whose value has this name in a patch's state; None for other tensors."""
+    return name.removeprefix(PREFIX).partition(".")[2] if name.startswith(PREFIX) else None
 
 
 def sought_values(
@@ -55,9 +60,8 @@ def sought_values(
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A loss is not finite.
     """
-    common = json.dumps(
-        [model_hash(view.model), list(templates), layer, site, dataclasses.asdict(settings)]
-    )
+    asked = {**dataclasses.asdict(settings), "chunk": None}  # on which nothing depends
+    common = json.dumps([model_hash(view.model), list(templates), layer, site, asked])
     together = _companions(edits) if settings.share_subject else {}
     names = [_name(common, edit, together.get(edit.subject, [])) for edit in edits]
     state = {name: known[name] for name in names if known and name in known}
@@ -85,4 +89,4 @@ def _request(edit: Edit) -> list[str]:
 
 def _name(common: str, edit: Edit, companions: list[list[str]]) -> str:
     content = json.dumps([common, _request(edit), companions])
-    return PREFIX + hashlib.sha256(content.encode()).hexdigest()[:32]
+    return f"{PREFIX}{hashlib.sha256(content.encode()).hexdigest()[:32]}.{edit.id}"

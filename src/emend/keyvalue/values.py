@@ -50,7 +50,7 @@ from emend.models._forward import evaluating, fused
 from emend.models._hooks import frozen
 
 CHUNK = 6
-"""Edits sought together. More gain nothing on a CPU and need more memory."""
+"""Edits sought together by default. More gain nothing on a CPU and need more memory."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class SearchSettings:
         stop_below: The search of an edit ends when its loss is below this.
         easing: Factor on the target's loss once each of its tokens is the likeliest (PMET: 0.1).
         stop_kl: The search also ends once they are, and the KL term is at most this (PMET: 0.01).
+        chunk: About so many edits are sought together; the result does not depend on it beyond
+            rounding. With 1, a value is the same to the last bit whatever else is sought.
         published_order: Sum in the order of the published loop, so that float32 rounds alike:
             one edit at a time, every row run apart and padded to the same length, gradients of
             rows added from the last to the first. Slower, and good only for reproducing
@@ -87,6 +89,7 @@ class SearchSettings:
     stop_below: float = 0.05
     easing: float = 1.0
     stop_kl: float | None = None
+    chunk: int = CHUNK
     published_order: bool = False
 
 
@@ -122,7 +125,6 @@ def search_values(
     layer: int,
     settings: SearchSettings | None = None,
     *,
-    chunk: int = CHUNK,
     site: Site = "mlp",
 ) -> list[Value]:
     """Seek the value of each edit at the down-projection, or the block's output, of one layer.
@@ -137,7 +139,6 @@ def search_values(
         templates: C context templates; the first gives v_0 (it should be the bare "{}").
         layer: Block whose down-projection is to give the value.
         settings: Settings of the search.
-        chunk: Edits sought together; the result does not depend on it beyond rounding.
         site: What delta is added to: "mlp", the down-projection's output (ROME), or "block", the
             block's (MEMIT). It is what ``initial``, ``sought`` and ``outputs`` of a value mean.
             By "attention+mlp" (PMET) the outputs of both are sought together, each with a delta
@@ -164,7 +165,7 @@ def search_values(
     published = settings.published_order
     one_call = nullcontext() if published else fused(view.model)
     with evaluating(view.model), frozen(view.model), one_call:
-        size = 1 if published else chunk
+        size = 1 if published else settings.chunk
         for members in progress(chunks(jobs, size), "seeking values"):
             for job, values in zip(
                 members, _search(view, members, layer, settings, site), strict=True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from emend._registry import Registry
-from emend.methods._method import Method, method
+from emend.methods._method import Method, method, recommended
 
-__all__ = ["Method", "method", "registry"]
+__all__ = ["Method", "method", "recommended", "registry"]
 
 
 def registry() -> Registry[Method]:

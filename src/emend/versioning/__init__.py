@@ -1,0 +1,7 @@
+"""What is done with a ledger and a model: patches built, checked, and carried to what follows."""
+
+from __future__ import annotations
+
+from emend.versioning.build import Built, build
+
+__all__ = ["Built", "build"]

@@ -1,0 +1,236 @@
+"""From a ledger to a patch: only what is new is solved for.
+
+The active edits are the source and the patch is their build. What a method sought for an edit is
+kept in the ledger under a fingerprint of all that it depends on, so that a build after one edit
+was added or taken out seeks next to nothing; and it is sought one by one, so that the same edits
+make the same patch to the last bit, in whatever order they came and whatever was there between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emend import methods, models
+from emend._progress import progress
+from emend.edits import Edit
+from emend.errors import InvalidInput
+from emend.keyvalue.solved import edit_of
+from emend.ledger import Build, Ledger
+from emend.methods import Method
+from emend.models import ModelView, generate
+from emend.patches import Factor, WeightPatch, add, describe_base
+from emend.versioning.similar import Similar, similar
+from emend.versioning.solved import (
+    change_name,
+    keep_change,
+    keep_values,
+    known_change,
+    known_keys,
+    known_values,
+    patch_hash,
+)
+
+PART = 24
+"""Edits that are solved for before what was found is written down: a kill loses no more."""
+
+ANSWER_TOKENS = 12
+"""The longest former answer that is noted."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A patch with what is known of its making.
+
+    Attributes:
+        patch: The patch; empty where no edit is active.
+        build: What the ledger keeps of it.
+        solved: How many edits had to be solved for; the others were known.
+        similar: Pairs of edits about different subjects whose keys are nearly the same.
+        seconds: Time of the whole build.
+    """
+
+    patch: WeightPatch
+    build: Build
+    solved: int
+    similar: tuple[Similar, ...]
+    seconds: float
+
+
+def build(
+    ledger: Ledger,
+    model: Any,
+    tokenizer: Any,
+    *,
+    method: str = "memit",
+    directory: str | Path | None = None,
+    author: str = "",
+    **settings: Any,
+) -> Built:
+    """Build the patch of a ledger's active edits.
+
+    Methods that solve for all edits jointly (``memit`` and its kin) find their values in the
+    ledger; those that add up single changes (``rome``) find the changes there; all others are
+    run from nothing, over the edits sorted by id. What the unedited model says to each prompt is
+    noted where it is not known.
+
+    Args:
+        ledger: The ledger.
+        model: The unedited model.
+        tokenizer: Its tokenizer.
+        method: Name of a method that changes weights.
+        directory: Where to save the patch, whole or not at all; None saves nothing.
+        author: Who builds.
+        settings: Settings of the method, as for :func:`emend.edit`.
+
+    Raises:
+        InvalidInput: The ledger is of another base model, or the method changes no weights.
+        UnknownName: There is no such method or setting.
+        SubjectNotFound: The tokenizer gives a subject no token of its own.
+        NumericalFailure: The search or the solution diverged.
+    """
+    started = time.perf_counter()
+    with models.base(model):
+        builder = _Builder(ledger, model, tokenizer, methods.registry().get(method), settings)
+        _note_originals(ledger, model, tokenizer)
+        edits = ledger.active()
+        patch, solved = builder.patch(edits)
+    if directory is not None:
+        patch.save_pretrained(directory)
+    close = similar(edits, known_keys(ledger, builder.hash, method))
+    seconds = time.perf_counter() - started
+    record = Build(
+        builder.hash,
+        method,
+        dict(patch.config),
+        tuple(edit.id for edit in edits),
+        patch_hash(patch),
+        str(directory or ""),
+        seconds,
+    )
+    return Built(patch, ledger.add_build(record, author=author), solved, close, seconds)
+
+
+class _Builder:
+    """Makes patches of one method for one model, with what a ledger knows.
+
+    Args:
+        ledger: The ledger.
+        model: The unedited model.
+        tokenizer: Its tokenizer.
+        method: The method.
+        settings: Those of its settings that are given.
+    """
+
+    def __init__(
+        self, ledger: Ledger, model: Any, tokenizer: Any, method: Method, settings: dict[str, Any]
+    ) -> None:
+        self.ledger, self.model, self.tokenizer = ledger, model, tokenizer
+        self.method, self.settings = method, settings
+        given = {**methods.recommended(model, method.name), **settings}
+        self.config = method.configure(**given)
+        self.base = describe_base(model)
+        self.hash = str(self.base["hash"])
+        _check_base(ledger, self.base)
+
+    def patch(self, edits: tuple[Edit, ...]) -> tuple[WeightPatch, int]:
+        """The patch of some edits, and how many of them had to be solved for."""
+        if not edits:
+            return WeightPatch(factors={}, method=self.method.name, base=self.base), 0
+        sequel = self.method.sequel(self.config)
+        if sequel == "rebuild":
+            return self._rebuilt(edits)
+        return self._added(edits) if sequel == "add" else (self._made(edits), len(edits))
+
+    def _made(self, edits: Sequence[Edit], **more: Any) -> WeightPatch:
+        patch = self.method.edit(self.model, self.tokenizer, edits, **{**more, **self.settings})
+        if not isinstance(patch, WeightPatch):
+            raise InvalidInput(
+                f"{self.method.name} changes no weights, expected a method that a ledger can "
+                "build with: take memit"
+            )
+        return patch
+
+    def _rebuilt(self, edits: tuple[Edit, ...]) -> tuple[WeightPatch, int]:
+        """All edits solved for jointly, with the values that are known."""
+        view = ModelView(self.model)
+        known = known_values(self.ledger, self.hash, self.method.name)
+        solved: set[str | None] = set()
+
+        def made(some: Sequence[Edit], templates: tuple[str, ...]) -> WeightPatch:
+            seed = WeightPatch(factors={}, base=self.base, templates=templates, state=known)
+            patch = self._made(some, previous=seed, chunk=1)
+            new = keep_values(self.ledger, view, self.tokenizer, patch, known)
+            solved.update(edit_of(name) for name in new)
+            known.update(new)
+            return patch
+
+        templates: tuple[str, ...] = ()
+        there = {edit_of(name) for name in known}
+        missing = [edit for edit in edits if edit.id not in there]
+        parts = _parts(missing, edits) if len(missing) > PART else []
+        for part in progress(parts, "solving what is new"):
+            templates = made(part, templates).templates
+        patch = made(edits, templates)
+        # In one order, so that the same edits make the same file.
+        return replace(patch, state=dict(sorted(patch.state.items()))), len(solved)
+
+    def _added(self, edits: tuple[Edit, ...]) -> tuple[WeightPatch, int]:
+        """The sum of single changes, those that are known taken from the ledger."""
+        names = [change_name(self.hash, self.method.name, self.config, edit) for edit in edits]
+        known = self.ledger.values(self.hash, self.method.name, names)
+        new = [pair for pair in zip(names, edits, strict=True) if pair[0] not in known]
+        for name, edit in progress(new, "solving what is new"):
+            keep_change(self.ledger, self._made([edit]), name)
+        known = self.ledger.values(self.hash, self.method.name, names)
+        factors: dict[str, Factor] = {}
+        for name, edit in zip(names, edits, strict=True):
+            for module, factor in known_change(known[name], edit).items():
+                factors[module] = add(factors[module], factor) if module in factors else factor
+        told = next(each for each in self.ledger.solved(edits[0].id) if each.name == names[0])
+        patch = WeightPatch(
+            factors=factors,
+            edits=edits,
+            method=self.method.name,
+            config=told.config,
+            base=self.base,
+            templates=tuple(told.details["templates"]),
+            statistics=told.details["statistics"],
+        )
+        return patch, len(new)
+
+
+def _parts(missing: Iterable[Edit], edits: Sequence[Edit]) -> list[list[Edit]]:
+    """The edits to solve for, in parts; those of one subject belong together."""
+    subjects = {edit.subject for edit in missing}
+    ordered = sorted((e for e in edits if e.subject in subjects), key=lambda e: (e.subject, e.id))
+    parts: list[list[Edit]] = [[]]
+    for edit in ordered:
+        if len(parts[-1]) >= PART and parts[-1][-1].subject != edit.subject:
+            parts.append([])
+        parts[-1].append(edit)
+    return parts
+
+
+def _check_base(ledger: Ledger, base: dict[str, Any]) -> None:
+    """Refuse a model that the ledger is not of."""
+    own = (ledger.base or {}).get("hash")
+    if own is not None and own != base["hash"]:
+        raise InvalidInput(
+            f"the ledger is of the model {(ledger.base or {}).get('name')!r} ({own}), found one "
+            f"with the hash {base['hash']}: load that model, or begin a ledger for this one"
+        )
+
+
+def _note_originals(ledger: Ledger, model: Any, tokenizer: Any) -> None:
+    """Note what the unedited model answers, where it is not known."""
+    unknown = [edit for edit in ledger.active() if edit.original is None]
+    if not unknown:
+        return
+    prompts = [edit.text for edit in unknown]
+    texts = generate(model, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS, stop=[".", "\n"])
+    pairs = zip(unknown, texts, strict=True)
+    ledger.note_originals({edit.id: text.strip() for edit, text in pairs if text.strip()})
