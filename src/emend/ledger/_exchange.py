@@ -170,7 +170,7 @@ class _Reader:
         version = cast("Mapping[str, Any]", record)["ledger"]
         if version != FORMAT:
             raise InvalidInput(
-                f"found an export of version {str(version)[:20]!r}, expected {FORMAT}: "
+                f"found an export of version {repr(version)[:20]}, expected {FORMAT}: "
                 "read it with the emend that wrote it, or a newer one"
             )
         base = cast("Mapping[str, Any]", record).get("base")

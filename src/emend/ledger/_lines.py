@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ FORMAT = 1
 """The version of the export's form; it stands on its first line."""
 
 LARGEST = 300_000
-"""Bytes of an entry. With the longest answer noted later it is still a line that can be read."""
+"""Bytes of an entry. With the longest former answer it is still a line that can be read."""
 
 _ENTRY = tuple(field.name for field in fields(Entry))
 _EVENT = tuple(field.name for field in fields(Event))
@@ -59,10 +59,13 @@ def check_entry(entry: Entry) -> None:
         check_note(name, getattr(entry, name))
     check_note("reason", entry.reason, LONGEST_REASON)
     check_note("id", entry.id)
-    size = len(json.dumps(entry_record(entry), ensure_ascii=False).encode())
+    # Without what is only known later: a former answer, what it was superseded by.
+    asked = replace(entry.edit, original=None)
+    notes = [entry.author, entry.reason, entry.source, *entry.tags]
+    size = len(json.dumps([edit_to_record(asked), notes], ensure_ascii=False).encode())
     if size > LARGEST:
         raise InvalidInput(
-            f"edit {entry.id!r} takes {size:,} bytes, expected at most {LARGEST:,}: "
+            f"edit {entry.id[:60]!r} takes {size:,} bytes, expected at most {LARGEST:,}: "
             "give it fewer probes or shorter texts"
         )
 

@@ -124,25 +124,33 @@ def create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     for one in (path, *(path.with_name(path.name + suffix) for suffix in _LEFT_BESIDE)):
         if one.exists() or one.is_symlink():
             raise InvalidInput(f"{one} is there already, expected a new file: choose another path")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot make the directory {path.parent} ({error.strerror}): choose another path"
+        ) from error
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
         aside.unlink(missing_ok=True)  # of a process with our number that was killed
         with _explained(path):
             _write(aside, fill)
-        os.link(aside, path)  # unlike a rename, this never replaces a file
-    except FileExistsError as error:
-        raise InvalidInput(f"{path} is there already, expected a new file") from error
-    except OSError as error:
-        if isinstance(error, StoreFailure):
-            raise
-        raise StoreFailure(
-            f"cannot make {path} ({error.strerror}): choose a path that can be written"
-        ) from error
+        _link(aside, path)
     finally:
         for suffix in ("", *_LEFT_BESIDE):
             aside.with_name(aside.name + suffix).unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def _link(aside: Path, path: Path) -> None:
+    try:
+        os.link(aside, path)  # unlike a rename, this never replaces a file
+    except FileExistsError as error:
+        raise InvalidInput(f"{path} is there already, expected a new file") from error
+    except OSError as error:
+        raise StoreFailure(
+            f"cannot make {path} ({error.strerror}): choose a path on a local disk"
+        ) from error
 
 
 def _write(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
