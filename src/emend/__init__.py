@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emend import keyvalue as keyvalue
     from emend import lab as lab
     from emend import ledger as ledger
+    from emend import locate as locate
     from emend import methods as methods
     from emend import metrics as metrics
     from emend import models as models
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from emend.api import edit as edit
     from emend.api import evaluate as evaluate
     from emend.api import load as load
+    from emend.api import trace as trace
+    from emend.api import trace_many as trace_many
     from emend.bench import sweep as sweep
     from emend.edits import Edit as Edit
     from emend.edits import Probe as Probe
@@ -46,6 +49,8 @@ _HOME = {
     "edit": "emend.api",
     "evaluate": "emend.api",
     "load": "emend.api",
+    "trace": "emend.api",
+    "trace_many": "emend.api",
     "sweep": "emend.bench",
     "Edit": "emend.edits",
     "Probe": "emend.edits",
@@ -57,7 +62,7 @@ _HOME = {
 }
 _ROOMS = (
     *("api", "bench", "datasets", "edits", "errors", "keyvalue"),
-    *("lab", "ledger", "methods", "metrics", "models", "patches", "report"),
+    *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "report"),
 )
 
 __all__ = [  # noqa: RUF022 - in the order in which people meet them
@@ -69,6 +74,8 @@ __all__ = [  # noqa: RUF022 - in the order in which people meet them
     "edit",
     "evaluate",
     "sweep",
+    "trace",
+    "trace_many",
     "Patch",
     "load_patch",
     "Ledger",

@@ -1,7 +1,8 @@
-"""Where a model keeps what it says: knowledge neurons."""
+"""Where a model keeps what it says: causal tracing and knowledge neurons."""
 
 from __future__ import annotations
 
+from emend.locate.averages import ROLES, AverageEffects, trace_many
 from emend.locate.interventions import Effect, amplify, effect, scaled, suppress
 from emend.locate.neurons import (
     Neuron,
@@ -12,10 +13,16 @@ from emend.locate.neurons import (
     knowledge_neurons,
     refine,
 )
+from emend.locate.tracing import KINDS, Settings, Trace, trace
 
 __all__ = [
+    "KINDS",
+    "ROLES",
+    "AverageEffects",
     "Effect",
     "Neuron",
+    "Settings",
+    "Trace",
     "alike",
     "amplify",
     "attribute",
@@ -26,4 +33,6 @@ __all__ = [
     "refine",
     "scaled",
     "suppress",
+    "trace",
+    "trace_many",
 ]

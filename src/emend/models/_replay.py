@@ -203,7 +203,7 @@ class BlockCall:
             each_leaf(self.args, choose), each_leaf(self.kwargs, choose), self.hidden_name
         )
 
-    def run(self, block: Any, hidden: Tensor, cache: PrefixCache | None) -> Tensor:
+    def run(self, block: Any, hidden: Tensor, cache: DynamicCache | None) -> Tensor:
         """Call the block again and return its hidden state."""
 
         def fill(leaf: Any) -> Any:

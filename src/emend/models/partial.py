@@ -324,7 +324,7 @@ class _NotFinite(Refused):
     """The model's own pass gave something not finite at a token that is not padding."""
 
 
-class _Stop(Exception):
+class Stop(Exception):
     """Raised by a hook when what was wanted has been seen."""
 
 
@@ -364,7 +364,7 @@ def _capture(
 
     def after_last(_module: nn.Module, _args: Any, output: Any) -> None:
         kept["last"] = _in_window(hidden_of(output), window)
-        raise _Stop
+        raise Stop
 
     with ExitStack() as stack:
         for block in view.blocks:
@@ -376,7 +376,7 @@ def _capture(
         stack.enter_context(hooked(view.down_projection(layer), at_site))
         stack.enter_context(hooked(view.block(layer), after_block))
         stack.enter_context(hooked(view.blocks[-1], after_last))
-        _run_model(view.model, layout, cache if layout.reuse else None)
+        run_layout(view.model, layout, cache if layout.reuse else None)
     capture = BlockCapture(
         view=view,
         layer=layer,
@@ -393,7 +393,7 @@ def _capture(
     return capture, kept["last"]
 
 
-def _run_model(model: nn.Module, layout: Layout, cache: RecordingCache | None) -> None:
+def run_layout(model: nn.Module, layout: Layout, cache: RecordingCache | None) -> None:
     """Forward a layout, with right positions in spite of the padding, until a hook stops it.
 
     Raises:
@@ -411,7 +411,7 @@ def _run_model(model: nn.Module, layout: Layout, cache: RecordingCache | None) -
         inputs["past_key_values"] = cache
     try:
         model(**inputs, use_cache=cache is not None)
-    except _Stop:
+    except Stop:
         return
     except FOREIGN:
         if cache is None:  # nothing foreign here, so the error is real

@@ -177,12 +177,14 @@ class ModelView:
             hidden: (..., width), any floating dtype; it is cast to the head's.
 
         Returns:
-            (..., vocabulary) float32: final norm, head, and the scale or soft cap of the model.
+            (..., vocabulary) float32 (float64 of a float64 model): final norm, head, and the
+            scale or soft cap of the model.
         """
         hidden = hidden.to(device=device_of(self.head), dtype=dtype_of(self.head))
         for module in self._tail:
             hidden = module(hidden)
-        return self._finish(self.head(hidden)).float()
+        logits = self._finish(self.head(hidden))
+        return logits if logits.dtype == torch.float64 else logits.float()
 
     @property
     def editable(self) -> tuple[int, ...]:

@@ -1,0 +1,206 @@
+"""Average effects over many facts, by what a token is to the subject and by layer.
+
+Meng et al. 2022, arXiv 2202.05262, section 2: the average total effect (ATE) and the average
+indirect effect (AIE) over facts that the model knows, with intervals of 1.96 standard errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import sqrt
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from emend._progress import progress
+from emend.errors import InvalidInput
+from emend.locate._asking import Asked, asked
+from emend.locate.tracing import Settings, Trace, embedded, settings_of, traced
+from emend.models import ModelView, likeliest
+
+ROLES = (
+    "first_subject",
+    "middle_subject",
+    "last_subject",
+    "first_after",
+    "further",
+    "last_token",
+)
+"""What a token is: the subject's first one, those between, its last, the first after it, further
+ones, and the last of the prompt. A token is one of them only: the last of the prompt before the
+subject's last before its first. Tokens before the subject have none, and no effect."""
+
+NORMAL = 1.96
+"""Standard errors on each side of a mean that make an interval of 95%."""
+
+BATCH = 64
+"""Questions that are asked at once."""
+
+Question: TypeAlias = tuple[str, str, str | None]
+"""A prompt, its subject, and the answer; None where any will do."""
+
+
+class Mean(NamedTuple):
+    """A mean over facts with its interval of 95%, by layer.
+
+    Attributes:
+        mean: (layers,).
+        margin: (layers,), 1.96 standard errors; NaN for a single fact.
+        facts: Over how many facts: not every prompt has every role.
+    """
+
+    mean: Tensor
+    margin: Tensor
+    facts: int
+
+
+@dataclass(frozen=True)
+class AverageEffects:
+    """Effects over many facts.
+
+    Attributes:
+        traces: Those of the facts that were traced.
+        asked: How many facts were given; the others were not known, or not needed.
+        settings: How they were made.
+    """
+
+    traces: tuple[Trace, ...]
+    asked: int
+    settings: Settings
+
+    @property
+    def total(self) -> tuple[float, float]:
+        """The average total effect, and half of its interval of 95%."""
+        mean = mean_of(torch.tensor([[one.total] for one in self.traces]))
+        return float(mean.mean), float(mean.margin)
+
+    def by_role(self, kind: str) -> dict[str, Mean]:
+        """Average indirect effects of one kind, by role and layer."""
+        collected: dict[str, list[Tensor]] = {role: [] for role in ROLES}
+        for one in self.traces:
+            for role, effects in effects_by_role(one, kind).items():
+                collected[role].append(effects)
+        return {role: mean_of(torch.stack(rows)) for role, rows in collected.items() if rows}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        total, margin = self.total
+        effects: dict[str, Any] = {}
+        for kind in self.settings.kinds:
+            effects[kind] = {
+                role: {"mean": mean.tolist(), "margin": margin.tolist(), "facts": facts}
+                for role, (mean, margin, facts) in self.by_role(kind).items()
+            }
+        return {
+            "facts": len(self.traces),
+            "asked": self.asked,
+            "total": total,
+            "total_margin": margin,
+            "approximate": self.settings.approximate,
+            "noise": self.settings.noise,
+            "deviation": self.traces[0].deviation,
+            "draws": self.settings.draws,
+            "window": self.settings.window,
+            "effects": effects,
+        }
+
+
+def mean_of(rows: Tensor) -> Mean:
+    """Mean of (facts, layers) over facts, with its margin."""
+    count = len(rows)
+    spread = rows.std(0) if count > 1 else torch.full_like(rows[0], torch.nan)
+    return Mean(rows.mean(0), NORMAL * spread / sqrt(count), count)
+
+
+def role_of(token: int, first: int, last: int, length: int) -> str | None:
+    """What a token of a prompt is to its subject; None before it."""
+    if token < first:
+        return None
+    if token == length - 1:
+        return "last_token"
+    if token > last:
+        return "first_after" if token == last + 1 else "further"
+    if token == last:
+        return "last_subject"
+    return "first_subject" if token == first else "middle_subject"
+
+
+def effects_by_role(found: Trace, kind: str) -> dict[str, Tensor]:
+    """(layers,) for each role of a prompt, the mean over its tokens."""
+    effects = found.effects[kind]
+    tokens: dict[str, list[int]] = {}
+    for token in range(len(effects)):
+        role = role_of(token, found.first, found.last, len(effects))
+        if role is not None:
+            tokens.setdefault(role, []).append(token)
+    return {role: effects[places].mean(0) for role, places in tokens.items()}
+
+
+def trace_many(
+    model: nn.Module,
+    tokenizer: Any,
+    questions: Iterable[Question],
+    *,
+    limit: int | None = None,
+    known_only: bool = True,
+    **settings: Any,
+) -> AverageEffects:
+    """Trace many facts and average.
+
+    Args:
+        model: A causal language model. It is not changed.
+        tokenizer: Its tokenizer, a fast one.
+        questions: (prompt, subject, answer) each; see `trace`.
+        limit: Stop after so many facts have been traced.
+        known_only: Leave out facts of which the model does not say the answer's first token, as
+            published: of what it does not know, nothing can be restored.
+        settings: As for `trace`. Without a deviation, that of all the questions' subjects
+            together is taken.
+
+    Returns:
+        The traces and their averages.
+
+    Raises:
+        InvalidInput: No questions, none that the model knows, or a setting out of range.
+        SubjectNotFound: A subject is not in its prompt.
+        UnknownName: There is no such setting.
+        UnsupportedModel: The model's blocks have no MLP, or cannot be run apart from it.
+    """
+    chosen = settings_of(settings)
+    view = ModelView(model)
+    all_asked = [asked(view, tokenizer, *question) for question in questions]
+    if not all_asked:
+        raise InvalidInput("no questions are given, expected at least one fact to trace")
+    if chosen.deviation is None:
+        chosen = replace(chosen, deviation=_deviation(view, all_asked))
+    known = list(islice(_known(view, tokenizer, all_asked, known_only), limit))
+    if not known:
+        raise InvalidInput(
+            f"the model gives none of the {len(all_asked)} answers, expected facts that it knows: "
+            "ask about others, or set known_only=False"
+        )
+    bar = progress(known, "tracing facts")
+    traces = tuple(traced(view, tokenizer, one, chosen) for one in bar)
+    return AverageEffects(traces, len(all_asked), chosen)
+
+
+def _deviation(view: ModelView, questions: Sequence[Asked]) -> float:
+    return float(torch.cat([embedded(view, one) for one in questions]).std())
+
+
+def _known(
+    view: ModelView, tokenizer: Any, questions: Sequence[Asked], known_only: bool
+) -> Iterator[Asked]:
+    """The questions whose answer the model gives, a batch at a time."""
+    if not known_only:
+        yield from questions
+        return
+    for start in range(0, len(questions), BATCH):
+        batch = questions[start : start + BATCH]
+        said = likeliest(view.model, tokenizer, [one.prompt for one in batch])
+        for one, (token, _) in zip(batch, said, strict=True):
+            if one.answer is None or one.answer == token:
+                yield one

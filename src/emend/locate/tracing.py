@@ -1,0 +1,289 @@
+"""Causal tracing: which hidden states bring an answer back that noise at the subject took away.
+
+Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv 2202.05262, section 2.
+
+    total effect     TE = P[o] - P*[o]
+    indirect effect  IE = P*, clean h_t^l [o] - P*[o]
+
+    paper       here        what
+    P[o]        clean       probability of the answer after the prompt
+    P*[o]       disturbed   the same with noise at the embeddings of the subject's tokens
+    h_i^(l)     "state"     output of block l at token i, restored to what it is without noise
+    m, a        "mlp", "attention": output of a block's MLP or attention, restored in a window of
+                layers around l (published: 10), because one alone moves little
+                "severed_mlp", "severed_attention": a state is restored while the MLPs (or
+                attentions) of later blocks put out at that token what they do with the noise
+    3 sigma     noise       in standard deviations of the embeddings of the subjects' tokens
+
+The noise is drawn as the authors draw it (NumPy's generator 1, anew for every prompt), and P* is
+the mean over the draws. Of an answer of several tokens the first is asked about.
+
+Exact and cheap: see `_prompt` and `_restoring`. Tokens before the subject have no effect, since
+noise does not reach them; they are not run at all.
+
+What an effect means is a question of its own: that a state brings the answer back does not make
+its layer the best one to edit (Hase et al. 2023, arXiv 2301.04213).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emend.errors import InvalidInput, UnknownName
+from emend.locate._approximate import approximated
+from emend.locate._asking import Asked, asked
+from emend.locate._prompt import Prompt, Run
+from emend.locate._recording import opened
+from emend.locate._restoring import restored_parts, restored_states, windows
+from emend.models import ModelView
+from emend.models._forward import evaluating, fused
+from emend.models._hooks import frozen
+
+KINDS = ("state", "mlp", "attention", "severed_mlp", "severed_attention")
+"""What can be restored, and how."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a trace is made.
+
+    Attributes:
+        kinds: What is restored, some of `KINDS`.
+        window: Layers whose MLP or attention outputs are restored together.
+        draws: How many times noise is drawn.
+        noise: Its size, in standard deviations of the embeddings of the subject's tokens.
+        deviation: That standard deviation, where it is known; None measures it.
+        seed: Of the noise.
+        approximate: Whether effects are estimated by gradients (attribution patching).
+        batch_size: How many rows are run at once (at least as many as the model has blocks).
+
+    Raises:
+        InvalidInput: A number below its least.
+        UnknownName: There is no such kind.
+    """
+
+    kinds: tuple[str, ...] = ("state",)
+    window: int = 10
+    draws: int = 10
+    noise: float = 3.0
+    deviation: float | None = None
+    seed: int = 1
+    approximate: bool = False
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if isinstance(self.kinds, str):
+            raise InvalidInput(
+                f"kinds is {self.kinds!r}, expected a tuple such as ({self.kinds!r},)"
+            )
+        for name in ("window", "draws", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.noise <= 0 or (self.deviation is not None and self.deviation <= 0):
+            raise InvalidInput(
+                f"noise of {self.noise} times {self.deviation or 'the'} standard deviation "
+                "disturbs nothing, expected more than 0"
+            )
+        if not self.kinds:
+            raise InvalidInput(f"no kinds are given, expected some of {', '.join(KINDS)}")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise UnknownName("kind of restoration", kind, KINDS)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The parts of the blocks whose outputs are needed."""
+        text = " ".join(self.kinds)
+        return tuple(site for site in ("mlp", "attention") if site in text)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The effects of restoring each token in each layer, for one prompt.
+
+    Attributes:
+        prompt: The text.
+        subject: The subject's name.
+        answer: The answer's first token, as text.
+        said: What the model says by itself, as text.
+        tokens: The prompt's T tokens, as text.
+        first: The subject's first token.
+        last: Its last token.
+        clean: P(answer), from 0 to 1.
+        disturbed: P(answer) with noise at the subject, the mean over draws.
+        deviation: Standard deviation of the embeddings of the subject's tokens.
+        effects: (T, layers) indirect effects by kind, float32 (float64 of a float64 model) on
+            the CPU.
+        settings: How they were made.
+    """
+
+    prompt: str
+    subject: str
+    answer: str
+    said: str
+    tokens: tuple[str, ...]
+    first: int
+    last: int
+    clean: float
+    disturbed: float
+    deviation: float
+    effects: Mapping[str, Tensor]
+    settings: Settings
+
+    @property
+    def total(self) -> float:
+        """The total effect, clean - disturbed."""
+        return self.clean - self.disturbed
+
+    def peak(self, kind: str) -> tuple[int, int]:
+        """(token, layer) of the largest effect; of equal ones the first."""
+        effects = self.effects[kind]
+        return divmod(int(effects.argmax()), effects.shape[1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        names = ("prompt", "subject", "answer", "said", "first", "last", "clean", "disturbed")
+        settings = self.settings
+        return {
+            **{name: getattr(self, name) for name in names},
+            "tokens": list(self.tokens),
+            "total": self.total,
+            "deviation": self.deviation,
+            "approximate": settings.approximate,
+            "noise": settings.noise,
+            "draws": settings.draws,
+            "seed": settings.seed,
+            "window": settings.window,
+            "effects": {kind: effects.tolist() for kind, effects in self.effects.items()},
+        }
+
+
+def trace(
+    model: nn.Module,
+    tokenizer: Any,
+    prompt: str,
+    subject: str,
+    answer: str | None = None,
+    **settings: Any,
+) -> Trace:
+    """Trace which hidden states carry an answer.
+
+    Args:
+        model: A causal language model. It is not changed.
+        tokenizer: Its tokenizer, a fast one.
+        prompt: With a ``{}`` where the subject goes, or with the subject in it.
+        subject: What the prompt is about.
+        answer: What is asked about; by default what the model says. Its first token counts.
+        settings: Those of `Settings`: kinds, window, draws, noise, deviation, seed,
+            approximate, batch_size.
+
+    Returns:
+        The effects by kind, token and layer.
+
+    Raises:
+        InvalidInput: A setting out of range, or a prompt that the model cannot read.
+        NumericalFailure: What the model puts out is not finite.
+        SubjectNotFound: The subject is not in the prompt.
+        UnknownName: There is no such kind of restoration.
+        UnsupportedModel: The model's blocks have no MLP, or cannot be run apart from it.
+    """
+    chosen = settings_of(settings)
+    view = ModelView(model)
+    question = asked(view, tokenizer, prompt, subject, answer)
+    found = traced(view, tokenizer, question, chosen)
+    if answer is not None and found.answer != found.said:
+        warnings.warn(
+            f"the model says {found.said!r} and not {found.answer!r}, which is traced all the "
+            f"same: P({found.answer!r}) is {found.clean:.3g}",
+            stacklevel=2,
+        )
+    return found
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Settings by name.
+
+    Raises:
+        UnknownName: There is no such setting.
+    """
+    known = Settings.__dataclass_fields__
+    for name in given:
+        if name not in known:
+            raise UnknownName("setting", name, known)
+    return Settings(**given)
+
+
+def embedded(view: ModelView, question: Asked) -> Tensor:
+    """(n, size), what the embedding puts out for the subject's tokens."""
+    ids = torch.tensor(question.ids[question.first : question.last + 1])
+    with torch.no_grad():
+        return view.embeddings(ids.to(next(view.embeddings.parameters()).device)).float()
+
+
+def traced(view: ModelView, tokenizer: Any, question: Asked, settings: Settings) -> Trace:
+    """Trace one question; see `trace`."""
+    subject = embedded(view, question)
+    deviation = float(subject.std()) if settings.deviation is None else settings.deviation
+    generator = np.random.RandomState(settings.seed)  # as published, so that draws are the same
+    drawn = generator.randn(settings.draws, *subject.shape)
+    noise = torch.from_numpy(settings.noise * deviation * drawn)
+    model = view.model
+    with evaluating(model), frozen(model), fused(model), torch.no_grad():
+        prompt, run = opened(view, question.ids, question.first, noise, settings.sites)
+        logits = view.logits(prompt.clean.states[-1][0, prompt.last])
+        said = int(logits.argmax())
+        token = said if question.answer is None else question.answer
+        clean = float(prompt.chances(prompt.clean.states[-1], token))
+        disturbed = prompt.chances(run.states[-1], token)
+        effects = _effects(prompt, run, token, disturbed.cpu(), len(question.ids), settings)
+    return Trace(
+        prompt=question.prompt,
+        subject=question.subject,
+        answer=str(tokenizer.decode([token])),
+        said=str(tokenizer.decode([said])),
+        tokens=question.words,
+        first=question.first,
+        last=question.last,
+        clean=clean,
+        disturbed=float(disturbed.mean()),
+        deviation=deviation,
+        effects=effects,
+        settings=settings,
+    )
+
+
+def _effects(
+    prompt: Prompt, run: Run, token: int, disturbed: Tensor, length: int, settings: Settings
+) -> dict[str, Tensor]:
+    """(T, layers) for each kind."""
+    if settings.approximate:
+        return approximated(prompt, run, token, length, settings.kinds, settings.window)
+    size = max(1, settings.batch_size // prompt.view.depth)
+    chunks = [slice(i, i + size) for i in range(0, len(disturbed), size)]
+    found: dict[str, Tensor] = {}
+    for kind in settings.kinds:
+        effects = disturbed.new_zeros(length, prompt.view.depth)
+        for column in range(prompt.first, prompt.last + 1):
+            parts = [
+                _restored(prompt, run.select(chunk), column, token, kind, settings.window)
+                for chunk in chunks
+            ]
+            change = torch.cat(parts, dim=1).cpu() - disturbed  # (layers, D)
+            effects[column - prompt.last + length - 1] = change.mean(1)
+        found[kind] = effects
+    return found
+
+
+def _restored(prompt: Prompt, run: Run, column: int, token: int, kind: str, window: int) -> Tensor:
+    if kind in ("mlp", "attention"):
+        spans = windows(prompt.view.depth, window)
+        return restored_parts(prompt, run, column, token, kind, spans)
+    severed = kind.removeprefix("severed_") if kind != "state" else None
+    return restored_states(prompt, run, column, token, severed)
