@@ -8,10 +8,15 @@ from typing import Any
 
 from emend.edits import Edit
 from emend.keyvalue.rows import Row, context_rows, subject_rows, whole_rows
-from emend.models import ModelView, likeliest
+from emend.models import ModelView
+from emend.models.positions import pad_id, prompt_tokens
+from emend.models.scoring import likeliest_after
 
 SURE = 0.5
 """Probability from which on the model's next token is an answer worth keeping."""
+
+ANSWER = 3
+"""Tokens of such an answer that are kept."""
 
 
 @dataclass(frozen=True)
@@ -86,39 +91,58 @@ def make_jobs(
         rows = [row for number in group for row in contexts[number]]
         count, first = len(rows), group[0]
         anchors = [_essence(rows, essences[first], share_rows)]
-        for row in preserved:
+        for row, kept_tokens in preserved:
             rows.append(row)
-            anchors.append(Anchor(len(rows) - 1, len(row.ids) - 1, is_essence=False))
+            for position in range(len(row.ids) - kept_tokens, len(row.ids)):
+                anchors += [Anchor(len(rows) - 1, position, is_essence=False)]
         jobs.append(Job(group, edits[first].id, tuple(rows), count, tuple(anchors)))
     return jobs
 
 
 def _preserved(
     view: ModelView, tokenizer: Any, groups: Sequence[Sequence[Edit]], patterns: Sequence[str]
-) -> list[list[Row]]:
-    """For each group the rows of the prompts that are to keep their answers.
+) -> list[list[tuple[Row, int]]]:
+    """For each group the prompts that are to keep their answers, with these but for their end.
 
     Prompts that the model has no sure answer to have nothing to keep, and one that it answers as
     it answers an edit's own prompt asks for what is to change.
+
+    Returns:
+        Rows, each with the number of its last positions whose next token is to be kept.
     """
+    kept: list[list[tuple[Row, int]]] = [[] for _ in groups]
+    if not patterns:
+        return kept
     firsts = [group[0] for group in groups]
-    every = [whole_rows(tokenizer, firsts, pattern) for pattern in patterns]
-    asked = [[pattern.replace("{}", edit.subject) for edit in firsts] for pattern in patterns]
-    sure = [likeliest(view.model, tokenizer, texts) for texts in asked] if firsts else []
-    own = [
-        {token for token, _ in likeliest(view.model, tokenizer, [edit.text for edit in group])}
-        if patterns
-        else set[int]()
-        for group in groups
-    ]
-    return [
-        [
-            rows[number]
-            for rows, answers in zip(every, sure, strict=True)
-            if answers[number][1] >= SURE and answers[number][0] not in own[number]
-        ]
-        for number in range(len(groups))
-    ]
+    rows = [row for pattern in patterns for row in whole_rows(tokenizer, firsts, pattern)]
+    answers = _answers(view, tokenizer, [row.ids for row in rows], SURE)
+    prompts = [edit.text for group in groups for edit in group]
+    asked = [tuple(ids) for ids in prompt_tokens(tokenizer, prompts)]
+    own = iter(_answers(view, tokenizer, asked, 0.0))
+    changing = [[next(own) for _ in group] for group in groups]
+    for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        group = number % len(groups)
+        changes = any(own[: len(answer)] == answer for own in changing[group])
+        if answer and not changes:
+            kept[group].append((Row(row.ids + answer[:-1], row.lookup), len(answer)))
+    return kept
+
+
+def _answers(
+    view: ModelView, tokenizer: Any, rows: Sequence[tuple[int, ...]], least: float
+) -> list[tuple[int, ...]]:
+    """What the model says after each row, for as long as its probability is at least that."""
+    found: list[tuple[int, ...]] = [()] * len(rows)
+    going = list(range(len(rows)))
+    for _ in range(ANSWER):
+        texts = [(*rows[number], *found[number]) for number in going]
+        best = likeliest_after(view.model, texts, pad_id(tokenizer))
+        sure = [probability >= least for _, probability in best]
+        for number, (token, _), goes_on in zip(going, best, sure, strict=True):
+            if goes_on:
+                found[number] += (token,)
+        going = [number for number, goes_on in zip(going, sure, strict=True) if goes_on]
+    return found
 
 
 def _groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int, ...]]:

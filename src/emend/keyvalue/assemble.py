@@ -27,6 +27,8 @@ class SearchConfig:
     """Forward passes of the search; by default 25 (gated or rotary) or 20."""
     learning_rate: float = 0.5
     """Step size of Adam."""
+    cooldown: float = 0.0
+    """Part of the steps, at the end, over which the step size falls to a twentieth."""
     weight_decay: float | None = None
     """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
     clamp: float = 4.0
@@ -34,8 +36,8 @@ class SearchConfig:
     kl_factor: float = 0.0625
     """Factor on the KL divergence that keeps what the subject is."""
     preserve: tuple[str, ...] = ()
-    """Further prompts, each with one "{}" for the subject, whose answers are to stay as they are;
-    those that ask for what is edited are found and left out."""
+    """Further prompts, each with one "{}" for the subject, whose answers are to stay as they are
+    (their first three tokens); those that ask for what is edited are found and left out."""
     preserve_factor: float = 1.0
     """Factor on the mean KL divergence at the end of these."""
     templates: tuple[str, ...] | None = None
@@ -55,18 +57,21 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
     """What the search takes of a method's settings; None is filled from the model's shape.
 
     Raises:
-        InvalidInput: Fewer than one step, or an empty chunk.
+        InvalidInput: Fewer than one step, an empty chunk, or a part that is none.
     """
     steps = (25 if view.is_llama_like else 20) if config.steps is None else config.steps
     for name, count in (("steps", steps), ("chunk", config.chunk)):
         if count < 1:
             raise InvalidInput(f"{name} is {count}, expected at least 1")
+    if not 0 <= config.cooldown <= 1:
+        raise InvalidInput(f"cooldown is {config.cooldown}, expected a part from 0 to 1")
     decay = config.weight_decay
     if decay is None:
         decay = 1e-3 if view.is_llama_like else 0.5
     return SearchSettings(
         steps,
         config.learning_rate,
+        config.cooldown,
         decay,
         config.clamp,
         config.kl_factor,

@@ -53,6 +53,10 @@ CHUNK = 6
 """Edits sought together by default. More gain nothing on a CPU and need more memory."""
 
 
+COLDEST = 0.05
+"""Part of the learning rate that is left at the end of a cooldown."""
+
+
 @dataclass(frozen=True)
 class SearchSettings:
     """Settings of the search.
@@ -60,6 +64,7 @@ class SearchSettings:
     Attributes:
         steps: Forward passes; the last takes no step, so there are ``steps - 1`` updates.
         learning_rate: Adam's.
+        cooldown: Part of the steps, at the end, over which the rate falls evenly to nearly nothing.
         weight_decay: The factor w on ``|delta| / |v_0|^2``.
         clamp: The bound c on ``|delta| / |v_0|``.
         kl_factor: The factor kappa.
@@ -80,6 +85,7 @@ class SearchSettings:
 
     steps: int = 20
     learning_rate: float = 0.5
+    cooldown: float = 0.0
     weight_decay: float = 0.5
     clamp: float = 4.0
     kl_factor: float = 0.0625
@@ -217,6 +223,7 @@ def _descend(
         if all(finished):
             break
         (gradient,) = torch.autograd.grad(loss.sum(), delta)
+        adam.learning_rate = _rate(settings, step)
         limits = settings.clamp * sizes[objective.active]
         delta = _clamped(adam.step(delta.detach(), gradient), limits)
         if any(finished):
@@ -233,6 +240,14 @@ def _loss(terms: Terms, delta: Tensor, sizes: Tensor, settings: SearchSettings) 
     decay = (delta.norm(dim=-1) / sizes**2).sum(1).to(terms.nll.device)
     loss = terms.nll * eased + settings.kl_factor * terms.essence + settings.weight_decay * decay
     return loss + settings.preserve_factor * terms.kept if settings.preserve else loss
+
+
+def _rate(settings: SearchSettings, step: int) -> float:
+    """The step size at a step, counted from 0."""
+    left = 1.0 - step / settings.steps
+    if left >= settings.cooldown:
+        return settings.learning_rate
+    return settings.learning_rate * max(left / settings.cooldown, COLDEST)
 
 
 def _enough(terms: Terms, losses: Sequence[float], settings: SearchSettings) -> list[bool]:

@@ -98,20 +98,27 @@ def likeliest(
 
     Prompts are taken as `score` takes them; equal ones are run once.
     """
-    ids = [tuple(each) for each in prompt_tokens(tokenizer, prepare(model, prompts))]
-    for each in ids:
-        check_length(model, len(each))
-    unique = list(dict.fromkeys(ids))
+    rows = [tuple(each) for each in prompt_tokens(tokenizer, prepare(model, prompts))]
+    return likeliest_after(model, rows, pad_id(tokenizer), batch_size=batch_size)
+
+
+def likeliest_after(
+    model: nn.Module, rows: Sequence[tuple[int, ...]], padding: int, *, batch_size: int = 32
+) -> list[tuple[int, float]]:
+    """The same after each row of token ids; ``padding`` is any token that the model has."""
+    for row in rows:
+        check_length(model, len(row))
+    unique = list(dict.fromkeys(rows))
     found: dict[tuple[int, ...], tuple[int, float]] = {}
     with torch.no_grad(), evaluating(model):
-        for rows in batches([len(each) for each in unique], batch_size):
-            chunk = [unique[row] for row in rows]
-            ends = torch.tensor([len(each) - 1 for each in chunk])
-            logits = _logits_at(model, pad_id(tokenizer), chunk, torch.arange(len(chunk)), ends)
+        for members in batches([len(row) for row in unique], batch_size):
+            chunk = [unique[member] for member in members]
+            ends = torch.tensor([len(row) - 1 for row in chunk])
+            logits = _logits_at(model, padding, chunk, torch.arange(len(chunk)), ends)
             best = logits.float().softmax(-1).max(-1)
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             found.update(zip(chunk, pairs, strict=True))
-    return [found[each] for each in ids]
+    return [found[row] for row in rows]
 
 
 def _logits_at(
