@@ -240,6 +240,23 @@ def test_a_newer_ledger_is_refused_and_left_as_it_is(path, version, in_header):
     ]
 
 
+def test_a_ledger_that_becomes_newer_meanwhile_is_not_written(path):
+    with Ledger.open(path) as ledger:
+        _sql(path, "PRAGMA user_version = 99")
+        with pytest.raises(BrokenFile, match="version 99"):
+            ledger.add(_edit("second"))
+        assert len(ledger.active()) == 1
+
+
+@pytest.mark.parametrize("name", ["a b?mode=ro#%41.db", ":memory:", "ü\n.db", "--help"])
+def test_any_name_is_a_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with Ledger.create(name) as ledger:
+        ledger.add(_edit("first"))
+    assert _ids(name) == {"first"}
+    assert os.listdir(tmp_path) == [name]
+
+
 def test_an_older_ledger_is_brought_up_to_date_in_one_step(path, tmp_path, monkeypatch):
     more = "CREATE TABLE colours (name TEXT PRIMARY KEY) STRICT"
     monkeypatch.setattr(_schema, "VERSION", 2)

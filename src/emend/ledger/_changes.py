@@ -38,15 +38,11 @@ _DESCENDANTS = """
 _ORPHANS = """
     SELECT child.id, child.status, parent.id, parent.status
     FROM entries AS child JOIN entries AS parent ON child.parent = parent.id
-    WHERE child.id IN (SELECT value FROM json_each(:ids)) AND (
+    WHERE (:ids IS NULL OR child.id IN (SELECT value FROM json_each(:ids))) AND (
         child.status = 'active' AND parent.status <> 'active'
         OR child.status = 'proposed' AND parent.status NOT IN ('proposed', 'active')
     )
     ORDER BY child.id
-"""
-_LEFT_ALONE = """
-    SELECT parent.id FROM entries AS child JOIN entries AS parent ON child.parent = parent.id
-    WHERE child.status IN ('proposed', 'active') AND parent.status IN ('superseded', 'reverted')
 """
 
 
@@ -178,8 +174,8 @@ def settle(change: Change, fresh: Iterable[str], supersede: bool) -> set[str]:
 
 def revert_orphans(change: Change) -> None:
     """Take out what came from elsewhere without the edit that it was derived from."""
-    rows = change.connection.execute(_LEFT_ALONE).fetchall()
-    for parent in sorted({row[0] for row in rows}):
+    rows = change.connection.execute(_ORPHANS, {"ids": None}).fetchall()
+    for parent in sorted({row[2] for row in rows}):
         _take_along(change, parent, "reverted")
 
 

@@ -75,6 +75,9 @@ class Store:
         another process committed would fail without waiting.
         """
         with self._transaction("BEGIN IMMEDIATE") as connection:
+            version = self._version()
+            if version != VERSION:  # another process has brought it up to date meanwhile
+                raise _newer(self.path, version)
             yield connection
 
     @contextmanager
@@ -97,7 +100,7 @@ class Store:
     def _migrate(self) -> None:
         if self._version() == VERSION:
             return
-        with self.writing() as connection:
+        with self._transaction("BEGIN IMMEDIATE") as connection:
             found = self._version()  # again: another process may have migrated meanwhile
             if found > VERSION:
                 raise _newer(self.path, found)
