@@ -34,6 +34,7 @@ def main(directory, rounds, seed):
     chance = random.Random(seed)
     expected = {"edits": {}, "values": set(), "builds": set()}
     told = {"kills": 0, "operations": 0, "under_way": 0, "kept": 0}
+    told["created"] = sum(creation(directory, chance, number) for number in range(20))
     for number in range(rounds):
         begun, done = one_life(path, f"{seed}-{number}", chance.uniform(0, LONGEST_LIFE))
         compare(path, expected, begun, done, told)
@@ -41,6 +42,26 @@ def main(directory, rounds, seed):
     told["edits"] = len(expected["edits"])
     told["builds"] = len(expected["builds"])
     sys.stdout.write(json.dumps(told))
+
+
+def creation(directory, chance, number):
+    """Whether a ledger was there after its making was killed; then it is whole."""
+    path = directory / f"made-{number}.db"
+    child = os.fork()
+    if child == 0:
+        Ledger.create(path, {"hash": BASE})
+        time.sleep(60)
+    time.sleep(chance.uniform(0, 0.08))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if path.exists():
+        with Ledger.open(path) as ledger:
+            assert ledger.check() == ()
+            assert ledger.base == {"hash": BASE}
+            assert [event.what for event in ledger.log()] == ["created"]
+        return True
+    Ledger.create(path).close()  # what was left is in nobody's way
+    return False
 
 
 def exported(directory):

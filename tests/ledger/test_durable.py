@@ -56,10 +56,10 @@ def test_nothing_that_was_told_is_lost_when_the_process_is_killed(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["kills"] == 200
+    assert 0 < told["created"] < 20
     assert told["under_way"] > 20  # most kills meet an operation, some after its commit
     assert told["operations"] > 20
     assert told["edits"] > 20
-    assert not list(tmp_path.glob("*.db.*"))
 
 
 _ADDER = """

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from emend.errors import Conflict
-from emend.ledger._records import STATUSES, Build, Entry, Event, Measurement, Solved
+from emend.ledger._records import LIVE, STATUSES, Build, Entry, Event, Measurement, Solved
 from emend.ledger.ledger import Ledger
 
-__all__ = ["STATUSES", "Build", "Conflict", "Entry", "Event", "Ledger", "Measurement", "Solved"]
+__all__ = [
+    "LIVE",
+    "STATUSES",
+    "Build",
+    "Conflict",
+    "Entry",
+    "Event",
+    "Ledger",
+    "Measurement",
+    "Solved",
+]

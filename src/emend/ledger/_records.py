@@ -15,6 +15,7 @@ STATUSES = ("proposed", "active", "superseded", "reverted")
 """What an entry can be. Only what is active is built; only what is proposed waits for review."""
 
 LIVE = ("proposed", "active")
+"""What an entry is until it is taken out."""
 
 KINDS = (
     *("created", "added", "accepted", "superseded", "reverted", "restored", "noted"),
