@@ -66,8 +66,8 @@ class Words:
         return number + 1
 
     def decode(self, ids) -> str:
-        """The words of ids seen before."""
-        return "".join(" " + self.words[int(number)] for number in ids)
+        """The words of ids; of those not seen before, the number."""
+        return "".join(" " + self.words.get(int(number), f"<{number}>") for number in ids)
 
 
 def small_model() -> GPT2LMHeadModel:
@@ -154,3 +154,14 @@ def table(rows: Sequence[Sequence[Any]]) -> str:
 
 def _shown(cell: Any) -> str:
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def rank_correlation(found: Tensor, expected: Tensor) -> float:
+    """Spearman's: the correlation of ranks, ties sharing their mean rank."""
+    ranks = torch.stack([_ranks(found.flatten()), _ranks(expected.flatten())])
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, groups, counts = values.double().unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0).double() - (counts - 1) / 2)[groups]

@@ -1,10 +1,9 @@
 """Where the lab's models keep their facts: average indirect effects by causal tracing.
 
-    python benchmarks/lab_trace.py lab/gptneo [--facts 200]
+    python benchmarks/lab_trace.py lab/gptneo [--facts 200] [--window 3] [--output_path FILE]
 
-The subject's embeddings are disturbed by noise of three standard deviations, and the output of one
-block at one token is put back to what it was; what that gives back of the answer's probability is
-the indirect effect (Meng et al. 2022, arXiv 2202.05262, section 2).
+Prints the average indirect effect of each kind of restoration, by role and block, with its interval
+of 95%, and how the approximation by gradients ranks the same effects. See docs/tracing.md.
 """
 
 from __future__ import annotations
@@ -12,131 +11,53 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from _shapes import load as machine_load
+from _shapes import rank_correlation
 
 from emend import lab
-from emend.lab.world import Fact
-from emend.models import ModelView, encode, join_target, load, score
+from emend.locate import KINDS, AverageEffects, trace_many
+from emend.models import load
 
-ROLES = ("first_subject", "last_subject", "first_after", "further", "last_token", "before_subject")
-
-
-def noise_scale(view: ModelView, tokenizer: Any, subjects: list[str]) -> float:
-    """Three standard deviations of the embeddings of the subjects' tokens."""
-    ids = sorted({token for name in subjects for token in tokenizer(" " + name)["input_ids"]})
-    return 3 * view.embeddings(torch.tensor(ids)).std().item()
+SPARE = 3
+"""Facts drawn for each that is to be traced: not all are known in the wording drawn."""
 
 
-@torch.no_grad()
-def trace(
-    view: ModelView, tokenizer: Any, prompt: str, span: tuple[int, int], answer: str, **noise: Any
-) -> tuple[float, torch.Tensor, list[str]]:
-    """Trace one fact.
-
-    Returns:
-        Total effect, indirect effects (tokens, blocks), and the role of each token.
-    """
-    encoded = encode(tokenizer, [prompt], [span])
-    ids = encoded.input_ids  # (1, T)
-    first = encode(tokenizer, [prompt], [(span[0], span[0] + 1)]).lookup[0].item()
-    last = encoded.lookup[0].item()
-    target = join_target(tokenizer, prompt, answer)[1][0]
-    length, depth, draws = ids.shape[1], view.depth, noise["draws"]
-    clean: list[torch.Tensor] = []
-    handles = [
-        block.register_forward_hook(lambda _m, _i, output: clean.append(_hidden(output)[0]))
-        for block in view.blocks
-    ]
-    probability = view.model(input_ids=ids).logits[0, -1].softmax(-1)[target].item()
-    for handle in handles:
-        handle.remove()
-    # One row per (block, token, draw), and one without restoration per draw.
-    rows = depth * length * draws + draws
-    generator = torch.Generator().manual_seed(noise["seed"])
-    disturbance = torch.randn(draws, last - first + 1, view.width, generator=generator)
-
-    def disturb(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        output = output.clone()
-        output[:, first : last + 1] += noise["scale"] * disturbance.repeat(rows // draws, 1, 1)
-        return output
-
-    def restore(layer: int) -> Any:
-        def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-            hidden = _hidden(output)  # (rows, T, width)
-            for token in range(length):
-                start = (layer * length + token) * draws
-                hidden[start : start + draws, token] = clean[layer][token]
-            return output
-
-        return hook
-
-    handles = [view.embeddings.register_forward_hook(disturb)]
-    handles += [view.block(layer).register_forward_hook(restore(layer)) for layer in range(depth)]
-    try:
-        logits = view.model(input_ids=ids.expand(rows, -1), use_cache=False).logits[:, -1]
-    finally:
-        for handle in handles:
-            handle.remove()
-    found = logits.softmax(-1)[:, target].view(-1, draws).mean(1)  # (depth * T + 1,)
-    effects = (found[:-1] - found[-1]).view(depth, length).T
-    roles = [_role(token, first, last, length) for token in range(length)]
-    return probability - found[-1].item(), effects, roles
+def questions(seed: int = 1) -> Iterator[tuple[str, str, str]]:
+    """Facts of the lab's world in random order, each in one of the wordings it was seen in."""
+    generator = random.Random(f"trace-{seed}")
+    pool = list(lab.shipped_world().facts.values())
+    generator.shuffle(pool)
+    for fact in pool:
+        yield generator.choice(fact.statements(seen=True)), fact.subject, fact.object
 
 
-def _hidden(output: Any) -> torch.Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _role(token: int, first: int, last: int, length: int) -> str:
-    if token == length - 1:
-        return "last_token"
-    if token < first:
-        return "before_subject"
-    if token <= last:
-        return "last_subject" if token == last else "first_subject"
-    return "first_after" if token == last + 1 else "further"
+def trace_lab(model: Any, tokenizer: Any, facts: int, **settings: Any) -> AverageEffects:
+    """Trace so many facts of the lab that the model knows."""
+    drawn = [question for question, _ in zip(questions(), range(SPARE * facts), strict=False)]
+    return trace_many(model, tokenizer, drawn, limit=facts, **settings)
 
 
 def average_effects(
     name: str, model: Any, tokenizer: Any, facts: int, draws: int
 ) -> dict[str, Any]:
-    """Average indirect effect by role and block over facts that the model knows."""
-    view = ModelView(model)
-    world = lab.shipped_world()
-    generator = random.Random("trace-1")
-    scale = noise_scale(view, tokenizer, [name for _, name in world.subjects()])
-    collected: dict[str, list[torch.Tensor]] = {role: [] for role in ROLES}
-    totals: list[float] = []
-    pool: list[Fact] = list(world.facts.values())
-    generator.shuffle(pool)
-    for fact in pool:
-        template = generator.choice(fact.statements(seen=True))
-        prompt, start = template.format(fact.subject), template.index("{}")
-        known = score(model, tokenizer, [prompt], [fact.object])[0]
-        if known.greedy != known.token_ids:
-            continue
-        span = (start, start + len(fact.subject))
-        noise = {"scale": scale, "draws": draws, "seed": len(totals)}
-        total, effects, roles = trace(view, tokenizer, prompt, span, fact.object, **noise)
-        totals.append(total)
-        for role in set(roles):
-            rows = [effects[i] for i, one in enumerate(roles) if one == role]
-            collected[role].append(torch.stack(rows).mean(0))
-        if len(totals) == facts:
-            break
+    """What a lab model's card says of its trace."""
+    found = trace_lab(model, tokenizer, facts, draws=draws)
+    effects = found.by_role("state")
     table = {
-        role: [round(value, 4) for value in torch.stack(rows).mean(0).tolist()]
-        for role, rows in collected.items()
-        if rows
+        role: [round(value, 4) for value in mean.mean.tolist()] for role, mean in effects.items()
     }
     return {
         "model": name,
-        "facts": len(totals),
-        "total_effect": round(sum(totals) / len(totals), 4),
+        "facts": len(found.traces),
+        "total_effect": round(found.total[0], 4),
         "indirect_effect_by_block": table,
-        **verdict(table, view.depth),
+        **verdict(table, found.traces[0].effects["state"].shape[1]),
     }
 
 
@@ -153,16 +74,64 @@ def verdict(table: dict[str, list[float]], depth: int) -> dict[str, Any]:
     }
 
 
+def show(found: AverageEffects) -> None:
+    """Print the averages as Markdown tables, in percentage points."""
+    for kind in found.settings.kinds:
+        print(f"\n{kind.replace('_', ' ')}, percentage points ± 95%")
+        for number, (role, mean) in enumerate(found.by_role(kind).items()):
+            if number == 0:
+                print("| token | facts |", " | ".join(map(str, range(len(mean.mean)))), "|")
+                print("|---" * (len(mean.mean) + 2) + "|")
+            cells = [
+                f"{100 * value:.1f} ± {100 * margin:.1f}"
+                for value, margin in zip(mean.mean.tolist(), mean.margin.tolist(), strict=True)
+            ]
+            print(f"| {role.replace('_', ' ')} | {mean.facts} |", " | ".join(cells), "|")
+
+
+def ranks(exact: AverageEffects, estimate: AverageEffects, kind: str) -> float:
+    """Mean over facts of the rank correlation of exact and approximate effects."""
+    found = [
+        rank_correlation(one.effects[kind][one.first :], other.effects[kind][other.first :])
+        for one, other in zip(exact.traces, estimate.traces, strict=True)
+    ]
+    return sum(found) / len(found)
+
+
 def main() -> None:
-    """Trace a lab model and print the table."""
+    """Trace a lab model and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="lab/gptneo or lab/qwen3")
     parser.add_argument("--facts", type=int, default=200)
-    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--window", type=int, default=3, help="layers of MLP and attention")
+    parser.add_argument("--output_path", type=Path, help="FILE.json, .png, .svg or .html")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     model, tokenizer = load(arguments.model)
-    found = average_effects(arguments.model, model, tokenizer, arguments.facts, arguments.draws)
-    print(json.dumps(found, indent=1))
+    settings = {"draws": arguments.draws, "window": arguments.window}
+    started = time.perf_counter()
+    found = trace_lab(model, tokenizer, arguments.facts, kinds=KINDS, **settings)
+    seconds = time.perf_counter() - started
+    total, margin = found.total
+    print(f"{arguments.model}: {len(found.traces)} facts, {arguments.draws} draws of noise, ")
+    print(f"window of {arguments.window}; {seconds:.0f} s, {machine_load()}")
+    print(f"average total effect {100 * total:.1f} ± {100 * margin:.1f} percentage points")
+    show(found)
+    kinds = ("state", "mlp", "attention")
+    estimate = trace_lab(
+        model, tokenizer, arguments.facts, kinds=kinds, approximate=True, **settings
+    )
+    print("\nrank correlation of approximate and exact effects, mean over facts")
+    for kind in kinds:
+        print(f"{kind:10} {ranks(found, estimate, kind):.3f}")
+    if arguments.output_path:
+        if arguments.output_path.suffix == ".json":
+            arguments.output_path.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+        else:
+            from emend.report import write_averages
+
+            write_averages(found, arguments.output_path)
 
 
 if __name__ == "__main__":
