@@ -139,6 +139,27 @@ def test_algebra():
         p + replace(q, base={"hash": "other"})
 
 
+def test_a_sum_acts_as_its_parts_and_takes_them_back():
+    model, _ = tiny_model("llama")
+    a, b, c = (random_patch(model, "llama", seed=seed, ranks=(seed,)) for seed in (1, 2, 3))
+    with (c + 0.5 * (b - a)).applied(model):
+        analogy = logits(model)
+    for patch in (c, half := 0.5 * b, minus := -0.5 * a):
+        patch.attach(model)
+    torch.testing.assert_close(logits(model), analogy, atol=1e-4, rtol=1e-5)
+    for patch in (c, half, minus):
+        patch.detach(model)
+    name = MODULES["llama"].format(1)
+    torch.testing.assert_close((a + b - b).delta(name), a.delta(name), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close((a + b).delta(name), (b + a).delta(name))
+    assert (0 * a).norm == 0
+    assert [edit.id for edit in (a + b).edits] == ["one", "two"]  # an edit of both stands once
+    with pytest.raises(TypeError):
+        a * "2"  # type: ignore[operator]
+    with pytest.raises(InvalidInput, match="shape"):
+        a + WeightPatch({name: LowRank(torch.ones(1, 3), torch.ones(4, 1))})
+
+
 def test_without_and_only_split_by_edit():
     model, _ = tiny_model("llama")
     name = MODULES["llama"].format(1)
@@ -150,6 +171,9 @@ def test_without_and_only_split_by_edit():
     torch.testing.assert_close((one + two).delta(name), patch.delta(name))
     torch.testing.assert_close((two + one).only(["two"]).delta(name), two.delta(name))
     assert patch.without("one", "two").norm == 0
+    assert patch.without() is patch
+    assert patch.only(["two", "one", "two"]) is patch
+    assert (2 * patch).without("one").norm == pytest.approx(2 * two.norm)
     with pytest.raises(UnknownName, match="did you mean 'one'"):
         patch.without("onne")
 

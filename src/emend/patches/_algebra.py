@@ -1,4 +1,4 @@
-"""What patches do as vectors: their sum, and the part of it that belongs to some edits."""
+"""What patches do as vectors: their sum, parts of it that belong to some edits, compression."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emend.errors import InvalidInput, UnknownName
-from emend.patches._factors import Factor, LowRank, add
+from emend.patches._factors import Factor, LowRank, add, compress
 
 if TYPE_CHECKING:
     from emend.patches._weight import WeightPatch
+
+LOSSLESS = 1e-6
+"""The relative error up to which nothing counts as lost: some rounding of float32."""
 
 
 def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
@@ -43,6 +46,7 @@ def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
         statistics=left.statistics if left.statistics == right.statistics else {},
         timing={},
         state={**left.state, **right.state},
+        compression={},
     )
 
 
@@ -72,6 +76,34 @@ def selected(patch: WeightPatch, ids: Iterable[str]) -> WeightPatch:
     factors = {name: _part(name, f, wanted) for name, f in _owned(patch).factors.items()}
     edits = tuple(edit for edit in patch.edits if edit.id in wanted)
     return replace(patch, factors=factors, edits=edits, timing={})
+
+
+def compressed(patch: WeightPatch, rank: int | None, tolerance: float | None) -> WeightPatch:
+    """The patch with each module's change in fewer rows; see :meth:`WeightPatch.compress`.
+
+    Raises:
+        InvalidInput: A module cannot keep to both bounds, or one of them makes no sense.
+    """
+    if rank is not None and (isinstance(rank, bool) or rank < 1):
+        raise InvalidInput(f"rank is {rank}, expected at least 1: how many rows to keep")
+    if tolerance is not None and not 0 <= tolerance < 1:
+        raise InvalidInput(
+            f"tolerance is {tolerance}, expected a relative error from 0 to below 1, such as 0.01"
+        )
+    bound = max(tolerance or 0.0, LOSSLESS)
+    factors: dict[str, Factor] = {}
+    errors: dict[str, float] = {}
+    for name, factor in patch.factors.items():
+        small, error = compress(factor, bound, rank)
+        if tolerance is not None and error > bound:
+            raise InvalidInput(
+                f"{name} in {small.rank} rows has a relative error of {error:.2g}, expected at "
+                f"most tolerance={tolerance:g}: allow a higher rank or a larger tolerance"
+            )
+        # Nothing is gained by rows that are as many as before and no longer any edit's own.
+        keeps = isinstance(factor, LowRank) and small.rank >= factor.rank
+        factors[name], errors[name] = (factor, 0.0) if keeps else (small, error)
+    return replace(patch, factors=factors, compression=errors, timing={}, state={})
 
 
 def _part(name: str, factor: Factor, wanted: set[str]) -> LowRank:

@@ -158,13 +158,16 @@ def add(left: Factor, right: Factor) -> Factor:
     return Dense(left.dense() + right.dense())
 
 
-def compress(factor: Factor, tolerance: float = 1e-6) -> tuple[LowRank, float]:
+def compress(
+    factor: Factor, tolerance: float = 1e-6, rank: int | None = None
+) -> tuple[LowRank, float]:
     """The change in the fewest rows that keep it, by a singular value decomposition in float64.
 
     Args:
         factor: The change; attribution of rows to edits is lost.
         tolerance: Largest allowed ``||delta - B A||_F / ||delta||_F`` of the truncation. What
             float32 factors can hold (about 1e-7) bounds it from below.
+        rank: The most rows to keep, whatever that loses; None for as many as it takes.
 
     Returns:
         The factors and their measured relative error.
@@ -179,9 +182,10 @@ def compress(factor: Factor, tolerance: float = 1e-6) -> tuple[LowRank, float]:
         u, s, vh = torch.linalg.svd(factor.delta.double(), full_matrices=False)
     tail = s.square().flip(0).cumsum(0).flip(0).sqrt()  # tail[i]: error of keeping i values
     whole = float(tail[0]) if len(tail) else 0.0
-    rank = max(int((tail > tolerance * whole).sum()), 1)
-    root = s[:rank].sqrt()
-    small = LowRank(root[:, None] * vh[:rank], u[:, :rank] * root)
+    kept = max(int((tail > tolerance * whole).sum()), 1)
+    kept = kept if rank is None else min(kept, rank)
+    root = s[:kept].sqrt()
+    small = LowRank(root[:, None] * vh[:kept], u[:, :kept] * root)
     return small, _relative_error(factor, small)
 
 

@@ -139,6 +139,7 @@ def _weight_patch(
             templates=tuple(own["templates"]),
             statistics=own["statistics"],
             timing=own["timing"],
+            compression=own.get("compression", {}),
             state=state,
         )
     except EmendError:

@@ -112,6 +112,7 @@ def _own_data(
         "templates": list(patch.templates),
         "statistics": dict(patch.statistics),
         "timing": dict(patch.timing),
+        "compression": dict(patch.compression),
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
         "state_sha256": hashlib.sha256(state).hexdigest() if patch.state else None,
     }

@@ -36,7 +36,9 @@ class WeightPatch(Patch):
         statistics: A note on the second moments that were used (corpus, count, dtype).
         timing: Seconds and bytes that it took to make; see :class:`Patch`.
         state: Named tensors that the method needs to go on from this patch (the values it
-            sought, running statistics); a scaled patch has none.
+            sought, running statistics); a scaled or compressed patch has none.
+        compression: Where :meth:`compress` made the patch, the relative error that it cost each
+            module, ``||delta - delta'||_F / ||delta||_F``.
     """
 
     factors: Mapping[str, Factor]
@@ -48,6 +50,7 @@ class WeightPatch(Patch):
     statistics: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    compression: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", dict(self.factors))
@@ -114,6 +117,79 @@ class WeightPatch(Patch):
         wanted = [ids] if isinstance(ids, str) else list(ids)
         return _algebra.selected(self, _algebra.known_ids(self, wanted))
 
+    def compress(self, rank: int | None = None, tolerance: float | None = None) -> WeightPatch:
+        """The patch in fewer rows: each module's best approximation, by QR and SVD in float64.
+
+        What it costs is measured and kept in :attr:`compression`. Rows then belong to no edit, so
+        that :meth:`without` cannot take one out any more (of several edits); a module that would
+        need as many rows as it has is left as it is.
+
+        Args:
+            rank: The most rows that a module may have.
+            tolerance: The largest relative error of a module, ``||delta - delta'||_F /
+                ||delta||_F``; the fewest rows that keep to it are taken. What float32 cannot hold
+                (1e-6) never counts. With neither, as few rows as lose nothing.
+
+        Raises:
+            InvalidInput: A module cannot keep to both, or a bound makes no sense.
+        """
+        return _algebra.compressed(self, rank, tolerance)
+
+    def merge_into(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
+        """Write the patch into the model's own weights, for good: ``W <- cast(W + delta)``.
+
+        The only thing in emend that changes a model. Deltas are added in float32 and rounded once
+        to the weights' dtype, or nothing is written at all. To get the base back, load it again:
+        subtracting the patch does not give it back to the last bit. The model then has another
+        hash, so that neither this patch nor another one for the base fits it any more.
+
+        Args:
+            model: The model that the patch was made for, with nothing attached.
+            allow_other_base: Merge although the model's weights are not those the patch was made
+                for (its modules must still fit).
+
+        Raises:
+            InvalidInput: A patch is attached, the model is another, a weight is quantised,
+                offloaded, or tied to one that the patch does not change.
+            NumericalFailure: A weight would leave the range of its dtype.
+        """
+        from emend.patches._merge import merge_into
+
+        merge_into(self, model, allow_other_base=allow_other_base)
+
+    def save_merged(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        directory: str | Path,
+        *,
+        allow_other_base: bool = False,
+    ) -> Path:
+        """Write the model with the patch in its weights as an ordinary Hugging Face checkpoint.
+
+        For servers that load no adapters. The given model stays as it is; its weights are in
+        memory once, and those of the changed modules twice. Beside the checkpoint's own files
+        stands ``emend_merged.json``, which says of what it was made.
+
+        Args:
+            model: The model that the patch was made for, with nothing attached.
+            tokenizer: Its tokenizer, saved beside it; None to leave it out.
+            directory: New, empty, or such a checkpoint to be replaced; written aside and renamed.
+            allow_other_base: As for :meth:`merge_into`.
+
+        Returns:
+            The directory.
+
+        Raises:
+            InvalidInput: As :meth:`merge_into`, or the directory holds something else.
+            NumericalFailure: As :meth:`merge_into`.
+        """
+        from emend.patches._merge import save_merged
+
+        return save_merged(
+            self, model, tokenizer, Path(directory), allow_other_base=allow_other_base
+        )
+
     def __neg__(self) -> WeightPatch:
         return self * -1.0
 
@@ -160,4 +236,5 @@ class WeightPatch(Patch):
             "templates": list(self.templates),
             "statistics": dict(self.statistics),
             "timing": dict(self.timing),
+            **({"compression": dict(self.compression)} if self.compression else {}),
         }

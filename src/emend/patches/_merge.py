@@ -1,0 +1,128 @@
+"""Writing a patch into weights: those of a model in memory, or of a checkpoint on disk."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import emend
+from emend import models
+from emend._files import write_json
+from emend.errors import BrokenFile, InvalidInput, NumericalFailure
+from emend.models.placing import weight_of
+from emend.patches._base import check_base
+from emend.patches._disk import refuse_foreign, written_aside
+from emend.patches._factors import Factor
+from emend.patches._hooks import find_module
+
+if TYPE_CHECKING:
+    from emend.patches._weight import WeightPatch
+
+CARD = "emend_merged.json"
+"""What a merged checkpoint says of its making; the mark by which we know it as ours."""
+
+
+def merge_into(patch: WeightPatch, model: nn.Module, *, allow_other_base: bool) -> None:
+    """See :meth:`WeightPatch.merge_into`."""
+    merged = _merged(patch, model, allow_other_base)
+    with torch.no_grad():
+        for name, weight in merged.items():
+            model.get_submodule(name).get_parameter("weight").copy_(weight)
+
+
+def save_merged(
+    patch: WeightPatch, model: nn.Module, tokenizer: Any, directory: Path, *, allow_other_base: bool
+) -> Path:
+    """See :meth:`WeightPatch.save_merged`."""
+    ours = _own_files(directory)
+    refuse_foreign(directory, ours, CARD)  # before the work, and again when it is done
+    merged = _merged(patch, model, allow_other_base)
+    state = model.state_dict()
+    state.update({f"{name}.weight": weight for name, weight in merged.items()})
+    # save_pretrained notes its dtype and class in the configuration: not in the given model's.
+    shell: Any = copy.copy(model)
+    shell.config = copy.deepcopy(model.config)
+    with written_aside(directory, ours, CARD) as aside:
+        shell.save_pretrained(aside, state_dict=state)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(aside)
+        names = sorted({path.name for path in aside.iterdir()} | {CARD})
+        write_json(aside / CARD, _card(patch, names))
+    return directory
+
+
+def _card(patch: WeightPatch, names: list[str]) -> dict[str, Any]:
+    return {
+        "format": "emend-merged",
+        "emend_version": emend.__version__,
+        "base": dict(patch.base),
+        "method": patch.method,
+        "edits": [edit.id for edit in patch.edits],
+        "norm": patch.norm,
+        "files": names,
+    }
+
+
+def _own_files(directory: Path) -> Collection[str]:
+    """The files that a merged checkpoint at this place says are its own; none elsewhere."""
+    path = directory / CARD
+    if not path.is_file():
+        return ()
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        return frozenset(map(str, card["files"]))
+    except (ValueError, KeyError, TypeError):
+        raise BrokenFile(
+            f"{path} is not what we write beside a merged checkpoint: give another path"
+        ) from None
+
+
+def _merged(patch: WeightPatch, model: nn.Module, allow_other_base: bool) -> dict[str, Tensor]:
+    """The changed weights by module, as the model stores them: nothing is written yet."""
+    if models.attachments(model):
+        raise InvalidInput(
+            "a patch is attached to the model, expected the base alone: detach it before merging "
+            "(p + q merges both)"
+        )
+    modules = {name: find_module(model, name, f) for name, f in patch.factors.items()}
+    for name, module in modules.items():
+        weight_of(module)  # refuses quantised weights
+        _refuse_unwritable(model, name, module)
+    check_base(model, patch.base, allow_other_base=allow_other_base)
+    return {name: _sum(name, modules[name], factor) for name, factor in patch.factors.items()}
+
+
+def _refuse_unwritable(model: nn.Module, name: str, module: nn.Module) -> None:
+    weight = module.get_parameter("weight")
+    if any(parameter.device.type == "meta" for parameter in model.parameters()):
+        raise InvalidInput(
+            "weights of the model are offloaded, expected all of them in memory to merge: load "
+            "it without device_map, or with a larger machine's"
+        )
+    for path, other in model.named_modules():
+        if other is not module and any(p is weight for p in other.parameters(recurse=False)):
+            raise InvalidInput(
+                f"the weight of {name} is tied to that of {path}, which the patch does not "
+                "change, expected a weight of its own: serve the patch as an adapter"
+            )
+
+
+def _sum(name: str, module: nn.Module, factor: Factor) -> Tensor:
+    """``cast(W + delta)`` in the module's own orientation, added in float32 and rounded once."""
+    weight = module.get_parameter("weight").detach()
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    delta = factor.dense()  # (out, in)
+    delta = delta.T if type(module).__name__ == "Conv1D" else delta
+    merged = (weight.to(wide) + delta.to(device=weight.device, dtype=wide)).to(weight.dtype)
+    if not bool(merged.isfinite().all()):
+        raise NumericalFailure(
+            f"the merged weight of {name} is beyond the range of {weight.dtype}, expected finite "
+            "numbers: load the model in bfloat16 or float32"
+        )
+    return merged.contiguous()
