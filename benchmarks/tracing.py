@@ -17,12 +17,17 @@ from pathlib import Path
 
 import torch
 from _shapes import DEPTH, Words, load, rank_correlation, small_model, table, timed
+from lab_trace import ranks, trace_lab
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.reference.tracing import Plain
 
+import emend
 from emend.locate import trace
+
+FACTS = 10
+"""Facts of the lab on which ranks are compared."""
 
 FACTS = 10
 PROMPT = (

@@ -1,9 +1,11 @@
-"""Where a model keeps what it says: causal tracing and knowledge neurons."""
+"""Where a model keeps what it says: tracing, memories, the logit lens, knowledge neurons."""
 
 from __future__ import annotations
 
 from emend.locate.averages import ROLES, AverageEffects, trace_many
 from emend.locate.interventions import Effect, amplify, effect, scaled, suppress
+from emend.locate.logit_lens import Lens, lens
+from emend.locate.memories import Agreement, Memories, Memory
 from emend.locate.neurons import (
     Neuron,
     alike,
@@ -18,8 +20,12 @@ from emend.locate.tracing import KINDS, Settings, Trace, trace
 __all__ = [
     "KINDS",
     "ROLES",
+    "Agreement",
     "AverageEffects",
     "Effect",
+    "Lens",
+    "Memories",
+    "Memory",
     "Neuron",
     "Settings",
     "Trace",
@@ -30,6 +36,7 @@ __all__ = [
     "coarse",
     "effect",
     "knowledge_neurons",
+    "lens",
     "refine",
     "scaled",
     "suppress",
