@@ -14,7 +14,7 @@ from typing import Any
 import typer
 import typer.main
 
-from emend.cli import demo, edit, eval, lab, methods, stats, sweep, train
+from emend.cli import demo, edit, eval, lab, ledger, methods, stats, sweep, train
 from emend.errors import EmendError
 
 # Typer carries its own copy of click, or uses click itself, depending on its version; what it
@@ -34,7 +34,8 @@ def _app() -> typer.Typer:
     app.callback()(_options)
     for module in (demo, methods, edit, eval, stats, sweep, train):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
-    app.add_typer(lab.app, name=lab.NAME)
+    for group in (ledger, lab):
+        app.add_typer(group.app, name=group.NAME)
     return app
 
 

@@ -93,8 +93,8 @@ def make_jobs(
         anchors = [_essence(rows, essences[first], share_rows)]
         for row, kept_tokens in preserved:
             rows.append(row)
-            for position in range(len(row.ids) - kept_tokens, len(row.ids)):
-                anchors += [Anchor(len(rows) - 1, position, is_essence=False)]
+            places = range(len(row.ids) - kept_tokens, len(row.ids))
+            anchors.extend(Anchor(len(rows) - 1, place, is_essence=False) for place in places)
         jobs.append(Job(group, edits[first].id, tuple(rows), count, tuple(anchors)))
     return jobs
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from emend.versioning.build import Built, build
+from emend.versioning.similar import Similar, similar
 
-__all__ = ["Built", "build"]
+__all__ = ["Built", "Similar", "build", "similar"]

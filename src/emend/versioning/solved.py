@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -122,7 +121,7 @@ def patch_hash(patch: WeightPatch) -> str:
         digest.update(module.encode())
         for matrix in factor.matrices():
             digest.update(str(tuple(matrix.shape)).encode())
-            digest.update(matrix.contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(matrix.numpy().tobytes())
     return digest.hexdigest()
 
 

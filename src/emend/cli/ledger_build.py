@@ -1,0 +1,83 @@
+"""`emend ledger build`: the patch of the active edits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._ledger import Author, Path_, author_name, opened
+from emend.cli._output import output_directory, print_json
+from emend.cli._settings import settings_for
+
+NAME = "build"
+EXAMPLES = _options.examples(
+    "emend ledger build facts.db --model lab/gptneo --output_path patch/",
+    "emend ledger build facts.db --model gpt2 --method rome --output_path patch/",
+)
+
+
+@_options.loads_model
+def command(
+    ledger: Path_,
+    model: _options.Model,
+    output_path: Annotated[
+        Path, typer.Option("--output_path", help="Where to save the patch.", metavar="DIRECTORY")
+    ],
+    method: _options.Method = "memit",
+    config: _options.Config = None,
+    set: _options.Set = None,
+    author: Author = None,
+    json: _options.Json = False,
+    *,
+    loading: _options.Loading,
+) -> None:
+    """Build the patch of the active edits. Only what is new is solved for.
+
+    The same active edits make the same patch, whatever was there between. What was solved for is
+    kept in the ledger as it is found, so that an interrupted build goes on where it was.
+    """
+    output_directory(output_path)
+    with opened(ledger) as book:
+        from emend import api, methods, versioning
+
+        config_type = methods.registry().get(method).config_type
+        settings = settings_for(method, config_type, config, set)
+        network, tokenizer = api.load(model, **loading)
+        built = versioning.build(
+            book,
+            network,
+            tokenizer,
+            method=method,
+            directory=output_path,
+            author=author_name(author),
+            **settings,
+        )
+    result: dict[str, Any] = {
+        "model": model,
+        "method": method,
+        "build": built.build.id,
+        "patch_hash": built.build.patch_hash,
+        "edits": len(built.build.edits),
+        "solved": built.solved,
+        "seconds": built.seconds,
+        "similar": [pair._asdict() for pair in built.similar],
+        "output_path": output_path,
+    }
+    print_json(result) if json else _tell(result)
+
+
+def _tell(result: dict[str, Any]) -> None:
+    for pair in result["similar"]:
+        typer.echo(
+            f"warning: {pair['left']} and {pair['right']} are about different subjects whose keys "
+            f"are nearly the same (cosine {pair['cosine']:.3f}): look at both answers",
+            err=True,
+        )
+    typer.echo(
+        f"{result['edits']} edits by {result['method']}, {result['solved']} of them solved for, "
+        f"in {result['seconds']:.1f} s: {result['output_path']}"
+    )
+    typer.echo(f"build {result['build']}, patch {result['patch_hash'][:16]}")

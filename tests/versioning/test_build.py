@@ -1,0 +1,164 @@
+"""From a ledger to a patch: the same active edits make the same patch."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from tests.tiny import TEXT, tiny_model
+
+from emend.edits import Edit
+from emend.errors import InvalidInput, UnknownName
+from emend.keyvalue.solved import edit_of
+from emend.ledger import Ledger
+from emend.patches import describe_base, load_patch
+from emend.versioning import build, similar
+from emend.versioning.build import PART
+
+EDITS = [
+    Edit("{} was born in", "Ana Bel", "Paris", id="a"),
+    Edit("{} works for", "Carl Dorn", "the city", id="b"),
+    Edit("{} plays", "Ana Bel", "chess", id="c"),
+    Edit("The capital of {} is", "Elonia", "Rome", id="d"),
+    Edit("{} speaks", "Fen Gard", "French", id="e"),
+]
+SETTINGS = {"steps": 4, "texts": tuple(TEXT), "cache": False, "templates": ("{}", "Now {}")}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger.create(tmp_path / "facts.db") as made:
+        yield made
+
+
+def logits(model, tokenizer):
+    ids = torch.tensor([tokenizer(EDITS[0].text)["input_ids"]])
+    with torch.no_grad():
+        return model(ids).logits
+
+
+@pytest.mark.parametrize("method", ["memit", "emmet", "rome"])
+def test_the_same_edits_make_the_same_patch_whatever_the_history(method, ledger, tmp_path):
+    model, tokenizer = tiny_model("gpt2")
+    settings = {**SETTINGS, "method": method}
+    ledger.add(EDITS[:3])
+    first = build(ledger, model, tokenizer, **settings)
+    assert first.solved == 3
+    ledger.add(EDITS[3:])
+    both = build(ledger, model, tokenizer, **settings)
+    assert both.solved == 2
+    assert both.build.patch_hash != first.build.patch_hash
+    ledger.revert("d", "e")
+    again = build(ledger, model, tokenizer, **settings, directory=tmp_path / "patch")
+    assert again.solved == 0
+    assert again.build.patch_hash == first.build.patch_hash
+    with Ledger.create(tmp_path / "other.db") as other:
+        for edit in EDITS[2::-1]:
+            other.add(edit)
+            alone = build(other, model, tokenizer, **settings)
+        assert alone.build.patch_hash == first.build.patch_hash
+    assert {e.id for e in load_patch(tmp_path / "patch").edits} == {"a", "b", "c"}
+    assert [one.patch_hash for one in ledger.builds()][::2] == [first.build.patch_hash] * 2
+
+
+def test_an_empty_ledger_builds_nothing_and_changes_no_logit(ledger, tmp_path):
+    model, tokenizer = tiny_model("llama")
+    before = logits(model, tokenizer)
+    ledger.add(EDITS[:1])
+    patch = build(ledger, model, tokenizer, **SETTINGS).patch
+    with patch.applied(model):
+        assert not torch.equal(logits(model, tokenizer), before)
+    ledger.revert("a")
+    built = build(ledger, model, tokenizer, **SETTINGS, directory=tmp_path / "patch")
+    assert built.patch.factors == {}
+    with load_patch(tmp_path / "patch").applied(model):
+        assert torch.equal(logits(model, tokenizer), before)
+
+
+def test_what_was_solved_is_kept_with_its_key_and_token(ledger):
+    model, tokenizer = tiny_model("gpt2")
+    ledger.add(EDITS[:2])
+    built = build(ledger, model, tokenizer, **SETTINGS)
+    (solved,) = ledger.solved("a")
+    assert edit_of(solved.name) == "a"
+    assert solved.base == describe_base(model)["hash"] == built.build.base
+    assert solved.details["layer"] == built.patch.config["layers"][-1]
+    assert tokenizer(EDITS[0].text)["input_ids"][: solved.details["position"] + 1]
+    assert solved.config["steps"] == 4
+
+
+def test_former_answers_are_noted_once(ledger):
+    model, tokenizer = tiny_model("gpt2")
+    ledger.add([EDITS[0], Edit("{} is", "Carl Dorn", "here", id="x", original="there")])
+    build(ledger, model, tokenizer, **SETTINGS)
+    assert ledger.entry("a").edit.original
+    assert ledger.entry("x").edit.original == "there"
+    assert sum(event.what == "noted" for event in ledger.log()) == 1
+
+
+def test_other_methods_are_run_from_nothing(ledger):
+    model, tokenizer = tiny_model("gpt2")
+    ledger.add(EDITS[:2])
+    one = build(ledger, model, tokenizer, method="ft", steps=2)
+    two = build(ledger, model, tokenizer, method="ft", steps=2)
+    assert one.solved == two.solved == 2
+    assert one.build.patch_hash == two.build.patch_hash
+
+
+def test_a_ledger_of_another_model_is_refused(tmp_path):
+    model, tokenizer = tiny_model("gpt2")
+    other = {**describe_base(model), "hash": "0" * 16, "name": "another"}
+    with Ledger.create(tmp_path / "facts.db", other) as ledger:
+        ledger.add(EDITS[:1])
+        with pytest.raises(InvalidInput, match="of the model 'another'"):
+            build(ledger, model, tokenizer, **SETTINGS)
+        with pytest.raises(UnknownName, match="did you mean 'memit'"):
+            build(ledger, model, tokenizer, method="memitt")
+    assert not (tmp_path / "patch").exists()
+
+
+def test_keys_that_cannot_be_told_apart_are_shown():
+    one, near, far = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.01]), torch.tensor([0.0, 1.0])
+    (pair,) = similar(EDITS[:4], {"a": one, "b": near, "d": far})
+    assert (pair.left, pair.right) == ("a", "b")
+    assert 0.99 < pair.cosine < 1
+    assert not similar(EDITS[:3], {"a": one, "c": near})  # of one subject: meant to be alike
+
+
+def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
+    """What is solved for is written down part by part."""
+    many = [
+        Edit("{} was born in", f"{first} {last}", "Paris", id=f"{first}-{last}")
+        for first in ("Ana", "Bea", "Cora", "Dora", "Eva", "Fay")
+        for last in ("Arn", "Bel", "Cid", "Dorn", "Ems", "Falk")
+    ]
+    assert len(many) > PART
+    with Ledger.create(tmp_path / "facts.db") as ledger:
+        ledger.add(many)
+    child = os.fork()
+    if not child:
+        _die_after_the_first_part(tmp_path / "facts.db")
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    model, tokenizer = tiny_model("gpt2")
+    with Ledger.open(tmp_path / "facts.db") as ledger:
+        assert ledger.check() == ()
+        assert len(ledger.solved()) == PART
+        built = build(ledger, model, tokenizer, **SETTINGS)
+    assert built.solved == len(many) - PART
+
+
+def _die_after_the_first_part(path):
+    model, tokenizer = tiny_model("gpt2")
+    ledger = Ledger.open(path)
+    keep, calls = ledger.keep_values, []
+
+    def keep_once(*args, **kwargs):
+        if calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls.append(keep(*args, **kwargs))
+
+    ledger.keep_values = keep_once
+    build(ledger, model, tokenizer, **SETTINGS)
+    os._exit(1)
