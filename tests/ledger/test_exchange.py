@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -121,7 +122,7 @@ def test_one_id_for_two_edits_is_refused_with_both(make):
     theirs = Edit("{} is", "a", "c", id="same")
     one, other = make("one", mine), make("other", theirs, KIND)
     for supersede in (False, True):
-        with pytest.raises(Conflict, match="one id stands for two edits") as caught:
+        with pytest.raises(Conflict, match="edits differ and have one id") as caught:
             one.merge(other, supersede=supersede)
         assert caught.value.pairs == ((mine, theirs),)
         assert "'a is -> b'" in str(caught.value)
@@ -289,6 +290,53 @@ def test_every_problem_of_a_file_is_told_at_once(make, tmp_path):
         make("facts").import_file(_write(tmp_path / "x.jsonl", *lines))
     assert len(str(caught.value).splitlines()) == 52
     assert "200 problems" in str(caught.value)
+
+
+def test_edits_of_one_file_that_conflict_are_refused_with_their_lines(make, tmp_path):
+    good = _line()["entry"]["edit"]
+    lines = [_line(edit={**good, "id": f"{index}", "target": f"t{index}"}) for index in range(3)]
+    lines.append(_line(edit={**good, "id": "3", "target": "t3"}, status="reverted"))
+    with pytest.raises(BrokenFile) as caught:
+        make("facts").import_file(_write(tmp_path / "x.jsonl", *lines), supersede=True)
+    assert len(caught.value.problems) == 2
+    for problem, line in zip(caught.value.problems, (3, 4), strict=True):
+        assert f":{line}: edit '{line - 2}' and that on line 2 are both active" in problem
+
+
+def test_long_problems_are_told_shortly(make, tmp_path):
+    lines = [_edit(**{"x" * 400_000: 1}), _edit(probes=[{"group": "g"}] * 9_000)]
+    with pytest.raises(BrokenFile) as caught:
+        make("facts").import_file(_write(tmp_path / "x.jsonl", *lines))
+    assert [len(problem) < 800 for problem in caught.value.problems] == [True, True]
+
+
+@pytest.mark.parametrize("kind", ["chain", "ring", "rivals", "alternating", "names"])
+def test_a_file_made_to_take_long_does_not(make, tmp_path, kind):
+    many = 3_000
+    good = _line()["entry"]["edit"]
+    lines = []
+    for index in range(many):
+        edit = {**good, "id": f"{index}", "subject": f"s{index}"}
+        parent = f"{index - 1}" if index else None
+        if kind == "ring" and not index:
+            parent = f"{many - 1}"
+        if kind == "rivals":
+            edit = {**edit, "subject": "s", "target": f"t{index}"}
+            parent = None
+        status = "reverted" if kind == "alternating" and index % 2 == 0 else "active"
+        lines.append(_line(edit=edit, parent=parent, status=status))
+    if kind == "names":
+        lines = ["{" + ",".join(f'"{index}":1' for index in range(90_000)) + ',"89999":1}']
+    path = _write(tmp_path / "x.jsonl", *lines)
+    started = time.perf_counter()
+    if kind in ("chain", "alternating"):
+        ledger = make("facts")
+        assert len(ledger.import_file(path)) == many
+        assert len(ledger.active()) == (many if kind == "chain" else 0)
+    else:
+        with pytest.raises(BrokenFile):
+            make("facts").import_file(path)
+    assert time.perf_counter() - started < 10  # one to three seconds on two shared cores
 
 
 def test_a_field_of_a_hundred_megabytes_is_refused_without_being_kept(make, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend.errors import Conflict, InvalidInput
-from emend.ledger._conflicts import conflict
+from emend.ledger._conflicts import AT_ONCE, STATEMENT, conflict
 from emend.ledger._records import LIVE, Entry
 from emend.ledger._rows import fetch, fetch_all, id_list, insert_event
 
@@ -28,12 +28,12 @@ _CONFLICTS = """
 """
 _DESCENDANTS = """
     WITH RECURSIVE below (id) AS (
-        SELECT id FROM entries WHERE parent = :id
+        SELECT id FROM entries WHERE parent = :id AND status IN ('proposed', 'active')
         UNION
         SELECT entries.id FROM entries JOIN below ON entries.parent = below.id
+        WHERE entries.status IN ('proposed', 'active')
     )
-    SELECT entries.id FROM entries JOIN below USING (id)
-    WHERE status IN ('proposed', 'active') ORDER BY entries.id
+    SELECT id FROM below ORDER BY id
 """
 _ORPHANS = """
     SELECT child.id, child.status, parent.id, parent.status
@@ -117,7 +117,8 @@ def revert(change: Change, ids: tuple[str, ...]) -> set[str]:
 def restore(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
     """Bring edits back, with what went with them; the ids of all that changed."""
     back: dict[str, Entry] = {}
-    for entry in fetch_all(change.connection, ids).values():
+    named = fetch_all(change.connection, ids)
+    for entry in named.values():
         if entry.status in LIVE:
             raise InvalidInput(
                 f"edit {entry.id!r} is {entry.status}, expected a reverted or superseded one: "
@@ -136,7 +137,7 @@ def restore(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
             superseded_by=None,
             taken_with=None,
         )
-        details = None if entry.id in ids else {"with": entry.taken_with}
+        details = None if entry.id in named else {"with": entry.taken_with}
         change.event("restored", entry.id, details)
     return {*back, *settle(change, back, supersede)}
 
@@ -162,7 +163,7 @@ def settle(change: Change, fresh: Iterable[str], supersede: bool) -> set[str]:
     losses = _losses(connection, fresh)
     together = [pair for pair in losses if pair[0].changed == pair[1].changed]
     if together:
-        raise _conflict(together, "they came in at once: keep one of them")
+        raise _conflict(together, AT_ONCE)
     if losses and not supersede:
         raise _conflict(losses, "revert one, or let the newer win with supersede (--supersede)")
     lost: set[str] = set()
@@ -189,7 +190,7 @@ def _losses(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> list[tupl
 
 
 def _conflict(losses: list[tuple[Entry, Entry]], mend: str) -> Conflict:
-    return conflict([(old.edit, new.edit) for old, new in reversed(losses)], mend)
+    return conflict([(old.edit, new.edit) for old, new in reversed(losses)], STATEMENT, mend)
 
 
 def _check_parents(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> None:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from emend.edits import Edit
 from emend.errors import Conflict
 
+STATEMENT = "edits want different targets for one statement, expected one target"
+AT_ONCE = "they came in at once: keep one of them"
+
 _MOST_SHOWN = 20
 
 
@@ -39,7 +42,8 @@ def conflicting(edits: Iterable[Edit]) -> tuple[tuple[Edit, Edit], ...]:
     all compared by their normalised forms.
 
     Returns:
-        Pairs in the order of the edits, each pair once, the earlier edit first.
+        Pairs in the order of the edits, the earlier edit first. Each edit stands beside the first
+        that wants something else, not beside all: their number grows as that of the edits.
     """
     groups: dict[tuple[str, ...], list[tuple[Edit, str]]] = {}
     pairs: dict[tuple[str, str], tuple[Edit, Edit]] = {}
@@ -49,19 +53,22 @@ def conflicting(edits: Iterable[Edit]) -> tuple[tuple[Edit, Edit], ...]:
         if keys.relation is not None:
             statements.append((keys.subject, keys.relation))
         for statement in statements:
-            group = groups.setdefault(statement, [])
-            for other, target in group:
-                if target != keys.target and other.id != edit.id:
-                    pairs[other.id, edit.id] = (other, edit)
-            group.append((edit, keys.target))
+            # The first edit, and the first whose target is not the first one's.
+            group = groups.setdefault(statement, [(edit, keys.target)])
+            different = [other for other, target in group if target != keys.target]
+            if different and different[0].id != edit.id:
+                pairs[different[0].id, edit.id] = (different[0], edit)
+            if different and len(group) == 1:
+                group.append((edit, keys.target))
     return tuple(pairs.values())
 
 
-def conflict(pairs: Iterable[tuple[Edit, Edit]], mend: str) -> Conflict:
+def conflict(pairs: Iterable[tuple[Edit, Edit]], what: str, mend: str) -> Conflict:
     """The error that shows both edits of each pair.
 
     Args:
         pairs: The older and the newer edit.
+        what: What is wrong with a pair, and what is expected.
         mend: What can be done about it.
     """
     pairs = tuple(pairs)
@@ -71,12 +78,15 @@ def conflict(pairs: Iterable[tuple[Edit, Edit]], mend: str) -> Conflict:
     ]
     if len(pairs) > len(lines):
         lines.append(f"... and {len(pairs) - len(lines)} more")
-    what = "edits want different targets for one statement, expected one target"
     if len(pairs) == 1:
         return Conflict(f"{what}: {lines[0]}: {mend}", pairs)
     return Conflict("\n".join([f"{len(pairs)} pairs of {what}: {mend}", *lines]), pairs)
 
 
 def _shown(edit: Edit) -> str:
-    text = f"{edit.text} -> {edit.target.strip()}"
-    return repr(text if len(text) <= 100 else text[:97] + "...")
+    return repr(shortened(f"{edit.text} -> {edit.target.strip()}", 100))
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text of at most so many characters."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -10,7 +10,7 @@ from emend.edits._check import check_text
 from emend.errors import InvalidInput
 from emend.ledger import _changes, _history, _rows
 from emend.ledger._changes import Change
-from emend.ledger._conflicts import conflicting, normalised
+from emend.ledger._conflicts import AT_ONCE, STATEMENT, conflict, conflicting, normalised
 from emend.ledger._file import LedgerFile
 from emend.ledger._lines import check_entry
 from emend.ledger._records import (
@@ -67,6 +67,8 @@ class LedgerOfEdits(LedgerFile):
             raise InvalidInput(f"status is {status!r}, expected one of {', '.join(LIVE)}")
         for edit in edits:
             check_entry(Entry(edit, author, reason, source, tags, "", "", status))
+        if pairs := conflicting(edits):
+            raise conflict(pairs, STATEMENT, AT_ONCE)
         ids = [edit.id for edit in edits]
         with self._store.writing() as connection:
             there = _rows.fetch(connection, ids)
@@ -258,7 +260,7 @@ class LedgerOfEdits(LedgerFile):
             edits: Edits that may be added; without them the active ones are looked at alone.
 
         Returns:
-            Pairs of an older and a newer edit.
+            Pairs of an older and a newer edit; each edit beside the first that it conflicts with.
         """
         return conflicting((*self.active(), *(edits or ())))
 

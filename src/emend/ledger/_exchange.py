@@ -16,7 +16,7 @@ from emend.edits._items import Item, Problem, items_of
 from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
 from emend.ledger import _history
 from emend.ledger._changes import Change, revert_orphans, settle
-from emend.ledger._conflicts import conflict
+from emend.ledger._conflicts import STATEMENT, conflict, conflicting, shortened
 from emend.ledger._lines import FORMAT, entry_record, event_record, read_entry, read_event
 from emend.ledger._records import Entry, Event, to_json
 from emend.ledger._rows import (
@@ -159,7 +159,7 @@ class _Reader:
         return Records(self.base, entries, tuple(event for _, event in self.events.values()))
 
     def _fault(self, line: int, message: str) -> None:
-        self.problems.append(f"{self.path}:{line}: {message}")
+        self.problems.append(f"{self.path}:{line}: {shortened(message, 500)}")
 
     def _first(self, record: object) -> None:
         if not isinstance(record, Mapping) or "ledger" not in record:
@@ -197,13 +197,23 @@ class _Reader:
                 link = getattr(entry, name)
                 if link is not None and link not in self.entries:
                     self._fault(line, f"{name} is {link[:60]!r}, expected an id in this file")
-            seen = {entry.id}
-            above = entry.parent
-            while above in self.entries and above not in seen:
-                seen.add(above)
+        whole: set[str | None] = set()  # known to come to an end
+        for line, entry in self.entries.values():
+            path: dict[str | None, None] = {}
+            above: str | None = entry.id
+            while above in self.entries and above not in whole and above not in path:
+                path[above] = None
                 above = self.entries[above][1].parent
-            if above == entry.id:
+            if above in path:
                 self._fault(line, f"edit {entry.id[:60]!r} is derived from itself")
+            whole.update(path)
+        active = [entry.edit for _, entry in self.entries.values() if entry.status == "active"]
+        for older, newer in conflicting(active):
+            line, first = self.entries[newer.id][0], self.entries[older.id][0]
+            self._fault(
+                line,
+                f"edit {newer.id[:60]!r} and that on line {first} are both active, but {STATEMENT}",
+            )
         for line, event in self.events.values():
             if event.edit is not None and event.edit not in self.entries:
                 self._fault(line, f"edit is {event.edit[:60]!r}, expected an id in this file")
@@ -249,7 +259,8 @@ def _check_same(here: Mapping[str, Entry], entries: Iterable[Entry]) -> None:
         if entry.id in here and _asked(here[entry.id].edit) != _asked(entry.edit)
     ]
     if different:
-        raise conflict(different, "one id stands for two edits: give one of them another id")
+        what = "edits differ and have one id, expected an id of its own for each"
+        raise conflict(different, what, "add one of them anew under another id")
 
 
 def _asked(edit: Edit) -> Edit:
