@@ -1,7 +1,8 @@
-"""Patches: what a method returns, how it is attached, added, saved and loaded.
+"""Patches: what a method returns, how it is attached, added, saved, loaded and served.
 
 A patch never touches the weights of the model it changes: attaching registers forward
-hooks, detaching removes them, and the base model is bit for bit what it was.
+hooks, detaching removes them, and the base model is bit for bit what it was. Only
+``WeightPatch.merge_into``, which says so, writes into a model.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from emend.patches._base import check_base, describe_base, model_hash
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
 from emend.patches._patch import Patch
+from emend.patches._save import export_llama_cpp
+from emend.patches._serving import Constraint, serving
 from emend.patches._weight import WeightPatch
 
 __all__ = [
+    "Constraint",
     "Dense",
     "Factor",
     "LowRank",
@@ -22,6 +26,8 @@ __all__ = [
     "check_base",
     "compress",
     "describe_base",
+    "export_llama_cpp",
     "load_patch",
     "model_hash",
+    "serving",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,27 @@ def save_merged(
     # save_pretrained notes its dtype and class in the configuration: not in the given model's.
     shell: Any = copy.copy(model)
     shell.config = copy.deepcopy(model.config)
-    with written_aside(directory, ours, CARD) as aside:
+    with written_aside(directory, ours, CARD) as aside, _no_bars():
         shell.save_pretrained(aside, state_dict=state)
         if tokenizer is not None:
             tokenizer.save_pretrained(aside)
         names = sorted({path.name for path in aside.iterdir()} | {CARD})
         write_json(aside / CARD, _card(patch, names))
     return directory
+
+
+@contextmanager
+def _no_bars() -> Generator[None, None, None]:
+    """No progress bars of transformers, which it would show in a pipe too."""
+    from transformers.utils import logging as chatter
+
+    shown = chatter.is_progress_bar_enabled()
+    chatter.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            chatter.enable_progress_bar()
 
 
 def _card(patch: WeightPatch, names: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from emend.edits import Edit, edit_to_record
 from emend.errors import InvalidInput
 from emend.patches._disk import written_aside
 from emend.patches._factors import Factor, LowRank, compress
+from emend.patches._serving import VLLM_RANKS, constraints
 
 if TYPE_CHECKING:
     from emend.patches._weight import WeightPatch
@@ -42,10 +44,7 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
     Raises:
         InvalidInput: The patch changes no module, or the directory is not ours to replace.
     """
-    if not patch.factors:
-        raise InvalidInput("the patch changes no module, expected one at least: nothing to save")
-    stored = {name: _low_rank(factor) for name, factor in patch.factors.items()}
-    rank = max(1, *(factor.rank for factor, _ in stored.values()))
+    stored, rank = _stored(patch)
     tensors = _padded({name: factor for name, (factor, _) in stored.items()}, rank)
     blob = save(tensors, metadata={"format": "pt"})
     modules = {
@@ -54,13 +53,56 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
     }
     state = save({name: tensor.contiguous() for name, tensor in sorted(patch.state.items())})
     own = _own_data(patch, modules, blob, state)
+    own["serving"] = [one.to_dict() for one in constraints(rank, patch.factors, patch.base)]
     with written_aside(directory, FILES, OWN_DATA) as aside:
         (aside / ADAPTER_TENSORS).write_bytes(blob)
         if patch.state:
             (aside / STATE_TENSORS).write_bytes(state)
         _write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
         _write_json(aside / OWN_DATA, own)
+    if rank > VLLM_RANKS[-1]:
+        warnings.warn(
+            f"the saved patch has rank {rank}; vLLM serves adapters of rank {VLLM_RANKS[-1]} at "
+            f"most: compress(rank={VLLM_RANKS[-1]}) or save_merged for it",
+            stacklevel=3,
+        )
     return directory
+
+
+def export_llama_cpp(patch: WeightPatch, directory: str | Path) -> Path:
+    """Write an adapter that llama.cpp's ``convert_lora_to_gguf.py`` converts rightly.
+
+    For transposed layers (GPT-2's Conv1D) that converter takes in for out. There A' = B^T and
+    B' = A^T are stored, which it turns into the right shapes; PEFT and :func:`load_patch` cannot
+    read these any more. For all other models what is written differs from a saved patch only in
+    that it bears no edits.
+
+    Returns:
+        The directory.
+
+    Raises:
+        InvalidInput: The patch changes no module, or the directory is not ours to replace.
+    """
+    stored, rank = _stored(patch)
+    factors = {name: factor for name, (factor, _) in stored.items()}
+    if patch.base.get("fan_in_fan_out"):
+        factors = {name: LowRank(f.B.T, f.A.T) for name, f in factors.items()}
+    blob = save(_padded(factors, rank), metadata={"format": "pt"})
+    own = {"format": "emend-patch", "format_version": FORMAT_VERSION, "kind": "llama.cpp"}
+    config = {**adapter_config(patch, rank), "fan_in_fan_out": False}
+    with written_aside(Path(directory), FILES, OWN_DATA) as aside:
+        (aside / ADAPTER_TENSORS).write_bytes(blob)
+        _write_json(aside / ADAPTER_CONFIG, config)
+        _write_json(aside / OWN_DATA, {**own, "base": dict(patch.base), "method": patch.method})
+    return Path(directory)
+
+
+def _stored(patch: WeightPatch) -> tuple[dict[str, tuple[LowRank, float]], int]:
+    """The factors to store with their errors, and the rank that all are padded to."""
+    if not patch.factors:
+        raise InvalidInput("the patch changes no module, expected one at least: nothing to save")
+    stored = {name: _low_rank(factor) for name, factor in patch.factors.items()}
+    return stored, max(1, *(factor.rank for factor, _ in stored.values()))
 
 
 def adapter_config(patch: WeightPatch, rank: int) -> dict[str, Any]:

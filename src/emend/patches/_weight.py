@@ -17,6 +17,7 @@ from emend.patches._base import check_base
 from emend.patches._factors import Factor
 from emend.patches._hooks import WeightAttachment
 from emend.patches._patch import Patch
+from emend.patches._serving import serving
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,5 +237,6 @@ class WeightPatch(Patch):
             "templates": list(self.templates),
             "statistics": dict(self.statistics),
             "timing": dict(self.timing),
+            "serving": [one.to_dict() for one in serving(self)],
             **({"compression": dict(self.compression)} if self.compression else {}),
         }
