@@ -14,7 +14,7 @@ from typing import Any
 import typer
 import typer.main
 
-from emend.cli import demo, edit, eval, lab, ledger, methods, stats, sweep, train
+from emend.cli import demo, edit, eval, lab, ledger, methods, patch, stats, sweep, train
 from emend.errors import EmendError
 
 # Typer carries its own copy of click, or uses click itself, depending on its version; what it
@@ -34,7 +34,7 @@ def _app() -> typer.Typer:
     app.callback()(_options)
     for module in (demo, methods, edit, eval, stats, sweep, train):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
-    for group in (ledger, lab):
+    for group in (ledger, patch, lab):
         app.add_typer(group.app, name=group.NAME)
     return app
 

@@ -1,0 +1,218 @@
+"""`emend patch`: look at patches, and reckon with them as with vectors."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import number, output_directory, print_json, print_table
+from emend.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from emend.patches import WeightPatch
+
+NAME = "patch"
+
+app = typer.Typer(
+    help="Look at saved patches, add, scale, split and compress them, merge one into a model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Patch = Annotated[Path, typer.Argument(help="A saved patch.", metavar="DIRECTORY")]
+_Output = Annotated[
+    Path, typer.Option("--output_path", help="The directory to write to.", metavar="DIRECTORY")
+]
+_Ids = Annotated[
+    list[str],
+    typer.Option(
+        "--ids",
+        help="Edits of the patch, by id, with commas between. May be repeated.",
+        metavar="IDS",
+    ),
+]
+
+
+@app.command(epilog=_options.examples("emend patch show patch/", "emend patch show patch/ --json"))
+def show(patch: _Patch, json: _options.Json = False) -> None:
+    """Show what a patch is, its edits, and what servers ask of it."""
+    found = _load(patch)
+    if json:
+        edits = [{"id": e.id, "prompt": e.text, "target": e.target} for e in found.edits]
+        whole = {"rank": found.rank, "norm": found.norm}
+        print_json({"patch": patch, **whole, **found.card(), "edits": edits})
+        return
+    base = found.base.get("name") or found.base.get("architecture") or "any model that fits"
+    typer.echo(f"{patch}: {_summary(found)}, by {found.method or 'no method'}, for {base}")
+    columns = ("module", "rank", "shape", "norm", "error of compression")
+    lost = {name: f"{error:.1e}" for name, error in found.compression.items()}
+    rows = (
+        [name, str(f.rank), f"{f.shape[0]} x {f.shape[1]}", number(f.norm()), lost.get(name, "-")]
+        for name, f in found.factors.items()
+    )
+    print_table("Modules", columns, rows)
+    print_table(
+        "Edits", ("id", "prompt", "target"), ([e.id, e.text, e.target] for e in found.edits)
+    )
+    print_table(
+        "Servers",
+        ("server", "", "found", "what to do"),
+        ([c["server"], c["verdict"], c["what"], c["remedy"]] for c in found.card()["serving"]),
+    )
+
+
+@app.command(epilog=_options.examples("emend patch add a/ b/ --output_path both/"))
+def add(
+    patches: Annotated[
+        list[Path], typer.Argument(help="Two or more saved patches.", metavar="DIRECTORIES")
+    ],
+    output_path: _Output,
+    json: _options.Json = False,
+) -> None:
+    """Add patches of one model: exact, by concatenation of their factors."""
+    if len(patches) < 2:
+        raise InvalidInput(f"only {patches[0]} is given, expected two patches or more to add")
+    total, *others = [_load(path) for path in patches]
+    for other in others:
+        total = total + other
+    _write(total, output_path, json)
+
+
+@app.command(epilog=_options.examples("emend patch scale patch/ --by -1 --output_path opposite/"))
+def scale(
+    patch: _Patch,
+    by: Annotated[float, typer.Option("--by", help="The factor; -1 turns a patch round.")],
+    output_path: _Output,
+    json: _options.Json = False,
+) -> None:
+    """Multiply a patch by a number."""
+    _write(by * _load(patch), output_path, json)
+
+
+@app.command(epilog=_options.examples("emend patch without patch/ --ids e1,e7 --output_path rest/"))
+def without(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
+    """Take edits out of a patch whose rows are each one edit's own."""
+    found = _load(patch)
+    _write(found.without(*_named(found, ids)), output_path, json)
+
+
+@app.command(epilog=_options.examples("emend patch only patch/ --ids e1 --output_path one/"))
+def only(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
+    """Keep some edits of a patch and leave the others out."""
+    found = _load(patch)
+    _write(found.only(_named(found, ids)), output_path, json)
+
+
+@app.command(
+    epilog=_options.examples(
+        "emend patch compress patch/ --rank 512 --output_path small/",
+        "emend patch compress patch/ --tolerance 0.01 --output_path small/",
+    )
+)
+def compress(
+    patch: _Patch,
+    output_path: _Output,
+    rank: Annotated[int | None, typer.Option("--rank", help="The most rows of a module.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", help="The largest relative error of a module, e.g. 0.01."),
+    ] = None,
+    json: _options.Json = False,
+) -> None:
+    """Store a patch in fewer rows, and say what that costs each module.
+
+    With neither --rank nor --tolerance in as few as lose nothing.
+    """
+    small = _load(patch).compress(rank=rank, tolerance=tolerance)
+    _write(small, output_path, json)
+    if not json:
+        rows = (
+            [name, str(small.factors[name].rank), f"{error:.1e}"]
+            for name, error in small.compression.items()
+        )
+        print_table("Compression", ("module", "rank", "relative error"), rows)
+
+
+@app.command(
+    epilog=_options.examples(
+        "emend patch merge patch/ --model lab/gptneo --output_path checkpoint/",
+        "emend patch merge patch/ --model gpt2 --dtype bfloat16 --output_path checkpoint/",
+    )
+)
+@_options.loads_model
+def merge(
+    patch: _Patch,
+    model: _options.Model,
+    output_path: _Output,
+    allow_other_base: Annotated[
+        bool,
+        typer.Option("--allow_other_base", help="Merge into a model with other weights too."),
+    ] = False,
+    json: _options.Json = False,
+    *,
+    loading: _options.Loading,
+) -> None:
+    """Write the model with the patch in its weights, as an ordinary checkpoint."""
+    output_directory(output_path)
+    found = _load(patch)
+    from emend import api
+
+    network, tokenizer = api.load(model, **loading)
+    found.save_merged(network, tokenizer, output_path, allow_other_base=allow_other_base)
+    if json:
+        print_json({"model": model, "patch": patch, "output_path": output_path})
+    else:
+        typer.echo(f"{model} with {patch} in its weights saved to {output_path}")
+
+
+@app.command(epilog=_options.examples("emend patch export patch/ --output_path adapter/"))
+def export(patch: _Patch, output_path: _Output, json: _options.Json = False) -> None:
+    """Write an adapter for llama.cpp's convert_lora_to_gguf.py, which GPT-2's needs."""
+    output_directory(output_path)
+    found = _load(patch)
+    from emend.patches import export_llama_cpp
+
+    export_llama_cpp(found, output_path)
+    if json:
+        print_json({"patch": patch, "output_path": output_path})
+    else:
+        typer.echo(f"saved to {output_path}")
+        typer.echo(f"convert it with: convert_lora_to_gguf.py --base MODEL {output_path}")
+
+
+def _load(path: Path) -> WeightPatch:
+    from emend.patches import WeightPatch, load_patch
+
+    patch = load_patch(path)
+    if not isinstance(patch, WeightPatch):
+        raise InvalidInput(f"{path} changes no weights, expected a weight patch: give another")
+    return patch
+
+
+def _named(patch: WeightPatch, given: list[str]) -> list[str]:
+    """Ids as they were given; one that holds commas is several unless it is an edit's own."""
+    known = {edit.id for edit in patch.edits}
+    return [id_ for one in given for id_ in ([one] if one in known else one.split(","))]
+
+
+def _write(patch: WeightPatch, path: Path, json: bool) -> None:
+    output_directory(path)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        patch.save_pretrained(path)
+    if json:
+        result: dict[str, Any] = {"output_path": path, "rank": patch.rank, "norm": patch.norm}
+        print_json({**result, **patch.card()})
+        return
+    typer.echo(f"{_summary(patch)}, saved to {path}")
+    for one in noted:
+        typer.echo(str(one.message))
+
+
+def _summary(patch: WeightPatch) -> str:
+    count = "1 edit" if len(patch.edits) == 1 else f"{len(patch.edits)} edits"
+    return f"{count}, rank {patch.rank}, norm {number(patch.norm)}"

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from emend import load
+from emend.patches import load_patch
+
+
+@pytest.fixture(scope="module")
+def memit_directory(model_directory, tmp_path_factory):
+    """A patch of two edits with rows of their own."""
+    from emend.cli import run
+
+    directory = tmp_path_factory.mktemp("memit")
+    lines = [
+        {"prompt": "{} was born in", "subject": "Marie Curie", "target": "Paris", "id": "curie"},
+        {"prompt": "{} works for", "subject": "Anna Berg", "target": "Lyon", "id": "a,b"},
+    ]
+    edits = directory / "edits.jsonl"
+    edits.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    parts = []
+    for number, name in enumerate(("curie", "berg")):
+        (directory / f"{name}.jsonl").write_text(json.dumps(lines[number]), encoding="utf-8")
+        flags = ("--model", model_directory, "--edits", directory / f"{name}.jsonl")
+        flags = (*flags, "--set", "steps=2", "--output_path", directory / name)
+        assert run(["edit", *map(str, flags)]) == 0
+        parts.append(directory / name)
+    assert run(["patch", "add", *map(str, parts), "--output_path", str(directory / "both")]) == 0
+    return directory
+
+
+def test_show(emend, memit_directory):
+    path = memit_directory / "both"
+    outcome = emend("patch", "show", path)
+    assert outcome.status == 0, outcome.err
+    said = (
+        "2 edits, rank 2",
+        "transformer.h.",
+        "curie",
+        "Marie Curie was born in",
+        "vLLM",
+        "Conv1D",
+    )
+    for word in said:
+        assert word in outcome.out
+    found = emend("patch", "show", path, "--json").data
+    assert [edit["id"] for edit in found["edits"]] == ["curie", "a,b"]
+    assert found["rank"] == 2
+    broken = {one["server"] for one in found["serving"] if one["verdict"] == "broken"}
+    assert broken == {"vLLM", "llama.cpp"}  # GPT-2: no LoRA there, swapped here
+
+
+def test_patches_are_reckoned_with(emend, tmp_path, memit_directory):
+    both, curie = (load_patch(memit_directory / name) for name in ("both", "curie"))
+    (name,) = curie.factors
+    out = tmp_path / "out"
+    emend("patch", "without", memit_directory / "both", "--ids", "a,b", "--output_path", out)
+    torch.testing.assert_close(load_patch(out).delta(name), curie.delta(name))
+    given = ("--ids", "curie", "--output_path", out, "--json")
+    assert emend("patch", "only", memit_directory / "both", *given).data["edits"] == ["curie"]
+    outcome = emend("patch", "scale", memit_directory / "both", "--by", -2, "--output_path", out)
+    assert outcome.status == 0, outcome.err
+    torch.testing.assert_close(load_patch(out).delta(name), -2 * both.delta(name))
+    outcome = emend(
+        "patch", "compress", memit_directory / "both", "--rank", 1, "--output_path", out
+    )
+    assert "relative error" in outcome.out
+    small = load_patch(out)
+    assert small.rank == 1
+    assert 0 < small.compression[name] < 1
+
+
+def test_merge_writes_a_checkpoint_that_answers_as_the_patch(
+    emend, tmp_path, model_directory, memit_directory
+):
+    out, path = tmp_path / "checkpoint", memit_directory / "both"
+    flags = ("patch", "merge", path, "--model", model_directory, "--output_path", out)
+    assert emend(*flags, "--json").data["output_path"] == str(out)
+    model, tokenizer = load(model_directory)
+    ids = tokenizer("Marie Curie was born in", return_tensors="pt").input_ids
+    with torch.no_grad(), load_patch(path).applied(model):
+        expected = model(ids).logits
+    merged, _ = load(out)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-5)
+    emend(*flags[:4], out, "--output_path", tmp_path / "twice").is_one_line("hash")
+    again = (*flags[:4], out, "--allow_other_base", "--output_path", tmp_path / "twice")
+    assert emend(*again).status == 0
+
+
+def test_export(emend, tmp_path, memit_directory):
+    outcome = emend("patch", "export", memit_directory / "both", "--output_path", tmp_path / "gguf")
+    assert "convert_lora_to_gguf.py" in outcome.out
+    emend("patch", "show", tmp_path / "gguf").is_one_line("export for llama.cpp")
+
+
+def test_a_rank_that_a_server_refuses_is_said(emend, tmp_path, memit_directory):
+    curie = load_patch(memit_directory / "curie")
+    rows = {name: factor.rows([0] * 600) for name, factor in curie.factors.items()}
+    many = type(curie)(rows, base=curie.base, edits=curie.edits)
+    with pytest.warns(UserWarning, match="rank 600"):
+        many.save_pretrained(tmp_path / "many")
+    flags = ("patch", "scale", tmp_path / "many", "--by", 1, "--output_path", tmp_path / "out")
+    outcome = emend(*flags)
+    assert "vLLM serves adapters of rank 512 at most" in outcome.out
+    assert outcome.err == ""
+    flags = ("patch", "compress", tmp_path / "many", "--output_path", tmp_path / "out", "--json")
+    assert emend(*flags).data["rank"] == 1
+
+
+def test_mistakes(emend, tmp_path, memit_directory, model_directory):
+    out = ("--output_path", tmp_path / "out")
+    both = memit_directory / "both"
+    emend("patch", "add", both, *out).is_one_line("two patches or more")
+    emend("patch", "only", both, "--ids", "curei", *out).is_one_line("did you mean 'curie'?")
+    emend("patch", "show", tmp_path / "none").is_one_line("no patch at")
+    emend("patch", "compress", both, "--rank", 0, *out).is_one_line("rank is 0")
+    flags = ("--rank", 1, "--tolerance", 1e-4)
+    emend("patch", "compress", both, *flags, *out).is_one_line("relative error")
+    flags = ("--model", model_directory, "--output_path", both / "emend.json")
+    emend("patch", "merge", both, *flags).is_one_line("expected a directory")
+    emend("patch", "scale", both, *out).is_one_line("--by")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["show", "add", "scale", "without", "only", "compress", "merge", "export"]
+)
+def test_help_has_examples(emend, command):
+    outcome = emend("patch", command, "--help")
+    assert outcome.status == 0
+    assert f"emend patch {command}" in outcome.out.split("Examples:")[1]
