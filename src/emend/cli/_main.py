@@ -14,7 +14,21 @@ from typing import Any
 import typer
 import typer.main
 
-from emend.cli import demo, edit, eval, lab, ledger, methods, patch, stats, sweep, train
+from emend.cli import (
+    demo,
+    edit,
+    eval,
+    lab,
+    ledger,
+    lens,
+    memory,
+    methods,
+    patch,
+    stats,
+    sweep,
+    trace,
+    train,
+)
 from emend.errors import EmendError
 
 # Typer carries its own copy of click, or uses click itself, depending on its version; what it
@@ -32,7 +46,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for module in (demo, methods, edit, eval, stats, sweep, train):
+    for module in (demo, methods, edit, eval, stats, sweep, train, trace, memory, lens):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     for group in (ledger, patch, lab):
         app.add_typer(group.app, name=group.NAME)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from emend._files import write_text
 from emend.metrics import Report
 from emend.report import _sections as sections
+from emend.report._document import document
 from emend.report._markup import Markup, element, joined
 from emend.report._results import Result, results_of
 
@@ -43,26 +43,8 @@ def write_html(
     """
     found = results_of(results)
     path = Path(path)
-    write_text(path, _document(title, found, command))
+    write_text(path, document(title, _body(title, found, command)))
     return path
-
-
-def _document(title: str, results: Sequence[Result], command: str | None) -> str:
-    style = Markup((files("emend.report") / "style.css").read_text("utf-8"))
-    head = element(
-        "head",
-        Markup('<meta charset="utf-8">'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        # Whatever a model said, the page loads and runs nothing.
-        Markup(
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        ),
-        element("title", title),
-        element("style", style),
-    )
-    body = element("body", element("main", *_body(title, results, command)))
-    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
 
 
 def _body(title: str, results: Sequence[Result], command: str | None) -> list[Markup]:

@@ -1,0 +1,50 @@
+"""What commands that look into a model share: an output file, and warnings in one line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emend.cli._output import output_directory
+
+OutputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output_path",
+        help="A file to write: .html, .png, .svg or .json.",
+        metavar="FILE",
+    ),
+]
+
+
+def output_file(path: Path | None) -> None:
+    """Refuse a path that cannot become such a file, before any work is done for it.
+
+    Raises:
+        InvalidInput: Its ending says nothing, it is a directory, or it stands below a file.
+    """
+    if path is None:
+        return
+    from emend.errors import InvalidInput
+    from emend.report import check_ending
+
+    check_ending(path)
+    if path.is_dir():
+        raise InvalidInput(f"--output_path {path} is a directory, expected a file: name one in it")
+    output_directory(path.parent)
+
+
+@contextmanager
+def warned() -> Generator[None, None, None]:
+    """Tell the user's warnings in one line each on standard error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for each in caught:
+        if issubclass(each.category, UserWarning):
+            typer.echo(f"emend: {each.message}", err=True)

@@ -1,0 +1,58 @@
+"""`emend lens`: what a model would say after each block."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from emend.cli import _options
+from emend.cli._locating import OutputFile, output_file
+from emend.cli._output import print_json, print_rich
+
+NAME = "lens"
+EXAMPLES = _options.examples(
+    'emend lens --model lab/gptneo --prompt "NAME was born in"',
+    'emend lens --model gpt2 --prompt "The capital of France is" --answer Paris \\',
+    "      --output_path lens.html",
+)
+
+
+@_options.loads_model
+def command(
+    model: _options.Model,
+    prompt: Annotated[str, typer.Option("--prompt", help="A text to be continued.")],
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            "--answer",
+            help="Whose rank and probability are told; by default what the model says.",
+        ),
+    ] = None,
+    top: Annotated[
+        int, typer.Option("--top", help="How many of the likeliest tokens are named.", min=1)
+    ] = 5,
+    output_path: OutputFile = None,
+    json: _options.Json = False,
+    *,
+    loading: _options.Loading,
+) -> None:
+    """Show what each block's output says, read through the final norm and the head (logit lens).
+
+    The table is about the last token of the prompt; with --output_path, all tokens are written.
+    Of an answer of several tokens the first is asked about.
+    """
+    output_file(output_path)
+    from emend import api, locate
+    from emend.report import lens_table, write_lens
+
+    network, tokenizer = api.load(model, **loading)
+    found = locate.lens(network, tokenizer, prompt, answer, top=top)
+    if output_path:
+        write_lens(found, output_path)
+    if json:
+        print_json({"model": model, **found.to_dict()})
+        return
+    print_rich(lens_table(found))
+    if output_path:
+        typer.echo(f"written to {output_path}")

@@ -1,0 +1,178 @@
+"""`emend trace`: where a fact is recalled."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._locating import OutputFile, output_file, warned
+from emend.cli._output import percent, print_json, print_rich, print_table
+from emend.edits import read_edits
+from emend.errors import InvalidInput
+
+NAME = "trace"
+EXAMPLES = _options.examples(
+    'emend trace --model lab/gptneo --prompt "{} was born in" --subject "NAME" --window 3',
+    'emend trace --model gpt2 --prompt "{} plays the" --subject "Miles Davis" --kind all \\',
+    "      --output_path trace.html",
+    'emend trace --model gpt2 --prompt "{} plays the" --subject "Miles Davis" --approximate',
+    "emend trace --model gpt2 --edits known.jsonl --kind all --output_path average.svg",
+)
+
+
+class Kind(str, Enum):
+    """What is restored."""
+
+    state = "state"
+    mlp = "mlp"
+    attention = "attention"
+    all = "all"
+
+
+class Severed(str, Enum):
+    """What is kept from passing on a restored state."""
+
+    mlp = "mlp"
+    attention = "attention"
+
+
+@_options.loads_model
+def command(
+    model: _options.Model,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", help="With {} for the subject, or with the subject in it."),
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", help="What the prompt is about.")
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option("--answer", help="What is asked about; by default what the model says."),
+    ] = None,
+    edits: Annotated[
+        Path | None,
+        typer.Option(
+            "--edits",
+            help="Instead of --prompt: average over the facts of a file (their originals).",
+            metavar="FILE",
+        ),
+    ] = None,
+    limit: _options.Limit = None,
+    kind: Annotated[
+        Kind, typer.Option("--kind", help="What is restored: single states, or outputs of parts.")
+    ] = Kind.state,
+    severed: Annotated[
+        list[Severed] | None,
+        typer.Option(
+            "--severed",
+            help="Also restore states with these parts severed at the token. May be repeated.",
+        ),
+    ] = None,
+    window: Annotated[
+        int, typer.Option("--window", help="Layers of MLP or attention restored together.", min=1)
+    ] = 10,
+    draws: Annotated[int, typer.Option("--draws", help="How often noise is drawn.", min=1)] = 10,
+    noise: Annotated[
+        float, typer.Option("--noise", help="Its size in standard deviations of embeddings.")
+    ] = 3.0,
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Estimate effects by gradients: fast and rough."),
+    ] = False,
+    seed: _options.Seed = 1,
+    output_path: OutputFile = None,
+    json: _options.Json = False,
+    *,
+    loading: _options.Loading,
+) -> None:
+    """Show where a fact is recalled, by causal tracing.
+
+    Noise at the subject takes the answer away; then one state (or a window of MLP or attention
+    outputs) is put back to what it was without noise, for each token and layer. What that gives
+    back of the answer's probability is shown, in percentage points. Tokens with a star are the
+    subject's.
+
+    With --edits, effects are averaged over the facts of a file whose original answer the model
+    gives, by what a token is to the subject.
+    """
+    _check(prompt, subject, answer, edits)
+    facts = None if edits is None else read_edits(edits)
+    output_file(output_path)
+    from emend import api
+    from emend.report import write_averages, write_trace
+
+    kinds = ("state", "mlp", "attention") if kind is Kind.all else (kind.value,)
+    settings: dict[str, Any] = {
+        "kinds": (*kinds, *(f"severed_{site.value}" for site in severed or [])),
+        "window": window,
+        "draws": draws,
+        "noise": noise,
+        "approximate": approximate,
+        "seed": seed,
+    }
+    network, tokenizer = api.load(model, **loading)
+    if facts is None:
+        with warned():
+            found: Any = api.trace(
+                network, tokenizer, prompt or "", subject or "", answer, **settings
+            )
+        tell, write = _tell_trace, write_trace
+    else:
+        asked = [(edit.prompt, edit.subject, edit.original) for edit in facts]
+        found = api.trace_many(network, tokenizer, asked, limit=limit, **settings)
+        tell, write = _tell_averages, write_averages
+    if output_path:
+        write(found, output_path)
+    print_json({"model": model, **found.to_dict()}) if json else tell(found)
+    if output_path and not json:
+        typer.echo(f"written to {output_path}")
+
+
+def _check(prompt: str | None, subject: str | None, answer: str | None, edits: Path | None) -> None:
+    if edits is not None and not (prompt is subject is answer is None):
+        raise InvalidInput("--edits is given with --prompt, --subject or --answer: take one way")
+    if edits is None and (prompt is None or subject is None):
+        raise InvalidInput(
+            "nothing is asked, expected --prompt and --subject, or --edits FILE: add them"
+        )
+
+
+def _tell_trace(found: Any) -> None:
+    from emend.report import trace_table
+
+    typer.echo(f"{found.prompt} → {found.answer.strip()}")
+    typer.echo(
+        f"P is {percent(found.clean)}, with noise at the subject {percent(found.disturbed)}"
+        + ("; effects are approximate" if found.settings.approximate else "")
+    )
+    for kind in found.effects:
+        print_rich(trace_table(found, kind))
+        token, layer = found.peak(kind)
+        size = percent(float(found.effects[kind][token, layer])).removesuffix("%")
+        typer.echo(f"most: {found.tokens[token].strip()!r} at layer {layer}, {size} points\n")
+
+
+def _tell_averages(found: Any) -> None:
+    total, margin = (percent(value).removesuffix("%") for value in found.total)
+    typer.echo(
+        f"{len(found.traces)} facts of {found.asked}: the total effect of noise is "
+        f"{total} ± {margin} percentage points"
+        + ("; effects are approximate" if found.settings.approximate else "")
+    )
+    for kind in found.settings.kinds:
+        table = found.by_role(kind)
+        rows = [
+            [role.replace("_", " "), str(facts), *map(_shown, mean.tolist(), margins.tolist())]
+            for role, (mean, margins, facts) in table.items()
+        ]
+        layers = [str(layer) for layer in range(len(rows[0]) - 2)]
+        print_table(f"{kind.replace('_', ' ')}, points ± 95%", ("token", "facts", *layers), rows)
+
+
+def _shown(mean: float, margin: float) -> str:
+    return f"{100 * mean:.1f} ± {percent(margin).removesuffix('%')}"

@@ -1,0 +1,81 @@
+"""Average effects as curves with their intervals, in SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+
+from emend.report._markup import Markup, element
+from emend.report._ramp import LINES
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 52, 150, 12, 40
+
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Values by layer, and half of their intervals."""
+
+
+def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float) -> Markup:
+    """Curves over layers with shaded intervals; pointing at a dot tells its value.
+
+    Args:
+        curves: By name, in the order of the legend.
+        title: What is read out for it.
+        low: The least value of the axis.
+        high: The largest.
+    """
+    count = len(next(iter(curves.values()))[0])
+
+    def x(layer: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * layer / max(count - 1, 1), 1)
+
+    def y(value: float) -> float:
+        share = (value - low) / ((high - low) or 1.0)
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
+
+    parts = [element("title", title), *_axes(count, low, high, x, y)]
+    for number, (name, (values, margins)) in enumerate(curves.items()):
+        stroke = LINES[number % len(LINES)]
+        dash = None if number < 3 else ("7 4", "2 3", "9 3 2 3")[number % 3]
+        edge = [(layer, v + m) for layer, (v, m) in enumerate(zip(values, margins, strict=True))]
+        edge += [(layer, values[layer] - margins[layer]) for layer in reversed(range(count))]
+        if all(isfinite(value) for _, value in edge):
+            points = " ".join(f"{x(layer)},{y(value)}" for layer, value in edge)
+            parts.append(element("polygon", points=points, fill=stroke, class_="band"))
+        path = " ".join(f"{x(layer)},{y(value)}" for layer, value in enumerate(values))
+        parts.append(
+            element("polyline", points=path, stroke=stroke, stroke_dasharray=dash, class_="line")
+        )
+        for layer, (value, margin) in enumerate(zip(values, margins, strict=True)):
+            told = f"{name}, layer {layer}: {100 * value:.1f} ± {100 * margin:.1f}"
+            dot = {"cx": x(layer), "cy": y(value), "r": 3.5, "fill": stroke}
+            parts.append(element("circle", element("title", told), **dot))
+        place = TOP + 14 + 20 * number
+        ends = {"x1": WIDTH - RIGHT + 16, "x2": WIDTH - RIGHT + 40, "y1": place, "y2": place}
+        line = {"stroke": stroke, "stroke_width": 2.5, "stroke_dasharray": dash}
+        parts.append(element("line", **ends, **line))
+        parts.append(element("text", name, x=WIDTH - RIGHT + 46, y=place + 4))
+    return element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="plot curves")
+
+
+def _axes(
+    count: int,
+    low: float,
+    high: float,
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+) -> list[Markup]:
+    parts: list[Markup] = []
+    for step in range(5):
+        value = low + (high - low) * step / 4
+        ends = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": y(value), "y2": y(value)}
+        parts.append(element("line", **ends, class_="grid"))
+        label = {"x": LEFT - 8, "y": y(value) + 4, "text_anchor": "end", "class_": "tick"}
+        parts.append(element("text", f"{100 * value:.0f}", **label))
+    if low < 0 < high:
+        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(0), y2=y(0), class_="axis"))
+    for layer in range(0, count, max(1, count // 16)):
+        label = {"x": x(layer), "y": HEIGHT - BOTTOM + 16, "text_anchor": "middle"}
+        parts.append(element("text", layer, **label, class_="tick"))
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(element("text", "layer", x=middle, y=HEIGHT - 6, text_anchor="middle"))
+    return parts

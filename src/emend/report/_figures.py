@@ -1,0 +1,118 @@
+"""The same maps and curves by matplotlib, for papers and slides: PNG and SVG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emend.errors import MissingExtra
+from emend.locate import AverageEffects, Lens, Trace
+from emend.report._locating import curves_of, limits, title_of
+from emend.report._ramp import ABOVE, BELOW, LINES, visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DASHES = ("-", "-", "-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "x")
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra.of("matplotlib", "report", "draw PNG and SVG") from error
+    # Not through pyplot, which keeps every figure in the process.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def trace_figure(found: Trace) -> Figure:
+    """Heat maps of tokens by layers, one beside the other."""
+    kinds = list(found.effects)
+    tokens, depth = found.effects[kinds[0]].shape
+    each = max(2.4, 0.16 * depth + 0.9)
+    figure = _figure(1.6 + each * len(kinds), 1.3 + 0.24 * tokens)
+    plots = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for number, (kind, plot) in enumerate(zip(kinds, plots, strict=True)):
+        effects = found.effects[kind]
+        _heat(figure, plot, effects.tolist(), float(effects.abs().max()))
+        plot.set_title(title_of(kind, found.settings.window), fontsize=9, wrap=True)
+        _layers(plot, depth)
+        if number == 0:
+            words = [
+                visible(word) + ("*" if found.first <= token <= found.last else " ")
+                for token, word in enumerate(found.tokens)
+            ]
+            plot.set_yticks(range(tokens), words, parse_math=False, family="monospace", fontsize=9)
+    said = f"indirect effect on P({found.answer.strip()}), percentage points"
+    approximate = ", approximate" if found.settings.approximate else ""
+    figure.supxlabel(f"{said}{approximate}", fontsize=9, parse_math=False)
+    return figure
+
+
+def _heat(figure: Any, plot: Any, values: list[list[float]], limit: float) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = [[channel / 255 for channel in stop] for stop in (*reversed(BELOW[1:]), *ABOVE)]
+    places = [0.5 - 0.5 * n / (len(BELOW) - 1) for n in range(len(BELOW) - 1, 0, -1)]
+    places += [0.5 + 0.5 * n / (len(ABOVE) - 1) for n in range(len(ABOVE))]
+    ramp = LinearSegmentedColormap.from_list("effects", list(zip(places, stops, strict=True)))
+    scale = 100 * limit or 1.0
+    shown = [[100 * value for value in row] for row in values]
+    image = plot.imshow(shown, aspect="auto", cmap=ramp, vmin=-scale, vmax=scale)
+    least = min(min(row) for row in shown)
+    bar = figure.colorbar(image, ax=plot, orientation="horizontal", fraction=0.05, pad=0.02)
+    bar.ax.set_xlim(least if least < -0.02 * scale else 0, scale)
+    bar.ax.tick_params(labelsize=8)
+
+
+def _layers(plot: Any, depth: int) -> None:
+    plot.set_xticks(range(0, depth, max(1, depth // 12)))
+    plot.tick_params(axis="x", labelsize=8)
+    plot.set_xlabel("layer", fontsize=9)
+
+
+def averages_figure(found: AverageEffects) -> Figure:
+    """Curves of average effects with their intervals, one plot for each kind."""
+    drawn = {kind: curves_of(found, kind) for kind in found.settings.kinds}
+    low, high = limits(drawn.values())
+    figure = _figure(1.6 + 3.4 * len(drawn), 3.4)
+    plots = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
+    for (kind, curves), plot in zip(drawn.items(), plots, strict=True):
+        for number, (name, (values, margins)) in enumerate(curves.items()):
+            colour, layers = LINES[number % len(LINES)], range(len(values))
+            style = {"linestyle": DASHES[number % 6], "marker": MARKERS[number % 6]}
+            shown = [100 * value for value in values]
+            plot.plot(layers, shown, color=colour, label=name, markersize=4, **style)
+            pairs = list(zip(values, margins, strict=True))
+            lower, upper = [100 * (v - m) for v, m in pairs], [100 * (v + m) for v, m in pairs]
+            plot.fill_between(layers, lower, upper, color=colour, alpha=0.18, linewidth=0)
+        plot.set_title(title_of(kind, found.settings.window), fontsize=9, wrap=True)
+        plot.set_ylim(100 * low, 100 * high * 1.03)
+        plot.axhline(0, color="#888888", linewidth=0.8)
+        _layers(plot, len(next(iter(curves.values()))[0]))
+    plots[0].set_ylabel("average indirect effect,\npercentage points", fontsize=9)
+    figure.legend(*plots[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    return figure
+
+
+def lens_figure(found: Lens) -> Figure:
+    """A table of the likeliest token by layer and token, coloured by its probability."""
+    depth, length = found.answer_chances.shape
+    figure = _figure(1.4 + 0.95 * length, 1.2 + 0.32 * depth)
+    plot = figure.subplots()
+    chances = found.chances[:, :, 0]
+    _heat(figure, plot, chances.tolist(), 1.0)
+    plot.invert_yaxis()  # the last layer above
+    for layer in range(depth):
+        for token in range(length):
+            dark = float(chances[layer, token]) > 0.4
+            plot.text(
+                *(token, layer, visible(found.best[layer][token][0])[:12]),
+                **{"ha": "center", "va": "center", "fontsize": 8, "parse_math": False},
+                color="white" if dark else "#14171a",
+            )
+    plot.set_yticks(range(depth), [f"layer {layer}" for layer in range(depth)], fontsize=8)
+    words = [visible(token) for token in found.tokens]
+    plot.set_xticks(range(length), words, parse_math=False, family="monospace", fontsize=8)
+    plot.set_title("the likeliest token and its probability, percent", fontsize=9)
+    return figure
