@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from emend import models as models
     from emend import patches as patches
     from emend import report as report
+    from emend.api import audit as audit
     from emend.api import edit as edit
     from emend.api import evaluate as evaluate
     from emend.api import load as load
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "audit": "emend.api",
     "edit": "emend.api",
     "evaluate": "emend.api",
     "load": "emend.api",
@@ -76,6 +78,7 @@ __all__ = [  # noqa: RUF022 - in the order in which people meet them
     "sweep",
     "trace",
     "trace_many",
+    "audit",
     "Patch",
     "load_patch",
     "Ledger",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from emend import methods
 from emend.edits import Edit, Probe, check_edits, read_edits, write_edits
 from emend.ledger import Ledger
-from emend.locate import trace, trace_many
+from emend.locate import audit, trace, trace_many
 from emend.metrics import Report, evaluate, evaluate_each
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
@@ -27,6 +27,7 @@ __all__ = [
     "Patch",
     "Probe",
     "Report",
+    "audit",
     "edit",
     "evaluate",
     "evaluate_each",

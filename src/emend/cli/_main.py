@@ -15,6 +15,7 @@ import typer
 import typer.main
 
 from emend.cli import (
+    audit,
     demo,
     edit,
     eval,
@@ -46,7 +47,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for module in (demo, methods, edit, eval, stats, sweep, train, trace, memory, lens):
+    for module in (demo, methods, edit, eval, stats, sweep, train, trace, memory, lens, audit):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     for group in (ledger, patch, lab):
         app.add_typer(group.app, name=group.NAME)

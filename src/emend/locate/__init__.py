@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emend.locate.auditing import Audit, Candidate, MatrixChange, audit
 from emend.locate.averages import ROLES, AverageEffects, trace_many
 from emend.locate.interventions import Effect, amplify, effect, scaled, suppress
 from emend.locate.logit_lens import Lens, lens
@@ -21,9 +22,12 @@ __all__ = [
     "KINDS",
     "ROLES",
     "Agreement",
+    "Audit",
     "AverageEffects",
+    "Candidate",
     "Effect",
     "Lens",
+    "MatrixChange",
     "Memories",
     "Memory",
     "Neuron",
@@ -33,6 +37,7 @@ __all__ = [
     "amplify",
     "attribute",
     "attribute_tokens",
+    "audit",
     "coarse",
     "effect",
     "knowledge_neurons",

@@ -1,0 +1,96 @@
+"""`emend audit`: what was changed in a model."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import number, print_json, print_table
+from emend.errors import InvalidInput
+
+NAME = "audit"
+EXAMPLES = _options.examples(
+    "emend audit --base lab/gptneo --model checkpoint/",
+    "emend audit --base lab/gptneo --patch patch/ --json",
+)
+
+_SHOWN = 20
+
+
+@_options.loads_model
+def command(
+    base: Annotated[
+        str, typer.Option("--base", help="The model as it was: as --model.", metavar="MODEL")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The model that may have been changed.", metavar="MODEL"),
+    ] = None,
+    patch: Annotated[
+        Path | None,
+        typer.Option("--patch", help="Or a saved patch for the base.", metavar="DIRECTORY"),
+    ] = None,
+    json: _options.Json = False,
+    *,
+    loading: _options.Loading,
+) -> None:
+    """Say which matrices of a model differ from its base, by what rank and norm, and read them.
+
+    For changes of low rank the last column guesses what they were made to say, best first. Guesses
+    are made of any such change, edit or not.
+    """
+    if (model is None) == (patch is None):
+        raise InvalidInput("expected one of --model and --patch: what to compare with --base")
+    from emend import api
+    from emend.patches import WeightPatch, load_patch
+
+    other: Any = None if patch is None else load_patch(patch)
+    if patch is not None and not isinstance(other, WeightPatch):
+        raise InvalidInput(f"{patch} changes no weights, expected a weight patch: give another")
+    network, tokenizer = api.load(base, **loading)
+    if model is not None:
+        other, _ = api.load(model, **loading)
+    found = api.audit(network, other, tokenizer)
+    said = {"base": base, "model": model, "patch": patch, **found.to_dict()}
+    merged = _merged(model)
+    if json:
+        print_json({**said, "merged": merged})
+        return
+    count = f"{len(found.changes)} of {found.matrices} matrices and {len(found.others)} others"
+    typer.echo(f"{model or patch} and {base}: {found.verdict}; {count} differ")
+    if merged:
+        edits = ", ".join(map(str, merged.get("edits") or ()))
+        typer.echo(f"its card says: by {merged.get('method')}, edits {edits[:200]}")
+    if found.changes:
+        columns = ("matrix", "rank", "norm by W's", "edits", "through the head", "candidates")
+        print_table("Largest changes first", columns, map(_row, found.changes[:_SHOWN]))
+
+
+def _row(change: Any) -> list[str]:
+    candidates = (f"{one.token} ({one.score:.1f})" for one in change.candidates)
+    return [
+        change.name,
+        str(change.rank),
+        number(change.relative_norm, 4),
+        " ".join(change.edits[:5]) + (" ..." if len(change.edits) > 5 else ""),
+        " ".join(change.lens),
+        " ".join(candidates),
+    ]
+
+
+def _merged(model: str | None) -> dict[str, Any] | None:
+    """What a checkpoint of ours says of its making; it is what was written, and not a proof."""
+    from emend.patches._merge import CARD
+
+    path = Path(model or "", CARD)
+    if model is None or not path.is_file():
+        return None
+    try:
+        card = jsonlib.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return card if isinstance(card, dict) else None
