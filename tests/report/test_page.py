@@ -11,7 +11,7 @@ from emend.metrics import Report
 from emend.report import summary_table, write_html
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "link"}
 
 
 def record(edit, metric, group, before, after, *, right, prompt="Ana Bel was born in"):
@@ -82,7 +82,7 @@ def _page(path):
 def test_page_holds_everything_and_asks_for_nothing(tmp_path):
     path = write_html({"lab/gptneo": report(), "lab/qwen3": report()}, tmp_path / "r" / "page.html")
     text, checker = _page(path)
-    assert checker.links == []
+    assert checker.links == ["data:,"]  # an icon of nothing, lest a browser ask for one
     assert "http" not in re.sub(r"http-equiv", "", text)
     assert "url(" not in text
     assert "@import" not in text

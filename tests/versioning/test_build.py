@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
-from tests.tiny import TEXT, tiny_model
+from tests.tiny import tiny_model
+from tests.versioning.killed_build import SETTINGS
 
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnknownName
@@ -24,7 +26,6 @@ EDITS = [
     Edit("The capital of {} is", "Elonia", "Rome", id="d"),
     Edit("{} speaks", "Fen Gard", "French", id="e"),
 ]
-SETTINGS = {"steps": 4, "texts": tuple(TEXT), "cache": False, "templates": ("{}", "Now {}")}
 
 
 @pytest.fixture
@@ -137,28 +138,13 @@ def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
     assert len(many) > PART
     with Ledger.create(tmp_path / "facts.db") as ledger:
         ledger.add(many)
-    child = os.fork()
-    if not child:
-        _die_after_the_first_part(tmp_path / "facts.db")
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    # A process of its own: one forked from here would wait for ever for torch's threads.
+    command = [sys.executable, "-m", "tests.versioning.killed_build", str(tmp_path / "facts.db")]
+    died = subprocess.run(command, check=False)
+    assert died.returncode == -signal.SIGKILL
     model, tokenizer = tiny_model("gpt2")
     with Ledger.open(tmp_path / "facts.db") as ledger:
         assert ledger.check() == ()
         assert len(ledger.solved()) == PART
         built = build(ledger, model, tokenizer, **SETTINGS)
     assert built.solved == len(many) - PART
-
-
-def _die_after_the_first_part(path):
-    model, tokenizer = tiny_model("gpt2")
-    ledger = Ledger.open(path)
-    keep, calls = ledger.keep_values, []
-
-    def keep_once(*args, **kwargs):
-        if calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-        calls.append(keep(*args, **kwargs))
-
-    ledger.keep_values = keep_once
-    build(ledger, model, tokenizer, **SETTINGS)
-    os._exit(1)
