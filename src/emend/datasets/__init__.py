@@ -2,18 +2,22 @@
 
 A dataset is a module of this package (or an entry point of the group `emend.datasets`) whose
 function of the module's own name takes `limit`, `seed` and `path` and returns a list of edits.
+Where the module has a function `multi_hop` too, with the same arguments, it gives the dataset's
+multi-hop instances.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 from emend._registry import Registry
-from emend.edits import Edit
+from emend.edits import Edit, MultiHop
 from emend.errors import InvalidInput
 
-__all__ = ["Loader", "load", "registry"]
+__all__ = ["Loader", "load", "load_multi_hop", "registry"]
 
 
 class Loader(Protocol):
@@ -50,6 +54,38 @@ def load(
         UnknownName: There is no dataset of that name.
         InvalidInput: `limit` is not positive.
     """
+    _check_limit(limit)
+    return registry().get(name)(limit=limit, seed=seed, path=path)
+
+
+def load_multi_hop(
+    name: str,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    path: str | os.PathLike[str] | None = None,
+) -> list[MultiHop]:
+    """Multi-hop instances of the dataset `name`; the arguments are those of :func:`load`.
+
+    Raises:
+        UnknownName: There is no dataset of that name.
+        InvalidInput: It has no multi-hop questions, or `limit` is not positive.
+    """
+    _check_limit(limit)
+    given = _multi_hop_of(registry().get(name))
+    if given is None:
+        having = [one for one in registry().names() if _multi_hop_of(registry().get(one))]
+        raise InvalidInput(
+            f"dataset {name} has no multi-hop questions, expected one of {', '.join(having)}"
+        )
+    return given(limit=limit, seed=seed, path=path)
+
+
+def _multi_hop_of(loader: Loader) -> Callable[..., list[MultiHop]] | None:
+    module = importlib.import_module(getattr(loader, "__module__", __name__))
+    return getattr(module, "multi_hop", None)
+
+
+def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit is {limit}, expected a positive number or none")
-    return registry().get(name)(limit=limit, seed=seed, path=path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from emend.edits import Edit
+from emend.edits import Edit, MultiHop
 from emend.errors import InvalidInput
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits
+from emend.lab.multi_hop import draw_multi_hop
 
 
 def lab(
@@ -23,6 +24,27 @@ def lab(
     Raises:
         InvalidInput: If a path is given.
     """
+    _check_path(path)
+    return draw_edits(shipped_world(), limit, seed)
+
+
+def multi_hop(
+    *, limit: int | None = None, seed: int = 0, path: str | os.PathLike[str] | None = None
+) -> list[MultiHop]:
+    """Draw questions over two, three and four facts, of which some are edited.
+
+    Args:
+        limit: How many; 150 by default.
+        seed: Seed of every choice.
+        path: Not used.
+
+    Raises:
+        InvalidInput: If a path is given.
+    """
+    _check_path(path)
+    return draw_multi_hop(shipped_world(), 150 if limit is None else limit, seed)
+
+
+def _check_path(path: str | os.PathLike[str] | None) -> None:
     if path is not None:
         raise InvalidInput(f"found path {str(path)!r}, but the lab has no files: leave it out")
-    return draw_edits(shipped_world(), limit, seed)

@@ -1,9 +1,10 @@
-"""What to change, and what to ask afterwards: `Edit`, `Probe` and their files. Loads no torch."""
+"""What to change, and what to ask afterwards: `Edit`, `Probe`, `MultiHop`. Loads no torch."""
 
 from __future__ import annotations
 
 from emend.edits._edit import GROUPS, Edit, Probe
 from emend.edits._list import check_conflicts, check_edits, continued
+from emend.edits._multi_hop import MultiHop, SingleHop
 from emend.edits._read import read_edits
 from emend.edits._record import edit_from_record, edit_to_record
 from emend.edits._write import write_edits
@@ -11,7 +12,9 @@ from emend.edits._write import write_edits
 __all__ = [
     "GROUPS",
     "Edit",
+    "MultiHop",
     "Probe",
+    "SingleHop",
     "check_conflicts",
     "check_edits",
     "continued",
