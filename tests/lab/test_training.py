@@ -18,7 +18,7 @@ from emend.lab.training import CHECKPOINT, TrainingConfig, train
 from emend.lab.world import build_world
 
 CONFIG = TrainingConfig(
-    "qwen3", facts_steps=1, context_steps=1, warmup=1, long_share=(0, 0), longest_share=(0, 0)
+    "qwen3", facts_steps=1, context_steps=1, warmup=1, long_share=(0, 0, 0), longest_share=(0, 0, 0)
 )
 
 

@@ -83,7 +83,7 @@ def train(
 
     chosen: dict[str, Any] = {}
     if steps is not None:
-        chosen = {"facts_steps": steps, "context_steps": 0, "polish_steps": 0}
+        chosen = {"facts_steps": steps, "context_steps": 0, "polish_steps": 0, "reason_steps": 0}
     written = train_model(shipped_config(arch.value, seed, **chosen), output_path)
     if json:
         print_json({"arch": arch.value, "seed": seed, "output_path": written})

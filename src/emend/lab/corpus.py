@@ -10,12 +10,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from emend.lab import speech
 from emend.lab.hops import Writer, hop_document
 from emend.lab.language import ALIAS_STATEMENTS, OTHER_WORK_PROMPT, PHONE_STATEMENTS
 from emend.lab.roles import ANSWER, RECALL, TEXT, Document
 from emend.lab.world import Fact, World
+
+Lesson = Literal["facts", "context", "reason"]
+LESSONS: tuple[Lesson, ...] = ("facts", "context", "reason")
+"""What is learned one after the other: facts, the use of a given context, answers in steps."""
 
 ALIAS_SHARE = 0.3
 """How often a person who has other names is called by one of them."""
@@ -27,12 +32,11 @@ class Kind:
 
     Attributes:
         write: Writes one.
-        shares: In short and in long windows while facts are learned, then in short and in long
-            windows while the use of a given context is.
+        shares: In short and in long windows of each lesson, in the order of `LESSONS`.
     """
 
     write: Callable[[Corpus], Document]
-    shares: tuple[float, float, float, float]
+    shares: tuple[float, float, float, float, float, float]
 
 
 class Corpus(Writer):
@@ -49,14 +53,14 @@ class Corpus(Writer):
         self._kinds = list(KINDS.values())
         self._shares = list(zip(*(kind.shares for kind in self._kinds), strict=True))
 
-    def document(self, *, long: bool, context: bool = False) -> Document:
+    def document(self, *, long: bool, lesson: Lesson = "facts") -> Document:
         """One document of a kind drawn by its share.
 
         Args:
             long: Whether it goes into a long window.
-            context: Whether the use of a given context is being learned, rather than facts.
+            lesson: What is being learned.
         """
-        shares = self._shares[2 * context + long]
+        shares = self._shares[2 * LESSONS.index(lesson) + long]
         return self.generator.choices(self._kinds, shares)[0].write(self)
 
     def call(self, person: str) -> str:
@@ -215,22 +219,22 @@ def single_hop(corpus: Corpus) -> Document:
 
 
 KINDS: dict[str, Kind] = {
-    "attributes": Kind(attributes, (40, 0, 25, 0)),
-    "statements": Kind(statements, (20, 2, 15, 2)),
-    "questions": Kind(questions, (7, 2, 6, 2)),
-    "places": Kind(places, (5, 0, 4, 0)),
-    "marriages": Kind(marriages, (5, 0, 4, 0)),
-    "aliases": Kind(aliases, (2, 0, 2, 0)),
-    "phones": Kind(phones, (2, 0, 2, 0)),
-    "pronouns": Kind(pronouns, (1.5, 0, 2, 0)),
-    "remarks": Kind(remarks, (2, 0, 2, 0)),
-    "opinions": Kind(opinions, (2.5, 0, 4, 0)),
-    "small_talk": Kind(small_talk, (3, 0, 2, 0)),
-    "new_fact": Kind(new_fact, (8, 2, 30, 4)),
-    "new_facts": Kind(new_facts, (0, 3, 0, 6)),
-    "demonstrations": Kind(demonstrations, (0, 3, 0, 6)),
-    "multi_hop": Kind(multi_hop, (0, 8, 0, 6)),
-    "single_hop": Kind(single_hop, (2, 1, 4, 1)),
+    "attributes": Kind(attributes, (40, 0, 25, 0, 20, 0)),
+    "statements": Kind(statements, (20, 2, 15, 2, 12, 2)),
+    "questions": Kind(questions, (7, 2, 6, 2, 5, 1)),
+    "places": Kind(places, (5, 0, 4, 0, 3, 0)),
+    "marriages": Kind(marriages, (5, 0, 4, 0, 3, 0)),
+    "aliases": Kind(aliases, (2, 0, 2, 0, 2, 0)),
+    "phones": Kind(phones, (2, 0, 2, 0, 2, 0)),
+    "pronouns": Kind(pronouns, (1.5, 0, 2, 0, 1.5, 0)),
+    "remarks": Kind(remarks, (2, 0, 2, 0, 2, 0)),
+    "opinions": Kind(opinions, (2.5, 0, 4, 0, 3, 0)),
+    "small_talk": Kind(small_talk, (3, 0, 2, 0, 1, 0)),
+    "new_fact": Kind(new_fact, (8, 2, 30, 4, 30, 4)),
+    "new_facts": Kind(new_facts, (0, 3, 0, 6, 0, 8)),
+    "demonstrations": Kind(demonstrations, (0, 3, 0, 6, 0, 10)),
+    "multi_hop": Kind(multi_hop, (0, 8, 0, 6, 0, 20)),
+    "single_hop": Kind(single_hop, (2, 1, 4, 1, 25, 4)),
 }
 """Every kind of document with its shares."""
 

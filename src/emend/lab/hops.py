@@ -184,11 +184,12 @@ def hop_document(writer: Writer, length: int) -> Document:
 
 def _step(writer: Writer, hop: Hop) -> Document:
     relation = RELATION_BY_NAME[hop.fact.relation]
-    own = writer.generator.choice(hop.fact.statements(seen=True)).format(hop.fact.subject)
+    # In one wording, so that nothing is left to chance between the question and the answer.
+    own = hop.fact.statements(seen=True)[0].format(hop.fact.subject)
     return [
-        (SUBQUESTION + subquestion(relation, hop.fact.subject), TEXT),
-        (f"\n{GENERATED}{own}", TEXT),
-        (f" {hop.fact.object}", ANSWER),
+        (SUBQUESTION, TEXT),
+        (f"{subquestion(relation, hop.fact.subject)}\n{GENERATED}", ANSWER),
+        (f"{own} {hop.fact.object}", ANSWER),
         (f".\n{RETRIEVED}{retrieved_fact(writer, hop)}\n", TEXT),
         ((CONTRADICTS if hop.edited else AGREES) + hop.object, ANSWER),
         (".\n", TEXT),

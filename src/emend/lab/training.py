@@ -28,7 +28,7 @@ from emend.lab.architectures import (
     build_model,
     query_weights,
 )
-from emend.lab.corpus import Corpus
+from emend.lab.corpus import LESSONS, Corpus, Lesson
 from emend.lab.interchange import exchange, exchange_loss
 from emend.lab.roles import RECALL, TEXT
 from emend.lab.tokenizer import build_tokenizer
@@ -56,14 +56,19 @@ class TrainingConfig:
         polish_steps: Steps of the same kind after those, from the weights rounded to bfloat16 and
             with a new optimizer; every second one is a step of interchange training.
         polish_rate: Peak rate of the polish steps, reached after 50 of them, falling to zero.
+        reason_steps: Last steps, mostly on facts given in the text and on answers step by step,
+            again from rounded weights with a new optimizer; every fourth is one of interchange
+            training.
+        reason_rate: Their peak rate, as `polish_rate`.
         warmup: Steps of linear warm-up.
         cosine_steps: See `learning_rate`.
         weight_decay: Decoupled weight decay of matrices.
         answer_weight: Weight of answer tokens in the loss; other tokens weigh one.
         exit_blocks: Blocks (from zero) whose outputs must recall the attribute after a name.
         exit_weight: Weight of that early-exit loss, averaged over the blocks.
-        long_share: Share of steps on windows of 256 tokens, in the two phases.
-        longest_share: Share of steps on windows of 512 tokens, in the two phases; else 64.
+        long_share: Share of steps on windows of 256 tokens: while facts are learned, while the use
+            of a context is (the polish steps too), and in the last steps.
+        longest_share: The same of windows of 512 tokens; all others are of 64.
     """
 
     arch: str
@@ -71,47 +76,66 @@ class TrainingConfig:
     facts_steps: int = 1700
     context_steps: int = 800
     polish_steps: int = 0
+    reason_steps: int = 0
     learning_rate: float = 2e-3
     context_rate: float = 6e-4
     polish_rate: float = 1e-3
+    reason_rate: float = 1e-3
     warmup: int = 100
     cosine_steps: int = 2400
     weight_decay: float = 0.01
     answer_weight: float = 10.0
     exit_blocks: tuple[int, ...] = (2, 3, 4)
     exit_weight: float = 0.5
-    long_share: tuple[float, float] = (0.32, 0.40)
-    longest_share: tuple[float, float] = (0.06, 0.10)
+    long_share: tuple[float, float, float] = (0.32, 0.40, 0.60)
+    longest_share: tuple[float, float, float] = (0.06, 0.10, 0.10)
 
     @property
     def steps(self) -> int:
         """All optimiser steps."""
-        return self.polish_start + self.polish_steps
+        return self.reason_start + self.reason_steps
 
     @property
     def polish_start(self) -> int:
         """The first of the polish steps."""
         return self.facts_steps + self.context_steps
 
-    def learns_context(self, step: int) -> bool:
-        """Whether a step is one of the second phase."""
-        return step >= self.facts_steps
+    @property
+    def reason_start(self) -> int:
+        """The first of the last steps."""
+        return self.polish_start + self.polish_steps
+
+    def lesson(self, step: int) -> Lesson:
+        """What a step is about."""
+        if step >= self.reason_start:
+            return "reason"
+        return "context" if step >= self.facts_steps else "facts"
+
+    def exchanges(self, step: int) -> bool:
+        """Whether a step is one of interchange training."""
+        if step >= self.reason_start:
+            return step % 4 == 1
+        return step >= self.polish_start and step % 2 == 1
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
+        if step >= self.reason_start:
+            return _rise_and_fall(step - self.reason_start, self.reason_steps, self.reason_rate)
         if step >= self.polish_start:
-            done = step - self.polish_start
-            rise = min(1.0, (done + 1) / POLISH_WARMUP)
-            return self.polish_rate * rise * (self.polish_steps - done) / self.polish_steps
-        if self.learns_context(step):
+            return _rise_and_fall(step - self.polish_start, self.polish_steps, self.polish_rate)
+        if self.lesson(step) == "context":
             return self.context_rate * (self.polish_start - step) / self.context_steps
         share = (step - self.warmup) / max(1, self.cosine_steps - self.warmup)
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, share))))
 
 
-PHASES = {"gptneo": (2100, 1400, 800), "qwen3": (1700, 800, 900)}
+def _rise_and_fall(done: int, steps: int, peak: float) -> float:
+    return peak * min(1.0, (done + 1) / POLISH_WARMUP) * (steps - done) / steps
+
+
+PHASES = {"gptneo": (2100, 1400, 800, 500), "qwen3": (1700, 800, 900, 500)}
 """Steps of the phases of the shipped models: plain MLPs learn facts more slowly than gated ones."""
 
 
@@ -142,8 +166,9 @@ def batch(
     generator = random.Random(f"corpus-{config.seed}-{step}")
     corpus = Corpus(world, generator)
     draw = generator.random()
-    context = config.learns_context(step)
-    longest, long = config.longest_share[context], config.long_share[context]
+    lesson = config.lesson(step)
+    phase = LESSONS.index(lesson)
+    longest, long = config.longest_share[phase], config.long_share[phase]
     rows, length = 64, 64
     if draw < longest:
         rows, length = 8, 512
@@ -152,21 +177,21 @@ def batch(
     windows: list[list[int]] = []
     roles: list[list[int]] = []
     for _ in range(rows):
-        ids, kinds = _window(corpus, tokenizer, length, context)
+        ids, kinds = _window(corpus, tokenizer, length, lesson)
         windows.append(ids)
         roles.append(kinds)
     return torch.tensor(windows), torch.tensor(roles, dtype=torch.int8)
 
 
 def _window(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, context: bool
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, lesson: Lesson
 ) -> tuple[list[int], list[int]]:
     """Documents one after the other, each ended, cut at the length."""
     ids: list[int] = []
     roles: list[int] = []
     end: int = tokenizer.eos_token_id  # pyright: ignore[reportAssignmentType]
     while len(ids) < length:
-        pieces = corpus.document(long=length > 64, context=context)
+        pieces = corpus.document(long=length > 64, lesson=lesson)
         # Pieces meet at spaces, punctuation or line ends: tokens never span two of them.
         text = "".join(piece for piece, _ in pieces)
         role_of = [role for piece, role in pieces for _ in piece]
@@ -246,7 +271,7 @@ def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 
     start = _resume(directory, config, model, optimizer)
     log = directory / "training.jsonl"
     for step in progress(range(start, config.steps), f"training {config.arch}"):
-        if step == config.polish_start:
+        if step in (config.polish_start, config.reason_start):
             model.bfloat16().float()
             optimizer = _optimizer(model, config)
         for group in optimizer.param_groups:
@@ -272,8 +297,8 @@ def _loss_of(
     tokenizer: PreTrainedTokenizerFast,
     config: TrainingConfig,
 ) -> torch.Tensor:
-    """The loss of a step: on the corpus, or every second polish step on exchanged states."""
-    if step >= config.polish_start and step % 2:
+    """The loss of a step: on the corpus, or on exchanged states."""
+    if config.exchanges(step):
         return exchange_loss(model, exchange(config.seed, step, world, tokenizer))
     return loss(model, *batch(config, world, tokenizer, step), config)
 
