@@ -13,7 +13,7 @@ from emend.locate import audit, trace, trace_many
 from emend.metrics import Report, evaluate, evaluate_each
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
-from emend.patches import Patch, WeightPatch, describe_base, load_patch
+from emend.patches import MemoryPatch, Patch, WeightPatch, describe_base, load_patch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +91,7 @@ def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:
         "peak_memory_bytes": cost.peak_memory_bytes,
         **patch.timing,
     }
-    if isinstance(patch, WeightPatch):
+    if isinstance(patch, (WeightPatch, MemoryPatch)):
         return replace(patch, timing=timing, base=patch.base or describe_base(model))
     if is_dataclass(patch):
         return cast(Patch, replace(cast(Any, patch), timing=timing))

@@ -14,6 +14,7 @@ from emend.cli._settings import field_docstrings
 from emend.edits import Edit
 from emend.errors import EmendError, InvalidInput, NumericalFailure, SubjectNotFound, UnknownName
 from emend.methods import registry
+from emend.models import score
 from emend.patches import load_patch
 
 NAMES = registry().names()
@@ -29,6 +30,7 @@ FAST = {
     "emmet": SHORT,
     "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
 }
+SAID = ("Paris", "French", "in Berlin")
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris"),
     Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),
@@ -65,9 +67,11 @@ def state(model: torch.nn.Module) -> tuple[object, ...]:
     )
 
 
-def logits(model, tokenizer, text="Marie Curie was born in") -> torch.Tensor:
-    with torch.no_grad():
-        return model(**tokenizer(text, return_tensors="pt")).logits
+def answers(model, tokenizer) -> torch.Tensor:
+    """Log-probabilities of some targets, asked through the door that all kinds of patches share."""
+    prompts = [edit.text for edit in EDITS for _ in SAID]
+    scores = score(model, tokenizer, prompts, list(SAID) * len(EDITS))
+    return torch.tensor([value for each in scores for value in each.log_probs])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,22 +79,22 @@ def logits(model, tokenizer, text="Marie Curie was born in") -> torch.Tensor:
 def test_model_is_left_as_it_was(name, architecture, tmp_path) -> None:
     model, tokenizer = tiny_model(architecture)
     model.get_input_embeddings().weight.requires_grad_(False)
-    before, around, clean = fingerprint(model), state(model), logits(model, tokenizer)
+    before, around, clean = fingerprint(model), state(model), answers(model, tokenizer)
     generator = torch.get_rng_state()
     patch = registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
     assert torch.equal(torch.get_rng_state(), generator)
     assert fingerprint(model) == before
     assert state(model) == around
     with patch.applied(model):
-        edited = logits(model, tokenizer)
+        edited = answers(model, tokenizer)
         assert fingerprint(model) == before
     assert not torch.allclose(edited, clean, atol=1e-4)
-    assert torch.equal(logits(model, tokenizer), clean)
+    assert torch.equal(answers(model, tokenizer), clean)
     assert fingerprint(model) == before
     assert state(model) == around
     loaded = load_patch(patch.save_pretrained(tmp_path / "patch"))
     with loaded.applied(model):
-        again = logits(model, tokenizer)
+        again = answers(model, tokenizer)
     assert (again - edited).abs().max() <= 1e-5 * edited.abs().max()
     assert [edit.id for edit in loaded.edits] == [edit.id for edit in EDITS]
 
@@ -128,8 +132,10 @@ def test_training_mode_comes_back(name) -> None:
     assert state(model) == around
     model.eval()
     again = registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
-    for module, factor in patch.factors.items():
-        assert torch.equal(factor.dense(), again.factors[module].dense())
+    with patch.applied(model):
+        first = answers(model, tokenizer)
+    with again.applied(model):
+        assert torch.equal(answers(model, tokenizer), first)
 
 
 @pytest.mark.parametrize("name", NAMES)

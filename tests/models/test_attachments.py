@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 
 import pytest
 from tests.tiny import tiny_model
@@ -12,25 +11,17 @@ from emend.errors import InvalidInput
 from emend.models import Attachment, attach, attachments, base, detach, generate, score
 
 
-class Prefix:
+class Prefix(Attachment):
     """A prompt patch that puts a text before each prompt."""
 
-    patch = "prefix"
-
     def __init__(self, text):
+        super().__init__("prefix")
         self.text = text
-        self.active = True
 
-    def prepare(self, prompts):
+    def prepare(self, prompts, tokenizer):
+        assert tokenizer("Anna")["input_ids"]
+        assert len(set(prompts)) == len(prompts)
         return [self.text + prompt for prompt in prompts]
-
-    @contextmanager
-    def suspended(self):
-        self.active = False
-        try:
-            yield
-        finally:
-            self.active = True
 
 
 def test_prompts_pass_through_in_order():
@@ -96,8 +87,3 @@ def test_a_model_keeps_its_own():
     assert "_emend_attachments" not in first.state_dict()
     detach(first, attachments(first)[0])
     assert not hasattr(first, "_emend_attachments")
-
-
-def test_protocol():
-    assert isinstance(Prefix("a"), Attachment)
-    assert not isinstance(object(), Attachment)

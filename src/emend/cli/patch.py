@@ -13,7 +13,7 @@ from emend.cli._output import number, output_directory, print_json, print_table
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from emend.patches import WeightPatch
+    from emend.patches import Patch, WeightPatch
 
 NAME = "patch"
 
@@ -40,29 +40,46 @@ _Ids = Annotated[
 @app.command(epilog=_options.examples("emend patch show patch/", "emend patch show patch/ --json"))
 def show(patch: _Patch, json: _options.Json = False) -> None:
     """Show what a patch is, its edits, and what servers ask of it."""
-    found = _load(patch)
+    found = _any(patch)
+    card = found.card()
     if json:
         edits = [{"id": e.id, "prompt": e.text, "target": e.target} for e in found.edits]
-        whole = {"rank": found.rank, "norm": found.norm}
-        print_json({"patch": patch, **whole, **found.card(), "edits": edits})
+        print_json({"patch": patch, **_measures(found), **card, "edits": edits})
         return
     base = found.base.get("name") or found.base.get("architecture") or "any model that fits"
     typer.echo(f"{patch}: {_summary(found)}, by {found.method or 'no method'}, for {base}")
-    columns = ("module", "rank", "shape", "norm", "error of compression")
-    lost = {name: f"{error:.1e}" for name, error in found.compression.items()}
-    rows = (
-        [name, str(f.rank), f"{f.shape[0]} x {f.shape[1]}", number(f.norm()), lost.get(name, "-")]
-        for name, f in found.factors.items()
-    )
-    print_table("Modules", columns, rows)
+    _show_modules(card) if "modules" in card else _show_tensors(card)
     print_table(
         "Edits", ("id", "prompt", "target"), ([e.id, e.text, e.target] for e in found.edits)
     )
-    print_table(
-        "Servers",
-        ("server", "", "found", "what to do"),
-        ([c["server"], c["verdict"], c["what"], c["remedy"]] for c in found.card()["serving"]),
+    if "serving" in card:
+        print_table(
+            "Servers",
+            ("server", "", "found", "what to do"),
+            ([c["server"], c["verdict"], c["what"], c["remedy"]] for c in card["serving"]),
+        )
+    else:
+        typer.echo("kept beside the weights: emend answers by it, other servers cannot")
+
+
+def _show_modules(card: dict[str, Any]) -> None:
+    lost = {name: f"{error:.1e}" for name, error in card.get("compression", {}).items()}
+    rows = (
+        [
+            name,
+            str(m["rank"]),
+            "{} x {}".format(*m["shape"]),
+            number(m["norm"]),
+            lost.get(name, "-"),
+        ]
+        for name, m in card["modules"].items()
     )
+    print_table("Modules", ("module", "rank", "shape", "norm", "error of compression"), rows)
+
+
+def _show_tensors(card: dict[str, Any]) -> None:
+    rows = ([name, _size(shape)] for name, shape in card["tensors"].items())
+    print_table("Remembered", ("tensor", "shape"), rows)
 
 
 @app.command(epilog=_options.examples("emend patch add a/ b/ --output_path both/"))
@@ -95,15 +112,15 @@ def scale(
 
 @app.command(epilog=_options.examples("emend patch without patch/ --ids e1,e7 --output_path rest/"))
 def without(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
-    """Take edits out of a patch whose rows are each one edit's own."""
-    found = _load(patch)
+    """Take edits out of a memory, or of a patch whose rows are each one edit's own."""
+    found = _any(patch)
     _write(found.without(*_named(found, ids)), output_path, json)
 
 
 @app.command(epilog=_options.examples("emend patch only patch/ --ids e1 --output_path one/"))
 def only(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
     """Keep some edits of a patch and leave the others out."""
-    found = _load(patch)
+    found = _any(patch)
     _write(found.only(_named(found, ids)), output_path, json)
 
 
@@ -184,35 +201,54 @@ def export(patch: _Patch, output_path: _Output, json: _options.Json = False) -> 
         typer.echo(f"convert it with: convert_lora_to_gguf.py --base MODEL {output_path}")
 
 
-def _load(path: Path) -> WeightPatch:
-    from emend.patches import WeightPatch, load_patch
+def _size(shape: list[int]) -> str:
+    return " x ".join(map(str, shape))
 
-    patch = load_patch(path)
+
+def _any(path: Path) -> Patch:
+    from emend.patches import load_patch
+
+    return load_patch(path)
+
+
+def _load(path: Path) -> WeightPatch:
+    from emend.patches import WeightPatch
+
+    patch = _any(path)
     if not isinstance(patch, WeightPatch):
         raise InvalidInput(f"{path} changes no weights, expected a weight patch: give another")
     return patch
 
 
-def _named(patch: WeightPatch, given: list[str]) -> list[str]:
+def _named(patch: Patch, given: list[str]) -> list[str]:
     """Ids as they were given; one that holds commas is several unless it is an edit's own."""
     known = {edit.id for edit in patch.edits}
     return [id_ for one in given for id_ in ([one] if one in known else one.split(","))]
 
 
-def _write(patch: WeightPatch, path: Path, json: bool) -> None:
+def _write(patch: Patch, path: Path, json: bool) -> None:
     output_directory(path)
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         patch.save_pretrained(path)
     if json:
-        result: dict[str, Any] = {"output_path": path, "rank": patch.rank, "norm": patch.norm}
-        print_json({**result, **patch.card()})
+        print_json({"output_path": path, **_measures(patch), **patch.card()})
         return
     typer.echo(f"{_summary(patch)}, saved to {path}")
     for one in noted:
         typer.echo(str(one.message))
 
 
-def _summary(patch: WeightPatch) -> str:
+def _measures(patch: Patch) -> dict[str, Any]:
+    """Rank and norm of a change of weights."""
+    from emend.patches import WeightPatch
+
+    return {"rank": patch.rank, "norm": patch.norm} if isinstance(patch, WeightPatch) else {}
+
+
+def _summary(patch: Patch) -> str:
     count = "1 edit" if len(patch.edits) == 1 else f"{len(patch.edits)} edits"
-    return f"{count}, rank {patch.rank}, norm {number(patch.norm)}"
+    measures = _measures(patch)
+    if not measures:
+        return f"{count} in memory"
+    return f"{count}, rank {measures['rank']}, norm {number(measures['norm'])}"

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from emend import models
 from emend.edits import Edit, check_conflicts, check_edits, continued
 from emend.errors import InvalidInput, UnknownName
-from emend.patches import Patch, WeightPatch, check_base
+from emend.patches import MemoryPatch, Patch, WeightPatch, check_base
 
 Run = Callable[..., Patch]
 """(model, tokenizer, edits, config[, previous=]) -> patch."""
 
-Sequel = Literal["rebuild", "add", "onward"]
+Sequel = Literal["rebuild", "add", "onward", "grow"]
 """How a method goes on from an earlier patch; see `Method.sequel`."""
 
 
@@ -35,6 +35,7 @@ class Method:
         order_free: Whether, by its default settings, the same edits in any order and in any
             batches make the same patch, to rounding.
         remembers: Whether the function takes the patch that it continues from (``previous``).
+        memory: Whether it keeps edits beside the weights: its patches are memories.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Method:
     run: Run
     order_free: bool = False
     remembers: bool = False
+    memory: bool = False
 
     def sequel(self, config: Any = None) -> Sequel:
         """How the method, by some of its settings, goes on from an earlier patch.
@@ -53,8 +55,11 @@ class Method:
         model, with what was sought before taken from the patch (order-free); the patch may be
         another method's, whose edits are then made anew. "add": the new
         edits are made on the unedited model and added (order-free). "onward": the new edits are
-        made on the edited model and added, so that their order matters.
+        made on the edited model and added, so that their order matters. "grow": the new edits
+        join the memory, with the unedited model beside it.
         """
+        if self.memory:
+            return "grow"
         if not self.order_free or getattr(config, "sequential", False):
             return "onward"
         return "rebuild" if self.remembers else "add"
@@ -93,8 +98,32 @@ class Method:
         with models.base(model):
             if previous is None:
                 return self.run(model, tokenizer, edits, config)
+            if self.memory:
+                return self._grow(model, tokenizer, edits, config, previous)
             before = self._fits(model, previous, self.sequel(config))
             return self._continue(model, tokenizer, edits, config, before)
+
+    def _grow(
+        self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, previous: Patch
+    ) -> Patch:
+        """The memory without what new edits replace, and with these."""
+        if not isinstance(previous, MemoryPatch):
+            raise InvalidInput(
+                f"previous is a {type(previous).__name__}, expected a patch of {self.name}: "
+                "a memory goes on from a memory"
+            )
+        self._check_maker(previous)
+        check_base(model, previous.base, allow_other_base=False)
+        new = {edit.id for edit in edits}
+        kept = [one.id for one in continued(previous.edits, edits) if one.id not in new]
+        return self.run(model, tokenizer, edits, config, previous=previous.only(kept))
+
+    def _check_maker(self, previous: Patch) -> None:
+        if previous.method != self.name:
+            raise InvalidInput(
+                f"previous was made by {previous.method or 'an unknown method'}, expected "
+                f"{self.name}: go on by the same method, or add the two patches"
+            )
 
     def _continue(
         self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, before: WeightPatch
@@ -118,11 +147,8 @@ class Method:
                 f"previous is a {type(previous).__name__}, expected a weight patch: "
                 "only changes of weights can be continued"
             )
-        if sequel == "add" and previous.method != self.name:
-            raise InvalidInput(
-                f"previous was made by {previous.method or 'an unknown method'}, expected "
-                f"{self.name}: go on by the same method, or add the two patches"
-            )
+        if sequel == "add":
+            self._check_maker(previous)
         check_base(model, previous.base, allow_other_base=False)
         return previous
 
@@ -151,13 +177,14 @@ def recommended(model: Any, name: str) -> dict[str, Any]:
 
 
 def method(
-    *, title: str, paper: str, when: str, order_free: bool = False
+    *, title: str, paper: str, when: str, order_free: bool = False, memory: bool = False
 ) -> Callable[[Run], Method]:
     """Make a method of a function ``(model, tokenizer, edits, config: Config) -> Patch``.
 
     The method takes the function's name, and its settings from the annotation of ``config``. A
     function with a fifth parameter, ``previous: WeightPatch | None = None``, is given the patch
-    that it continues from. What the arguments mean is said at `Method`.
+    that it continues from; that of a memory (``previous: MemoryPatch | None = None``) holds the
+    edits that stay, and the new patch holds them too. What the arguments mean is said at `Method`.
     """
 
     def register(function: Run) -> Method:
@@ -165,6 +192,8 @@ def method(
         config_type = typing.get_type_hints(function)[parameters[3]]
         remembers = "previous" in parameters
         name = function.__name__
-        return Method(name, title, paper, when, config_type, function, order_free, remembers)
+        return Method(
+            name, title, paper, when, config_type, function, order_free, remembers, memory
+        )
 
     return register

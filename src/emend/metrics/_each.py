@@ -15,7 +15,7 @@ from emend.metrics._metric import Record
 from emend.metrics._plan import chosen, items_of, records_of
 from emend.metrics._report import Report
 from emend.metrics._settings import joined_timing, settings_of
-from emend.patches import Patch, WeightPatch
+from emend.patches import Patch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,7 @@ def evaluate_each(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     edits: Iterable[Edit],
-    patches: Callable[[Edit], Patch] | Mapping[str, Patch] | WeightPatch,
+    patches: Callable[[Edit], Patch] | Mapping[str, Patch] | Patch,
     *,
     metrics: Iterable[str] | None = None,
     batch_size: int = 32,
@@ -40,7 +40,7 @@ def evaluate_each(
         tokenizer: Its tokenizer.
         edits: The edits, with their probes.
         patches: What gives an edit's own patch: a function of the edit (which is timed), a
-            mapping by edit id, or one weight patch whose rows are attributed to its edits.
+            mapping by edit id, or one patch of which each edit can be taken alone.
         metrics: Names of measures; None for all.
         batch_size: Prompts per forward pass; the results do not depend on it.
 
@@ -71,7 +71,7 @@ def evaluate_each(
             records += records_of(items, before, after, "single")
             used.append(patch)
             timings.append(patch.timing or _timed(patches, seconds))
-    timing = patches.timing if isinstance(patches, WeightPatch) else None
+    timing = patches.timing if isinstance(patches, Patch) else None
     return Report(
         records=records,
         metrics=[measure.name for measure in measures],
@@ -81,9 +81,9 @@ def evaluate_each(
 
 
 def _patch_function(
-    patches: Callable[[Edit], Patch] | Mapping[str, Patch] | WeightPatch,
+    patches: Callable[[Edit], Patch] | Mapping[str, Patch] | Patch,
 ) -> Callable[[Edit], Patch]:
-    if isinstance(patches, WeightPatch):
+    if isinstance(patches, Patch):
         return lambda edit: patches.only(edit.id)
     if isinstance(patches, Mapping):
         return lambda edit: _looked_up(patches, edit)

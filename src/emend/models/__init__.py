@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from emend.models.attachments import Attachment, attach, attachments, base, detach
+from emend.models.attachments import Attachment, Voice, attach, attachments, base, detach
 from emend.models.generation import generate
 from emend.models.loading import load
+from emend.models.passes import HookAttachment, TextAttachment
 from emend.models.positions import Encoded, encode, join_target, join_targets, subject_token
 from emend.models.scoring import Score, likeliest, score
 from emend.models.view import ModelView
@@ -12,8 +13,11 @@ from emend.models.view import ModelView
 __all__ = [
     "Attachment",
     "Encoded",
+    "HookAttachment",
     "ModelView",
     "Score",
+    "TextAttachment",
+    "Voice",
     "attach",
     "attachments",
     "base",

@@ -3,13 +3,20 @@
 Weights, hooks, prompts and routes all hang on the model they patch through this list, so that
 `score` and `generate` see a patched model the same way whatever patched it, and `base` gives the
 unedited model back for as long as it is needed. The list is kept on the model, never in a global.
+
+What an attachment may do, beside the hooks that it registers:
+
+    prepare     say what the model shall read instead of a prompt       (a prompt patch)
+    route       say who shall answer a prompt, and with what weight     (a routed patch)
+    passes.py   hooks learn there where each row's prompt ends          (a hook patch)
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -18,20 +25,76 @@ from emend.errors import InvalidInput
 ATTRIBUTE = "_emend_attachments"
 
 
-@runtime_checkable
-class Attachment(Protocol):
-    """What a patch hangs on a model."""
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """Who answers a prompt, what it reads, and how much its word counts.
 
-    patch: Any
-    """The patch this belongs to."""
+    Attributes:
+        model: A causal language model with the vocabulary of the one that was asked.
+        prompt: What it reads.
+        weight: Its share of the answer's probabilities; those of a prompt's voices sum to 1.
+        acting: A context that the model is run in; voices of one model that are run alike
+            share one function.
+    """
 
-    def prepare(self, prompts: Sequence[str]) -> list[str]:
-        """The prompts as the model should read them; a weight patch returns them unchanged."""
-        ...
+    model: nn.Module
+    prompt: str
+    weight: float = 1.0
+    acting: Callable[[], AbstractContextManager[Any]] = nullcontext
 
-    def suspended(self) -> AbstractContextManager[Any]:
-        """A context in which the patch has no effect."""
-        ...
+
+class Attachment:
+    """What a patch hangs on a model; this one changes nothing.
+
+    Attributes:
+        patch: The patch that it belongs to.
+        handles: Of the hooks that it has on the model.
+    """
+
+    def __init__(self, patch: Any) -> None:
+        self.patch = patch
+        self.handles: list[Any] = []
+        self._suspensions = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the patch has an effect now."""
+        return self._suspensions == 0
+
+    def prepare(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:
+        """The prompts as the model should read them.
+
+        Args:
+            prompts: Different prompts.
+            tokenizer: The model's.
+        """
+        del tokenizer
+        return list(prompts)
+
+    def route(self, prompts: Sequence[str], tokenizer: Any) -> list[tuple[Voice, ...] | None]:
+        """Who answers each prompt; None where the model itself does, as it does alone.
+
+        Args:
+            prompts: Different prompts, prepared.
+            tokenizer: The model's.
+        """
+        del tokenizer
+        return [None] * len(prompts)
+
+    @contextmanager
+    def suspended(self) -> Generator[None, None, None]:
+        """The patch has no effect inside; may be nested."""
+        self._suspensions += 1
+        try:
+            yield
+        finally:
+            self._suspensions -= 1
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
 
 
 def attachments(model: nn.Module) -> tuple[Attachment, ...]:
@@ -83,12 +146,46 @@ def base(model: nn.Module) -> Generator[nn.Module, None, None]:
             _keep(model, (*there, *attachments(model)))
 
 
-def prepare(model: nn.Module, prompts: Sequence[str]) -> list[str]:
-    """Prompts passed through every attachment, in the order of attachment."""
-    prepared = list(prompts)
+def voices(model: nn.Module, tokenizer: Any, prompts: Sequence[str]) -> list[tuple[Voice, ...]]:
+    """Who answers each prompt, by all that is attached to a model.
+
+    Prompts pass through the attachments in their order, each different one once. What one has
+    given to another model the next ones leave alone.
+    """
+    heard = {prompt: (Voice(model, prompt),) for prompt in prompts}
     for attachment in attachments(model):
-        prepared = attachment.prepare(prepared)
-    return prepared
+        heard = _passed(attachment, model, tokenizer, heard)
+    return [heard[prompt] for prompt in prompts]
+
+
+def _passed(
+    attachment: Attachment, model: nn.Module, tokenizer: Any, heard: dict[str, tuple[Voice, ...]]
+) -> dict[str, tuple[Voice, ...]]:
+    """The voices of prompts after one more attachment."""
+    own = [voice for each in heard.values() for voice in each if _is_own(voice, model)]
+    if not own:
+        return heard
+    asked = list(dict.fromkeys(voice.prompt for voice in own))
+    read = dict(zip(asked, attachment.prepare(asked, tokenizer), strict=True))
+    different = list(dict.fromkeys(read.values()))
+    routed = dict(zip(different, attachment.route(different, tokenizer), strict=True))
+
+    def after(voice: Voice) -> tuple[Voice, ...]:
+        if not _is_own(voice, model):
+            return (voice,)
+        prompt = read[voice.prompt]
+        found = routed[prompt] or (Voice(model, prompt),)
+        return tuple(Voice(v.model, v.prompt, voice.weight * v.weight, v.acting) for v in found)
+
+    return {
+        prompt: tuple(one for voice in each for one in after(voice))
+        for prompt, each in heard.items()
+    }
+
+
+def _is_own(voice: Voice, model: nn.Module) -> bool:
+    """Whether the model itself answers, with what is attached to it."""
+    return voice.model is model and voice.acting is nullcontext
 
 
 def _keep(model: nn.Module, kept: tuple[Attachment, ...]) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at, longest_text
-from emend.models.attachments import prepare
+from emend.models.attachments import attachments
+from emend.models.lanes import Asked, Reader, ask, grouped, mixed
+from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
-from emend.models.positions import prompt_tokens
 
 SPREAD = 8
 """Prompts in one batch differ by at most this many tokens: each costs one short step."""
@@ -58,62 +59,107 @@ def generate(
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if not all(stops):
         raise InvalidInput("a stop string is empty; give it some text or leave it out")
-    rows = [tuple(row) for row in prompt_tokens(tokenizer, prepare(model, prompts))]
-    unique = list(dict.fromkeys(rows))
-    for row in unique:
-        check_length(model, len(row))
-    writer = _Writer(model, tokenizer, max_new_tokens, stops)
-    texts: dict[tuple[int, ...], str] = {}
+    prompts_asked = ask(model, tokenizer, prompts)
+    for asked in prompts_asked:
+        for reader, row in zip(asked.readers, asked.prompts, strict=True):
+            check_length(reader.model, len(row))
+    texts: dict[Asked, str] = {}
     with torch.no_grad(), evaluating(model):
-        for chosen in batches([len(row) for row in unique], batch_size, SPREAD):
-            chunk = [unique[row] for row in chosen]
-            texts.update(zip(chunk, writer.write(chunk), strict=True))
-    return [texts[row] for row in rows]
+        for group in grouped(dict.fromkeys(prompts_asked), lambda asked: asked):
+            writer = _Writer(group[0].readers, tokenizer, max_new_tokens, stops)
+            # Lanes of several voices end their prompts at one step only row by row.
+            size = batch_size if len(group[0].readers) == 1 else min(batch_size, 1)
+            for chosen in batches([asked.length for asked in group], size, _spread(model)):
+                chunk = [group[row] for row in chosen]
+                texts.update(zip(chunk, writer.write(chunk), strict=True))
+    return [texts[asked] for asked in prompts_asked]
+
+
+def _spread(model: nn.Module) -> int:
+    """How many tokens prompts may differ by that are written together."""
+    whole = any(getattr(one, "needs_whole_prompts", False) for one in attachments(model))
+    return 0 if whole else SPREAD
+
+
+class _Lane:
+    """What one voice of each prompt reads: its model, its cache, and how far it is."""
+
+    def __init__(self, reader: Reader, prompts: Sequence[tuple[int, ...]]) -> None:
+        self.reader = reader
+        self.prompts = prompts
+        self.read = min(map(len, prompts))
+        self.cache: Any = None
+        self.batch = Batch(torch.tensor([len(prompt) - 1 for prompt in prompts]))
+        model: Any = reader.model
+        self.device = device_of(model.get_input_embeddings())
+
+    def begin(self) -> list[list[int]]:
+        """As much of every prompt as the shortest has."""
+        return [[*prompt[: self.read]] for prompt in self.prompts]
+
+    def step(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Read (B, T) tokens after the cached ones; logits (B, vocabulary) after the last."""
+        model: Any = self.reader.model
+        ids = torch.tensor(tokens, device=self.device)
+        count, length = ids.shape
+        rows, last = torch.arange(count), torch.full((count,), length - 1)
+        acting = self.reader.acting()
+        with acting, reading(model, self.batch), head_at(model, rows, last) as pick:
+            output = model(input_ids=ids, past_key_values=self.cache, use_cache=True)
+            logits = pick(output.logits)
+        self.cache = output.past_key_values
+        self.batch.start += length
+        return logits
+
+    def next_tokens(self, chosen: Sequence[int]) -> list[list[int]]:
+        """What to read next: the rest of the longer prompts, and of the others what was chosen."""
+        read, self.read = self.read, self.read + 1
+        pairs = zip(self.prompts, chosen, strict=True)
+        return [[prompt[read] if read < len(prompt) else token] for prompt, token in pairs]
 
 
 class _Writer:
-    """Writes one batch after another with the same limits."""
+    """Writes one batch after another with the same readers and limits."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, max_new_tokens: int, stops: tuple[str, ...]
+        self,
+        readers: tuple[Reader, ...],
+        tokenizer: Any,
+        max_new_tokens: int,
+        stops: tuple[str, ...],
     ) -> None:
-        self.model = model
+        self.readers = readers
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.stops = stops
-        self.ends = _end_tokens(model, tokenizer)
-        self.limit = longest_text(model)
-        self.device = device_of(model.get_input_embeddings())
+        self.ends: set[int] = set()
+        for reader in readers:
+            self.ends |= _end_tokens(reader.model, tokenizer)
+        limits = [longest_text(reader.model) for reader in readers]
+        self.limit = min((limit for limit in limits if limit is not None), default=None)
 
-    def write(self, prompts: Sequence[tuple[int, ...]]) -> list[str]:
+    def write(self, asked: Sequence[Asked]) -> list[str]:
         """Continue prompts of nearly equal length together."""
-        read = min(map(len, prompts))
-        tokens = torch.tensor([row[:read] for row in prompts], device=self.device)
-        written: list[list[int]] = [[] for _ in prompts]
-        open_rows = set(range(len(prompts)))
-        cache: Any = None
+        lanes = [
+            _Lane(reader, [one.prompts[number] for one in asked])
+            for number, reader in enumerate(self.readers)
+        ]
+        weights = torch.tensor([one.weights for one in asked])
+        longest = [max(one.prompts, key=len) for one in asked]
+        written: list[list[int]] = [[] for _ in asked]
+        open_rows = set(range(len(asked)))
+        tokens = [lane.begin() for lane in lanes]
         while open_rows:
-            ids, cache = self._step(tokens, cache)
-            chosen = ids.tolist()
-            for row, prompt in enumerate(prompts):
-                if read < len(prompt):
-                    chosen[row] = prompt[read]  # still reading
-                elif row in open_rows:
+            logits = [lane.step(ids) for lane, ids in zip(lanes, tokens, strict=True)]
+            chosen = mixed(logits, weights).float().argmax(-1).tolist()
+            for row, prompt in enumerate(lanes[0].prompts):
+                if lanes[0].read >= len(prompt) and row in open_rows:
                     written[row].append(chosen[row])
-                    if self._is_done(prompt, written[row]):
+                    if self._is_done(longest[row], written[row]):
                         open_rows.discard(row)
-            read += 1
-            tokens = torch.tensor(chosen, device=self.device)[:, None]
-        return [self._text(prompt, new) for prompt, new in zip(prompts, written, strict=True)]
-
-    def _step(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Read (B, T) tokens after the cached ones; the most probable next token of each row."""
-        count = tokens.shape[0]
-        last = torch.full((count,), tokens.shape[1] - 1)
-        with head_at(self.model, torch.arange(count), last) as pick:
-            output = self.model(input_ids=tokens, past_key_values=cache, use_cache=True)
-            logits = pick(output.logits)  # (B, vocabulary)
-        return logits.float().argmax(-1), output.past_key_values
+            tokens = [lane.next_tokens(chosen) for lane in lanes]
+        pairs = zip(lanes[0].prompts, written, strict=True)
+        return [self._text(prompt, new) for prompt, new in pairs]
 
     def _is_done(self, prompt: tuple[int, ...], new: list[int]) -> bool:
         if new[-1] in self.ends or len(new) >= self.max_new_tokens:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at
-from emend.models.attachments import prepare
+from emend.models.lanes import Asked, Reader, ask, ask_pairs, grouped, mixed
+from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
-from emend.models.positions import join_targets, pad, pad_id, prompt_tokens
+from emend.models.positions import pad, pad_id
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,22 @@ def score(
         InvalidInput: prompts and targets of different number, an empty prompt or target, or a
             text longer than the model reads.
     """
-    pairs = join_targets(tokenizer, prepare(model, prompts), targets)
-    keys = [(tuple(prompt), tuple(target)) for prompt, target in pairs]
-    for prompt, target in keys:
-        if not prompt:
+    if len(prompts) != len(targets):
+        raise InvalidInput(f"{len(prompts)} prompts for {len(targets)} targets; give one each")
+    pairs = ask_pairs(model, tokenizer, prompts, targets)
+    for asked, target in pairs:
+        if not all(asked.prompts):
             raise InvalidInput("the prompt is empty; give it some text")
-        check_length(model, len(prompt) + len(target) - 1)
-    unique = list(dict.fromkeys(keys))
-    lengths = [len(prompt) + len(target) for prompt, target in unique]
+        _check_lengths(asked, len(target) - 1)
     scores: dict[Any, Score] = {}
     with torch.no_grad(), evaluating(model):
-        for rows in batches(lengths, batch_size):
-            chunk = [unique[row] for row in rows]
-            scores.update(zip(chunk, _score_batch(model, pad_id(tokenizer), chunk), strict=True))
-    return [scores[key] for key in keys]
+        for group in grouped(dict.fromkeys(pairs), lambda pair: pair[0]):
+            lengths = [asked.length + len(target) for asked, target in group]
+            for rows in batches(lengths, batch_size):
+                chunk = [group[row] for row in rows]
+                found = _score_batch(pad_id(tokenizer), chunk)
+                scores.update(zip(chunk, found, strict=True))
+    return [scores[pair] for pair in pairs]
 
 
 def likeliest(
@@ -98,36 +101,74 @@ def likeliest(
 
     Prompts are taken as `score` takes them; equal ones are run once.
     """
-    rows = [tuple(each) for each in prompt_tokens(tokenizer, prepare(model, prompts))]
-    return likeliest_after(model, rows, pad_id(tokenizer), batch_size=batch_size)
+    asked = ask(model, tokenizer, prompts)
+    return _likeliest(model, asked, pad_id(tokenizer), batch_size)
 
 
 def likeliest_after(
     model: nn.Module, rows: Sequence[tuple[int, ...]], padding: int, *, batch_size: int = 32
 ) -> list[tuple[int, float]]:
     """The same after each row of token ids; ``padding`` is any token that the model has."""
-    for row in rows:
-        check_length(model, len(row))
-    unique = list(dict.fromkeys(rows))
-    found: dict[tuple[int, ...], tuple[int, float]] = {}
+    asked = [Asked((Reader(model),), (row,), (1.0,)) for row in rows]
+    return _likeliest(model, asked, padding, batch_size)
+
+
+def _likeliest(
+    model: nn.Module, prompts: Sequence[Asked], padding: int, batch_size: int
+) -> list[tuple[int, float]]:
+    for asked in prompts:
+        _check_lengths(asked, 0)
+    found: dict[Asked, tuple[int, float]] = {}
     with torch.no_grad(), evaluating(model):
-        for members in batches([len(row) for row in unique], batch_size):
-            chunk = [unique[member] for member in members]
-            ends = torch.tensor([len(row) - 1 for row in chunk])
-            logits = _logits_at(model, padding, chunk, torch.arange(len(chunk)), ends)
-            best = logits.float().softmax(-1).max(-1)
-            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            found.update(zip(chunk, pairs, strict=True))
-    return [found[row] for row in rows]
+        for group in grouped(dict.fromkeys(prompts), lambda asked: asked):
+            for members in batches([asked.length for asked in group], batch_size):
+                chunk = [group[member] for member in members]
+                logits = _mixed_logits(padding, chunk, [(0,)] * len(chunk))
+                best = logits.float().softmax(-1).max(-1)
+                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                found.update(zip(chunk, pairs, strict=True))
+    return [found[asked] for asked in prompts]
+
+
+def _check_lengths(asked: Asked, more: int) -> None:
+    for reader, prompt in zip(asked.readers, asked.prompts, strict=True):
+        check_length(reader.model, len(prompt) + more)
+
+
+def _mixed_logits(
+    padding: int, chunk: Sequence[Asked], targets: Sequence[tuple[int, ...]]
+) -> Tensor:
+    """(N, vocabulary), the logits that the targets' tokens are read off, row by row."""
+    rows = torch.tensor([row for row, target in enumerate(targets) for _ in target])
+    lanes: list[Tensor] = []
+    for number, reader in enumerate(chunk[0].readers):
+        prompts = [asked.prompts[number] for asked in chunk]
+        texts = [[*p, *target[:-1]] for p, target in zip(prompts, targets, strict=True)]
+        columns = [
+            len(prompt) - 1 + step
+            for prompt, target in zip(prompts, targets, strict=True)
+            for step in range(len(target))
+        ]
+        ends = [len(prompt) - 1 for prompt in prompts]
+        lanes.append(_logits_at(reader, padding, texts, ends, rows, torch.tensor(columns)))
+    weights = torch.tensor([asked.weights for asked in chunk])
+    return mixed(lanes, weights[rows])
 
 
 def _logits_at(
-    model: Any, padding: int, texts: Sequence[Sequence[int]], rows: Tensor, columns: Tensor
+    reader: Reader,
+    padding: int,
+    texts: Sequence[Sequence[int]],
+    ends: Sequence[int],
+    rows: Tensor,
+    columns: Tensor,
 ) -> Tensor:
     """(N, vocabulary), the logits at some positions of a batch of texts."""
+    model: Any = reader.model
     # Padded on the right, every token stands where it stands alone: no position ids are needed.
     batch = pad(texts, padding).to(device_of(model.get_input_embeddings()))
-    with head_at(model, rows, columns) as pick:
+    read = Batch(torch.tensor(ends))
+    with reader.acting(), reading(model, read), head_at(model, rows, columns) as pick:
         return pick(
             model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
@@ -135,13 +176,8 @@ def _logits_at(
         )
 
 
-def _score_batch(
-    model: Any, padding: int, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-) -> list[Score]:
-    texts = [[*prompt, *target[:-1]] for prompt, target in pairs]
-    rows = [row for row, (_, target) in enumerate(pairs) for _ in target]
-    columns = [len(prompt) - 1 + step for prompt, target in pairs for step in range(len(target))]
-    logits = _logits_at(model, padding, texts, torch.tensor(rows), torch.tensor(columns))
+def _score_batch(padding: int, pairs: Sequence[tuple[Asked, tuple[int, ...]]]) -> list[Score]:
+    logits = _mixed_logits(padding, [asked for asked, _ in pairs], [end for _, end in pairs])
     wanted = torch.tensor([token for _, target in pairs for token in target])
     log_probs, greedy = _read(logits, wanted.to(logits.device))  # (N,), (N,)
     result: list[Score] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from emend.patches._base import check_base, describe_base, model_hash
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
+from emend.patches._memory import MemoryPatch
 from emend.patches._patch import Patch
 from emend.patches._save import export_llama_cpp
 from emend.patches._serving import Constraint, serving
@@ -20,6 +21,7 @@ __all__ = [
     "Dense",
     "Factor",
     "LowRank",
+    "MemoryPatch",
     "Patch",
     "WeightPatch",
     "add",

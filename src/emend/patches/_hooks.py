@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput
+from emend.models.attachments import Attachment
 from emend.models.placing import device_of
 
 if TYPE_CHECKING:
@@ -17,44 +17,16 @@ if TYPE_CHECKING:
     from emend.patches._patch import Patch
 
 
-class WeightAttachment:
-    """One weight patch on one model: its hooks, and the switch that suspends them.
-
-    Attributes:
-        patch: The patch that is attached.
-    """
+class WeightAttachment(Attachment):
+    """One weight patch on one model: the hooks that add its changes."""
 
     def __init__(self, patch: Patch, model: nn.Module, factors: Mapping[str, Factor]) -> None:
-        self.patch = patch
-        self._suspensions = 0
+        super().__init__(patch)
         modules = {name: find_module(model, name, factor) for name, factor in factors.items()}
-        self._handles = [
+        self.handles += [
             modules[name].register_forward_hook(_AddedChange(self, factor, modules[name]))
             for name, factor in factors.items()
         ]
-
-    @property
-    def active(self) -> bool:
-        """Whether the hooks act now."""
-        return self._suspensions == 0
-
-    def prepare(self, prompts: Sequence[str]) -> list[str]:
-        """A weight patch leaves prompts as they are."""
-        return list(prompts)
-
-    @contextmanager
-    def suspended(self) -> Generator[None, None, None]:
-        """The hooks do nothing inside; may be nested."""
-        self._suspensions += 1
-        try:
-            yield
-        finally:
-            self._suspensions -= 1
-
-    def remove(self) -> None:
-        """Take the hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
 
 
 class _AddedChange:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from emend.edits import edit_from_record
-from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile
+from emend.errors import BrokenFile, EmendError, InvalidInput
 from emend.patches._factors import LowRank
+from emend.patches._memory_file import load_memory
 from emend.patches._patch import Patch
+from emend.patches._reading import checked, read, read_json, require_directory, tensors_of
 from emend.patches._save import (
     ADAPTER_CONFIG,
     ADAPTER_TENSORS,
@@ -37,73 +35,26 @@ def load_patch(directory: str | Path) -> Patch:
         InvalidInput: The adapter uses what a weight patch cannot express, or a newer format.
     """
     directory = Path(directory)
-    _require_directory(directory)
-    config = _read_json(directory / ADAPTER_CONFIG)
-    blob = _read(directory / ADAPTER_TENSORS)
+    require_directory(directory)
     if not (directory / OWN_DATA).exists():
-        return _plain_adapter(directory, config, _tensors(directory / ADAPTER_TENSORS, blob))
-    own = _read_json(directory / OWN_DATA)
+        config = read_json(directory / ADAPTER_CONFIG)
+        path = directory / ADAPTER_TENSORS
+        return _plain_adapter(directory, config, tensors_of(path, read(path)))
+    own = read_json(directory / OWN_DATA)
     _check_own_data(directory / OWN_DATA, own)
-    factors = _checked(directory / ADAPTER_TENSORS, blob, own.get("tensors_sha256"))
+    return _adapter(directory, own) if own.get("kind") == "weight" else load_memory(directory, own)
+
+
+def _adapter(directory: Path, own: dict[str, Any]) -> WeightPatch:
+    """The weight patch that a directory of ours holds."""
+    read_json(directory / ADAPTER_CONFIG)
+    path = directory / ADAPTER_TENSORS
+    factors = checked(path, read(path), own.get("tensors_sha256"))
     state: dict[str, Tensor] = {}
     if own.get("state_sha256") is not None:
         path = directory / STATE_TENSORS
-        state = _checked(path, _read(path), own["state_sha256"])
+        state = checked(path, read(path), own["state_sha256"])
     return _weight_patch(directory, own, factors, state)
-
-
-def _require_directory(directory: Path) -> None:
-    if not directory.exists():
-        raise MissingFile(f"no patch at {directory}: give the directory that save_pretrained wrote")
-    if not directory.is_dir():
-        raise InvalidInput(
-            f"{directory} is a file, expected a patch directory: give the directory that "
-            "save_pretrained wrote"
-        )
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise MissingFile(
-            f"{path.parent} has no {path.name}, so it is not a patch: give the directory that "
-            "save_pretrained wrote"
-        )
-    return path.read_bytes()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(_read(path))
-    except ValueError as error:
-        raise BrokenFile(
-            f"{path} is not valid JSON ({str(error).splitlines()[0]}): save the patch again"
-        ) from None
-    if not isinstance(data, dict):
-        raise BrokenFile(
-            f"{path} holds a {type(data).__name__}, expected an object: save the patch again"
-        )
-    return data
-
-
-def _checked(path: Path, blob: bytes, digest: object) -> dict[str, Tensor]:
-    """The tensors of a file that must be the one that was written with the others."""
-    tensors = _tensors(path, blob)  # a file cut short has the clearer error of its own
-    if digest != hashlib.sha256(blob).hexdigest():
-        raise BrokenFile(
-            f"{path} is not the file that {OWN_DATA} was written with "
-            "(its sha256 differs): save the patch again"
-        )
-    return tensors
-
-
-def _tensors(path: Path, blob: bytes) -> dict[str, Tensor]:
-    try:
-        return load_tensors(blob)
-    except (SafetensorError, ValueError) as error:
-        raise BrokenFile(
-            f"{path} is cut short or not a safetensors file "
-            f"({len(blob)} bytes; {str(error).splitlines()[0]}): save or download it again"
-        ) from None
 
 
 def _check_own_data(path: Path, own: dict[str, Any]) -> None:
@@ -119,11 +70,6 @@ def _check_own_data(path: Path, own: dict[str, Any]) -> None:
         raise InvalidInput(
             f"{path.parent} is an export for llama.cpp's converter, expected a patch: load the "
             "patch that it was exported from"
-        )
-    if own.get("kind") != "weight":
-        raise InvalidInput(
-            f"{path} is a patch of kind {own.get('kind')!r}, expected 'weight': "
-            "load it with a newer emend"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ class Patch(ABC):
         edits: The edits that the patch was made for.
         method: Name of the method that made it.
         config: The method's settings, JSON-able.
+        base: What :func:`~emend.patches.describe_base` says of the model it was made for; empty
+            means any model that fits.
         timing: Seconds and bytes that it took to make, JSON-able: ``search``, ``precompute``,
             ``per_edit`` (seconds), ``peak_memory_bytes``; empty where unknown.
     """
@@ -28,6 +30,7 @@ class Patch(ABC):
     edits: tuple[Edit, ...]
     method: str
     config: Mapping[str, Any]
+    base: Mapping[str, Any]
     timing: Mapping[str, Any]
 
     @abstractmethod
@@ -65,6 +68,19 @@ class Patch(ABC):
             yield model
         finally:
             self.detach(model)
+
+    @abstractmethod
+    def without(self, *ids: str) -> Patch:
+        """The patch with the named edits taken out.
+
+        Raises:
+            UnknownName: An id is not among the patch's edits.
+            InvalidInput: The edits cannot be told apart.
+        """
+
+    @abstractmethod
+    def only(self, ids: str | Iterable[str]) -> Patch:
+        """The patch with the named edits alone; raises as :meth:`without`."""
 
     @abstractmethod
     def save_pretrained(self, directory: str | Path) -> Path:

@@ -32,7 +32,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_TENSORS = "adapter_model.safetensors"
 OWN_DATA = "emend.json"
 STATE_TENSORS = "emend_state.safetensors"
-FILES = (ADAPTER_CONFIG, ADAPTER_TENSORS, OWN_DATA, STATE_TENSORS)
+MEMORY_TENSORS = "emend_memory.safetensors"
+FILES = (ADAPTER_CONFIG, ADAPTER_TENSORS, OWN_DATA, STATE_TENSORS, MEMORY_TENSORS)
 KEY_PREFIX = "base_model.model."
 FORMAT_VERSION = 1
 TOLERANCE = 1e-6
@@ -58,8 +59,8 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
         (aside / ADAPTER_TENSORS).write_bytes(blob)
         if patch.state:
             (aside / STATE_TENSORS).write_bytes(state)
-        _write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
-        _write_json(aside / OWN_DATA, own)
+        write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
+        write_json(aside / OWN_DATA, own)
     if rank > VLLM_RANKS[-1]:
         warnings.warn(
             f"the saved patch has rank {rank}; vLLM serves adapters of rank {VLLM_RANKS[-1]} at "
@@ -92,8 +93,8 @@ def export_llama_cpp(patch: WeightPatch, directory: str | Path) -> Path:
     config = {**adapter_config(patch, rank), "fan_in_fan_out": False}
     with written_aside(Path(directory), FILES, OWN_DATA) as aside:
         (aside / ADAPTER_TENSORS).write_bytes(blob)
-        _write_json(aside / ADAPTER_CONFIG, config)
-        _write_json(aside / OWN_DATA, {**own, "base": dict(patch.base), "method": patch.method})
+        write_json(aside / ADAPTER_CONFIG, config)
+        write_json(aside / OWN_DATA, {**own, "base": dict(patch.base), "method": patch.method})
     return Path(directory)
 
 
@@ -149,7 +150,7 @@ def _own_data(
         "method": patch.method,
         "config": dict(patch.config),
         "base": dict(patch.base),
-        "edits": [_without_probes(edit) for edit in patch.edits],
+        "edits": [without_probes(edit) for edit in patch.edits],
         "modules": modules,
         "templates": list(patch.templates),
         "statistics": dict(patch.statistics),
@@ -160,9 +161,11 @@ def _own_data(
     }
 
 
-def _without_probes(edit: Edit) -> dict[str, Any]:
+def without_probes(edit: Edit) -> dict[str, Any]:
+    """The record of an edit as patches keep it."""
     return {name: value for name, value in edit_to_record(edit).items() if name != "probes"}
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write indented JSON; what it has no word for as text."""
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")

@@ -1,0 +1,106 @@
+"""Prompts as those who answer them read them: one lane of tokens for each voice.
+
+A model alone answers in one lane. Where several voices answer together, their lanes are read side
+by side, and their probabilities are mixed at each position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from emend.models.attachments import Voice, voices
+from emend.models.positions import join_targets, prompt_tokens
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model, and the context that it is run in; readers that are equal share batches."""
+
+    model: nn.Module
+    acting: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt as its voices read it.
+
+    Attributes:
+        readers: Who reads.
+        prompts: Token ids that each reads.
+        weights: Share of each in the answer's probabilities.
+    """
+
+    readers: tuple[Reader, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest of its prompts."""
+        return max(map(len, self.prompts))
+
+
+def ask(model: nn.Module, tokenizer: Any, prompts: Sequence[str]) -> list[Asked]:
+    """Prompts as all that is attached to a model has them read.
+
+    Raises:
+        InvalidInput: a prompt without tokens.
+    """
+    heard = voices(model, tokenizer, prompts)
+    rows = iter(prompt_tokens(tokenizer, [voice.prompt for each in heard for voice in each]))
+    return [_asked(each, [next(rows) for _ in each]) for each in heard]
+
+
+def ask_pairs(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]
+) -> list[tuple[Asked, tuple[int, ...]]]:
+    """The same with the token ids of the target that follows each prompt."""
+    heard = voices(model, tokenizer, prompts)
+    said = [(v.prompt, target) for each, target in zip(heard, targets, strict=True) for v in each]
+    joined = iter(join_targets(tokenizer, [one for one, _ in said], [end for _, end in said]))
+    found: list[tuple[Asked, tuple[int, ...]]] = []
+    for each in heard:
+        rows = [next(joined) for _ in each]
+        found.append((_asked(each, [prompt for prompt, _ in rows]), tuple(rows[0][1])))
+    return found
+
+
+def grouped(items: Iterable[T], asked: Callable[[T], Asked]) -> list[list[T]]:
+    """Items in groups whose voices are the same readers."""
+    groups: dict[tuple[Reader, ...], list[T]] = {}
+    for item in items:
+        groups.setdefault(asked(item).readers, []).append(item)
+    return list(groups.values())
+
+
+def mixed(lanes: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Logits of the mixture of several voices' probabilities.
+
+    Args:
+        lanes: (N, vocabulary) logits of each voice; of one alone they are returned as they are.
+        weights: (N, voices) their shares.
+    """
+    if len(lanes) == 1:
+        return lanes[0]
+    shares = weights.log().to(lanes[0].device)
+    spoken = [
+        logits.float().log_softmax(-1).to(shares.device) + shares[:, [number]]
+        for number, logits in enumerate(lanes)
+    ]
+    return torch.stack(spoken).logsumexp(0)
+
+
+def _asked(heard: Sequence[Voice], rows: Sequence[Sequence[int]]) -> Asked:
+    return Asked(
+        tuple(Reader(voice.model, voice.acting) for voice in heard),
+        tuple(map(tuple, rows)),
+        tuple(voice.weight for voice in heard),
+    )

@@ -1,0 +1,149 @@
+"""The memory patch: edits kept beside the weights, and what is needed to answer by them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from emend import models
+from emend.edits import Edit
+from emend.errors import InvalidInput, NumericalFailure, UnknownName
+from emend.models import Attachment
+from emend.patches._base import check_base
+from emend.patches._patch import Patch
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPatch(Patch):
+    """Edits beside the weights, of one kind: a codebook, a side memory, prompts, routes.
+
+    A kind is one file in ``emend/memories/`` with a subclass that is bound to the module's name
+    there, so that it is found when a patch is loaded.
+
+    Attributes:
+        kind: The name of the subclass's module.
+        edits: The edits that it was made for.
+        method: Name of the method that made it.
+        config: The method's settings, JSON-able.
+        base: What :func:`~emend.patches.describe_base` says of the model it was made for;
+            empty means any model.
+        timing: Seconds and bytes that it took to make; see :class:`Patch`.
+        tensors: What is remembered, by name.
+        details: What else is remembered, JSON-able.
+    """
+
+    kind: ClassVar[str]
+
+    edits: tuple[Edit, ...] = ()
+    method: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edits", tuple(self.edits))
+        object.__setattr__(self, "tensors", dict(self.tensors))
+        for name, tensor in self.tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise NumericalFailure(
+                    f"tensor {name} of the {self.method} patch is not finite: lower the learning "
+                    "rate, or load the model in float32"
+                )
+        self.check()
+
+    @abstractmethod
+    def check(self) -> None:
+        """Whether tensors and details are what the kind needs.
+
+        Raises:
+            KeyError: One is missing.
+            ValueError: One does not fit the others.
+        """
+
+    @abstractmethod
+    def attachment(self, model: nn.Module) -> Attachment:
+        """What to hang on a model whose weights were checked.
+
+        Raises:
+            InvalidInput: The model does not fit otherwise.
+        """
+
+    @abstractmethod
+    def selected(self, edits: tuple[Edit, ...]) -> MemoryPatch:
+        """The patch with some of its edits only, maybe none.
+
+        Raises:
+            InvalidInput: The edits cannot be told apart.
+        """
+
+    def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
+        """See :meth:`Patch.attach`."""
+        if self._attached(model) is not None:
+            raise InvalidInput("the patch is attached to this model already: detach it first")
+        check_base(model, self.base, allow_other_base=allow_other_base)
+        attachment = self.attachment(model)
+        try:
+            models.attach(model, attachment)
+        except BaseException:
+            attachment.remove()
+            raise
+
+    def detach(self, model: nn.Module) -> None:
+        """See :meth:`Patch.detach`."""
+        attachment = self._attached(model)
+        if attachment is None:
+            raise InvalidInput("the patch is not attached to this model: attach it first")
+        attachment.remove()
+        models.detach(model, attachment)
+
+    def _attached(self, model: nn.Module) -> Attachment | None:
+        return next((one for one in models.attachments(model) if one.patch is self), None)
+
+    def without(self, *ids: str) -> MemoryPatch:
+        """See :meth:`Patch.without`."""
+        gone = set(self._known(ids))
+        return self._kept(edit for edit in self.edits if edit.id not in gone)
+
+    def only(self, ids: str | Iterable[str]) -> MemoryPatch:
+        """See :meth:`Patch.only`."""
+        wanted = set(self._known([ids] if isinstance(ids, str) else ids))
+        return self._kept(edit for edit in self.edits if edit.id in wanted)
+
+    def _kept(self, edits: Iterable[Edit]) -> MemoryPatch:
+        kept = tuple(edits)
+        return self if kept == self.edits else replace(self.selected(kept), timing={})
+
+    def _known(self, ids: Iterable[str]) -> list[str]:
+        known = [edit.id for edit in self.edits]
+        wanted = list(dict.fromkeys(ids))
+        for id_ in wanted:
+            if id_ not in known:
+                raise UnknownName("edit", id_, known)
+        return wanted
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """See :meth:`Patch.save_pretrained`."""
+        from emend.patches._memory_file import save_memory
+
+        return save_memory(self, Path(directory))
+
+    def card(self) -> dict[str, Any]:
+        """See :meth:`Patch.card`."""
+        return {
+            "kind": self.kind,
+            "method": self.method,
+            "config": dict(self.config),
+            "base": dict(self.base),
+            "edits": [edit.id for edit in self.edits],
+            "tensors": {name: list(tensor.shape) for name, tensor in self.tensors.items()},
+            "bytes": sum(tensor.nbytes for tensor in self.tensors.values()),
+            "timing": dict(self.timing),
+        }

@@ -1,0 +1,95 @@
+"""Memory patches on disk: ``emend.json``, and their tensors in a safetensors file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+import emend
+from emend._registry import Registry
+from emend.edits import edit_from_record
+from emend.errors import BrokenFile, EmendError, InvalidInput
+from emend.patches._disk import written_aside
+from emend.patches._memory import MemoryPatch
+from emend.patches._reading import checked, read
+from emend.patches._save import (
+    FILES,
+    FORMAT_VERSION,
+    MEMORY_TENSORS,
+    OWN_DATA,
+    without_probes,
+    write_json,
+)
+
+
+def kinds() -> Registry[type[MemoryPatch]]:
+    """The kinds of memory patches there are."""
+    return Registry(kind="kind of patch", package="emend.memories", group="emend.memories")
+
+
+def save_memory(patch: MemoryPatch, directory: Path) -> Path:
+    """Write a memory patch, all of it or nothing; see :meth:`Patch.save_pretrained`."""
+    blob = save(
+        {name: tensor.contiguous() for name, tensor in sorted(patch.tensors.items())},
+        metadata={"format": "pt"},
+    )
+    own = {
+        "format": "emend-patch",
+        "format_version": FORMAT_VERSION,
+        "kind": patch.kind,
+        "emend_version": emend.__version__,
+        "method": patch.method,
+        "config": dict(patch.config),
+        "base": dict(patch.base),
+        "edits": [without_probes(edit) for edit in patch.edits],
+        "details": dict(patch.details),
+        "timing": dict(patch.timing),
+        "tensors_sha256": hashlib.sha256(blob).hexdigest(),
+    }
+    with written_aside(directory, FILES, OWN_DATA) as aside:
+        (aside / MEMORY_TENSORS).write_bytes(blob)
+        write_json(aside / OWN_DATA, own)
+    return directory
+
+
+def load_memory(directory: Path, own: Mapping[str, Any]) -> MemoryPatch:
+    """The memory patch that a directory holds.
+
+    Args:
+        directory: Where it is.
+        own: What its ``emend.json`` says.
+
+    Raises:
+        InvalidInput: It is of a kind that is not known.
+        MissingFile: Its tensors are not there.
+        BrokenFile: A file is cut short, altered or lacks something.
+    """
+    kind = own.get("kind")
+    if kind not in kinds():
+        known = ", ".join(["weight", *kinds().names()])
+        raise InvalidInput(
+            f"{directory / OWN_DATA} is a patch of kind {kind!r}, expected one of {known}: "
+            "load it with a newer emend, or install the package that brings this kind"
+        )
+    path = directory / MEMORY_TENSORS
+    tensors = checked(path, read(path), own.get("tensors_sha256"))
+    try:
+        return kinds().get(str(kind))(
+            edits=tuple(edit_from_record(record) for record in own["edits"]),
+            method=own["method"],
+            config=own["config"],
+            base=own["base"],
+            timing=own["timing"],
+            tensors=tensors,
+            details=own["details"],
+        )
+    except EmendError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BrokenFile(
+            f"{directory / OWN_DATA} lacks or misstates {error}: save the patch again"
+        ) from None
