@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from math import floor, isfinite, log10
+from typing import NamedTuple
 
 from emend.report._markup import Markup, element
-from emend.report._ramp import LINES
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 52, 150, 12, 40
+
+
+class Style(NamedTuple):
+    """How a role's curve is drawn: told apart by hue, by dash and by marker.
+
+    Attributes:
+        colour: One of Okabe and Ito's, which every kind of colour vision tells apart.
+        dash: Of the line in SVG; None for a whole one.
+        marker: Of its points, as matplotlib has it.
+    """
+
+    colour: str
+    dash: str | None
+    marker: str
+
+
+STYLES = {
+    "first subject": Style("#56b4e9", "7 4", "o"),
+    "middle subject": Style("#009e73", "7 4", "^"),
+    "last subject": Style("#d55e00", None, "s"),
+    "first after": Style("#cc79a7", "2 3", "D"),
+    "further": Style("#4d4d4d", "2 3", "x"),
+    "last token": Style("#0072b2", None, "v"),
+}
+"""By role, so that one is drawn alike in every plot."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Values by layer, and half of their intervals."""
@@ -18,7 +43,7 @@ def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float)
     """Curves over layers with shaded intervals; pointing at a dot tells its value.
 
     Args:
-        curves: By name, in the order of the legend.
+        curves: By role, one of `STYLES`, in the order of the legend.
         title: What is read out for it.
         low: The least value of the axis.
         high: The largest.
@@ -34,8 +59,7 @@ def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float)
 
     parts = [element("title", title), *_axes(count, low, high, x, y)]
     for number, (name, (values, margins)) in enumerate(curves.items()):
-        stroke = LINES[number % len(LINES)]
-        dash = None if number < 3 else ("7 4", "2 3", "9 3 2 3")[number % 3]
+        stroke, dash, _ = STYLES[name]
         edge = [(layer, v + m) for layer, (v, m) in enumerate(zip(values, margins, strict=True))]
         edge += [(layer, values[layer] - margins[layer]) for layer in reversed(range(count))]
         if all(isfinite(value) for _, value in edge):
@@ -65,12 +89,11 @@ def _axes(
     y: Callable[[float], float],
 ) -> list[Markup]:
     parts: list[Markup] = []
-    for step in range(5):
-        value = low + (high - low) * step / 4
+    for value in ticks(low, high):
         ends = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": y(value), "y2": y(value)}
         parts.append(element("line", **ends, class_="grid"))
         label = {"x": LEFT - 8, "y": y(value) + 4, "text_anchor": "end", "class_": "tick"}
-        parts.append(element("text", f"{100 * value:.0f}", **label))
+        parts.append(element("text", f"{100 * value:.6g}", **label))
     if low < 0 < high:
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(0), y2=y(0), class_="axis"))
     for layer in range(0, count, max(1, count // 16)):
@@ -79,3 +102,14 @@ def _axes(
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(element("text", "layer", x=middle, y=HEIGHT - 6, text_anchor="middle"))
     return parts
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / 6
+    power = 10.0 ** floor(log10(rough))
+    step = next(times * power for times in (1, 2, 5, 10) if times * power >= rough * 0.999)
+    first = -floor(-low / step + 1e-9)
+    return [round(number * step, 12) for number in range(first, floor(high / step + 1e-9) + 1)]

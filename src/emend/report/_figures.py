@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from emend.errors import MissingExtra
 from emend.locate import AverageEffects, Lens, Trace
+from emend.report._curves import STYLES
 from emend.report._locating import curves_of, limits, title_of
-from emend.report._ramp import ABOVE, BELOW, LINES, visible
+from emend.report._ramp import ABOVE, BELOW, colour, ink, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DASHES = ("-", "-", "-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v", "x")
+SCRIPTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Hiragino Sans", "Microsoft YaHei", "Arial Unicode MS", "Noto Sans", "Symbola"),
+)
+"""Fonts that have what matplotlib's own have not."""
 
 
 def _figure(width: float, height: float) -> Any:
@@ -23,6 +27,14 @@ def _figure(width: float, height: float) -> Any:
         raise MissingExtra.of("matplotlib", "report", "draw PNG and SVG") from error
     # Not through pyplot, which keeps every figure in the process.
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _fonts() -> list[str]:
+    """Fonts for tokens of any script: those of them that are installed, the first one always."""
+    from matplotlib.font_manager import fontManager
+
+    there = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans Mono", *(name for name in SCRIPTS if name in there)]
 
 
 def trace_figure(found: Trace) -> Figure:
@@ -42,7 +54,7 @@ def trace_figure(found: Trace) -> Figure:
                 visible(word) + ("*" if found.first <= token <= found.last else " ")
                 for token, word in enumerate(found.tokens)
             ]
-            plot.set_yticks(range(tokens), words, parse_math=False, family="monospace", fontsize=9)
+            plot.set_yticks(range(tokens), words, parse_math=False, family=_fonts(), fontsize=9)
     said = f"indirect effect on P({found.answer.strip()}), percentage points"
     approximate = ", approximate" if found.settings.approximate else ""
     figure.supxlabel(f"{said}{approximate}", fontsize=9, parse_math=False)
@@ -63,6 +75,7 @@ def _heat(figure: Any, plot: Any, values: list[list[float]], limit: float) -> No
     bar = figure.colorbar(image, ax=plot, orientation="horizontal", fraction=0.05, pad=0.02)
     bar.ax.set_xlim(least if least < -0.02 * scale else 0, scale)
     bar.ax.tick_params(labelsize=8)
+    bar.ax.locator_params(axis="x", nbins=4)
 
 
 def _layers(plot: Any, depth: int) -> None:
@@ -78,14 +91,16 @@ def averages_figure(found: AverageEffects) -> Figure:
     figure = _figure(1.6 + 3.4 * len(drawn), 3.4)
     plots = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
     for (kind, curves), plot in zip(drawn.items(), plots, strict=True):
-        for number, (name, (values, margins)) in enumerate(curves.items()):
-            colour, layers = LINES[number % len(LINES)], range(len(values))
-            style = {"linestyle": DASHES[number % 6], "marker": MARKERS[number % 6]}
+        for name, (values, margins) in curves.items():
+            shade, dash, marker = STYLES[name]
+            layers = range(len(values))
+            dots = tuple(float(part) / 2 for part in (dash or "").split())
+            style = {"linestyle": (0, dots) if dots else "-", "marker": marker}
             shown = [100 * value for value in values]
-            plot.plot(layers, shown, color=colour, label=name, markersize=4, **style)
+            plot.plot(layers, shown, color=shade, label=name, markersize=4, **style)
             pairs = list(zip(values, margins, strict=True))
             lower, upper = [100 * (v - m) for v, m in pairs], [100 * (v + m) for v, m in pairs]
-            plot.fill_between(layers, lower, upper, color=colour, alpha=0.18, linewidth=0)
+            plot.fill_between(layers, lower, upper, color=shade, alpha=0.18, linewidth=0)
         plot.set_title(title_of(kind, found.settings.window), fontsize=9, wrap=True)
         plot.set_ylim(100 * low, 100 * high * 1.03)
         plot.axhline(0, color="#888888", linewidth=0.8)
@@ -103,16 +118,17 @@ def lens_figure(found: Lens) -> Figure:
     chances = found.chances[:, :, 0]
     _heat(figure, plot, chances.tolist(), 1.0)
     plot.invert_yaxis()  # the last layer above
+    fonts = _fonts()
     for layer in range(depth):
         for token in range(length):
-            dark = float(chances[layer, token]) > 0.4
             plot.text(
                 *(token, layer, visible(found.best[layer][token][0])[:12]),
                 **{"ha": "center", "va": "center", "fontsize": 8, "parse_math": False},
-                color="white" if dark else "#14171a",
+                family=fonts,
+                color=ink(colour(float(chances[layer, token]), 1.0)),
             )
     plot.set_yticks(range(depth), [f"layer {layer}" for layer in range(depth)], fontsize=8)
     words = [visible(token) for token in found.tokens]
-    plot.set_xticks(range(length), words, parse_math=False, family="monospace", fontsize=8)
+    plot.set_xticks(range(length), words, parse_math=False, family=fonts, fontsize=8)
     plot.set_title("the likeliest token and its probability, percent", fontsize=9)
     return figure

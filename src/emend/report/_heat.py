@@ -44,45 +44,66 @@ class Map(NamedTuple):
         return max((abs(cell.value) for row in self.cells for cell in row), default=0.0)
 
 
-def heat_map(shown: Map, limit: float, *, words: bool = False, unit: str = "") -> Markup:
-    """A heat map in two scales: its own, and that of ``limit``.
+UNITS = {"%": "%", "points": " points"}
+"""What stands after values on a scale, which are told in hundredths."""
+
+MANY = 16
+"""Columns up to which a map has room for numbers in its cells and above each."""
+
+
+def heat_map(
+    shown: Map, unit: str, *, own: float, common: float | None = None, words: bool = False
+) -> Markup:
+    """A heat map in two scales, of which a switch of the page shows one.
 
     Args:
         shown: The map.
-        limit: The largest value of all maps on the page.
+        unit: Of its values, one of `UNITS`.
+        own: The value that is darkest.
+        common: The same while all maps of the page share one scale; None for no such scale.
         words: Whether its cells hold words, which are always shown.
-        unit: Of the values on the scale, "%" multiplies them by 100.
     """
-    head = element("tr", element("td"), *(element("th", one, scope="col") for one in shown.columns))
+    is_narrow = len(shown.columns) > MANY and not words
+    titles = [_column(name, is_narrow and n % 4 > 0) for n, name in enumerate(shown.columns)]
     body = [
         element(
             "tr",
             element("th", name, scope="row", class_="subject" if marked else None),
-            *(_cell(cell, shown.limit, limit) for cell in cells),
+            *(_cell(cell, own, common or own) for cell in cells),
         )
         for (name, marked), cells in zip(shown.rows, shown.cells, strict=True)
     ]
+    kinds = "heat words" if words else "heat narrow" if is_narrow else "heat"
     return element(
         "figure",
         element("figcaption", shown.title),
         element(
             "table",
-            element("thead", head),
+            element("thead", element("tr", element("td"), *titles)),
             element("tbody", *body),
-            class_="heat words" if words else "heat",
+            class_=kinds,
         ),
-        _scale(shown, unit),
+        _scale(shown, own, unit, "own"),
+        *([] if common is None else [_scale(shown, common, unit, "all")]),
     )
 
 
-def switches() -> list[Markup]:
-    """Boxes that show numbers, and one scale for all maps; maps stand after them."""
+def _column(name: str, is_bare: bool) -> Markup:
+    return element("th", "" if is_bare else element("span", name), scope="col")
+
+
+def switches(maps: Sequence[Map]) -> list[Markup]:
+    """Boxes that show numbers, and one scale for several maps, which stand after them."""
+    has_room = any(len(one.columns) <= MANY for one in maps)
     return [
-        Markup('<input type="checkbox" id="numbers" class="switch">'),
-        element("label", "numbers in the cells", for_="numbers"),
-        Markup('<input type="checkbox" id="same" class="switch">'),
-        element("label", "one scale for all maps", for_="same"),
+        *(_switch("numbers", "numbers in the cells") if has_room else []),
+        *(_switch("same", "one scale for all maps") if len(maps) > 1 else []),
     ]
+
+
+def _switch(name: str, said: str) -> list[Markup]:
+    box = Markup(f'<input type="checkbox" id="{name}" class="switch">')
+    return [box, element("label", said, for_=name)]
 
 
 def _cell(cell: Cell, own: float, limit: float) -> Markup:
@@ -95,14 +116,12 @@ def _cell(cell: Cell, own: float, limit: float) -> Markup:
     return element("td", *parts, style=style, tabindex=0)
 
 
-def _scale(shown: Map, unit: str) -> Markup:
+def _scale(shown: Map, limit: float, unit: str, name: str) -> Markup:
     least = min((cell.value for row in shown.cells for cell in row), default=0.0)
-    has_less = least < -0.02 * shown.limit
+    has_less = least < -0.02 * limit
     stops = [*reversed(BELOW[1:]), *ABOVE] if has_less else list(ABOVE)
     ramp = ", ".join(hexadecimal(stop) for stop in stops)
-    factor = 100 if unit == "%" else 1
-    low = -shown.limit if has_less else 0.0
     bar = element("span", class_="bar", style=f"background:linear-gradient(90deg, {ramp})")
-    texts = (f"{factor * value:.3g}{unit}" for value in (low, shown.limit))
-    first, last = (element("span", text) for text in texts)
-    return element("div", first, bar, last, class_="scale")
+    low, high = (f"{100 * value:.3g}" for value in (-limit if has_less else 0.0, limit))
+    ends = element("span", low), element("span", high + UNITS[unit])
+    return element("div", ends[0], bar, ends[1], class_=f"scale {name}")

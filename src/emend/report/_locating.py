@@ -14,20 +14,20 @@ from emend.report._ramp import visible
 
 TITLES = {
     "state": "Single states",
-    "mlp": "MLP outputs",
-    "attention": "Attention outputs",
+    "mlp": "MLP",
+    "attention": "Attention",
     "severed_mlp": "States, later MLPs severed",
     "severed_attention": "States, later attention severed",
 }
 """Kinds of restoration for people."""
 
-
 LENS_LEAD = "What the output of each block says, read through the final norm and the head."
+"""What a lens is, in one sentence."""
 
 
 def title_of(kind: str, window: int) -> str:
     """What stands above a map of one kind."""
-    around = f", {window} layers around" if kind in ("mlp", "attention") and window > 1 else ""
+    around = f", window of {window}" if kind in ("mlp", "attention") else ""
     return TITLES[kind] + around
 
 
@@ -59,9 +59,12 @@ def trace_page(found: Trace) -> str:
     if found.answer != found.said:
         note = f"By itself the model says {found.said.strip()!r}."
         parts.append(element("p", note, class_="note"))
-    drawn = [heat_map(one, limit, unit="%") for one in maps]
-    parts += [*switches(), element("div", *drawn, class_="maps")]
-    legend = "Indirect effect in percentage points. Tokens with a star are the subject's."
+    drawn = [heat_map(one, "points", own=one.limit, common=limit) for one in maps]
+    parts += [*switches(maps), element("div", *drawn, class_="maps")]
+    legend = (
+        "Indirect effect in percentage points, tokens by layers. Tokens with a star are the "
+        "subject's. A window is so many layers around, restored together."
+    )
     parts.append(element("p", legend, class_="legend"))
     return document(f"Causal trace: {found.prompt}", parts, "heat.css")
 
@@ -69,7 +72,7 @@ def trace_page(found: Trace) -> str:
 def _trace_map(found: Trace, kind: str) -> Map:
     def cell(token: int, layer: int, value: float) -> Cell:
         told = f"{visible(found.tokens[token])}, layer {layer}\n{100 * value:+.2f} points"
-        return Cell(value, f"{100 * value:.0f}", told)
+        return Cell(value, str(round(100 * value)), told)
 
     effects = found.effects[kind].tolist()
     rows = [
@@ -141,11 +144,9 @@ def lens_page(found: Lens) -> str:
     answer = _lens_map(found, f"Probability of {found.answer.strip()!r}, and its rank", own=True)
     parts = [
         element("h1", found.prompt),
-        element(
-            "p", "What the output of each block says, read through norm and head.", class_="lead"
-        ),
-        element("div", heat_map(said, 1.0, words=True, unit="%"), class_="maps"),
-        element("div", heat_map(answer, 1.0, words=True, unit="%"), class_="maps"),
+        element("p", LENS_LEAD, class_="lead"),
+        element("div", heat_map(said, "%", own=1.0, words=True), class_="maps"),
+        element("div", heat_map(answer, "%", own=1.0, words=True), class_="maps"),
     ]
     return document(f"Logit lens: {found.prompt}", parts, "heat.css")
 

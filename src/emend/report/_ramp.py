@@ -13,8 +13,6 @@ Colour = tuple[int, int, int]
 PAPER: Colour = (247, 249, 251)
 ABOVE: tuple[Colour, ...] = (PAPER, (170, 208, 232), (74, 144, 198), (16, 84, 148), (6, 40, 84))
 BELOW: tuple[Colour, ...] = (PAPER, (247, 205, 160), (226, 138, 60), (158, 78, 10))
-LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#4d4d4d")
-"""Colours of lines that are told apart by everybody (Okabe and Ito, with a grey)."""
 
 
 def colour(value: float, limit: float) -> Colour:
@@ -47,6 +45,7 @@ def ink(shown: Colour) -> str:
 
 
 def visible(token: str) -> str:
-    """A token with its spaces and line breaks shown."""
+    """A token with its first space, line breaks and control characters shown."""
     shown = token.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣", 1)
-    return shown or "∅"
+    pictured = "".join(chr(0x2400 + ord(one)) if ord(one) < 0x20 else one for one in shown)
+    return pictured or "∅"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def _write(
         write_text(path, page(found))
     else:
         drawn = figure(found)
-        with written_aside(path) as aside:
+        with written_aside(path) as aside, warnings.catch_warnings():
+            # A token of a script that no installed font has is drawn as a box.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
             drawn.savefig(aside, format=kind[1:], dpi=160, metadata=_metadata(kind))
     return path
 
