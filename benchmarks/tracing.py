@@ -23,13 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.reference.tracing import Plain
 
-import emend
 from emend.locate import trace
+from emend.models import load as load_model
 
 FACTS = 10
 """Facts of the lab on which ranks are compared."""
 
-FACTS = 10
 PROMPT = (
     "In the last chapter of memoirs {} had spent nearly all of the later years working in the city"
 )
@@ -74,7 +73,7 @@ def main() -> None:
     random = rank_correlation(estimate.effects["state"][found.first :], states[found.first :])
     print("rank correlation of approximate and exact effects")
     print(f"{random:.3f} on this random model")
-    lab_model, lab_tokenizer = emend.load("lab/gptneo")
+    lab_model, lab_tokenizer = load_model("lab/gptneo")
     exact = trace_lab(lab_model, lab_tokenizer, FACTS)
     known = ranks(exact, trace_lab(lab_model, lab_tokenizer, FACTS, approximate=True), "state")
     print(f"{known:.3f} on lab/gptneo, mean over {FACTS} facts that it knows")

@@ -235,6 +235,16 @@ def test_a_model_without_a_dense_mlp_is_refused() -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_model_without_mlps_is_refused() -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    _, tokenizer = tiny_model("gpt2")
+    sizes = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+    with pytest.raises(UnsupportedModel, match="has no MLP") as caught:
+        trace(MambaForCausalLM(MambaConfig(**sizes)), tokenizer, PROMPT, SUBJECT)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_weights_that_are_not_finite_are_refused() -> None:
     from emend.errors import NumericalFailure
 

@@ -24,6 +24,7 @@ from emend.cli import (
     lens,
     memory,
     methods,
+    neurons,
     patch,
     stats,
     sweep,
@@ -47,7 +48,20 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for module in (demo, methods, edit, eval, stats, sweep, train, trace, memory, lens, audit):
+    for module in (
+        demo,
+        methods,
+        edit,
+        eval,
+        stats,
+        sweep,
+        train,
+        trace,
+        memory,
+        lens,
+        neurons,
+        audit,
+    ):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     for group in (ledger, patch, lab):
         app.add_typer(group.app, name=group.NAME)

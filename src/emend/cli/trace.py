@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,6 @@ import typer
 from emend.cli import _options
 from emend.cli._locating import OutputFile, output_file, warned
 from emend.cli._output import percent, print_json, print_rich, print_table
-from emend.edits import read_edits
 from emend.errors import InvalidInput
 
 NAME = "trace"
@@ -20,8 +18,12 @@ EXAMPLES = _options.examples(
     'emend trace --model gpt2 --prompt "{} plays the" --subject "Miles Davis" --kind all \\',
     "      --output_path trace.html",
     'emend trace --model gpt2 --prompt "{} plays the" --subject "Miles Davis" --approximate',
-    "emend trace --model gpt2 --edits known.jsonl --kind all --output_path average.svg",
+    "emend trace --model lab/gptneo --facts lab --limit 100 --kind all --window 3",
+    "emend trace --model gpt2 --facts known_1000.json --kind all --output_path average.svg",
 )
+
+SPARE = 3
+"""Facts of the lab that are drawn for each that is to be traced: not all of them are known."""
 
 
 class Kind(str, Enum):
@@ -54,15 +56,18 @@ def command(
         str | None,
         typer.Option("--answer", help="What is asked about; by default what the model says."),
     ] = None,
-    edits: Annotated[
-        Path | None,
+    facts: Annotated[
+        str | None,
         typer.Option(
-            "--edits",
-            help="Instead of --prompt: average over the facts of a file (their originals).",
-            metavar="FILE",
+            "--facts",
+            help="Instead of --prompt: average over facts; the originals of a file's edits, the "
+            "known facts as Meng et al. published them, or lab.",
+            metavar="FILE|lab",
         ),
     ] = None,
-    limit: _options.Limit = None,
+    limit: Annotated[
+        int, typer.Option("--limit", help="Trace at most this many facts.", min=1)
+    ] = 1000,
     kind: Annotated[
         Kind, typer.Option("--kind", help="What is restored: single states, or outputs of parts.")
     ] = Kind.state,
@@ -97,11 +102,10 @@ def command(
     back of the answer's probability is shown, in percentage points. Tokens with a star are the
     subject's.
 
-    With --edits, effects are averaged over the facts of a file whose original answer the model
-    gives, by what a token is to the subject.
+    With --facts, effects are averaged over those facts whose answer the model gives, by what a
+    token is to the subject, with intervals of 95%.
     """
-    _check(prompt, subject, answer, edits)
-    facts = None if edits is None else read_edits(edits)
+    _check(prompt, subject, answer, facts)
     output_file(output_path)
     from emend import api
     from emend.report import write_averages, write_trace
@@ -115,16 +119,16 @@ def command(
         "approximate": approximate,
         "seed": seed,
     }
+    questions = None if facts is None else _questions(facts, limit, seed)
     network, tokenizer = api.load(model, **loading)
-    if facts is None:
+    if questions is None:
         with warned():
             found: Any = api.trace(
                 network, tokenizer, prompt or "", subject or "", answer, **settings
             )
         tell, write = _tell_trace, write_trace
     else:
-        asked = [(edit.prompt, edit.subject, edit.original) for edit in facts]
-        found = api.trace_many(network, tokenizer, asked, limit=limit, **settings)
+        found = api.trace_many(network, tokenizer, questions, limit=limit, **settings)
         tell, write = _tell_averages, write_averages
     if output_path:
         write(found, output_path)
@@ -133,13 +137,23 @@ def command(
         typer.echo(f"written to {output_path}")
 
 
-def _check(prompt: str | None, subject: str | None, answer: str | None, edits: Path | None) -> None:
-    if edits is not None and not (prompt is subject is answer is None):
-        raise InvalidInput("--edits is given with --prompt, --subject or --answer: take one way")
-    if edits is None and (prompt is None or subject is None):
+def _check(prompt: str | None, subject: str | None, answer: str | None, facts: str | None) -> None:
+    if facts is not None and not (prompt is subject is answer is None):
+        raise InvalidInput("--facts is given with --prompt, --subject or --answer: take one way")
+    if facts is None and (prompt is None or subject is None):
         raise InvalidInput(
-            "nothing is asked, expected --prompt and --subject, or --edits FILE: add them"
+            "nothing is asked, expected --prompt and --subject, or --facts FILE: add them"
         )
+
+
+def _questions(facts: str, limit: int, seed: int) -> list[Any]:
+    from emend import datasets
+    from emend.locate import read_facts
+
+    if facts != "lab":
+        return read_facts(facts)
+    edits = datasets.load("lab", limit=SPARE * limit, seed=seed)
+    return [(edit.prompt, edit.subject, edit.original) for edit in edits]
 
 
 def _tell_trace(found: Any) -> None:
@@ -166,12 +180,13 @@ def _tell_averages(found: Any) -> None:
     )
     for kind in found.settings.kinds:
         table = found.by_role(kind)
-        rows = [
-            [role.replace("_", " "), str(facts), *map(_shown, mean.tolist(), margins.tolist())]
-            for role, (mean, margins, facts) in table.items()
+        columns = [
+            map(_shown, mean.tolist(), margins.tolist()) for mean, margins, _ in table.values()
         ]
-        layers = [str(layer) for layer in range(len(rows[0]) - 2)]
-        print_table(f"{kind.replace('_', ' ')}, points ± 95%", ("token", "facts", *layers), rows)
+        rows = [[str(layer), *cells] for layer, cells in enumerate(zip(*columns, strict=True))]
+        rows.append(["facts", *(str(facts) for _, _, facts in table.values())])
+        roles = [role.replace("_", " ") for role in table]
+        print_table(f"{kind.replace('_', ' ')}, points ± 95%", ("layer", *roles), rows)
 
 
 def _shown(mean: float, margin: float) -> str:

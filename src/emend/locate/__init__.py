@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emend.locate.auditing import Audit, Candidate, MatrixChange, audit
 from emend.locate.averages import ROLES, AverageEffects, trace_many
+from emend.locate.facts import read_facts
 from emend.locate.interventions import Effect, amplify, effect, scaled, suppress
 from emend.locate.logit_lens import Lens, lens
 from emend.locate.memories import Agreement, Memories, Memory
@@ -16,6 +17,7 @@ from emend.locate.neurons import (
     knowledge_neurons,
     refine,
 )
+from emend.locate.studies import Study, study
 from emend.locate.tracing import KINDS, Settings, Trace, trace
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Memory",
     "Neuron",
     "Settings",
+    "Study",
     "Trace",
     "alike",
     "amplify",
@@ -42,8 +45,10 @@ __all__ = [
     "effect",
     "knowledge_neurons",
     "lens",
+    "read_facts",
     "refine",
     "scaled",
+    "study",
     "suppress",
     "trace",
     "trace_many",

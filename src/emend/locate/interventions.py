@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import exp
+from math import exp, nan
 from typing import Any
 
 import torch
@@ -80,12 +80,20 @@ class Effect:
     @property
     def suppression(self) -> float:
         """Relative change of P(answer) by suppression (paper: -29.0% on average, BERT)."""
-        return self.suppressed / self.before - 1
+        return self._change(self.suppressed)
 
     @property
     def amplification(self) -> float:
         """Relative change of P(answer) by amplification (paper: +31.2% on average, BERT)."""
-        return self.amplified / self.before - 1
+        return self._change(self.amplified)
+
+    def _change(self, after: float) -> float:
+        return after / self.before - 1 if self.before > 0 else nan
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data, for JSON."""
+        names = ("before", "suppressed", "amplified", "suppression", "amplification")
+        return {name: getattr(self, name) for name in names}
 
 
 def effect(
