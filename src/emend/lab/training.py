@@ -135,7 +135,7 @@ def _rise_and_fall(done: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (done + 1) / POLISH_WARMUP) * (steps - done) / steps
 
 
-PHASES = {"gptneo": (2100, 1400, 800, 500), "qwen3": (1700, 800, 900, 500)}
+PHASES = {"gptneo": (2100, 1400, 800, 0), "qwen3": (1700, 800, 900, 500)}
 """Steps of the phases of the shipped models: plain MLPs learn facts more slowly than gated ones."""
 
 
