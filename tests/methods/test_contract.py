@@ -29,7 +29,11 @@ FAST = {
     "pmet": SHORT,
     "emmet": SHORT,
     "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
+    "ike": {"k": 0, "own_copy": False},
+    "mello": {"examples": "none", "new_tokens": 4},
 }
+LONG = {"mello": {"positions": 256}}
+"""Methods whose prompts are longer than a tiny model reads."""
 SAID = ("Paris", "French", "in Berlin")
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris"),
@@ -77,7 +81,7 @@ def answers(model, tokenizer) -> torch.Tensor:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_model_is_left_as_it_was(name, architecture, tmp_path) -> None:
-    model, tokenizer = tiny_model(architecture)
+    model, tokenizer = tiny_model(architecture, **LONG.get(name, {}))
     model.get_input_embeddings().weight.requires_grad_(False)
     before, around, clean = fingerprint(model), state(model), answers(model, tokenizer)
     generator = torch.get_rng_state()
@@ -125,7 +129,7 @@ def test_model_is_left_as_it_was_after_an_exception(name, error) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_mode_comes_back(name) -> None:
-    model, tokenizer = tiny_model("gpt2")
+    model, tokenizer = tiny_model("gpt2", **LONG.get(name, {}))
     model.train()
     around = state(model)
     patch = registry().get(name).edit(model, tokenizer, EDITS, **fast(name, model))
@@ -204,6 +208,8 @@ def test_nan_that_comes_late_never_leaves_a_method(name) -> None:
         return output * float("nan") if grown > late else output
 
     method, settings = registry().get(name), fast(name, model)
+    if name in ("ike", "mello"):
+        pytest.skip("reads the model once and keeps no numbers of it")
     late = 8 if "steps" in {field.name for field in dataclasses.fields(method.config_type)} else 2
     if late > 2:
         settings = {**settings, "steps": 20}

@@ -81,6 +81,10 @@ class Attachment:
         del tokenizer
         return [None] * len(prompts)
 
+    def samples(self) -> list[dict[str, Any]]:
+        """What the patch noted of how it answered prompts, one JSON-able object for each."""
+        return []
+
     @contextmanager
     def suspended(self) -> Generator[None, None, None]:
         """The patch has no effect inside; may be nested."""

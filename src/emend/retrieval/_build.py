@@ -9,6 +9,7 @@ from typing import Any
 from emend.errors import InvalidInput, UnknownName
 from emend.retrieval._dense import LARGE, DenseIndex
 from emend.retrieval._hits import Index
+from emend.retrieval._named import NamedIndex
 from emend.retrieval._words import WordIndex
 from emend.retrieval.encoders import Encoder, SentenceEncoder, StateEncoder
 
@@ -51,6 +52,7 @@ def build_index(
     texts: Sequence[str],
     encoder: str = WORDS,
     *,
+    names: Sequence[str] | None = None,
     model: Any = None,
     tokenizer: Any = None,
     large: int = LARGE,
@@ -60,6 +62,7 @@ def build_index(
     Args:
         texts: What to search; may be empty.
         encoder: "bm25", "states", or a sentence-transformers model by name or directory.
+        names: What each text is about, if texts that a query names shall come first.
         model: The language model, for its own states.
         tokenizer: Its tokenizer.
         large: Above so many texts vectors are searched by a FAISS graph.
@@ -71,4 +74,5 @@ def build_index(
         MissingFile: There is no such sentence-transformers model.
     """
     found = make_encoder(encoder, model, tokenizer)
-    return WordIndex(texts) if found is None else DenseIndex(texts, found, large=large)
+    index = WordIndex(texts) if found is None else DenseIndex(texts, found, large=large)
+    return index if names is None else NamedIndex(index, names)

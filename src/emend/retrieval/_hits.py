@@ -16,11 +16,14 @@ class Hit(NamedTuple):
     Attributes:
         place: Where it stands in the list that the index was built from.
         score: How near it is: by words the share of the query that it covers (0 to 1), by
-            vectors their cosine (-1 to 1).
+            vectors their cosine (-1 to 1). Where the query names what the text is about it is
+            at least 1.
+        named: Whether it does.
     """
 
     place: int
     score: float
+    named: bool = False
 
 
 class Index(Protocol):

@@ -1,0 +1,142 @@
+"""Facts that questions are answered from, step by step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from emend import incontext, models
+from emend.edits import Edit
+from emend.errors import MissingFile
+from emend.incontext.recall import Facts
+from emend.incontext.steps import StepLayout, Trace
+from emend.incontext.stepwise import Stepwise
+from emend.models import Attachment, TextAttachment
+from emend.patches import MemoryPatch
+
+GENERAL, NONE = "general", "none"
+_ASKED = re.compile(r"\s*Question:\s*(?P<question>.+?)\s*(Answer:)?\s*", re.DOTALL)
+
+
+class MelloPatch(MemoryPatch):
+    """Facts that questions are answered from.
+
+    ``details`` holds ``examples`` (what stands before every question) and, where facts are sought
+    by vectors, ``encoder``.
+    """
+
+    kind: ClassVar[str] = "mello"
+
+    def check(self) -> None:
+        """See :meth:`MemoryPatch.check`."""
+        self.stepwise(lambda queries: [""] * len(queries))
+
+    def stepwise(self, retrieve: Any) -> Stepwise:
+        """The loop by the patch's settings."""
+        config = self.config
+        return Stepwise(
+            layout=StepLayout(examples=str(self.details["examples"])),
+            retrieve=retrieve,
+            hops=int(config["hops"]),
+            new_tokens=int(config["new_tokens"]),
+            with_answer=bool(config["with_answer"]),
+        )
+
+    def attachment(self, model: nn.Module) -> Attachment:
+        """See :meth:`MemoryPatch.attachment`."""
+        return MelloAttachment(self, model)
+
+    def selected(self, edits: tuple[Edit, ...]) -> MelloPatch:
+        """See :meth:`MemoryPatch.selected`."""
+        return replace(self, edits=edits)
+
+
+mello = MelloPatch
+
+
+class MelloAttachment(TextAttachment):
+    """Answers questions in steps before the model is asked for the answer itself.
+
+    Attributes:
+        traces: How each prompt was answered; emptied when something else is attached.
+    """
+
+    def __init__(self, patch: MelloPatch, model: nn.Module) -> None:
+        super().__init__(patch, model)
+        self.traces: dict[str, Trace] = {}
+        self._facts: Facts | None = None
+        self._beside: tuple[Attachment, ...] = ()
+
+    def prepare(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:
+        """See `Attachment.prepare`.
+
+        A question ("Question: ... Answer:", or a text that ends with "?") is answered in steps,
+        and the model goes on from "Final answer:"; a statement is completed in one step. Where
+        the steps of a question come to no answer, the model reads the question alone.
+        """
+        if not self.active or not self.patch.edits:
+            return list(prompts)
+        self._forget()
+        with self.suspended():
+            self._answer([one for one in prompts if one not in self.traces], tokenizer)
+        return [self.traces[prompt].text for prompt in prompts]
+
+    def samples(self) -> list[dict[str, Any]]:
+        """See `Attachment.samples`: each prompt with its trace."""
+        return [{"prompt": prompt, **trace.to_dict()} for prompt, trace in self.traces.items()]
+
+    def _answer(self, prompts: Sequence[str], tokenizer: Any) -> None:
+        if self._facts is None:
+            settings = self.patch.config["encoder"], self.patch.config["by_name"]
+            self._facts = Facts(self.patch.edits, *settings, self.model, tokenizer)
+            self._facts.check(self.patch.details)
+        loop: Stepwise = self.patch.stepwise(self._facts.fact_for)
+        asked = {prompt: question for prompt in prompts if (question := question_of(prompt))}
+        said = [prompt for prompt in prompts if prompt not in asked]
+        traces = loop.questions(self.model, tokenizer, list(asked.values()))
+        self.traces.update(zip(asked, traces, strict=True))
+        self.traces.update(zip(said, loop.statements(self.model, tokenizer, said), strict=True))
+
+    def _forget(self) -> None:
+        """What the model says depends on what else is attached."""
+        beside = tuple(one for one in models.attachments(self.model) if one.active)
+        if beside != self._beside:
+            self._beside = beside
+            self.traces.clear()
+
+
+def question_of(prompt: str) -> str | None:
+    """The question that a prompt asks, or None where it is a statement to be completed."""
+    found = _ASKED.fullmatch(prompt)
+    if found is not None:
+        return found["question"]
+    return prompt.strip() if prompt.rstrip().endswith("?") else None
+
+
+def examples_of(name: str) -> str:
+    """Worked examples: "general" (four that ship), "none", or the text of a file.
+
+    Raises:
+        MissingFile: There is no such file.
+    """
+    if name == NONE:
+        return ""
+    if name == GENERAL:
+        return _general()
+    if not Path(name).is_file():
+        raise MissingFile(
+            f"there is no file {name} of worked examples: give general, none or a text file"
+        )
+    return Path(name).read_text(encoding="utf-8").rstrip("\n") + "\n\n"
+
+
+@cache
+def _general() -> str:
+    path = Path(incontext.__file__).parent / "examples.txt"
+    return path.read_text(encoding="utf-8").rstrip("\n") + "\n\n"

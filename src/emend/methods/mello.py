@@ -1,0 +1,88 @@
+"""MeLLo: questions are answered step by step, each step checked against the edited facts.
+
+Zhong et al. 2023, "MQuAKE: Assessing Knowledge Editing in Language Models via Multi-Hop
+Questions", arXiv 2305.14795, section 5.
+
+    repeat  q_i <- the model's next subquestion, a_i <- its own answer
+            f_i <- the edited fact nearest to q_i
+            the model says whether f_i contradicts a_i, and goes on with the better answer
+    until   "Final answer: ..."
+
+    paper                     here
+    the loop                  `incontext/stepwise.py`; its layout and its reading: `steps.py`
+    edited fact memory        `incontext/recall.py`, over `emend.retrieval`
+    four worked examples      `examples`; ours are our own
+
+All questions of a call advance one round together. What was asked, retrieved and concluded is kept
+for every question (`--log_samples`); steps that cannot be read count as failures, and the model
+then reads the question alone.
+
+Where this deviates: facts are compared by their words (BM25) unless another `encoder` is named
+(published: Contriever); a statement to be completed ("... was born in"), which the paper has not,
+is one step without a question: own answer, retrieved fact, verdict, and the answer stands after
+the verdict. Where that verdict cannot be read the fact counts as beside the point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from emend.edits import Edit
+from emend.errors import InvalidInput
+from emend.incontext.recall import Facts, check_readable, remembered
+from emend.memories.mello import MelloPatch, examples_of
+from emend.methods._method import method
+from emend.patches import MemoryPatch, describe_base
+from emend.retrieval import check_encoder
+
+
+@dataclass(frozen=True)
+class MelloConfig:
+    """Settings of MeLLo."""
+
+    hops: int = 4
+    """Steps of one question, at most."""
+    examples: str = "general"
+    """Worked examples before every question: general (four that ship), none, or a text file."""
+    encoder: str = "bm25"
+    """What facts are compared by: bm25, states, or a sentence-transformers model."""
+    by_name: bool = True
+    """Whether facts whose subject is named come before all others, and alone."""
+    with_answer: bool = False
+    """Whether facts are sought by the model's own answer too, not by its subquestion alone."""
+    new_tokens: int = 256
+    """Tokens that the model writes in one round, at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("hops", "new_tokens"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} is {getattr(self, name)}, expected 1 or more: raise it")
+        check_encoder(self.encoder)
+
+
+@method(
+    title="MeLLo: questions answered step by step, each step checked against the edited facts",
+    paper="Zhong et al. 2023, arXiv 2305.14795",
+    when="what follows from edits over several facts; a model that can reason in steps, or an API",
+    order_free=True,
+    memory=True,
+)
+def mello(
+    model: Any,
+    tokenizer: Any,
+    edits: tuple[Edit, ...],
+    config: MelloConfig,
+    previous: MemoryPatch | None = None,
+) -> MelloPatch:
+    """Remember facts to answer from."""
+    check_readable(model, tokenizer, edits)
+    everything = remembered([*(previous.edits if previous else ()), *edits])
+    facts = Facts(everything, config.encoder, config.by_name, model, tokenizer)
+    return MelloPatch(
+        edits=everything,
+        method="mello",
+        config=asdict(config),
+        base=describe_base(model),
+        details={"examples": examples_of(config.examples), **facts.mark()},
+    )
