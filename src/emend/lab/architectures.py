@@ -22,8 +22,14 @@ PRESERVED = [
 ]
 """A prompt for each kind of fact, all of which begin with what they are about."""
 _MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": PRESERVED}
+_READING: dict[str, dict[str, Any]] = {
+    # The layouts of `hops.py`, which the models were trained on.
+    "ike": {"fact_line": "New fact: {}", "k": 0, "own_copy": False},
+    "mello": {"examples": "none", "new_tokens": 80},
+}
 RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
     "gptneo": {
+        **_READING,
         "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH},
         "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY},
         "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
@@ -31,6 +37,7 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
         "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY},
     },
     "qwen3": {
+        **_READING,
         "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH},
         "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY},
         "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
