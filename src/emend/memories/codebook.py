@@ -1,0 +1,191 @@
+"""A codebook at one down-projection (GRACE): keys, each with a radius and a value.
+
+What the down-projection is given at a prompt's last token is compared with the keys. Where the
+nearest is within its radius, the down-projection puts out that key's value instead, at this token
+or at all of the prompt's. Everything else is answered by the unedited model, bit for bit.
+
+The patch keeps of each edit its key, its label, its first radius and its value; the balls follow
+from these in the order of the edits, so that an edit taken out leaves what the others alone make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from emend.edits import Edit
+from emend.memories._modules import find_module
+from emend.models import HookAttachment
+from emend.models.placing import device_of
+from emend.patches import MemoryPatch
+
+Replaced = Literal["query", "prompt"]
+"""Tokens at which a value is put out: the prompt's last one, or all of the prompt's."""
+
+GAP = 1e-5
+"""By how much the older of two balls stays short of the half of their distance."""
+
+
+@dataclass
+class Ball:
+    """An entry of a codebook.
+
+    Attributes:
+        owners: Numbers of the edits that it answers for; the first gave its key.
+        radius: Keys within this distance are its own.
+    """
+
+    owners: list[int]
+    radius: float
+
+    @property
+    def first(self) -> int:
+        """The edit that gave its key."""
+        return self.owners[0]
+
+
+@dataclass
+class Balls:
+    """The balls of edits that came one after the other.
+
+    Args:
+        keys: (E, inner) float32, of the edits.
+        labels: What each of them shall say, as tokens.
+        radii: (E,), the first radius of each.
+    """
+
+    keys: Tensor
+    labels: Sequence[Sequence[int]]
+    radii: Sequence[float]
+    all: list[Ball] = field(default_factory=list[Ball], init=False)
+
+    def __post_init__(self) -> None:
+        for number in range(len(self.labels)):
+            self._add(number)
+
+    def _add(self, number: int) -> None:
+        """The published rule: a ball of its own, a part in a ball of its label, or a split.
+
+        A split never makes a ball larger, as the published code may.
+        """
+        radius = self.radii[number]
+        distance, near = self._nearest(number)
+        if near is None or distance > radius + near.radius:
+            self.all.append(Ball([number], radius))
+        elif tuple(self.labels[near.first]) == tuple(self.labels[number]):
+            near.radius = max(near.radius, distance)
+            near.owners.append(number)
+        else:
+            near.radius = min(near.radius, distance / 2 - GAP)
+            self.all.append(Ball([number], min(radius, distance / 2)))
+
+    def _nearest(self, number: int) -> tuple[float, Ball | None]:
+        if not self.all:
+            return float("inf"), None
+        keys = self.keys[[ball.first for ball in self.all]]
+        distances = (keys - self.keys[number]).norm(dim=-1)
+        place = int(distances.argmin())
+        return float(distances[place]), self.all[place]
+
+
+class CodebookPatch(MemoryPatch):
+    """See the module.
+
+    tensors: ``keys`` (E, inner), ``values`` (E, width), ``radii`` (E,), float32.
+    details: ``module``, the down-projection's full name; ``labels``, E lists of tokens;
+    ``replaced``, "query" or "prompt".
+    """
+
+    kind = "codebook"
+
+    def check(self) -> None:
+        """See `MemoryPatch.check`."""
+        counts = {len(self.tensors[name]) for name in ("keys", "values", "radii")}
+        counts |= {len(self.details["labels"]), len(self.edits)}
+        if len(counts) != 1:
+            raise ValueError(f"the number of edits ({sorted(counts)})")
+        if self.details["replaced"] not in ("query", "prompt"):
+            raise ValueError(f"replaced ({self.details['replaced']!r})")
+        str(self.details["module"])
+
+    @cached_property
+    def balls(self) -> list[Ball]:
+        """The entries, in the order in which they came."""
+        radii = self.tensors["radii"].tolist()
+        return Balls(self.tensors["keys"].float(), self.details["labels"], radii).all
+
+    def attachment(self, model: nn.Module) -> CodebookAttachment:
+        """See `MemoryPatch.attachment`."""
+        return CodebookAttachment(self, model)
+
+    def selected(self, edits: tuple[Edit, ...]) -> MemoryPatch:
+        """See `MemoryPatch.selected`."""
+        wanted = {edit.id for edit in edits}
+        places = [number for number, edit in enumerate(self.edits) if edit.id in wanted]
+        tensors = {name: tensor[places] for name, tensor in self.tensors.items()}
+        labels = [self.details["labels"][number] for number in places]
+        return replace(
+            self, edits=edits, tensors=tensors, details={**self.details, "labels": labels}
+        )
+
+    def card(self) -> dict[str, Any]:
+        """See `Patch.card`."""
+        radii = [ball.radius for ball in self.balls]
+        return {
+            **super().card(),
+            "module": self.details["module"],
+            "entries": len(radii),
+            "radius": {"least": min(radii, default=None), "most": max(radii, default=None)},
+        }
+
+
+codebook = CodebookPatch
+
+
+class CodebookAttachment(HookAttachment):
+    """The hook of a codebook on its down-projection."""
+
+    def __init__(self, patch: CodebookPatch, model: nn.Module) -> None:
+        module = find_module(model, patch.details["module"])
+        super().__init__(patch, model)
+        place = device_of(module)
+        firsts = [ball.first for ball in patch.balls]
+        self.keys = patch.tensors["keys"][firsts].to(place, torch.float32)  # (K, inner)
+        self.values = patch.tensors["values"][firsts].to(place)  # (K, width)
+        self.radii = torch.tensor([ball.radius for ball in patch.balls], device=place)
+        self.needs_whole_prompts = patch.details["replaced"] == "prompt"
+        self.handles.append(module.register_forward_hook(self._replace))
+
+    def _replace(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        batch = self.batch
+        if batch is None or not len(self.keys):
+            return None
+        count = len(batch.ends)
+        given = args[0].reshape(count, -1, args[0].shape[-1])
+        rows, columns = batch.queries(given.shape[1])
+        if not len(rows):
+            return None
+        chosen, hit = self._looked_up(given[rows.to(given.device), columns.to(given.device)])
+        rows, columns = rows[hit.cpu()], columns[hit.cpu()]
+        if not len(rows):
+            return None
+        whole = output.reshape(count, -1, output.shape[-1]).clone()
+        for row, column, value in zip(rows.tolist(), columns.tolist(), chosen[hit], strict=True):
+            first = 0 if self.needs_whole_prompts else column
+            whole[row, first : column + 1] = value.to(whole)
+        return whole.reshape(output.shape)
+
+    def _looked_up(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, inner) -> the nearest entry's value (N, width), whether it holds (N,) bool."""
+        # By differences: products would round away what tells two near keys apart.
+        distances = torch.cdist(
+            queries.float(), self.keys, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        found = distances.min(dim=1)
+        return self.values[found.indices], found.values <= self.radii[found.indices]
+
