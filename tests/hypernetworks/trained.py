@@ -9,9 +9,11 @@ from pathlib import Path
 from tests.tiny import tiny_model
 
 from emend.edits import Edit, Probe
-from emend.hypernetworks import networks, train
+from emend.hypernetworks import trainer
 
 NAMES = ("ke", "malmen", "mend")
+STATED = (*NAMES, "serac")
+"""Methods that edit with what was trained."""
 TRAINING = [
     Edit(
         "{} was born in",
@@ -25,12 +27,15 @@ TRAINING = [
     )
     for name, place in (("Berg", "Paris"), ("Holm", "Berlin"), ("Lund", "Rome"), ("Poe", "Oslo"))
 ]
-SHORT = {"steps": 2, "batch_size": 2, "validate_every": 1, "rank": 4, "hidden": 4}
+SHORT = {
+    **{"steps": 2, "batch_size": 2, "validate_every": 1, "rank": 4, "hidden": 4},
+    **{"size": 8, "scope_steps": 50},
+}
 
 
 def settings(name: str, **changes):
     """Settings of a training of seconds."""
-    kind = networks().get(name).settings_type
+    kind = trainer(name).settings_type
     known = {key: value for key, value in SHORT.items() if key in kind.__dataclass_fields__}
     return kind(**{**known, **changes})
 
@@ -45,5 +50,5 @@ def trained_state(name: str, architecture: str) -> str:
     """Directory of a network trained on the tiny model of an architecture."""
     model, tokenizer = tiny_model(architecture)
     directory = Path(_root().name) / f"{name}-{architecture}"
-    train(name, model, tokenizer, TRAINING[:3], TRAINING[3:], directory, settings(name))
+    trainer(name).train(model, tokenizer, TRAINING[:3], TRAINING[3:], directory, settings(name))
     return str(directory)

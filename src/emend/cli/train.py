@@ -1,4 +1,4 @@
-"""`emend train`: train a hypernetwork for a model, on the lab's edits or on one's own."""
+"""`emend train`: train what a method edits with, on the lab's edits or on one's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ EXAMPLES = _options.examples(
     "emend edit --method mend --set state=mend/ --model MODEL --edits new.jsonl \\",
     "      --output_path patch/",
     "",
-    "Killed or stopped, it goes on where it was when it is called again.",
+    "emend train --method serac --model lab/gptneo --output_path serac/",
+    "",
+    "Killed or stopped, it goes on where it was when it is called again (serac begins anew).",
 )
 
 VALIDATED = 0.1
@@ -39,7 +41,8 @@ def command(
         typer.Option("--output_path", help="Where to keep the network.", metavar="DIRECTORY"),
     ],
     method: Annotated[
-        str, typer.Option("--method", help="A hypernetwork: mend, ke or malmen.", metavar="NAME")
+        str,
+        typer.Option("--method", help="What to train: mend, ke, malmen or serac.", metavar="NAME"),
     ] = "mend",
     edits: _options.Edits = None,
     steps: Annotated[
@@ -52,7 +55,7 @@ def command(
     *,
     loading: _options.Loading,
 ) -> None:
-    """Train a network that edits a model, on edits with their probes (by default the lab's)."""
+    """Train what a method edits a model with, on edits with their probes (by default the lab's)."""
     output_directory(output_path)
     given = None if edits is None else read_edits(edits)
     if given is None and not model.startswith("lab/"):
@@ -62,17 +65,16 @@ def command(
         )
     from emend import api, hypernetworks
 
-    kind: Any = hypernetworks.networks().get(method)
+    trainer = hypernetworks.trainer(method)
     flags = [
         f"{name}={value}" for name, value in (("steps", steps), ("seed", seed)) if value is not None
     ]
-    chosen = settings_for(method, kind.settings_type, config, [*(set or []), *flags])
-    settings = kind.settings_type(**chosen)
+    chosen = settings_for(method, trainer.settings_type, config, [*(set or []), *flags])
+    settings: Any = trainer.settings_type(**chosen)
     training, validation = hypernetworks.lab_split() if given is None else split(given)
     network, tokenizer = api.load(model, **loading)
     started = time.perf_counter()
-    found = hypernetworks.train(
-        method,
+    found = trainer.train(
         network,
         tokenizer,
         training,

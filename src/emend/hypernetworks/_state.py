@@ -83,8 +83,7 @@ def save_network(
         name: tensor.detach().cpu().to(torch.bfloat16 if name in trained else torch.float32)
         for name, tensor in network.state_dict().items()
     }
-    _write(directory / NETWORK, tensors, card)
-    write_json(directory / CARD, card)
+    write_tensors(directory / NETWORK, tensors, card, directory / CARD)
 
 
 def load_network(
@@ -102,19 +101,9 @@ def load_network(
         BrokenFile: The file cannot be read.
         InvalidInput: It is of another method, or trained on another model.
     """
-    tensors, card = _read(directory / NETWORK)
-    if card.get("method") != method:
-        raise InvalidInput(
-            f"{directory} holds a network of {card.get('method')!r}, expected one of {method!r}: "
-            f"take method={card.get('method')!r} or another state"
-        )
-    expected = card["base"].get("hash")
-    if expected != base.get("hash") and not allow_other_base:
-        raise InvalidInput(
-            f"the network in {directory} was trained on {card['base'].get('name') or 'a model'} "
-            f"with hash {expected}, but the model's weights have hash {base.get('hash')}: train "
-            f"one for this model with `emend train --method {method}`"
-        )
+    tensors, card = read_tensors(
+        directory / NETWORK, method, base, allow_other_base=allow_other_base
+    )
     kind = networks().get(method)
     given: dict[str, Any] = {
         name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
@@ -129,6 +118,39 @@ def load_network(
             f"{directory / NETWORK} does not fit its own description: train the network again"
         ) from error
     return network.eval()
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], beside: Path
+) -> None:
+    """Write what was trained with its card in the header, and the card again for people."""
+    _write(path, tensors, card)
+    write_json(beside, card)
+
+
+def read_tensors(
+    path: Path, method: str, base: Mapping[str, Any], *, allow_other_base: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote, of the right method and for the right model.
+
+    Raises:
+        BrokenFile: The file cannot be read.
+        InvalidInput: It is of another method, or trained on another model.
+    """
+    tensors, card = _read(path)
+    if card.get("method") != method:
+        raise InvalidInput(
+            f"{path.parent} holds a network of {card.get('method')!r}, expected one of "
+            f"{method!r}: take method={card.get('method')!r} or another state"
+        )
+    expected = card["base"].get("hash")
+    if expected != base.get("hash") and not allow_other_base:
+        raise InvalidInput(
+            f"the network in {path.parent} was trained on {card['base'].get('name') or 'a model'} "
+            f"with hash {expected}, but the model's weights have hash {base.get('hash')}: train "
+            f"one for this model with `emend train --method {method}`"
+        )
+    return tensors, card
 
 
 def save_checkpoint(
