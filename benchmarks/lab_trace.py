@@ -3,7 +3,7 @@
     python benchmarks/lab_trace.py lab/gptneo [--facts 200] [--window 3] [--output_path FILE]
 
 Prints the average indirect effect of each kind of restoration, by role and block, with its interval
-of 95%, and how the approximation by gradients ranks the same effects. See docs/tracing.md.
+of 95%, and how the approximation by gradients ranks the same effects. See docs/where-facts-live.md.
 """
 
 from __future__ import annotations
