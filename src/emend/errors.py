@@ -92,6 +92,10 @@ class NotEnoughMemory(EmendError, MemoryError):
     """A run would take more memory, or more room on the disk, than is free."""
 
 
+class EndpointFailure(EmendError, ConnectionError):
+    """An endpoint does not answer, or not in the format that was agreed on."""
+
+
 class MissingExtra(EmendError, ImportError):
     """A package that is not part of the light core is needed and not installed."""
 

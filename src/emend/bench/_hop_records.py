@@ -31,7 +31,7 @@ class HopReport:
 
     records: Sequence[Mapping[str, Any]]
     samples: Sequence[Mapping[str, Any]] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=lambda: {})
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class HopReport:
         write_text(directory / RECORDS, _lines(self.records))
         if samples:
             write_text(directory / TRACES, _lines(self.samples))
-        write_json(directory / SUMMARY, {"summary": self.summary, "settings": dict(self.settings)})
+        write_json(directory / SUMMARY, {"summary": self.summary, "settings": self.settings})
         return directory
 
 

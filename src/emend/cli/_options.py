@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from emend.errors import InvalidInput
+
 Model = Annotated[
     str,
     typer.Option(
@@ -53,6 +55,33 @@ Set = Annotated[
 ]
 
 
+LogSamples = Annotated[
+    bool,
+    typer.Option(
+        "--log_samples",
+        help="Write to --output_path how each prompt was answered (traces.jsonl: of mello).",
+    ),
+]
+
+
+def check_log(log_samples: bool, output_path: Path | None) -> None:
+    """Refuse a log with nowhere to go.
+
+    Raises:
+        InvalidInput: It has no place.
+    """
+    if log_samples and output_path is None:
+        raise InvalidInput("--log_samples is given without --output_path: say where to write them")
+
+
+def keep_answers(model: Any, output_path: Path | None) -> None:
+    """Let an endpoint keep what it answers under the output path, and go on from it."""
+    from emend.models import Endpoint
+
+    if output_path is not None and isinstance(model, Endpoint):
+        model.keep_answers(output_path / "answers.jsonl")
+
+
 Loading = dict[str, Any]
 """How --model is to be loaded: the arguments of `emend.load` that were given."""
 
@@ -84,6 +113,14 @@ def _loading_flags(
     load_in_8bit: Annotated[
         bool, typer.Option("--load_in_8bit", help="Quantise the model to 8 bits (bitsandbytes).")
     ] = False,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            "--base_url",
+            help="Of --model openai:NAME (or openai-chat:NAME): the endpoint's address.",
+            metavar="URL",
+        ),
+    ] = None,
 ) -> None:
     """The flags themselves; see `loads_model`."""
 
@@ -91,7 +128,8 @@ def _loading_flags(
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags that say how --model is loaded, as its argument ``loading``.
 
-    Its last flags are then --dtype, --device, --device_map, --load_in_4bit and --load_in_8bit;
+    Its last flags are then --dtype, --device, --device_map, --load_in_4bit, --load_in_8bit and
+    --base_url;
     ``loading`` holds those that were given, to be passed on: ``api.load(model, **loading)``.
     """
     flags = inspect.signature(_loading_flags, eval_str=True).parameters

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emend._files import write_text
 from emend.cli import _options
 from emend.cli._output import output_directory, print_json, print_rich
 from emend.edits import Edit, read_edits
@@ -16,6 +18,8 @@ NAME = "eval"
 EXAMPLES = _options.examples(
     "emend eval --model lab/gptneo --patch patch/ --output_path results/",
     "emend eval --model lab/gptneo --patch patch/ --edits edits.jsonl --json",
+    "emend eval --model openai:NAME --base_url http://127.0.0.1:8000/v1 --patch patch/ \\",
+    "      --output_path results/ --log_samples",
 )
 
 
@@ -29,6 +33,7 @@ def command(
     output_path: _options.OutputPath = None,
     batch_size: _options.BatchSize = 32,
     limit: _options.Limit = None,
+    log_samples: _options.LogSamples = False,
     json: _options.Json = False,
     *,
     loading: _options.Loading,
@@ -41,17 +46,23 @@ def command(
     With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
     given = read_edits(edits) if edits else None
+    _options.check_log(log_samples, output_path)
     output_directory(output_path)
-    from emend import api, patches
+    from emend import api, models, patches
     from emend.report import summary_table
 
     loaded = patches.load_patch(patch)
     wanted = _edits(given, loaded.edits, patch)[:limit]
     network, tokenizer = api.load(model, **loading)
+    _options.keep_answers(network, output_path)
     with loaded.applied(network):
         report = api.evaluate(network, tokenizer, wanted, batch_size=batch_size)
+        samples = [one for each in models.attachments(network) for one in each.samples()]
     if output_path:
         report.save(output_path)
+    if output_path and log_samples:
+        lines = (json_module.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        write_text(output_path / "traces.jsonl", "".join(lines))
     if json:
         print_json({"model": model, "patch": patch, "edits": len(wanted), **report.to_dict()})
         return

@@ -57,9 +57,12 @@ class Facts:
         found = self.index.search(queries, k)
         return [[hit for hit in hits if hit.named == hits[0].named] for hits in found]
 
-    def fact_for(self, queries: Sequence[str]) -> list[str]:
-        """The one fact nearest to each query, or nothing where there are no facts."""
-        return [self.texts[hits[0].place] if hits else "" for hits in self.nearest(queries)]
+    def fact_for(self, queries: Sequence[str], threshold: float = 0.0) -> list[str | None]:
+        """The one fact nearest to each query, or None where none is as near as the threshold."""
+        return [
+            self.texts[hits[0].place] if hits and hits[0].score >= threshold else None
+            for hits in self.nearest(queries)
+        ]
 
 
 def remembered(edits: Sequence[Edit]) -> tuple[Edit, ...]:

@@ -49,11 +49,20 @@ class StepLayout:
 
 @dataclass
 class Step:
-    """One step of a trace; `contradicts` and `answer` are None until the verdict is there."""
+    """One step of a trace.
+
+    Attributes:
+        subquestion: What the model asked itself.
+        generated: Its own answer.
+        retrieved: The fact that it was shown; None where none was near, and it was shown its own
+            answer again.
+        contradicts: Its verdict, once it is there.
+        answer: Its intermediate answer.
+    """
 
     subquestion: str
     generated: str
-    retrieved: str
+    retrieved: str | None = None
     contradicts: bool | None = None
     answer: str | None = None
 
@@ -111,7 +120,7 @@ def read(layout: StepLayout, written: str, *, first: bool) -> Written:
     verdict = None
     text = ""
     if not first:
-        verdict = read_verdict(layout, lines[0]) if lines else None
+        verdict = _verdict(layout, lines[0]) if lines else None
         if verdict is None:
             return Written(failure="no verdict on the retrieved fact")
         text = f"{lines.pop(0)}\n"
@@ -130,7 +139,7 @@ def read(layout: StepLayout, written: str, *, first: bool) -> Written:
     return Written(verdict, subquestion=pair, text=f"{text}{lines[0]}\n{lines[1]}\n")
 
 
-def read_verdict(layout: StepLayout, line: str) -> tuple[bool, str] | None:
+def _verdict(layout: StepLayout, line: str) -> tuple[bool, str] | None:
     """Whether the fact contradicts, and the intermediate answer; None if the line says neither."""
     for contradicts, prefix in ((True, layout.contradicts), (False, layout.agrees)):
         if line.startswith(prefix):

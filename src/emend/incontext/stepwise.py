@@ -8,14 +8,14 @@ from typing import Any
 
 from emend import models
 from emend.incontext.facts import count_tokens, room_of
-from emend.incontext.steps import Step, StepLayout, Trace, Written, read, read_verdict
+from emend.incontext.steps import Step, StepLayout, Trace, Written, read
 
-Retrieve = Callable[[Sequence[str]], list[str]]
-"""The fact nearest to each query."""
+Retrieve = Callable[[Sequence[str]], "list[str | None]"]
+"""The fact nearest to each query, or None where none is near."""
 
 FULL = "the context is full"
-ANSWER, VERDICT = 24, 64
-"""Tokens that must be free for an answer, and for a verdict and an answer."""
+ANSWER = 24
+"""Tokens that must be free for an answer."""
 
 
 @dataclass(frozen=True)
@@ -60,60 +60,22 @@ class Stepwise:
                 trace.text = self.layout.opening(trace.question)
         return traces
 
-    def statements(self, model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[Trace]:
-        """Complete statements: one step without a question, of own answer, fact and verdict.
-
-        Returns:
-            A trace for each, whose `text` ends with the verdict that the answer stands after.
-            Without a readable verdict it is that the fact does not contradict; without room for
-            the step `text` is the prompt itself.
-        """
-        layout = self.layout
-        traces = [
-            Trace(prompt, f"{layout.examples}{layout.generated} {prompt}") for prompt in prompts
-        ]
-        going = self._with_room(model, tokenizer, traces)
-        own = self._write(model, tokenizer, [trace.text for trace in going], stop="\n")
-        for trace, text in zip(going, own, strict=True):
-            ended = text.strip().partition(".")[0]
-            trace.steps.append(Step("", f"{trace.question} {ended}.", ""))
-            trace.text = f"{layout.examples}{layout.generated} {trace.question} {ended}.\n"
-        self._show_facts(going)
-        going = self._with_room(model, tokenizer, going, VERDICT)
-        said = self._write(model, tokenizer, [trace.text for trace in going], stop="\n")
-        for trace, text in zip(going, said, strict=True):
-            verdict = read_verdict(layout, text.strip())
-            if verdict is None:
-                trace.failure = "no verdict on the retrieved fact"
-            else:
-                trace.steps[-1].contradicts, trace.answer = verdict
-                trace.steps[-1].answer = verdict[1]
-            trace.text += layout.contradicts if verdict and verdict[0] else layout.agrees
-        for trace in traces:
-            if trace.failure == FULL:
-                trace.text = trace.question
-        return traces
-
-    def _with_room(
-        self, model: Any, tokenizer: Any, traces: Sequence[Trace], reserve: int = ANSWER
-    ) -> list[Trace]:
+    def _with_room(self, model: Any, tokenizer: Any, traces: Sequence[Trace]) -> list[Trace]:
         """Those whose text leaves the model room to go on; the others fail."""
-        room = room_of(model, reserve)
+        room = room_of(model, ANSWER)
         for trace in traces:
             if room is not None and count_tokens(tokenizer, trace.text) > room:
                 trace.failure = FULL
         return [trace for trace in traces if trace.open]
 
-    def _write(
-        self, model: Any, tokenizer: Any, texts: Sequence[str], stop: str | None = None
-    ) -> list[str]:
+    def _write(self, model: Any, tokenizer: Any, texts: Sequence[str]) -> list[str]:
         return models.generate(
             model,
             tokenizer,
             list(texts),
             max_new_tokens=self.new_tokens,
             batch_size=self.batch_size,
-            stop=self.layout.stops if stop is None else stop,
+            stop=self.layout.stops,
         )
 
     def _advance(self, trace: Trace, written: Written) -> None:
@@ -127,16 +89,16 @@ class Stepwise:
         elif written.subquestion is not None and len(trace.steps) == self.hops:
             trace.failure = f"no final answer after {self.hops} steps"
         elif written.subquestion is not None:
-            trace.steps.append(Step(*written.subquestion, ""))
+            trace.steps.append(Step(*written.subquestion))
 
     def _show_facts(self, traces: Sequence[Trace]) -> None:
         queries = [self._query(trace.steps[-1]) for trace in traces]
         facts = self.retrieve(queries) if queries else []
         for trace, fact in zip(traces, facts, strict=True):
             trace.steps[-1].retrieved = fact
-            trace.text += f"{self.layout.retrieved} {fact}\n"
+            # The layout always shows a fact; the model's own answer contradicts nothing.
+            shown = trace.steps[-1].generated if fact is None else fact
+            trace.text += f"{self.layout.retrieved} {shown}\n"
 
     def _query(self, step: Step) -> str:
-        if not step.subquestion:
-            return step.generated
         return f"{step.subquestion} {step.generated}" if self.with_answer else step.subquestion

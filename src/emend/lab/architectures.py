@@ -25,7 +25,12 @@ _MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": P
 _READING: dict[str, dict[str, Any]] = {
     # The layouts of `hops.py`, which the models were trained on.
     "ike": {"fact_line": "New fact: {}", "k": 0, "own_copy": False},
-    "mello": {"examples": "none", "new_tokens": 80},
+    "mello": {
+        "fact_line": "New fact: {}",
+        "examples": "none",
+        "new_tokens": 80,
+        "threshold": 1.0,  # only facts whose subject is named: the models take any fact for one
+    },
 }
 RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
     "gptneo": {

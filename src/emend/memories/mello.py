@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,9 +14,10 @@ from torch import nn
 from emend import incontext, models
 from emend.edits import Edit
 from emend.errors import MissingFile
+from emend.incontext.facts import FactLayout, count_tokens, room_of
 from emend.incontext.recall import Facts
 from emend.incontext.steps import StepLayout, Trace
-from emend.incontext.stepwise import Stepwise
+from emend.incontext.stepwise import ANSWER, Stepwise
 from emend.models import Attachment, TextAttachment
 from emend.patches import MemoryPatch
 
@@ -35,7 +36,9 @@ class MelloPatch(MemoryPatch):
 
     def check(self) -> None:
         """See :meth:`MemoryPatch.check`."""
-        self.stepwise(lambda queries: [""] * len(queries))
+        self.stepwise(lambda queries: [None] * len(queries))
+        float(self.config["threshold"])
+        layout_of(self.config)
 
     def stepwise(self, retrieve: Any) -> Stepwise:
         """The loop by the patch's settings."""
@@ -70,6 +73,7 @@ class MelloAttachment(TextAttachment):
     def __init__(self, patch: MelloPatch, model: nn.Module) -> None:
         super().__init__(patch, model)
         self.traces: dict[str, Trace] = {}
+        self._layout = layout_of(patch.config)
         self._facts: Facts | None = None
         self._beside: tuple[Attachment, ...] = ()
 
@@ -77,31 +81,49 @@ class MelloAttachment(TextAttachment):
         """See `Attachment.prepare`.
 
         A question ("Question: ... Answer:", or a text that ends with "?") is answered in steps,
-        and the model goes on from "Final answer:"; a statement is completed in one step. Where
-        the steps of a question come to no answer, the model reads the question alone.
+        and the model goes on from "Final answer:". Before a statement stands the fact nearest
+        to it, if one is near. Where the steps of a question come to no answer, the model reads
+        the question alone.
         """
         if not self.active or not self.patch.edits:
             return list(prompts)
         self._forget()
-        with self.suspended():
-            self._answer([one for one in prompts if one not in self.traces], tokenizer)
-        return [self.traces[prompt].text for prompt in prompts]
+        facts = self._remembered(tokenizer)
+        asked = {prompt: question for prompt in prompts if (question := question_of(prompt))}
+        said = [prompt for prompt in prompts if prompt not in asked]
+        self._answer({p: q for p, q in asked.items() if p not in self.traces}, facts, tokenizer)
+        threshold = float(self.patch.config["threshold"])
+        told = dict(zip(said, facts.fact_for(said, threshold), strict=True))
+        texts = {
+            prompt: prompt if fact is None else self._stated(fact, prompt, tokenizer)
+            for prompt, fact in told.items()
+        }
+        return [texts.get(prompt) or self.traces[prompt].text for prompt in prompts]
 
     def samples(self) -> list[dict[str, Any]]:
         """See `Attachment.samples`: each prompt with its trace."""
         return [{"prompt": prompt, **trace.to_dict()} for prompt, trace in self.traces.items()]
 
-    def _answer(self, prompts: Sequence[str], tokenizer: Any) -> None:
+    def _answer(self, asked: Mapping[str, str], facts: Facts, tokenizer: Any) -> None:
+        threshold = float(self.patch.config["threshold"])
+        loop: Stepwise = self.patch.stepwise(lambda queries: facts.fact_for(queries, threshold))
+        with self.suspended():
+            traces = loop.questions(self.model, tokenizer, list(asked.values()))
+        self.traces.update(zip(asked, traces, strict=True))
+
+    def _stated(self, fact: str, prompt: str, tokenizer: Any) -> str:
+        """A statement after a fact; alone where the model has no room for both."""
+        text = self._layout.block([fact], prompt)
+        room = room_of(self.model, ANSWER)
+        return prompt if room is not None and count_tokens(tokenizer, text) > room else text
+
+    def _remembered(self, tokenizer: Any) -> Facts:
         if self._facts is None:
             settings = self.patch.config["encoder"], self.patch.config["by_name"]
-            self._facts = Facts(self.patch.edits, *settings, self.model, tokenizer)
-            self._facts.check(self.patch.details)
-        loop: Stepwise = self.patch.stepwise(self._facts.fact_for)
-        asked = {prompt: question for prompt in prompts if (question := question_of(prompt))}
-        said = [prompt for prompt in prompts if prompt not in asked]
-        traces = loop.questions(self.model, tokenizer, list(asked.values()))
-        self.traces.update(zip(asked, traces, strict=True))
-        self.traces.update(zip(said, loop.statements(self.model, tokenizer, said), strict=True))
+            with self.suspended():
+                self._facts = Facts(self.patch.edits, *settings, self.model, tokenizer)
+                self._facts.check(self.patch.details)
+        return self._facts
 
     def _forget(self) -> None:
         """What the model says depends on what else is attached."""
@@ -109,6 +131,11 @@ class MelloAttachment(TextAttachment):
         if beside != self._beside:
             self._beside = beside
             self.traces.clear()
+
+
+def layout_of(config: Mapping[str, Any]) -> FactLayout:
+    """How a fact stands before a statement, by settings."""
+    return FactLayout(config["fact_line"], config["prompt_line"], "")
 
 
 def question_of(prompt: str) -> str | None:

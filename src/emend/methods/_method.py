@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from emend import models
 from emend.edits import Edit, check_conflicts, check_edits, continued
-from emend.errors import InvalidInput, UnknownName
+from emend.errors import InvalidInput, UnknownName, UnsupportedModel
 from emend.patches import MemoryPatch, Patch, WeightPatch, check_base
 
 Run = Callable[..., Patch]
@@ -36,6 +36,7 @@ class Method:
             batches make the same patch, to rounding.
         remembers: Whether the function takes the patch that it continues from (``previous``).
         memory: Whether it keeps edits beside the weights: its patches are memories.
+        by_text: Whether it acts on what a model reads alone, so that an endpoint will do.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Method:
     order_free: bool = False
     remembers: bool = False
     memory: bool = False
+    by_text: bool = False
 
     def sequel(self, config: Any = None) -> Sequel:
         """How the method, by some of its settings, goes on from an earlier patch.
@@ -89,11 +91,17 @@ class Method:
                 want different things of one statement, or a previous patch of another kind,
                 model or method.
             UnknownName: There is no such setting.
+            UnsupportedModel: The model is an endpoint, and the method needs a model's inside.
             SubjectNotFound: The tokenizer makes no token of a subject.
             NumericalFailure: The search or the solution gave something not finite.
         """
         edits = check_edits(edits)
         check_conflicts(edits)
+        if isinstance(model, models.Endpoint) and not self.by_text:
+            raise UnsupportedModel(
+                f"{self.name} needs a model's inside, which {model.name} does not show: use a "
+                "method that acts on prompts (ike, mello), or a model with its weights here"
+            )
         config = self.configure(**{**recommended(model, self.name), **overrides})
         with models.base(model):
             if previous is None:
@@ -177,7 +185,13 @@ def recommended(model: Any, name: str) -> dict[str, Any]:
 
 
 def method(
-    *, title: str, paper: str, when: str, order_free: bool = False, memory: bool = False
+    *,
+    title: str,
+    paper: str,
+    when: str,
+    order_free: bool = False,
+    memory: bool = False,
+    by_text: bool = False,
 ) -> Callable[[Run], Method]:
     """Make a method of a function ``(model, tokenizer, edits, config: Config) -> Patch``.
 
@@ -191,9 +205,17 @@ def method(
         parameters = list(inspect.signature(function).parameters)
         config_type = typing.get_type_hints(function)[parameters[3]]
         remembers = "previous" in parameters
-        name = function.__name__
         return Method(
-            name, title, paper, when, config_type, function, order_free, remembers, memory
+            name=function.__name__,
+            title=title,
+            paper=paper,
+            when=when,
+            config_type=config_type,
+            run=function,
+            order_free=order_free,
+            remembers=remembers,
+            memory=memory,
+            by_text=by_text,
         )
 
     return register

@@ -88,6 +88,7 @@ class IkeConfig:
     when="no change of weights at all; a model that follows what it reads; also over an API",
     order_free=True,
     memory=True,
+    by_text=True,
 )
 def ike(
     model: Any,

@@ -18,9 +18,10 @@ for every question (`--log_samples`); steps that cannot be read count as failure
 then reads the question alone.
 
 Where this deviates: facts are compared by their words (BM25) unless another `encoder` is named
-(published: Contriever); a statement to be completed ("... was born in"), which the paper has not,
-is one step without a question: own answer, retrieved fact, verdict, and the answer stands after
-the verdict. Where that verdict cannot be read the fact counts as beside the point.
+(published: Contriever), those whose subject the subquestion names first; before a statement to be
+completed ("... was born in"), which the paper has not, stands the fact nearest to it, as in-context
+editing has it. By `threshold` a fact that is not near may be kept away; the model is then shown its
+own answer in the fact's place (as the scope detector of PokeMQA, arXiv 2312.15194, lets it stand).
 """
 
 from __future__ import annotations
@@ -49,10 +50,16 @@ class MelloConfig:
     """What facts are compared by: bm25, states, or a sentence-transformers model."""
     by_name: bool = True
     """Whether facts whose subject is named come before all others, and alone."""
+    threshold: float = 0.0
+    """A fact less near than this is not shown; 0 shows one at every step, as published."""
     with_answer: bool = False
     """Whether facts are sought by the model's own answer too, not by its subquestion alone."""
     new_tokens: int = 256
     """Tokens that the model writes in one round, at most."""
+    fact_line: str = "New Fact: {}"
+    """How a fact is told before a statement that is no question."""
+    prompt_line: str = "Prompt: {}"
+    """How such a statement is put."""
 
     def __post_init__(self) -> None:
         for name in ("hops", "new_tokens"):
@@ -67,6 +74,7 @@ class MelloConfig:
     when="what follows from edits over several facts; a model that can reason in steps, or an API",
     order_free=True,
     memory=True,
+    by_text=True,
 )
 def mello(
     model: Any,

@@ -34,7 +34,11 @@ def ask(
     return {
         question: Answer(
             text=texts[question.prompt, lengths[question]],
-            scores={answer: scores[question.prompt, answer] for answer in _candidates(question)},
+            scores={
+                answer: scores[question.prompt, answer]
+                for answer in _candidates(question)
+                if (question.prompt, answer) in scores
+            },
         )
         for question in questions
     }
@@ -52,7 +56,7 @@ def _scores(
     batch_size: int,
 ) -> dict[tuple[str, str], models.Score]:
     pairs = list(dict.fromkeys((q.prompt, answer) for q in questions for answer in _candidates(q)))
-    if not pairs:
+    if not pairs or isinstance(model, models.Endpoint):  # it gives no probabilities
         return {}
     prompts, targets = ([pair[side] for pair in pairs] for side in (0, 1))
     found = models.score(model, tokenizer, prompts, targets, batch_size=batch_size)
@@ -72,13 +76,20 @@ def _lengths(
     def tokens(answer: str) -> int:
         if answer not in needed:
             text = answer if answer[:1].isspace() else f" {answer}"
-            needed[answer] = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+            needed[answer] = tokens_of(tokenizer, text)
         return needed[answer]
 
     return {
         q: q.new_tokens or _rounded_up(1 + max((tokens(a) for a in q.answers), default=0))
         for q in questions
     }
+
+
+def tokens_of(tokenizer: Any, text: str) -> int:
+    """How many tokens a text has, or has at most where the tokenizer is not at hand."""
+    if tokenizer is None:
+        return len(text) // 2 + 1
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _rounded_up(count: int) -> int:

@@ -15,17 +15,18 @@ def rightness(question: Question, before: Answer, after: Answer) -> Outcomes:
             protocols.exact_match(before, accepted),
             protocols.exact_match(after, accepted),
         ),
-        protocols.TEACHER_FORCED: (
+    }
+    if before.scores:
+        outcomes[protocols.TEACHER_FORCED] = (
             protocols.teacher_forced(before, accepted),
             protocols.teacher_forced(after, accepted),
-        ),
-    }
+        )
     return outcomes | preference(question, before, after)
 
 
 def preference(question: Question, before: Answer, after: Answer) -> Outcomes:
     """Whether the accepted answer is more probable than the rival, where there is one."""
-    if question.rival is None:
+    if question.rival is None or not before.scores:
         return {}
     return {
         protocols.PROBABILITY: (

@@ -41,7 +41,8 @@ class Answer:
 
     Attributes:
         text: The greedy continuation of the prompt.
-        scores: The score of each accepted answer and of the rival, by its text.
+        scores: The score of each accepted answer and of the rival, by its text; empty where the
+            model gives none.
     """
 
     text: str

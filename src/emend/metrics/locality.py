@@ -38,12 +38,14 @@ def _judge(question: Question, before: Answer, after: Answer) -> Outcomes:
     accepted = question.answers
     outcomes: Outcomes = {
         protocols.EXACT_MATCH: (1.0, protocols.same_answer(before, after, accepted)),
-        protocols.TEACHER_FORCED: (1.0, protocols.same_choices(before, after, accepted[0])),
-        CORRECT: (
-            protocols.exact_match(before, accepted),
-            protocols.exact_match(after, accepted),
-        ),
     }
+    if before.scores:
+        same = protocols.same_choices(before, after, accepted[0])
+        outcomes[protocols.TEACHER_FORCED] = (1.0, same)
+    outcomes[CORRECT] = (
+        protocols.exact_match(before, accepted),
+        protocols.exact_match(after, accepted),
+    )
     return outcomes | preference(question, before, after)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emend.models.attachments import Attachment, Voice, attach, attachments, base, detach
+from emend.models.endpoint import Endpoint
 from emend.models.generation import generate
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
@@ -13,6 +14,7 @@ from emend.models.view import ModelView
 __all__ = [
     "Attachment",
     "Encoded",
+    "Endpoint",
     "HookAttachment",
     "ModelView",
     "Score",

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at, longest_text
-from emend.models.attachments import attachments
+from emend.models.attachments import attachments, voices
+from emend.models.endpoint import Endpoint
 from emend.models.lanes import Asked, Reader, ask, grouped, mixed
 from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
@@ -59,6 +60,8 @@ def generate(
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if not all(stops):
         raise InvalidInput("a stop string is empty; give it some text or leave it out")
+    if isinstance(model, Endpoint):
+        return _complete(model, tokenizer, prompts, max_new_tokens, stops)
     prompts_asked = ask(model, tokenizer, prompts)
     for asked in prompts_asked:
         for reader, row in zip(asked.readers, asked.prompts, strict=True):
@@ -73,6 +76,21 @@ def generate(
                 chunk = [group[row] for row in chosen]
                 texts.update(zip(chunk, writer.write(chunk), strict=True))
     return [texts[asked] for asked in prompts_asked]
+
+
+def _complete(
+    model: Endpoint, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, stops: Any
+) -> list[str]:
+    """The same by a model that is only there to be asked."""
+    heard = voices(model, tokenizer, prompts)
+    for each in heard:
+        if len(each) != 1 or each[0].model is not model or not each[0].prompt.strip():
+            raise InvalidInput(
+                f"{model.name} is asked something empty, or beside another model: an endpoint "
+                "answers alone, so that only patches that act on prompts can be attached"
+            )
+    asked = [each[0].prompt for each in heard]
+    return model.complete(asked, max_new_tokens=max_new_tokens, stop=stops)
 
 
 def _spread(model: nn.Module) -> int:
@@ -132,6 +150,8 @@ class _Writer:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.stops = stops
+        # A token is a character or more, or a byte of one.
+        self.reach = 4 * max(map(len, stops), default=0) + 4
         self.ends: set[int] = set()
         for reader in readers:
             self.ends |= _end_tokens(reader.model, tokenizer)
@@ -166,7 +186,13 @@ class _Writer:
             return True
         if self.limit is not None and len(prompt) + len(new) > self.limit:
             return True
-        return bool(self.stops) and any(stop in self._decode(prompt, new) for stop in self.stops)
+        if not self.stops:
+            return False
+        # Decoding a long prompt at every step takes longer than the step: first the end alone.
+        end = self._plain([prompt[-1], *new[-self.reach :]])
+        if not any(stop in end for stop in self.stops):
+            return False
+        return any(stop in self._decode(prompt, new) for stop in self.stops)
 
     def _text(self, prompt: tuple[int, ...], new: list[int]) -> str:
         text = self._decode(prompt, new[:-1] if new[-1] in self.ends else new)

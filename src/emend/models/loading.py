@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from emend.errors import BrokenFile, EmendError, InvalidInput, MissingExtra, MissingFile
+from emend.models.endpoint import Endpoint, EndpointOptions, is_endpoint
 from emend.models.placing import keep_differentiable
 
 LAB = "lab/"
@@ -34,12 +35,14 @@ def load(
     offload_folder: str | os.PathLike[str] | None = None,
     load_in_4bit: bool = False,
     load_in_8bit: bool = False,
+    base_url: str | None = None,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
     Args:
         name_or_path: "lab/<name>" for a model that ships with emend, a directory in Hugging Face
-            form, or the name of a model on the hub.
+            form, the name of a model on the hub, or "openai:<name>" ("openai-chat:<name>") for a
+            model behind an OpenAI-compatible endpoint, which has no tokenizer here.
         dtype: of the weights, as a torch dtype or its name; by default float32 for lab models
             and the checkpoint's own for others.
         device: where to put the model; by default the CPU.
@@ -48,6 +51,7 @@ def load(
         offload_folder: where to put what is offloaded to disk and not kept as safetensors.
         load_in_4bit: quantise the linear layers to 4 bits (NF4). Needs bitsandbytes.
         load_in_8bit: quantise them to 8 bits instead. Needs bitsandbytes.
+        base_url: address of the endpoint, such as "http://127.0.0.1:8000/v1".
 
     Returns:
         (model, tokenizer), the model in eval mode.
@@ -61,6 +65,12 @@ def load(
         MissingExtra: accelerate or bitsandbytes is needed and not installed.
     """
     name = os.fspath(name_or_path)
+    if is_endpoint(name):
+        return Endpoint(name, EndpointOptions(base_url=base_url)), None
+    if base_url is not None:
+        raise InvalidInput(
+            f"base_url is given for {name}, expected it with openai:NAME: leave one of them out"
+        )
     chosen = _dtype(dtype)
     place = _device(device)
     if device is not None and device_map is not None:

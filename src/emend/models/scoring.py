@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.errors import InvalidInput
+from emend.errors import InvalidInput, UnsupportedModel
 from emend.models._forward import batches, check_length, evaluating, head_at
+from emend.models.endpoint import Endpoint
 from emend.models.lanes import Asked, Reader, ask, ask_pairs, grouped, mixed
 from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
@@ -78,6 +79,11 @@ def score(
     """
     if len(prompts) != len(targets):
         raise InvalidInput(f"{len(prompts)} prompts for {len(targets)} targets; give one each")
+    if isinstance(model, Endpoint):
+        raise UnsupportedModel(
+            f"{model.name} gives no probabilities of given texts, expected a model with its "
+            "weights here: what it generates can be judged by exact match"
+        )
     pairs = ask_pairs(model, tokenizer, prompts, targets)
     for asked, target in pairs:
         if not all(asked.prompts):

@@ -1,0 +1,99 @@
+"""`emend multihop`: edit, then ask questions whose answers follow from several facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import number, output_directory, percent, print_json, print_table
+from emend.cli._settings import settings_for
+
+NAME = "multihop"
+EXAMPLES = _options.examples(
+    "emend multihop --model lab/qwen3 --method mello --edits_at_once 100",
+    "emend multihop --model lab/qwen3 --method memit --limit 30 --output_path results/",
+    "emend multihop --model MODEL --method mello --dataset mquake --path MQuAKE-CF-3k-v2.json",
+    "emend multihop --model openai:NAME --base_url http://127.0.0.1:8000/v1 --method mello \\",
+    "      --output_path results/ --log_samples",
+    "",
+    "With an endpoint and --output_path, its answers are kept there (answers.jsonl), and a run",
+    "that stopped goes on from them.",
+)
+COLUMNS = ("multi_hop", "questions", "edit_wise", "instance_wise", "old_answer")
+
+
+@_options.loads_model
+def command(
+    model: _options.Model,
+    method: _options.Method = "mello",
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="lab, mquake, or another with such questions.")
+    ] = "lab",
+    path: Annotated[
+        Path | None, typer.Option("--path", help="The dataset's file.", metavar="FILE")
+    ] = None,
+    edits_at_once: Annotated[
+        int | None,
+        typer.Option("--edits_at_once", help="Edits in the model at once; all by default.", min=1),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Take at most this many instances.", min=1)
+    ] = None,
+    seed: _options.Seed = 0,
+    config: _options.Config = None,
+    set: _options.Set = None,
+    batch_size: _options.BatchSize = 32,
+    output_path: _options.OutputPath = None,
+    log_samples: _options.LogSamples = False,
+    json: _options.Json = False,
+    *,
+    loading: _options.Loading,
+) -> None:
+    """Edit facts and ask multi-hop questions about them: MQuAKE's measures.
+
+    multi_hop: one of an instance's three questions is answered right; questions: share of all
+    questions; edit_wise: edited facts recalled; instance_wise: every fact of an instance recalled;
+    old_answer: the answer of before is given.
+    """
+    _options.check_log(log_samples, output_path)
+    output_directory(output_path)
+    from emend import api, datasets, methods
+    from emend.bench.multi_hop import evaluate_multi_hop
+
+    instances = datasets.load_multi_hop(dataset, limit=limit, seed=seed, path=path)
+    chosen: Any = methods.registry().get(method)
+    settings = settings_for(method, chosen.config_type, config, set)
+    network, tokenizer = api.load(model, **loading)
+    _options.keep_answers(network, output_path)
+    report = evaluate_multi_hop(
+        network,
+        tokenizer,
+        instances,
+        lambda edits: api.edit(network, tokenizer, edits, method=method, **settings),
+        edits_at_once=edits_at_once,
+        batch_size=batch_size,
+    )
+    report.settings.update(method=method, method_settings=settings, dataset=dataset, seed=seed)
+    if output_path:
+        report.save(output_path, samples=log_samples)
+    if json:
+        print_json({"summary": report.summary, "settings": report.settings})
+        return
+    _show(report.summary, f"{method} on {model}, {dataset}")
+    if output_path:
+        typer.echo(f"written to {output_path}")
+
+
+def _show(summary: dict[str, Any], title: str) -> None:
+    rows = [[f"{hops} hops", *_cells(shares)] for hops, shares in summary["by_hops"].items()]
+    print_table(title, ("", "n", *COLUMNS), [*rows, ["all", *_cells(summary)]])
+    if "failures" in summary:
+        steps, failed = summary["answered_in_steps"], summary["failures"]
+        typer.echo(f"answered in steps: {steps} questions, of which could not be read: {failed}")
+
+
+def _cells(shares: dict[str, Any]) -> list[str]:
+    return [number(shares["n"]), *(percent(shares[name]) for name in COLUMNS)]

@@ -1,0 +1,262 @@
+"""A language model behind an OpenAI-compatible endpoint: it continues texts, and no more.
+
+`load("openai:NAME", base_url="http://...")` gives one. `generate` asks it, `score` cannot: an
+endpoint gives no probabilities of given texts. Every answer is written to a journal at once, where
+one is named, and is not asked for again: a run that stopped in the middle goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from torch import nn
+
+from emend.errors import EndpointFailure, InvalidInput, MissingExtra
+
+SCHEMES = {"openai": "completions", "openai-chat": "chat"}
+"""What stands before the model's name, and the interface that is spoken."""
+CHAT = "Continue the text exactly where it ends, in its layout. Write nothing but what follows."
+_PASSING = (408, 409, 425, 429)
+"""Client errors that may be gone at the next try."""
+_FORM = (ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""What reading an answer that is not of the interface's form ends in."""
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """How an endpoint is asked.
+
+    Attributes:
+        base_url: Its address; None for what the client takes from the environment.
+        timeout: Seconds that one request may take.
+        attempts: How often a request is tried, in all.
+        longest_wait: Seconds between two tries, at most; an endpoint that asks for more fails.
+        parallel: Requests that are under way at once.
+    """
+
+    base_url: str | None = None
+    timeout: float = 60.0
+    attempts: int = 5
+    longest_wait: float = 60.0
+    parallel: int = 4
+
+
+class Endpoint(nn.Module):
+    """A model behind an endpoint; it has no weights here.
+
+    Args:
+        name: With its scheme: "openai:NAME" (completions), "openai-chat:NAME".
+        options: How it is asked.
+
+    Raises:
+        InvalidInput: The name has no scheme or nothing after it, or an option is out of range.
+        MissingExtra: The `openai` client is not installed.
+    """
+
+    def __init__(self, name: str, options: EndpointOptions | None = None) -> None:
+        super().__init__()
+        scheme, _, self.served = name.partition(":")
+        if scheme not in SCHEMES or not self.served:
+            raise InvalidInput(
+                f"endpoint model {name!r}, expected openai:NAME or openai-chat:NAME: name the model"
+            )
+        self.name = name
+        self.options = options or EndpointOptions()
+        if self.options.attempts < 1 or self.options.parallel < 1:
+            raise InvalidInput("attempts and parallel are numbers from 1 on: raise them")
+        self.chat = SCHEMES[scheme] == "chat"
+        self._client = _client(self.options)
+        self._journal: Journal | None = None
+        self.pause: Callable[[float], None] = time.sleep
+
+    def keep_answers(self, path: str | Path) -> None:
+        """Write every answer to a file as it comes, and take from it what is there already."""
+        self._journal = Journal(Path(path))
+
+    def complete(
+        self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str]
+    ) -> list[str]:
+        """What follows each prompt, greedily; equal prompts are asked once.
+
+        Raises:
+            EndpointFailure: It does not answer, or not in its own format. What it has answered
+                until then is in the journal.
+        """
+        different = list(dict.fromkeys(prompts))
+        with ThreadPoolExecutor(self.options.parallel) as pool:
+            under_way = [pool.submit(self._one, p, max_new_tokens, stop) for p in different]
+            try:
+                wait(under_way, return_when=FIRST_EXCEPTION)
+            finally:  # after an error, or ^C, nothing more is asked
+                pool.shutdown(wait=False, cancel_futures=True)
+        answers: dict[str, str] = {}
+        for prompt, one in zip(different, under_way, strict=True):
+            if not one.cancelled():
+                answers[prompt] = one.result()
+        return [answers[prompt] for prompt in prompts]
+
+    def _one(self, prompt: str, max_new_tokens: int, stop: Sequence[str]) -> str:
+        asked = [self.name, prompt, max_new_tokens, list(stop)]
+        known = self._journal.get(asked) if self._journal else None
+        if known is not None:
+            return known
+        text = self._tried(lambda: self._ask(prompt, max_new_tokens, stop))
+        # Servers differ in whether a stop string is part of the text.
+        cuts = [cut for one in stop if (cut := text.find(one)) >= 0]
+        text = text[: min(cuts)] if cuts else text
+        if self._journal:
+            self._journal.add(asked, text)
+        return text
+
+    def _ask(self, prompt: str, max_new_tokens: int, stop: Sequence[str]) -> str:
+        options: dict[str, Any] = {"model": self.served, "temperature": 0}
+        if stop:
+            options["stop"] = list(stop)[:4]  # the interface takes no more
+        if self.chat:
+            messages = [{"role": "system", "content": CHAT}, {"role": "user", "content": prompt}]
+            found = self._client.chat.completions.create(
+                messages=messages, max_completion_tokens=max_new_tokens, **options
+            )
+            text: Any = found.choices[0].message.content
+        else:
+            found = self._client.completions.create(
+                prompt=prompt, max_tokens=max_new_tokens, **options
+            )
+            text = found.choices[0].text
+        if not isinstance(text, str):
+            raise TypeError(f"its answer holds {type(text).__name__}, expected text")
+        return text
+
+    def _tried(self, ask: Callable[[], str]) -> str:
+        """Ask until there is an answer, at most so often as the options say."""
+        reason = ""
+        for attempt in range(self.options.attempts):
+            try:
+                return ask()
+            except Exception as error:
+                reason, asked_for = self._judged(error)
+            if attempt + 1 < self.options.attempts:
+                self.pause(self._patience(attempt, asked_for, reason))
+        raise self._failure(f"{reason} ({self.options.attempts} attempts)")
+
+    def _judged(self, error: Exception) -> tuple[str, float | None]:
+        """Why it failed and how long the endpoint asks to wait; raises what waiting cannot mend."""
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            return f"no answer within {self.options.timeout:g} s", None
+        if isinstance(error, openai.APIConnectionError):
+            return f"cannot be reached ({_line(error.__cause__ or error)})", None
+        if isinstance(error, openai.APIStatusError):
+            reason = f"answers {error.status_code} ({_line(error)})"
+            if error.status_code < 500 and error.status_code not in _PASSING:
+                raise self._failure(reason) from None
+            return reason, _retry_after(error.response.headers)
+        if isinstance(error, (*_FORM, openai.APIError)):
+            return f"answers in no format of OpenAI's ({_line(error)})", None
+        raise error
+
+    def _patience(self, attempt: int, asked_for: float | None, reason: str) -> float:
+        if asked_for is None:
+            return min(0.5 * 2**attempt, 8.0, self.options.longest_wait)
+        if asked_for > self.options.longest_wait:
+            raise self._failure(f"{reason}, and asks to wait {asked_for:g} s")
+        return asked_for
+
+    def _failure(self, reason: str) -> EndpointFailure:
+        kept = f"; what it answered is in {self._journal.path}" if self._journal else ""
+        return EndpointFailure(
+            f"the endpoint {self._client.base_url} of {self.name} {reason}: "
+            f"check it and call again{kept}"
+        )
+
+
+class Journal:
+    """Answers in a file of JSON lines that only grows; a last line cut short is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._known: dict[str, str] = {}
+        ended = True
+        for line in path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []:
+            ended = line.endswith("\n")
+            try:
+                entry = json.loads(line)
+                self._known[entry["key"]] = entry["text"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not ended:
+            self._append("\n")
+
+    def get(self, asked: Sequence[Any]) -> str | None:
+        """The answer to what was asked, if it is known."""
+        return self._known.get(_key(asked))
+
+    def add(self, asked: Sequence[Any], text: str) -> None:
+        """Keep an answer, in the file before this returns."""
+        entry = {"key": _key(asked), "prompt": asked[1], "text": text}
+        with self._lock:
+            self._known[entry["key"]] = text
+            self._append(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def _append(self, text: str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def is_endpoint(name: str) -> bool:
+    """Whether a model's name is that of an endpoint's."""
+    return name.partition(":")[0] in SCHEMES and ":" in name
+
+
+def _client(options: EndpointOptions) -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise MissingExtra.of("openai", "openai", "ask an OpenAI-compatible endpoint") from error
+    given: dict[str, Any] = {"timeout": options.timeout, "max_retries": 0}
+    if options.base_url is not None:
+        given["base_url"] = options.base_url
+    try:
+        return openai.OpenAI(**given)
+    except openai.OpenAIError as error:
+        if options.base_url is None:
+            raise InvalidInput(
+                f"the client of OpenAI cannot be made ({_line(error)}): set OPENAI_API_KEY, or "
+                "give base_url for a server of your own"
+            ) from None
+    # A server of one's own often asks for no key, but the client always sends one.
+    return openai.OpenAI(api_key="none", **given)
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds that an endpoint asks to wait: a number, or the time of day when to come again."""
+    given = str(headers.get("retry-after", ""))
+    try:
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _key(asked: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
