@@ -66,19 +66,25 @@ def measure(
         seconds = (time.process_time() - started) / len(part)
         if shared:
             patch.save_pretrained(shared)
-        found.append({**_measure(model, tokenizer, part, patch), "seconds": seconds})
-    joined = {key: _mean([one[key] for one in found]) for key in found[0]}
+        found.append({**measure_patch(model, tokenizer, part, patch), "seconds": seconds})
+    joined = {key: mean([one[key] for one in found]) for key in found[0]}
     line = {"model": name, "method": variant, "count": count, "seed": seed, **joined}
     return {**line, "reused": previous is not None}
 
 
-def _measure(
-    model: Any, tokenizer: Any, edits: Sequence[Edit], patch: emend.Patch
+def measure_patch(
+    model: Any,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    patch: emend.Patch,
+    asked: int | None = None,
 ) -> dict[str, float | None]:
+    """The shares of one patch; of the first ``asked`` edits, but for recall."""
     before = _recall(model, tokenizer, edits)
     names = ["reliability", "generalization", "locality"]
+    probed = without_edited(edits)[:asked]
     with patch.applied(model):
-        summary = metrics.evaluate(model, tokenizer, without_edited(edits), metrics=names).summary
+        summary = metrics.evaluate(model, tokenizer, probed, metrics=names).summary
         after = _recall(model, tokenizer, edits)
     values: dict[str, float | None] = {}
     for column, (metric, group) in COLUMNS.items():
@@ -99,7 +105,8 @@ def _recall(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> float:
     return exact_match(model, tokenizer, rest)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are known; None of none."""
     known = [value for value in values if value is not None]
     return statistics.mean(known) if known else None
 
@@ -114,14 +121,15 @@ def show(lines: Sequence[dict[str, Any]]) -> str:
         own = [line for line in lines if line["model"] == name]
         own.sort(key=lambda line: (line["method"], line["count"]))
         for line in own:
-            cells = [_percent(line[column]) for column in COLUMNS]
-            cells.append(f"{_percent(line['recall'])} ({100 * line['drop']:.1f})")
+            cells = [percent(line[column]) for column in COLUMNS]
+            cells.append(f"{percent(line['recall'])} ({100 * line['drop']:.1f})")
             cells.append(f"{line['seconds']:.2f}{'*' if line['reused'] else ''}")
             texts.append(f"| `{line['method']}` | {line['count']:,} | {' | '.join(cells)} |")
     return "\n".join(texts)
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share as a table shows it."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 

@@ -59,17 +59,17 @@ class ScopeSettings:
     """Length of the vectors that the classifier compares."""
     form: Literal["embedding", "cross"] = "embedding"
     """Whether edits and prompts are compared by their vectors, or the nearest are read together."""
-    edits: int = 500
+    edits: int = 300
     """Edits to train on, at most."""
     rank: int = 8
     """Rank of the counterfactual model's difference from the base, in each MLP matrix."""
-    steps: int = 200
+    steps: int = 60
     """Steps of training the counterfactual model."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Edits in such a step."""
     learning_rate: float = 2e-3
     """Its step size; published ones (1e-5) train whole models."""
-    scope_steps: int = 400
+    scope_steps: int = 300
     """Steps of training the classifier, on 64 edits each."""
     scope_rate: float = 2e-3
     """Their step size."""
