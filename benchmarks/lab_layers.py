@@ -129,7 +129,7 @@ def tell(found: dict[str, Tensor]) -> None:
             )
 
 
-def draw(found: dict[str, Tensor], name: str, path: Path) -> None:
+def draw(found: dict[str, Tensor], path: Path) -> None:
     """Effects and edits by block, one above the other."""
     from matplotlib.figure import Figure
 
@@ -147,7 +147,8 @@ def draw(found: dict[str, Tensor], name: str, path: Path) -> None:
         plot.plot(range(len(mean)), mean.tolist(), label=label, **style)
     plot.set_xlabel("block")
     plot.set_ylabel("points; rewrite score, percent", fontsize=9)
-    plot.set_title(f"{name}: traced and edited, {len(found['state'])} facts", fontsize=9)
+    plot.set_xticks(range(found["state"].shape[1]))
+    plot.set_title(f"traced and edited: means over {len(found['state'])} facts", fontsize=9)
     figure.legend(loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
 
@@ -174,7 +175,7 @@ def main() -> None:
     print(f"window of {arguments.window}; rome at every block; {machine_load()}")
     tell(found)
     if arguments.output_path:
-        draw(found, arguments.model, arguments.output_path)
+        draw(found, arguments.output_path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from emend.errors import InvalidInput, MissingExtra
-from emend.locate import AverageEffects, Lens, Settings, Trace
+from emend.locate import KINDS, AverageEffects, Lens, Settings, Trace
 from emend.report import lens_table, trace_table, write_averages, write_lens, write_trace
 from emend.report._curves import STYLES, ticks
 from emend.report._ramp import colour, hexadecimal, ink, visible
@@ -125,6 +125,18 @@ def test_pictures_and_data(what, tmp_path) -> None:
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     data = json.loads(write(make(), tmp_path / "a.JSON").read_text("utf-8"))
     assert data == json.loads(json.dumps(make().to_dict()))
+
+
+def test_plots_of_many_kinds_stand_below_each_other(tmp_path) -> None:
+    def size(kinds) -> tuple[int, int]:
+        one = made(kinds=kinds)
+        path = write_averages(AverageEffects((one, one), 2, one.settings), tmp_path / "a.png")
+        header = path.read_bytes()[16:24]
+        return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+
+    three, five = size(KINDS[:3]), size(KINDS)
+    assert three[0] == five[0] < 1600  # readable at the width of a page
+    assert five[1] > 1.7 * three[1]
 
 
 def test_tokens_of_any_script_are_drawn(tmp_path) -> None:

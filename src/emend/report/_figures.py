@@ -85,12 +85,16 @@ def _layers(plot: Any, depth: int) -> None:
 
 
 def averages_figure(found: AverageEffects) -> Figure:
-    """Curves of average effects with their intervals, one plot for each kind."""
+    """Curves of average effects with their intervals, one plot for each kind, three in a row."""
     drawn = {kind: curves_of(found, kind) for kind in found.settings.kinds}
     low, high = limits(drawn.values())
-    figure = _figure(1.6 + 3.4 * len(drawn), 3.4)
-    plots = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
-    for (kind, curves), plot in zip(drawn.items(), plots, strict=True):
+    across, down = min(3, len(drawn)), -(-len(drawn) // 3)
+    figure = _figure(1.6 + 2.6 * across, 0.4 + 2.6 * down)
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
+    plots = grid.flatten().tolist()
+    for plot in plots[len(drawn) :]:
+        plot.set_visible(False)
+    for (kind, curves), plot in zip(drawn.items(), plots, strict=False):
         for name, (values, margins) in curves.items():
             shade, dash, marker = STYLES[name]
             layers = range(len(values))
@@ -105,7 +109,7 @@ def averages_figure(found: AverageEffects) -> Figure:
         plot.set_ylim(100 * low, 100 * high * 1.03)
         plot.axhline(0, color="#888888", linewidth=0.8)
         _layers(plot, len(next(iter(curves.values()))[0]))
-    plots[0].set_ylabel("average indirect effect,\npercentage points", fontsize=9)
+    figure.supylabel("average indirect effect, percentage points", fontsize=9)
     figure.legend(*plots[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
