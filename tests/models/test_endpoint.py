@@ -7,10 +7,11 @@ import json
 import pytest
 from tests.endpoint_server import Server
 
-from emend import models
+from emend import datasets, models
 from emend.api import edit, evaluate
 from emend.edits import Edit, Probe
 from emend.errors import EndpointFailure, InvalidInput, MissingExtra, UnsupportedModel
+from emend.methods import recommended
 from emend.models.endpoint import Endpoint, EndpointOptions
 
 pytest.importorskip("openai")
@@ -188,6 +189,27 @@ def models_patch(patch, tmp_path):
     from emend.patches import load_patch
 
     return load_patch(patch.save_pretrained(tmp_path / "patch"))
+
+
+def test_the_lab_model_behind_an_endpoint_answers_as_it_does_here(serve) -> None:
+    lab, tokenizer = models.load("lab/qwen3")
+
+    def answer(prompt, max_tokens, stop):
+        return models.generate(lab, tokenizer, [prompt], max_new_tokens=max_tokens, stop=stop)[0]
+
+    server, model = serve(answer, faults=[None, 429, "{"], timeout=60.0)
+    (instance,) = datasets.load_multi_hop("lab", limit=1, seed=0)
+    prompts = [f"Question: {question} Answer:" for question in instance.questions[:2]]
+    prompts.append(instance.edits[0].text)
+    said = []
+    for asked, words in ((lab, tokenizer), (model, None)):
+        patch = edit(asked, words, instance.edits, method="mello", **recommended(lab, "mello"))
+        with patch.applied(asked):
+            said.append(models.generate(asked, words, prompts, max_new_tokens=4, stop="\n"))
+            said.append([one["steps"] for one in models.attachments(asked)[0].samples()])
+    assert said[:2] == said[2:]
+    assert said[0][2].strip(" .") == instance.edits[0].target
+    assert len(server.requests) > 6
 
 
 def test_names_and_options_are_checked(monkeypatch) -> None:

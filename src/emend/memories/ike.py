@@ -11,7 +11,7 @@ from torch import nn
 
 from emend.edits import Edit
 from emend.incontext.demonstrations import Demonstration
-from emend.incontext.facts import FactLayout, fitted, room_of, statement
+from emend.incontext.facts import FactLayout, count_tokens, fitted, room_of, statement
 from emend.incontext.recall import Facts
 from emend.models import Attachment, TextAttachment
 from emend.patches import MemoryPatch
@@ -94,8 +94,8 @@ class IkeAttachment(TextAttachment):
         if left_out and not self._told_cut:
             self._told_cut = True
             warnings.warn(
-                f"{left_out} demonstrations are left out before a prompt, and maybe more before "
-                "others: the model reads no more; ask for fewer (k) to have no such differences",
+                f"{left_out} facts and demonstrations are left out before a prompt, and maybe more "
+                "before others: the model reads no more; ask for fewer (k) to have none left out",
                 stacklevel=7,
             )
 
@@ -137,6 +137,8 @@ class Writer:
         if self.own_copy:
             blocks.append(self.layout.answered(facts[-1:], nearest.text, nearest.target.strip()))
         last = self.layout.block(facts, prompt)
+        if room is not None and count_tokens(tokenizer, last) > room:
+            return prompt, len(blocks) + len(facts)
         text, kept = fitted(blocks, last, self.layout.separator, room, tokenizer)
         return text, len(blocks) - kept
 

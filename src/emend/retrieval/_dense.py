@@ -15,7 +15,7 @@ from emend.retrieval.encoders import Encoder
 
 LARGE = 20_000
 """Above so many texts a FAISS graph is searched, where FAISS is installed."""
-_NEIGHBOURS, _BREADTH = 32, 128
+_NEIGHBOURS, _BREADTH_BUILT, _BREADTH_SEARCHED = 16, 40, 128
 
 
 class DenseIndex:
@@ -67,6 +67,6 @@ def _graph(vectors: Any) -> Any:
         return None
     module: Any = faiss
     graph = module.IndexHNSWFlat(vectors.shape[1], _NEIGHBOURS, module.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = graph.hnsw.efSearch = _BREADTH
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = _BREADTH_BUILT, _BREADTH_SEARCHED
     graph.add(vectors)
     return graph
