@@ -1,6 +1,6 @@
 """The same edits in one batch, in many, and shuffled: how far apart are the built weights?
 
-    python benchmarks/lab_order.py [--model lab/gptneo] [--limit 200] [--batch 10]
+    python benchmarks/lab_order.py [--model lab/gptneo] [--limit 200] [--batch 10] [--steps 80]
 
 Values are sought anew each time (in other company, so that sums round otherwise), except that
 AlphaEdit takes those that MEMIT found in the same sequence: both seek the same. Prints one table in
@@ -25,14 +25,18 @@ FAMILIES = (("memit", "alphaedit"), ("emmet",))
 
 
 def made(
-    model: Any, tokenizer: Any, family: Sequence[str], batches: Sequence[Sequence[Edit]]
+    model: Any,
+    tokenizer: Any,
+    family: Sequence[str],
+    batches: Sequence[Sequence[Edit]],
+    settings: dict[str, Any],
 ) -> dict[str, WeightPatch]:
     """Each method's patch of all batches, one after another; the first alone seeks values."""
     patches: dict[str, WeightPatch] = {}
     for name in family:
         patch = patches.get(family[0])
         for batch in [batches[-1]] if patch else batches:
-            patch = registry().get(name).edit(model, tokenizer, batch, previous=patch)
+            patch = registry().get(name).edit(model, tokenizer, batch, previous=patch, **settings)
         assert isinstance(patch, WeightPatch)
         patches[name] = patch
     return patches
@@ -53,6 +57,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--steps", type=int, help="of the search; by default what the model recommends"
+    )
     arguments = parser.parse_args()
     model, tokenizer = emend.load(arguments.model)
     edits = datasets.load("lab", limit=arguments.limit, seed=arguments.seed)
@@ -60,12 +67,13 @@ def main() -> None:
     random.Random(0).shuffle(shuffled)
     size = arguments.batch
     parts = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+    settings = {} if arguments.steps is None else {"steps": arguments.steps}
     print(f"| method | {len(parts)} batches of {size}, shuffled | one batch, shuffled |")
     print("|---|---:|---:|")
     for family in FAMILIES:
-        whole = made(model, tokenizer, family, [edits])
-        batched = made(model, tokenizer, family, parts)
-        other = made(model, tokenizer, family, [shuffled])
+        whole = made(model, tokenizer, family, [edits], settings)
+        batched = made(model, tokenizer, family, parts, settings)
+        other = made(model, tokenizer, family, [shuffled], settings)
         for name in family:
             one, two = (difference(whole[name], each[name]) for each in (batched, other))
             print(f"| `{name}` | {one:.1e} | {two:.1e} |", flush=True)
