@@ -64,6 +64,13 @@ def test_several_facts_stand_with_the_nearest_last_and_none_of_others(tiny) -> N
     assert text.splitlines()[1] == "New Fact: Ana Bel was born in Oslo."
 
 
+def test_facts_may_be_told_several_times(tiny) -> None:
+    patch = made(tiny, "ike", **BARE, tellings=2)
+    (text,) = read_by(tiny, patch, "Ana Bel likes")
+    fact = "New Fact: Ana Bel likes tea.\n"
+    assert text == f"{fact}{fact}Prompt: Ana Bel likes"
+
+
 def test_demonstrations_then_the_facts_own_copy(tiny) -> None:
     patch = made(tiny, "ike", k=2, separator="\n\n")
     (text,) = read_by(tiny, patch, "Ana Bel was born in")

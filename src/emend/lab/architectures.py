@@ -24,7 +24,7 @@ PRESERVED = [
 _MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": PRESERVED}
 _READING: dict[str, dict[str, Any]] = {
     # The layouts of `hops.py`, which the models were trained on.
-    "ike": {"fact_line": "New fact: {}", "k": 0, "own_copy": False},
+    "ike": {"fact_line": "New fact: {}", "k": 0, "own_copy": False, "tellings": 3},
     "mello": {
         "fact_line": "New fact: {}",
         "examples": "none",

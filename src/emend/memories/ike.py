@@ -117,6 +117,7 @@ class Writer:
     ) -> None:
         self.layout = layout_of(config)
         self.own_copy = bool(config["own_copy"])
+        self.tellings = int(config["tellings"])
         self.demonstrations = demonstrations
         self.chosen = chosen
 
@@ -136,7 +137,7 @@ class Writer:
         blocks = [self._block(place) for place in self.chosen.get(nearest.id, ())]
         if self.own_copy:
             blocks.append(self.layout.answered(facts[-1:], nearest.text, nearest.target.strip()))
-        last = self.layout.block(facts, prompt)
+        last = self.layout.block(facts * self.tellings, prompt)
         if room is not None and count_tokens(tokenizer, last) > room:
             return prompt, len(blocks) + len(facts)
         text, kept = fitted(blocks, last, self.layout.separator, room, tokenizer)

@@ -56,6 +56,8 @@ class IkeConfig:
     """Whether the fact itself is shown being copied, last of all."""
     facts: int = 1
     """How many facts stand before a prompt: the nearest ones."""
+    tellings: int = 1
+    """How often they are told there; small models follow what they read several times."""
     threshold: float = 0.0
     """A fact less near than this stays away; 0 puts one before every prompt, as published."""
     encoder: str = "bm25"
@@ -74,7 +76,7 @@ class IkeConfig:
     """Seed of which kind each demonstration is."""
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 0), ("facts", 1), ("reserve", 1)):
+        for name, least in (("k", 0), ("facts", 1), ("tellings", 1), ("reserve", 1)):
             if getattr(self, name) < least:
                 raise InvalidInput(
                     f"{name} is {getattr(self, name)}, expected {least} or more: raise it"
