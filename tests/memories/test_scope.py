@@ -12,6 +12,7 @@ from tests.tiny import tiny_model
 import emend
 from emend.edits import Edit
 from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName
+from emend.hypernetworks.scope import best_threshold
 from emend.memories._encoders import Sentences, States, check_encoder, encoder_of
 from emend.memories.scope import ScopePatch, laid_out, scopes
 from emend.models import generate, likeliest, score
@@ -137,6 +138,13 @@ def test_grows_shrinks_and_is_saved(llama, tmp_path):
     with loaded.without("one", "two").applied(model):
         assert score(model, tokenizer, PROMPTS, TARGETS) == clean
     assert torch.equal(both.without("one").tensors["vectors"], both.tensors["vectors"][1:])
+
+
+def test_the_threshold_tells_both_kinds_apart():
+    assert best_threshold([0.4, 0.9], [0.1, 0.2]) == pytest.approx(0.3)
+    # One in a hundred outside is given up for one of two inside.
+    assert best_threshold([0.4, 0.9], [*[0.1] * 99, 0.6]) == pytest.approx(0.25)
+    assert best_threshold([1.0], [0.0]) == pytest.approx(0.5)
 
 
 def test_an_untrained_state_is_refused(llama, tmp_path):

@@ -13,6 +13,7 @@ is what decides when edits are many.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from emend.keyvalue._packing import pack
 from emend.keyvalue.gradients import forward_at, target_places
 from emend.keyvalue.rows import Row
 from emend.memories._encoders import Encoder, Sentences, States, encoder_of
-from emend.memories.scope import LAYOUT, ScopePatch, laid_out, scopes
+from emend.memories.scope import LAYOUT, Judge, ScopePatch, laid_out, scopes
 from emend.models import ModelView, base, join_targets, score
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen
@@ -63,7 +64,7 @@ class ScopeSettings:
     """Edits to train on, at most."""
     rank: int = 8
     """Rank of the counterfactual model's difference from the base, in each MLP matrix."""
-    steps: int = 60
+    steps: int = 80
     """Steps of training the counterfactual model."""
     batch_size: int = 8
     """Edits in such a step."""
@@ -129,6 +130,7 @@ def train_scope(
     with base(model), evaluating(model), frozen(model):
         run = _Training(model, tokenizer, training, settings)
         run.train_classifier()
+        run.set_threshold(validation)
         run.train_counterfactual()
         found = run.validated(validation)
         save_scope(Path(directory), run.state(), found)
@@ -183,7 +185,7 @@ class _Training:
         self.edits = chosen[: settings.edits]
         self.encoder = self._encoder()
         self.tensors: dict[str, Tensor] = {}
-        self.details = {
+        self.details: dict[str, Any] = {
             "encoder": self.encoder.description,
             "form": settings.form,
             "candidates": 4,
@@ -236,6 +238,25 @@ class _Training:
         vectors = self.encoder.encode(self.model, self.tokenizer, different)
         place = {text: number for number, text in enumerate(different)}
         return vectors[[place[text] for text in texts]]
+
+    @torch.no_grad()
+    def set_threshold(self, edits: Sequence[Edit]) -> None:
+        """Take the threshold that tells best what is in the scope of validation edits.
+
+        Published is 0.5; how near rewordings come that were not trained on decides.
+        """
+        asked = [(text, True) for edit in edits for text in _inside(edit)[1:]]
+        asked += [(p.prompt, False) for edit in edits for p in edit.probes_of("locality")]
+        if not any(inside for _, inside in asked) or all(inside for _, inside in asked):
+            return
+        vectors = self._encoded([edit.text for edit in edits])
+        judge = Judge(self.encoder, self.tensors, self.details)
+        texts = [text for text, _ in asked]
+        found = judge.best(self.model, self.tokenizer, texts, edits, vectors)
+        self.details["threshold"] = best_threshold(
+            [share for (_, share), (_, inside) in zip(found, asked, strict=True) if inside],
+            [share for (_, share), (_, inside) in zip(found, asked, strict=True) if not inside],
+        )
 
     def _train_cross(
         self, inside: Sequence[Sequence[str]], outside: Sequence[Sequence[str]], own: Tensor
@@ -361,6 +382,22 @@ def scope_patch(
         tensors={**state.tensors, "vectors": new if vectors is None else torch.cat([vectors, new])},
         details={**state.details, **details},
     )
+
+
+def best_threshold(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """The threshold by which most of both kinds are told right, each kind counting the same.
+
+    Between two shares it is their mean; of equally good ones the lowest is taken, so that of two
+    kinds that are apart the middle of the gap is. It is kept from 0.05 to 0.95.
+    """
+    points = sorted({*inside, *outside, 0.0, 1.0})
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(points)]
+
+    def told(threshold: float) -> float:
+        right = sum(share > threshold for share in inside) / len(inside)
+        return right + sum(share <= threshold for share in outside) / len(outside)
+
+    return min(max(max(middles, key=told), 0.05), 0.95)
 
 
 def _inside(edit: Edit) -> list[str]:

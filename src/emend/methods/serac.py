@@ -17,8 +17,9 @@ Where this deviates: g encodes texts by the base model's own states at the last 
 of two late down-projections) and a trained linear head, where the paper trains a DistilBERT; any
 sentence-transformers model can take its place. The edit's prompt is encoded without its target.
 h is the base model itself with an adapter and not a small model of its own, so that their
-vocabularies are one. The cross form reads only the nearest edits by the embedding form. Texts out
-of scope are trained against the nearest edit of a batch. An untrained state refuses to edit.
+vocabularies are one. The threshold is set on validation edits and not at 0.5. The cross form reads
+only the nearest edits by the embedding form. Texts out of scope are trained against the nearest
+edit of a batch. An untrained state refuses to edit.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ class SeracConfig:
     """Directory of the trained state; by default the one that the model itself brings."""
     soft: bool = False
     """Whether both models answer, weighted by how much a prompt is in scope."""
-    threshold: float = 0.5
-    """How much a prompt must be about an edit to be in its scope, 0 to 1."""
+    threshold: float | None = None
+    """How much a prompt must be about an edit to be in its scope, 0 to 1 (published: 0.5); by
+    default what was found best in training."""
     allow_other_base: bool = False
     """Whether to use a state that was trained on a model with other weights."""
 
@@ -69,7 +71,7 @@ def serac(
 ) -> ScopePatch:
     """Add edits to the memory of a trained state (`emend train --method serac`)."""
     started = time.perf_counter()
-    if not 0 < config.threshold < 1:
+    if config.threshold is not None and not 0 < config.threshold < 1:
         raise InvalidInput(f"threshold is {config.threshold}, expected more than 0, less than 1")
     whole_rows(tokenizer, edits, "{}")  # refuses subjects without tokens
     state = _state(model, config, previous)
@@ -81,7 +83,7 @@ def serac(
         dataclasses.asdict(config),
         previous.tensors["vectors"] if previous else None,
         soft=config.soft,
-        threshold=config.threshold,
+        threshold=config.threshold or state.details["threshold"],
     )
     seconds = time.perf_counter() - started
     timing = {"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)}
