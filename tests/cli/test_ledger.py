@@ -105,3 +105,16 @@ def test_mistakes(emend, tmp_path, ledger, edits_file, model_directory):
     build = ("ledger", "build", ledger, "--model", model_directory, "--output_path")
     emend(*build, edits_file).is_one_line("expected a directory")
     emend(*build, tmp_path / "out", "--method", "memitt").is_one_line("did you mean 'memit'?")
+
+
+def test_what_follows_is_proposed_and_goes_with_its_parent(emend, tmp_path, ledger):
+    rules = tmp_path / "rules.json"
+    names = {"birthplace": {"prompts": ["{} was born in"]}}
+    rules.write_text(json.dumps({"relations": names, "aliases": {"Ana Bel": ["Dr Bel"]}}))
+    id = add(emend, ledger, "Paris", "--json").data["added"][0]["id"]
+    (found,) = emend("ledger", "expand", ledger, "--rules", rules, "--json").data["proposed"]
+    assert (found["subject"], found["status"], found["parent"]) == ("Dr Bel", "proposed", id)
+    assert "nothing new" in emend("ledger", "expand", ledger, "--rules", rules).out
+    gone = emend("ledger", "revert", ledger, id, "--json").data["reverted"]
+    assert {entry["id"] for entry in gone} == {id, found["id"]}
+    emend("ledger", "expand", ledger, "--rules", tmp_path / "no.json").is_one_line("no.json")
