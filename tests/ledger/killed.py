@@ -1,4 +1,8 @@
-"""A process that is killed at random moments while it writes to a ledger; run by test_killed.py.
+"""A process that is killed at random moments while it writes to a ledger.
+
+    python tests/ledger/killed.py DIRECTORY 200 [SEED]
+
+The tests run fewer rounds.
 
 Each round forks from this warm process a writer that opens the ledger and works until it is
 killed. Before each operation the writer tells what it is about to do, and after it that it is
@@ -23,7 +27,7 @@ from emend.ledger import Build, Ledger
 
 BASE = "0123456789abcdef"
 EXPORTS = 8
-LONGEST_LIFE = 0.045  # seconds; an operation takes one or two milliseconds
+LONGEST_LIFE = 0.15  # seconds; an operation takes one or two milliseconds, more where it is busy
 
 
 def main(directory, rounds, seed):
@@ -34,7 +38,9 @@ def main(directory, rounds, seed):
     chance = random.Random(seed)
     expected = {"edits": {}, "values": set(), "builds": set()}
     told = {"kills": 0, "operations": 0, "under_way": 0, "kept": 0}
-    told["created"] = sum(creation(directory, chance, number) for number in range(20))
+    told["created"] = sum(
+        creation(directory, chance, number) for number in range(max(rounds // 10, 5))
+    )
     for number in range(rounds):
         begun, done = one_life(path, f"{seed}-{number}", chance.uniform(0, LONGEST_LIFE))
         compare(path, expected, begun, done, told)
@@ -200,4 +206,4 @@ def state(ledger):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int((sys.argv[3:] or [0])[0]))

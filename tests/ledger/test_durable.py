@@ -48,18 +48,17 @@ def _sql(path, *statements):
 @pytest.mark.slow
 def test_nothing_that_was_told_is_lost_when_the_process_is_killed(tmp_path):
     done = subprocess.run(
-        [sys.executable, HERE / "killed.py", tmp_path, "200", "0"],
+        [sys.executable, HERE / "killed.py", tmp_path, "30"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["kills"] == 200
-    assert 0 < told["created"] < 20
-    assert told["under_way"] > 20  # most kills meet an operation, some after its commit
-    assert told["operations"] > 20
-    assert told["edits"] > 20
+    assert told["kills"] == 30
+    assert told["under_way"] > 0  # most kills meet an operation, some after its commit
+    assert told["operations"] > 5
+    assert told["edits"] > 5
 
 
 _ADDER = """
