@@ -11,14 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from emend.edits import Edit
-from emend.errors import InvalidInput
 from emend.keyvalue._objective import Site
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings
 from emend.keyvalue.contexts import STARTS, begun_templates
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.memory import check_edit
-from emend.keyvalue.moments import TOKENS_PER_KEY
-from emend.keyvalue.passes import Basis, correct
 from emend.keyvalue.priors import Prior, metric_of, prior_for
 from emend.keyvalue.sources import texts_for
 from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
@@ -39,23 +36,8 @@ class SpreadConfig(SearchConfig):
     averaged. Off for the published form."""
 
 
-@dataclass(frozen=True)
-class RepeatedConfig(SpreadConfig):
-    """Settings of methods that may go over their layers more than once."""
-
-    passes: int = 1
-    """Times that the layers are gone over: 1 as published. Each further pass puts right what is
-    still missing, and what was moved elsewhere; worth it from some hundred edits on."""
-    hold: float | None = None
-    """What all tokens of the texts together count against one edit in passes after the first; by
-    default what `weight` is for MEMIT."""
-
-
 Solver = Callable[[ModelView, Prior], Solve]
 """Makes what solves one layer, from what is known of all other keys."""
-
-Bases = Callable[[Prior], Basis]
-"""Makes what gives the directions that a layer's change may use."""
 
 WEIGHT = 0.1
 """Lambda by default, in inner widths."""
@@ -92,7 +74,6 @@ def build(
     site: Site | None = None,
     share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
     search: Mapping[str, Any] | None = None,
-    bases: Bases = lambda _prior: lambda _layer: None,
 ) -> WeightPatch:
     """Seek a value for each edit on the unedited model, and write all of them layer by layer.
 
@@ -108,7 +89,6 @@ def build(
         site: Where values stand; see `seek_targets`.
         share: Part of what is missing that a layer takes when so many are left, itself included.
         search: Settings of the search that are not the user's.
-        bases: Directions that further passes may use; by default all.
 
     Raises:
         InvalidInput: A setting has no meaning for this model.
@@ -121,7 +101,6 @@ def build(
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
     count, source = len(templates) or 1 + len(STARTS), texts_for(view, config.texts)
-    _check_passes(config, has_texts=source is not None)
     check_edit(view, tokenizer, edits, count, layers, has_moments=source is not None)
     templates = templates or begun_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, layers, source, cache=config.cache)
@@ -132,21 +111,6 @@ def build(
     targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()
     changes = spread(view, tokenizer, targets, templates, layers, solve, share=share)
-    if isinstance(config, RepeatedConfig) and config.passes > 1:
-        assert source is not None  # see `_check_passes`
-        changes = correct(
-            view,
-            tokenizer,
-            targets,
-            templates,
-            layers,
-            changes,
-            source,
-            count=config.passes - 1,
-            weight=WEIGHT * view.inner(layers[0]) if config.hold is None else config.hold,
-            tokens=TOKENS_PER_KEY * view.inner(layers[0]),
-            basis=bases(prior),
-        )
     return assemble(
         view,
         edits,
@@ -164,15 +128,3 @@ def build(
         },
         state=targets.state,
     )
-
-
-def _check_passes(config: SpreadConfig, *, has_texts: bool) -> None:
-    if not isinstance(config, RepeatedConfig):
-        return
-    if config.passes < 1:
-        raise InvalidInput(f"passes is {config.passes}, expected at least 1")
-    if config.passes > 1 and not has_texts:
-        raise InvalidInput(
-            f"passes is {config.passes} and there are no texts, expected some thousand that show "
-            "what to hold: pass texts, or leave passes at 1"
-        )

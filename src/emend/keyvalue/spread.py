@@ -155,12 +155,10 @@ def spread(
     """
     first, last = layers[0], layers[-1]
     rows = context_rows(tokenizer, targets.edits, templates)
-    bare = Stream(
-        view, [upto_subject(each[0]) for each in rows], first, last, batch_size=batch_size
-    )
+    bare = Stream(view, [_upto(each[0]) for each in rows], first, last, batch_size=batch_size)
     others: Stream | None = None
     if len(templates) > 1:
-        texts = [upto_subject(row) for each in rows for row in each[1:]]
+        texts = [_upto(row) for each in rows for row in each[1:]]
         others = Stream(view, texts, first, last, batch_size=batch_size)
     changes: dict[int, LowRank | Dense] = {}
     for layer in range(first, last + 1):
@@ -181,6 +179,6 @@ def spread(
     return changes
 
 
-def upto_subject(row: Row) -> tuple[int, ...]:
+def _upto(row: Row) -> tuple[int, ...]:
     """The tokens of a row up to the subject's last."""
     return row.ids[: row.lookup + 1]

@@ -2,12 +2,12 @@
 
 A change of a down-projection acts at every token, so keys of a higher layer must be read on all
 tokens up to the subject's last. No edit changes the stream that enters the first edited block: it
-is kept, and from there on only the edited blocks are run, as often as wanted (frontier section 3).
+is kept, and from there on only the edited blocks are run (frontier section 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from emend.patches import Dense, LowRank
 
 @dataclass(frozen=True)
 class Reading:
-    """What stands at N tokens, mostly each row's last; float32 (float64 for a float64 model).
+    """What stands at each row's last token; N rows, float32 (float64 for a float64 model).
 
     Attributes:
         keys: (N, inner), input of the current block's down-projection.
@@ -46,16 +46,13 @@ class _Batch:
 
     members: list[int]
     ends: Tensor  # (B,) int64
-    entering: Tensor  # what entered the first block
     hidden: Tensor
     calls: list[BlockCall]
-    picks: tuple[Tensor, Tensor]  # rows (N,) and positions (N,) of the tokens that are read
 
-    def picked(self, tensor: Tensor) -> Tensor:
-        """(B, T, features), or folded, -> a copy (N, features) at what is read, on the CPU."""
+    def at_ends(self, tensor: Tensor) -> Tensor:
+        """(B, T, features), or folded, -> a copy (B, features) at the last tokens, on the CPU."""
         apart = tensor.reshape(len(self.members), -1, tensor.shape[-1])
-        rows, columns = (each.to(tensor.device) for each in self.picks)
-        picked = apart[rows, columns].cpu()
+        picked = apart[torch.arange(len(self.members)), self.ends.to(tensor.device)].cpu()
         return picked if picked.dtype == torch.float64 else picked.float()
 
 
@@ -72,7 +69,6 @@ class Stream:
         first: The block before which the stream is kept.
         last: The last block that will be run.
         batch_size: Rows in one pass.
-        every: Read every token of a row, not its last alone.
 
     Attributes:
         layer: The block that the stream enters next.
@@ -89,66 +85,42 @@ class Stream:
         last: int,
         *,
         batch_size: int = 64,
-        every: bool = False,
     ) -> None:
         self.view, self.first, self.last, self.layer = view, first, last, first
+        self.count = len(rows)
         self._batches: list[_Batch] = []
         for members in batches([len(row) for row in rows], batch_size):
             padded = pad([rows[n] for n in members])
             hidden, calls, end = self._recorded(padded.input_ids, padded.attention_mask)
-            ends = padded.lengths - 1
-            real = padded.attention_mask.bool().nonzero(as_tuple=True)
-            picks = (real[0], real[1]) if every else (torch.arange(len(members)), ends)
-            batch = _Batch(members, ends, hidden, hidden, calls, picks)
+            batch = _Batch(members, padded.lengths - 1, hidden, calls)
             if not self._batches:
                 self._check(batch, end)
             self._batches.append(batch)
 
-    @property
-    def members(self) -> Iterator[list[int]]:
-        """Numbers of the rows of each of the :meth:`parts`."""
-        return (batch.members for batch in self._batches)
-
     def read(self, last: int | None = None) -> Reading:
         """Run the blocks from the current one to ``last`` (by default it alone); stay there."""
-        parts = list(self.parts(last))
-        order = torch.tensor([row for members in self.members for row in members]).argsort()
-        joined = zip(*((part.keys, part.outputs, part.hidden) for part in parts), strict=True)
-        return Reading(*(torch.cat(each)[order] for each in joined))
-
-    def parts(
-        self, last: int | None = None, changes: Mapping[int, LowRank | Dense] | None = None
-    ) -> Iterator[Reading]:
-        """What `read` gives, batch by batch; with the down-projections on the way changed."""
         last = self.layer if last is None else last
-        there = {n: c for n, c in (changes or {}).items() if self.layer <= n <= last}
+        found: dict[int, tuple[Tensor, ...]] = {}
         for batch in self._batches:
-            with ExitStack() as stack:
-                for number, change in there.items():
-                    stack.enter_context(changed(self.view.down_projection(number), change))
-                reading = self._read(batch, last)
-            yield reading
+            read = self._read(batch, last)
+            found.update(zip(batch.members, zip(*read, strict=True), strict=True))
+        ordered = [found[row] for row in range(self.count)]
+        return Reading(*(torch.stack(each) for each in zip(*ordered, strict=True)))
 
-    def _read(self, batch: _Batch, last: int) -> Reading:
+    def _read(self, batch: _Batch, last: int) -> tuple[Tensor, Tensor, Tensor]:
         seen: dict[str, Tensor] = {}
 
         # Copied at once: some models (Falcon) add to what the projection put out in place.
         def at_key(_module: nn.Module, args: tuple[Any, ...], _output: Tensor) -> None:
-            seen["keys"] = batch.picked(args[0])
+            seen["keys"] = batch.at_ends(args[0])
 
         def at_output(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
-            seen["outputs"] = batch.picked(output)
+            seen["outputs"] = batch.at_ends(output)
 
         down = self.view.down_projection
         with hooked(down(self.layer), at_key), hooked(down(last), at_output):
             hidden = self._run(batch, batch.hidden, self.layer, last)
-        return Reading(seen["keys"], seen["outputs"], batch.picked(hidden))
-
-    def restart(self) -> None:
-        """Stand before the first block again."""
-        self.layer = self.first
-        for batch in self._batches:
-            batch.hidden = batch.entering
+        return seen["keys"], seen["outputs"], batch.at_ends(hidden)
 
     def advance(self, change: LowRank | Dense | None = None) -> None:
         """Go through the current block, with its down-projection changed."""

@@ -31,11 +31,10 @@ from torch import Tensor
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue.building import RepeatedConfig, build
+from emend.keyvalue.building import SpreadConfig, build
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.moments import cache_directory
-from emend.keyvalue.nullspace import NullSpace, null_space
-from emend.keyvalue.passes import Basis
+from emend.keyvalue.nullspace import null_space
 from emend.keyvalue.priors import Prior
 from emend.keyvalue.spread import Solve
 from emend.methods._method import method
@@ -44,7 +43,7 @@ from emend.patches import Dense, LowRank, WeightPatch
 
 
 @dataclass(frozen=True)
-class AlphaeditConfig(RepeatedConfig):
+class AlphaeditConfig(SpreadConfig):
     """Settings of AlphaEdit. Those that are None are taken from the model's shape."""
 
     weight_decay: float | None = 0.5
@@ -77,14 +76,6 @@ def alphaedit(
     """Seek a value for each edit and write all of them layer by layer, inside the null space."""
     ranks: dict[str, int] = {}
 
-    def free(prior: Prior, layer: int) -> NullSpace:
-        kept = cache_directory() if config.cache else None
-        found = null_space(
-            prior.moment(layer), quantile=config.quantile, threshold=config.threshold, cache=kept
-        )
-        ranks[str(layer)] = found.rank
-        return found
-
     def solver(_view: ModelView, prior: Prior) -> Solve:
         if not prior.is_known:
             raise InvalidInput(
@@ -93,16 +84,17 @@ def alphaedit(
             )
 
         def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
-            space = free(prior, layer)
-            weight = WEIGHT * space.energy if config.weight is None else config.weight
-            return solve_jointly(space.projector, keys, residuals, weight)
+            free = null_space(
+                prior.moment(layer),
+                quantile=config.quantile,
+                threshold=config.threshold,
+                cache=cache_directory() if config.cache else None,
+            )
+            ranks[str(layer)] = free.rank
+            weight = WEIGHT * free.energy if config.weight is None else config.weight
+            return solve_jointly(free.projector, keys, residuals, weight)
 
         return solve
 
-    def bases(prior: Prior) -> Basis:
-        return lambda layer: free(prior, layer).projector.basis
-
-    patch = build(
-        model, tokenizer, edits, config, previous, method="alphaedit", solver=solver, bases=bases
-    )
+    patch = build(model, tokenizer, edits, config, previous, method="alphaedit", solver=solver)
     return dataclasses.replace(patch, statistics={**patch.statistics, "null_space": ranks})

@@ -26,14 +26,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend.edits import Edit
-from emend.keyvalue.building import RepeatedConfig, build, ridge_solver
+from emend.keyvalue.building import SpreadConfig, build, ridge_solver
 from emend.keyvalue.solvers import RIDGE
 from emend.methods._method import method
 from emend.patches import WeightPatch
 
 
 @dataclass(frozen=True)
-class MemitConfig(RepeatedConfig):
+class MemitConfig(SpreadConfig):
     """Settings of MEMIT. Those that are None are taken from the model's shape."""
 
     weight_decay: float | None = 0.5
