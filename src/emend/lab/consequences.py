@@ -110,14 +110,17 @@ def _reverse(fact: Fact, target: str, generator: random.Random) -> list[Probe]:
 
 def _one_hop(world: World, fact: Fact, target: str) -> list[Probe]:
     """Questions that go on from the new object: the country of the birthplace of somebody."""
-    middle = RELATION_BY_NAME[fact.relation].phrase.format(fact.subject)
+    relation = RELATION_BY_NAME[fact.relation]
+    middle = relation.phrase.format(fact.subject)
+    # Back to where the edit came from is no hop: the edit itself has changed what is there.
+    onward = [one for one in world.facts_of(target) if one.relation != relation.inverse]
     return [
         Probe(
             "one_hop",
-            f"Question: {subquestion(RELATION_BY_NAME[onward.relation], middle)} Answer:",
-            onward.objects,
+            f"Question: {subquestion(RELATION_BY_NAME[one.relation], middle)} Answer:",
+            one.objects,
         )
-        for onward in world.facts_of(target)[:3]
+        for one in onward[:3]
     ]
 
 
