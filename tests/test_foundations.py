@@ -25,6 +25,7 @@ BUILTIN = {
     "NumericalFailure": ArithmeticError,
     "NotEnoughMemory": MemoryError,
     "MissingExtra": ImportError,
+    "EndpointFailure": ConnectionError,
 }
 
 

@@ -3,3 +3,5 @@
 `load_patch` finds the kind that ``emend.json`` names here, or under the entry-point group
 ``emend.memories``: a subclass of `emend.patches.MemoryPatch` bound to the module's name.
 """
+
+from __future__ import annotations
