@@ -47,9 +47,12 @@ def load_patch(directory: str | Path) -> Patch:
 
 def _adapter(directory: Path, own: dict[str, Any]) -> WeightPatch:
     """The weight patch that a directory of ours holds."""
-    read_json(directory / ADAPTER_CONFIG)
-    path = directory / ADAPTER_TENSORS
-    factors = checked(path, read(path), own.get("tensors_sha256"))
+    factors: dict[str, Tensor] = {}
+    # A patch that changes nothing has no adapter.
+    if own.get("modules") or own.get("tensors_sha256") is not None:
+        read_json(directory / ADAPTER_CONFIG)
+        path = directory / ADAPTER_TENSORS
+        factors = checked(path, read(path), own.get("tensors_sha256"))
     state: dict[str, Tensor] = {}
     if own.get("state_sha256") is not None:
         path = directory / STATE_TENSORS

@@ -3,6 +3,9 @@
 Canonical: one rank for all modules (smaller factors are padded with zeros), ``lora_alpha``
 equal to it as an integer, so that every loader's scaling is exactly 1; full module names,
 sorted; float32. What PEFT has no field for goes into ``emend.json`` beside it.
+
+A patch that changes nothing, such as the build of a ledger without active edits, is ``emend.json``
+alone: PEFT refuses an adapter of no modules, and one of zeros would cost what an edit costs.
 """
 
 from __future__ import annotations
@@ -43,11 +46,13 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
     """Write the adapter; see :meth:`WeightPatch.save_pretrained`.
 
     Raises:
-        InvalidInput: The patch changes no module, or the directory is not ours to replace.
+        InvalidInput: The directory is not ours to replace.
     """
     stored, rank = _stored(patch)
-    tensors = _padded({name: factor for name, (factor, _) in stored.items()}, rank)
-    blob = save(tensors, metadata={"format": "pt"})
+    blob = b""
+    if stored:
+        tensors = _padded({name: factor for name, (factor, _) in stored.items()}, rank)
+        blob = save(tensors, metadata={"format": "pt"})
     modules = {
         name: {"rank": f.rank, "columns": f.columns and list(f.columns), "relative_error": error}
         for name, (f, error) in sorted(stored.items())
@@ -56,10 +61,11 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
     own = _own_data(patch, modules, blob, state)
     own["serving"] = [one.to_dict() for one in constraints(rank, patch.factors, patch.base)]
     with written_aside(directory, FILES, OWN_DATA) as aside:
-        (aside / ADAPTER_TENSORS).write_bytes(blob)
+        if stored:
+            (aside / ADAPTER_TENSORS).write_bytes(blob)
+            write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
         if patch.state:
             (aside / STATE_TENSORS).write_bytes(state)
-        write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
         write_json(aside / OWN_DATA, own)
     if rank > VLLM_RANKS[-1]:
         warnings.warn(
@@ -82,9 +88,13 @@ def export_llama_cpp(patch: WeightPatch, directory: str | Path) -> Path:
         The directory.
 
     Raises:
-        InvalidInput: The patch changes no module, or the directory is not ours to replace.
+        InvalidInput: The patch changes nothing, or the directory is not ours to replace.
     """
     stored, rank = _stored(patch)
+    if not stored:
+        raise InvalidInput(
+            "the patch changes nothing, expected one module at least: convert the base model alone"
+        )
     factors = {name: factor for name, (factor, _) in stored.items()}
     if patch.base.get("fan_in_fan_out"):
         factors = {name: LowRank(f.B.T, f.A.T) for name, f in factors.items()}
@@ -100,10 +110,8 @@ def export_llama_cpp(patch: WeightPatch, directory: str | Path) -> Path:
 
 def _stored(patch: WeightPatch) -> tuple[dict[str, tuple[LowRank, float]], int]:
     """The factors to store with their errors, and the rank that all are padded to."""
-    if not patch.factors:
-        raise InvalidInput("the patch changes no module, expected one at least: nothing to save")
     stored = {name: _low_rank(factor) for name, factor in patch.factors.items()}
-    return stored, max(1, *(factor.rank for factor, _ in stored.values()))
+    return stored, max((max(factor.rank, 1) for factor, _ in stored.values()), default=0)
 
 
 def adapter_config(patch: WeightPatch, rank: int) -> dict[str, Any]:
@@ -156,7 +164,7 @@ def _own_data(
         "statistics": dict(patch.statistics),
         "timing": dict(patch.timing),
         "compression": dict(patch.compression),
-        "tensors_sha256": hashlib.sha256(blob).hexdigest(),
+        "tensors_sha256": hashlib.sha256(blob).hexdigest() if modules else None,
         "state_sha256": hashlib.sha256(state).hexdigest() if patch.state else None,
     }
 

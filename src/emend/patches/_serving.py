@@ -32,6 +32,9 @@ LLAMA_CPP_TRIED = frozenset({"llama", "gpt_neox"})
 
 MERGE = "write merged weights (patch.save_merged, emend patch merge) and serve those"
 
+SERVERS = ("PEFT", "vLLM", "SGLang", "llama.cpp")
+NOTHING = ("the patch changes nothing, an adapter must change a module", "serve the base model")
+
 
 @dataclass(frozen=True)
 class Constraint:
@@ -74,6 +77,9 @@ def constraints(
         modules: Full names of the modules that it changes.
         base: What :func:`~emend.patches.describe_base` says of the model.
     """
+    modules = tuple(modules)
+    if not modules:
+        return tuple(Constraint(server, "broken", *NOTHING) for server in SERVERS)
     last = ",".join(sorted({name.rpartition(".")[2] for name in modules}))
     return (
         Constraint(
