@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+from emend import datasets
 
 STEPS = ("--set", "steps=2", "--set", "cache=false")
 
@@ -118,3 +121,30 @@ def test_what_follows_is_proposed_and_goes_with_its_parent(emend, tmp_path, ledg
     gone = emend("ledger", "revert", ledger, id, "--json").data["reverted"]
     assert {entry["id"] for entry in gone} == {id, found["id"]}
     emend("ledger", "expand", ledger, "--rules", tmp_path / "no.json").is_one_line("no.json")
+
+
+def test_what_follows_by_a_yaml_file(emend, ledger):
+    rules = Path(__file__).parents[2] / "examples" / "rules.yaml"
+    single = ("--prompt", "{} is married to", "--subject", "Ana Bel", "--target", "Carl Dorn")
+    emend("ledger", "add", ledger, *single, "--id", "w")
+    add = ("--prompt", "{} was born in", "--subject", "Carl Dorn", "--target", "Rome")
+    emend("ledger", "add", ledger, *add, "--id", "b")
+    found = emend("ledger", "expand", ledger, "--rules", rules, "--id", "w", "--json").data
+    assert {(e["prompt"], e["subject"], e["target"]) for e in found["proposed"]} == {
+        ("{} is married to", "Carl Dorn", "Ana Bel"),
+        ("{} is married to", "Dr. Bel", "Carl Dorn"),
+        ("Question: What is the birthplace of the spouse of {}? Answer:", "Ana Bel", "Rome"),
+    }
+    assert all(one["rule"] == "composition" for one in found["skipped"])  # the model was not asked
+
+
+def test_what_follows_by_the_rules_of_the_lab(emend, ledger):
+    edit = datasets.load("lab", limit=40, seed=3)
+    (wedding,) = [one for one in edit if one.relation == "spouse"][:1]
+    single = ("--prompt", wedding.prompt, "--subject", wedding.subject, "--target", wedding.target)
+    emend("ledger", "add", ledger, *single, "--relation", "spouse", "--id", "w")
+    found = emend("ledger", "expand", ledger, "--rules", "lab", "--accept", "--json").data
+    said = {(one["subject"], one["target"].strip()) for one in found["proposed"]}
+    assert (wedding.target, wedding.subject) in said
+    assert {one["status"] for one in found["proposed"]} == {"active"}
+    assert "nothing new follows" in emend("ledger", "expand", ledger, "--rules", "lab").out
