@@ -1,7 +1,7 @@
 """The app, and the one place where an error becomes a line and an exit status.
 
-0 success; 1 a defect of ours, with its traceback; 2 what the user can mend, in one line without
-a traceback; 130 interrupted.
+0 success; 1 a gate that is not passed, or a defect of ours, with its traceback; 2 what the user
+can mend, in one line without a traceback; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -74,6 +74,16 @@ def settings_for(
         given.update(_read(Path(source)) if is_file else _assignment(source))
     for source in assignments or ():
         given.update(_assignment(source))
+    return fitted(method, config_type, given)
+
+
+def fitted(method: str, config_type: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings checked against a method's config dataclass, each in the type that it has there.
+
+    Raises:
+        UnknownName: The method has no such setting.
+        InvalidInput: A value has another type than the setting.
+    """
     hints = typing.get_type_hints(config_type)
     known = [field.name for field in fields(config_type)]
     for name in given:

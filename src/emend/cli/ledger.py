@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from emend._files import write_text
-from emend.cli import _options, ledger_build, ledger_expand
+from emend.cli import _options, ledger_build, ledger_check, ledger_expand
 from emend.cli._ledger import (
     Author,
     Path_,
@@ -318,7 +318,7 @@ def merge(
     _tell(new, "merged", json)
 
 
-for _module in (ledger_build, ledger_expand):
+for _module in (ledger_build, ledger_check, ledger_expand):
     app.command(_module.NAME, epilog=_module.EXAMPLES)(_module.command)
 
 

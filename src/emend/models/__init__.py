@@ -7,6 +7,7 @@ from emend.models.endpoint import Endpoint
 from emend.models.generation import generate
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
+from emend.models.perplexity import perplexity
 from emend.models.positions import Encoded, encode, join_target, join_targets, subject_token
 from emend.models.scoring import Score, likeliest, score
 from emend.models.view import ModelView
@@ -30,6 +31,7 @@ __all__ = [
     "join_targets",
     "likeliest",
     "load",
+    "perplexity",
     "score",
     "subject_token",
 ]

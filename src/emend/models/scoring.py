@@ -119,6 +119,26 @@ def likeliest_after(
     return _likeliest(model, asked, padding, batch_size)
 
 
+def score_rows(
+    model: nn.Module, rows: Sequence[tuple[int, ...]], padding: int, *, batch_size: int = 32
+) -> list[Score]:
+    """Score rows of token ids, each token given those before it; the first is only given.
+
+    Args:
+        model: a causal language model.
+        rows: B rows of two tokens or more, none longer than the model reads.
+        padding: any token that the model has.
+        batch_size: rows in one forward pass.
+    """
+    pairs = [(Asked((Reader(model),), (row[:1],), (1.0,)), row[1:]) for row in rows]
+    scores: dict[int, Score] = {}
+    with torch.no_grad(), evaluating(model):
+        for members in batches([len(row) for row in rows], batch_size):
+            found = _score_batch(padding, [pairs[member] for member in members])
+            scores.update(zip(members, found, strict=True))
+    return [scores[member] for member in range(len(rows))]
+
+
 def _likeliest(
     model: nn.Module, prompts: Sequence[Asked], padding: int, batch_size: int
 ) -> list[tuple[int, float]]:

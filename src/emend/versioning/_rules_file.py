@@ -1,4 +1,4 @@
-"""Reading the plain content of a rules file, and collecting what is wrong with it."""
+"""Reading the plain content of a file of rules or a suite, and collecting what is wrong with it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,12 @@ class Problems:
         raise BrokenFile(f"{self.where} has {len(self.lines)} problems:", shown)
 
 
-def load_file(path: Path) -> object:
+def load_file(path: Path, what: str = "rules") -> object:
     """What a JSON or YAML file holds, as plain Python.
+
+    Args:
+        path: The file.
+        what: What it should hold, for messages.
 
     Raises:
         MissingFile: There is no such file.
@@ -55,9 +59,9 @@ def load_file(path: Path) -> object:
         MissingExtra: It is YAML and pyyaml is not installed.
     """
     if path.is_dir():
-        raise InvalidInput(f"{path} is a directory, expected a file of rules: name a file in it")
+        raise InvalidInput(f"{path} is a directory, expected a file of {what}: name a file in it")
     if not path.exists():
-        raise MissingFile(f"there is no file {path}: check the path given for the rules")
+        raise MissingFile(f"there is no file {path}: check the path given for the {what}")
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidInput(
             f"{path} ends in {path.suffix!r}, expected one of {', '.join(SUFFIXES)}: rename it"
