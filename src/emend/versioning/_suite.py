@@ -162,13 +162,10 @@ def _metrics(top: Fields) -> dict[str, float]:
     from emend import metrics
 
     known = [name for name in metrics.registry().names() if name not in NOT_SHARES]
-    inner = top.inner("metrics", tuple(known))
-    found: dict[str, float] = {}
-    for name in inner.values if inner else ():
-        found[name] = inner.number(name, None, 1.0) if inner else 0.0
-    if inner and not inner.values:
+    if top.values.get("metrics") == {}:
         top.problems.add("metrics", f"is empty, expected one of {', '.join(known)}: add one")
-    return found
+    inner = top.inner("metrics", tuple(known))
+    return {name: inner.number(name, None, 1.0) for name in inner.values} if inner else {}
 
 
 def _probes(top: Fields, name: str, answers: int) -> Probes | None:
