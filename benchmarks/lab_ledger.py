@@ -20,6 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from _shapes import load as machine_load
+
 import emend
 from emend.edits import Edit
 from emend.lab import shipped_world
@@ -86,6 +89,7 @@ def main() -> None:
     parser.add_argument("--superseded", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     sizes = parser.parse_args()
+    torch.set_num_threads(1)
     model, tokenizer = emend.load(sizes.model)
     settings = {"method": sizes.method}
     with TemporaryDirectory() as directory:
@@ -95,7 +99,10 @@ def main() -> None:
             fresh.add(lived.active())
             whole = build(fresh, model, tokenizer, **settings)
             remaining = lived.active()
-            print(f"\n{len(remaining)} edits remain; the fresh build took {whole.seconds:.1f} s")
+            print(
+                f"\n{len(remaining)} edits remain; the fresh build took {whole.seconds:.1f} s",
+                flush=True,
+            )
             print(f"same hash: {last.build.patch_hash == whole.build.patch_hash}")
             print(f"largest relative difference: {difference(last.patch, whole.patch):.2e}")
             probes = [probe.prompt for edit in remaining for probe in edit.probes]
@@ -119,7 +126,9 @@ def main() -> None:
                 f"{whole.seconds / seconds:.1f} times quicker than from nothing"
             )
             lived.revert(*[edit.id for edit in lived.active()])
-            print(f"all reverted: {len(build(lived, model, tokenizer).patch.factors)} changes left")
+            empty = build(lived, model, tokenizer, **settings)
+            print(f"all reverted: {len(empty.patch.factors)} changes left")
+            print(f"{sizes.model}, {sizes.method}, seed {sizes.seed}; {machine_load()}")
 
 
 if __name__ == "__main__":
