@@ -147,33 +147,36 @@ def choices(drop, answer="Lyon"):
 
 
 def test_multiple_choice_compares_with_the_base(ledger, tiny):
-    prompt, options = "Ana Bel was born in", ["Paris", "Lyon", "Rome", "Denmark"]
-    scores = score(*tiny, [prompt] * 4, options)
-    best = max(range(4), key=lambda at: scores[at].mean)
-    record = {"at_most_drop": 0, "questions": [
-        {"prompt": prompt, "choices": options, "answer": options[best]}
-    ]}  # fmt: skip
-    gate = check(ledger, *tiny, parse_suite({"multiple_choice": record}), **STRONG)
-    with gate.built.patch.applied(tiny[0]):
-        after = score(*tiny, [prompt] * 4, options)
-    stays = max(range(4), key=lambda at: after[at].mean) == best
-    one = only(gate)
-    assert (one.base, one.found) == (1.0, float(stays))
-    assert one.passed == stays
+    prompt = EDITS[0].text
+    words = sorted({word for text in TEXT for word in text.rstrip(".").split()})
+    built = check(ledger, *tiny, parse_suite({"must_change": probe("x", "y")}), **STRONG).built
+    before = [one.mean for one in score(*tiny, [prompt] * len(words), words)]
+    with built.patch.applied(tiny[0]):
+        after = [one.mean for one in score(*tiny, [prompt] * len(words), words)]
+    pairs = [(a, b) for a in range(len(words)) for b in range(len(words)) if before[a] > before[b]]
+    turned = next((a, b) for a, b in pairs if after[a] < after[b])
+    kept = next((a, b) for a, b in pairs if after[a] > after[b])
+    for pair, holds in ((turned, False), (kept, True)):
+        options = [words[at] for at in pair]
+        question = {"prompt": prompt, "choices": options, "answer": options[0]}
+        record = {"at_most_drop": 0, "questions": [question]}
+        one = only(check(ledger, *tiny, parse_suite({"multiple_choice": record}), **STRONG))
+        assert (one.base, one.found, one.passed) == (1.0, float(holds), holds)
 
 
 def test_a_rise_of_the_perplexity_is_missed(ledger, tiny):
-    texts = [EDITS[0].text + " Malmö.", TEXT[0]]
-    part = {"at_most_increase": 0.5, "texts": texts}
-    gate = check(ledger, *tiny, parse_suite({"perplexity": part}), **STRONG)
-    one = only(gate)
-    with gate.built.patch.applied(tiny[0]):
-        assert one.found == pytest.approx(models.perplexity(*tiny, texts))
-    assert one.base == pytest.approx(models.perplexity(*tiny, texts))
+    built = check(ledger, *tiny, parse_suite({"must_change": probe("x", "y")}), **STRONG).built
+    before = [models.perplexity(*tiny, [text]) for text in TEXT]
+    with built.patch.applied(tiny[0]):
+        after = [models.perplexity(*tiny, [text]) for text in TEXT]
+    rises = [new / old - 1 for new, old in zip(after, before, strict=True)]
+    at = max(range(len(TEXT)), key=lambda each: rises[each])
+    assert rises[at] > 1e-3
     for slack, holds in ((1e-4, True), (-1e-4, False)):
-        part = {"at_most_increase": max(one.found / one.base - 1 + slack, 0), "texts": texts}
-        again = check(ledger, *tiny, parse_suite({"perplexity": part}), **STRONG)
-        assert only(again).passed == (holds or one.found <= one.base)
+        part = {"at_most_increase": rises[at] + slack, "texts": [TEXT[at]]}
+        one = only(check(ledger, *tiny, parse_suite({"perplexity": part}), **STRONG))
+        assert (one.base, one.found) == pytest.approx((before[at], after[at]))
+        assert one.passed == holds
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "bytes_bos", "metaspace"])
