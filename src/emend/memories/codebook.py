@@ -188,4 +188,3 @@ class CodebookAttachment(HookAttachment):
         )
         found = distances.min(dim=1)
         return self.values[found.indices], found.values <= self.radii[found.indices]
-
