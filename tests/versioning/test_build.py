@@ -18,6 +18,7 @@ from emend.ledger import Ledger
 from emend.patches import describe_base, load_patch
 from emend.versioning import build, similar
 from emend.versioning.build import PART
+from emend.versioning.solved import patch_hash
 
 EDITS = [
     Edit("{} was born in", "Ana Bel", "Paris", id="a"),
@@ -106,6 +107,27 @@ def test_other_methods_are_run_from_nothing(ledger):
     two = build(ledger, model, tokenizer, method="ft", steps=2)
     assert one.solved == two.solved == 2
     assert one.build.patch_hash == two.build.patch_hash
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("grace", {"steps": 3}), ("ike", {}), ("wise", {"steps": 2, "irrelevant": 4})],
+)
+def test_a_memory_beside_the_weights_is_built_like_any_patch(method, settings, ledger, tmp_path):
+    model, tokenizer = tiny_model("gpt2")
+    ledger.add(EDITS[:3])
+    first = build(ledger, model, tokenizer, method=method, **settings)
+    ledger.add(EDITS[3])
+    more = build(ledger, model, tokenizer, method=method, **settings)
+    assert more.build.patch_hash != first.build.patch_hash
+    ledger.revert("d")
+    again = build(
+        ledger, model, tokenizer, method=method, directory=tmp_path / "patch", **settings
+    )
+    assert again.build.patch_hash == first.build.patch_hash
+    loaded = load_patch(tmp_path / "patch")
+    assert {edit.id for edit in loaded.edits} == {"a", "b", "c"}
+    assert patch_hash(loaded) == first.build.patch_hash
 
 
 def test_a_ledger_of_another_model_is_refused(tmp_path):

@@ -73,3 +73,13 @@ def author_name(given: str | None) -> str:
     with suppress(OSError, KeyError):  # there is no such user in some containers
         return getpass.getuser()
     return ""
+
+
+def warn_of_similar(pairs: Sequence[dict[str, Any]]) -> None:
+    """Name edits whose keys a model can hardly tell apart, on standard error."""
+    for pair in pairs:
+        typer.echo(
+            f"warning: {pair['left']} and {pair['right']} are about different subjects whose keys "
+            f"are nearly the same (cosine {pair['cosine']:.3f}): look at both answers",
+            err=True,
+        )

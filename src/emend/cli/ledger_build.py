@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._ledger import Author, Path_, author_name, opened
+from emend.cli._ledger import Author, Path_, author_name, opened, warn_of_similar
 from emend.cli._output import output_directory, print_json
 from emend.cli._settings import settings_for
 
@@ -16,6 +16,7 @@ NAME = "build"
 EXAMPLES = _options.examples(
     "emend ledger build facts.db --model lab/gptneo --output_path patch/",
     "emend ledger build facts.db --model gpt2 --method rome --output_path patch/",
+    "emend ledger build facts.db --model lab/qwen3 --method serac --output_path patch/",
 )
 
 
@@ -70,12 +71,7 @@ def command(
 
 
 def _tell(result: dict[str, Any]) -> None:
-    for pair in result["similar"]:
-        typer.echo(
-            f"warning: {pair['left']} and {pair['right']} are about different subjects whose keys "
-            f"are nearly the same (cosine {pair['cosine']:.3f}): look at both answers",
-            err=True,
-        )
+    warn_of_similar(result["similar"])
     typer.echo(
         f"{result['edits']} edits by {result['method']}, {result['solved']} of them solved for, "
         f"in {result['seconds']:.1f} s: {result['output_path']}"

@@ -9,7 +9,7 @@ import typer
 
 from emend._files import write_json, write_text
 from emend.cli import _options
-from emend.cli._ledger import Author, Path_, author_name, opened
+from emend.cli._ledger import Author, Path_, author_name, opened, warn_of_similar
 from emend.cli._output import output_directory, print_json, print_table
 from emend.cli._settings import fitted, settings_for
 
@@ -97,6 +97,7 @@ def _tell(found: Gate, model: str, output_path: Path | None) -> None:
     from emend.versioning.junit import in_unit
 
     made = found.built.build
+    warn_of_similar([pair._asdict() for pair in found.built.similar])
     print_table(
         f"{found.suite}: {len(made.edits)} edits by {made.method} on {model}",
         ("check", "on", "base", "patched", "expected", ""),

@@ -20,8 +20,9 @@ Wang et al. 2024, arXiv 2405.14768.
 Where this deviates from the authors' code, and why: a memory acts from the prompt's last token on
 and not on all tokens, so that one reading of a prompt suffices and answers do not depend on what is
 read beside it; the gap is read at that token and not averaged over all. The edits of a shard are
-trained together in batches, again and again, and not one after the other, which forgets. The step
-is divided by the mean squared length of the keys, for which the published 1.0 was chosen by model.
+trained together in batches, again and again, and not one after the other, which forgets. The steps
+are Adam's, in parts of the weights' own size: a plain step of 1.0, as published, is right for the
+model that it was chosen on and moves nothing in another, whose last norm hides it.
 Irrelevant texts are sampled from the model; their every token counts.
 """
 
@@ -63,8 +64,8 @@ class WiseConfig:
 
     layer: int | None = None
     """Block whose down-projection has side memories; by default seven eighths up."""
-    learning_rate: float = 1.0
-    """Step size, in parts of one over the mean squared length of the keys."""
+    learning_rate: float = 0.1
+    """Step size of Adam, in parts of the root mean square of the layer's weights."""
     steps: int = 70
     """Passes over a shard's edits, at most."""
     batch_size: int = 8
@@ -242,25 +243,27 @@ class _Training:
             for first in range(0, len(edits), self.config.batch_size)
         ]
         keys = torch.cat([batch.keys for batch in batches])
-        rate = self.config.learning_rate / float(keys.square().sum(-1).mean())
         shape = self.view.width, self.view.inner(self.layer)
+        scale = float(self.view.matrix(self.layer).detach().float().square().mean().sqrt())
         generator = torch.Generator().manual_seed(self.config.seed + number)
         mask = torch.rand(shape, generator=generator) < self.config.density
-        delta = memory.delta.expand(shape).clone()
+        delta = memory.delta.expand(shape).clone().requires_grad_(True)
+        adam = torch.optim.Adam([delta], lr=self.config.learning_rate * scale)
         with evaluating(self.view.model), frozen(self.view.model):
             for step in progress(range(self.config.steps), "training a side memory"):
                 losses: list[float] = []
                 for batch in batches:
-                    delta.requires_grad_(True)
                     with torch.enable_grad():
                         loss = self._loss(batch, delta)
                         (gradient,) = torch.autograd.grad(loss, delta)
                     losses.append(float(loss.detach()))
-                    delta = delta.detach() - rate * gradient * mask
-                    delta = delta.clamp(-self.config.clamp, self.config.clamp)
+                    delta.grad = gradient * mask
+                    adam.step()
+                    delta.data.clamp_(-self.config.clamp, self.config.clamp)
                 _check_finite(losses, step)
                 if max(losses) < self.config.stop_below:
                     break
+        delta = delta.detach()
         return self._measured(memory.ids, delta, keys, torch.cat([b.outputs for b in batches]))
 
     def _loss(self, batch: _Edits, delta: Tensor) -> Tensor:

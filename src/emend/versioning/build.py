@@ -22,7 +22,7 @@ from emend.keyvalue.solved import edit_of
 from emend.ledger import Build, Ledger
 from emend.methods import Method
 from emend.models import ModelView, generate
-from emend.patches import Factor, WeightPatch, add, describe_base
+from emend.patches import Factor, Patch, WeightPatch, add, describe_base
 from emend.versioning.similar import Similar, similar
 from emend.versioning.solved import (
     change_name,
@@ -53,7 +53,7 @@ class Built:
         seconds: Time of the whole build.
     """
 
-    patch: WeightPatch
+    patch: Patch
     build: Build
     solved: int
     similar: tuple[Similar, ...]
@@ -73,21 +73,21 @@ def build(
     """Build the patch of a ledger's active edits.
 
     Methods that solve for all edits jointly (``memit`` and its kin) find their values in the
-    ledger; those that add up single changes (``rome``) find the changes there; all others are
-    run from nothing, over the edits sorted by id. What the unedited model says to each prompt is
+    ledger; those that add up single changes (``rome``) find the changes there; all others, and
+    memories beside the weights, are made from nothing, over the edits sorted by id. What the unedited model says to each prompt is
     noted where it is not known.
 
     Args:
         ledger: The ledger.
         model: The unedited model.
         tokenizer: Its tokenizer.
-        method: Name of a method that changes weights.
+        method: Name of a method, of any kind.
         directory: Where to save the patch, whole or not at all; None saves nothing.
         author: Who builds.
         settings: Settings of the method, as for :func:`emend.edit`.
 
     Raises:
-        InvalidInput: The ledger is of another base model, or the method changes no weights.
+        InvalidInput: The ledger is of another base model.
         UnknownName: There is no such method or setting.
         SubjectNotFound: The tokenizer gives a subject no token of its own.
         NumericalFailure: The search or the solution diverged.
@@ -136,25 +136,24 @@ class _Builder:
         self.hash = str(self.base["hash"])
         _check_base(ledger, self.base)
 
-    def patch(self, edits: tuple[Edit, ...]) -> tuple[WeightPatch, int]:
+    def patch(self, edits: tuple[Edit, ...]) -> tuple[Patch, int]:
         """The patch of some edits, and how many of them had to be solved for."""
         if not edits:
             return WeightPatch(factors={}, method=self.method.name, base=self.base), 0
         sequel = self.method.sequel(self.config)
         if sequel == "rebuild":
             return self._rebuilt(edits)
-        return self._added(edits) if sequel == "add" else (self._made(edits), len(edits))
+        if sequel == "add":
+            return self._added(edits)
+        return self.method.edit(self.model, self.tokenizer, edits, **self.settings), len(edits)
 
     def _made(self, edits: Sequence[Edit], **more: Any) -> WeightPatch:
+        """A patch of a method whose solutions are kept: one that changes weights."""
         patch = self.method.edit(self.model, self.tokenizer, edits, **{**more, **self.settings})
-        if not isinstance(patch, WeightPatch):
-            raise InvalidInput(
-                f"{self.method.name} changes no weights, expected a method that a ledger can "
-                "build with: take memit"
-            )
+        assert isinstance(patch, WeightPatch)
         return patch
 
-    def _rebuilt(self, edits: tuple[Edit, ...]) -> tuple[WeightPatch, int]:
+    def _rebuilt(self, edits: tuple[Edit, ...]) -> tuple[Patch, int]:
         """All edits solved for jointly, with the values that are known."""
         view = ModelView(self.model)
         known = known_values(self.ledger, self.hash, self.method.name)
@@ -178,7 +177,7 @@ class _Builder:
         # In one order, so that the same edits make the same file.
         return replace(patch, state=dict(sorted(patch.state.items()))), len(solved)
 
-    def _added(self, edits: tuple[Edit, ...]) -> tuple[WeightPatch, int]:
+    def _added(self, edits: tuple[Edit, ...]) -> tuple[Patch, int]:
         """The sum of single changes, those that are known taken from the ledger."""
         names = [change_name(self.hash, self.method.name, self.config, edit) for edit in edits]
         known = self.ledger.values(self.hash, self.method.name, names)

@@ -114,7 +114,7 @@ def check(
         settings: Of the method, over those of the suite.
 
     Raises:
-        InvalidInput: The ledger is of another model, or the method changes no weights.
+        InvalidInput: The ledger is of another model.
         UnknownName: There is no such method or setting.
         SubjectNotFound: The tokenizer gives a subject no token of its own.
         NumericalFailure: The search or the solution diverged.

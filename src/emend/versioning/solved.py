@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from emend.keyvalue import subject_keys
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Ledger
 from emend.models import ModelView, encode
-from emend.patches import LowRank, WeightPatch
+from emend.patches import LowRank, MemoryPatch, Patch, WeightPatch
 
 BARE = ["{}"]
 
@@ -112,17 +113,27 @@ def layer_of(patch: WeightPatch) -> int:
     return int(layers[-1] if layers is not None else patch.config["layer"])
 
 
-def patch_hash(patch: WeightPatch) -> str:
-    """A hash of what a patch does: its changes to the last bit, for which base and edits."""
+def patch_hash(patch: Patch) -> str:
+    """A hash of what a patch does: its content to the last bit, for which base and edits."""
     digest = hashlib.sha256(str(patch.base.get("hash")).encode())
     for edit in sorted(edit.id for edit in patch.edits):
         digest.update(json.dumps(edit).encode())
-    for module, factor in sorted(patch.factors.items()):
-        digest.update(module.encode())
-        for matrix in factor.matrices():
+    for name, matrices in sorted(_content(patch).items()):
+        digest.update(name.encode())
+        for matrix in matrices:
             digest.update(str(tuple(matrix.shape)).encode())
-            digest.update(matrix.numpy().tobytes())
+            digest.update(matrix.reshape(-1).view(torch.uint8).numpy().tobytes())
+    if isinstance(patch, MemoryPatch):
+        digest.update(json.dumps([patch.kind, patch.details], sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _content(patch: Patch) -> dict[str, Sequence[Tensor]]:
+    """The tensors of a patch by name."""
+    if isinstance(patch, MemoryPatch):
+        return {name: [tensor] for name, tensor in patch.tensors.items()}
+    assert isinstance(patch, WeightPatch)
+    return {module: factor.matrices() for module, factor in patch.factors.items()}
 
 
 def _lookups(tokenizer: Any, edits: Sequence[Edit]) -> list[dict[str, Any]]:
