@@ -74,8 +74,8 @@ def build(
 
     Methods that solve for all edits jointly (``memit`` and its kin) find their values in the
     ledger; those that add up single changes (``rome``) find the changes there; all others, and
-    memories beside the weights, are made from nothing, over the edits sorted by id. What the unedited model says to each prompt is
-    noted where it is not known.
+    memories beside the weights, are made from nothing, over the edits sorted by id. What the
+    unedited model says to each prompt is noted where it is not known.
 
     Args:
         ledger: The ledger.
