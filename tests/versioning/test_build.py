@@ -121,9 +121,7 @@ def test_a_memory_beside_the_weights_is_built_like_any_patch(method, settings, l
     more = build(ledger, model, tokenizer, method=method, **settings)
     assert more.build.patch_hash != first.build.patch_hash
     ledger.revert("d")
-    again = build(
-        ledger, model, tokenizer, method=method, directory=tmp_path / "patch", **settings
-    )
+    again = build(ledger, model, tokenizer, method=method, directory=tmp_path / "patch", **settings)
     assert again.build.patch_hash == first.build.patch_hash
     loaded = load_patch(tmp_path / "patch")
     assert {edit.id for edit in loaded.edits} == {"a", "b", "c"}
