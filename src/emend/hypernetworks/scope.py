@@ -8,7 +8,8 @@ Mitchell et al. 2022, arXiv 2206.06520, section 3.2:
 Both losses have parameters of their own, so that they are trained one after the other: the
 classifier's head on vectors that are made once, and the adapter of the counterfactual model on the
 texts. A text that is in no edit's scope must not be in that of the nearest edit of its batch, which
-is what decides when edits are many.
+is what decides when edits are many. Beyond the paper, what follows from an edit (its one-hop probes) is
+trained on as an edit of its own, as it stands in a memory that holds the closure of its edits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emend._progress import progress
-from emend.edits import Edit
+from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, NumericalFailure
 from emend.hypernetworks._network import Factors
 from emend.hypernetworks._reading import edited, edited_shapes
@@ -64,7 +65,7 @@ class ScopeSettings:
     """Edits to train on, at most."""
     rank: int = 8
     """Rank of the counterfactual model's difference from the base, in each MLP matrix."""
-    steps: int = 80
+    steps: int = 320
     """Steps of training the counterfactual model."""
     batch_size: int = 8
     """Edits in such a step."""
@@ -182,7 +183,8 @@ class _Training:
         self.generator = torch.Generator().manual_seed(settings.seed)
         chosen = list(training)
         self.random.shuffle(chosen)
-        self.edits = chosen[: settings.edits]
+        chosen = chosen[: settings.edits]
+        self.edits = [*chosen, *(one for edit in chosen for one in _following(edit))]
         self.encoder = self._encoder()
         self.tensors: dict[str, Tensor] = {}
         self.details: dict[str, Any] = {
@@ -398,6 +400,25 @@ def best_threshold(inside: Sequence[float], outside: Sequence[float]) -> float:
         return right + sum(share <= threshold for share in outside) / len(outside)
 
     return min(max(max(middles, key=told), 0.05), 0.95)
+
+
+def _following(edit: Edit) -> list[Edit]:
+    """The one-hop probes of an edit that name its subject, as edits with scopes of their own."""
+    asked = [probe for probe in edit.probes_of("one_hop") if edit.subject in probe.prompt]
+    near = [*asked, Probe("relation_specificity", edit.text, (edit.target,))]
+    return [
+        Edit(
+            prompt="{}".join(probe.prompt.rsplit(edit.subject, 1)),
+            subject=edit.subject,
+            target=probe.answers[0],
+            probes=tuple(
+                Probe("relation_specificity", other.prompt, other.answers)
+                for other in near
+                if other is not probe
+            ),
+        )
+        for probe in asked
+    ]
 
 
 def _inside(edit: Edit) -> list[str]:
