@@ -8,8 +8,9 @@ Mitchell et al. 2022, arXiv 2206.06520, section 3.2:
 Both losses have parameters of their own, so that they are trained one after the other: the
 classifier's head on vectors that are made once, and the adapter of the counterfactual model on the
 texts. A text that is in no edit's scope must not be in that of the nearest edit of its batch, which
-is what decides when edits are many. Beyond the paper, what follows from an edit (its one-hop probes) is
-trained on as an edit of its own, as it stands in a memory that holds the closure of its edits.
+is what decides when edits are many. Beyond the paper, what follows from an edit (its one-hop
+probes) is trained on as an edit of its own, as it stands in a memory that holds the closure of its
+edits.
 """
 
 from __future__ import annotations
