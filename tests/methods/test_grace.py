@@ -19,7 +19,7 @@ EDITS = [
 OTHERS = ["The capital of France is", "Tom Berg was born in", "Anna plays the"]
 
 
-@pytest.mark.parametrize("replaced", ["query", "prompt"])
+@pytest.mark.parametrize("replaced", ["query", "prompt", "all"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "opt"])
 def test_says_its_edits_in_every_way_of_asking(architecture, replaced):
     model, tokenizer = tiny_model(architecture)
@@ -31,11 +31,27 @@ def test_says_its_edits_in_every_way_of_asking(architecture, replaced):
     with patch.applied(model):
         for batch_size in (1, 8):
             told = score(model, tokenizer, prompts, targets, batch_size=batch_size)
-            assert all(one.greedy[0] == one.token_ids[0] for one in told)
+            for one in told:
+                said = set(one.greedy if replaced == "all" else one.greedy[:1])
+                assert said <= set(one.token_ids if replaced == "all" else one.token_ids[:1])
             texts = generate(model, tokenizer, prompts, max_new_tokens=20, batch_size=batch_size)
             for text, one, target in zip(texts, told, targets, strict=True):
                 assert text.startswith(f" {target}") == (one.greedy == one.token_ids)
         assert score(model, tokenizer, OTHERS, targets) == clean
+
+
+def test_a_value_stays_for_the_whole_answer():
+    model, tokenizer = tiny_model("llama")
+    given = {"steps": 2, "epsilon": 1e4}  # every prompt finds it
+    patch = emend.edit(model, tokenizer, EDITS[:1], "grace", replaced="all", **given)
+    ids = torch.tensor([tokenizer("Marie Curie was born in Paris").input_ids])
+    with torch.no_grad(), patch.applied(model):
+        whole = model(ids).logits[:, -2:]
+        cache = model(ids[:, :-2], use_cache=True).past_key_values
+        apart = [model(ids[:, [n]], past_key_values=cache).logits for n in (-2, -1)]
+        assert torch.allclose(torch.cat(apart, 1), whole, atol=1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(model(ids).logits[:, -2:], whole, atol=0.1)
 
 
 def test_goes_on_and_forgets():
@@ -74,7 +90,7 @@ def test_edits_of_one_ball_share_a_value():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"start": "cold"}, {"replaced": "all"}, {"epsilon": 0.0}, {"steps": 0}]
+    "setting", [{"start": "cold"}, {"replaced": "some"}, {"epsilon": 0.0}, {"steps": 0}]
 )
 def test_senseless_settings_are_refused(setting):
     model, tokenizer = tiny_model("gpt2")

@@ -1,13 +1,14 @@
 """Values that a down-projection puts out at prompts, sought for several edits at once.
 
 Where `values` seeks what to add at the subject's last token, this seeks what to put out instead
-at the prompt's last one, or at all of its tokens. Only the blocks from the layer up are run.
+at the prompt's last one, at all of its tokens, or at all of the target's too. Only the blocks from
+the layer up are run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,11 @@ from emend.models._forward import evaluating, fused
 from emend.models._hooks import frozen, hooked
 from emend.models.partial import BlockCapture, capture_blocks
 
+Replaced = Literal["query", "prompt", "all"]
+"""Tokens at which a value is put out: the prompt's last one, all of the prompt's, or the answer's
+too."""
+REPLACED = get_args(Replaced)
+
 
 class Entries:
     """Rows of edits, with what one down-projection is given and puts out where it is replaced.
@@ -31,7 +37,8 @@ class Entries:
         view: The unedited model.
         rows: The edits' rows; ``lookup`` is the prompt's last token.
         layer: The block.
-        whole_prompts: Whether all tokens of the prompt are replaced, or the last one.
+        replaced: Tokens at which a value is put out: the prompt's last one ("query"), all of the
+            prompt's ("prompt"), or all of the row's ("all").
 
     Attributes:
         keys: (E, inner) float32, what the down-projection is given at the lookup.
@@ -39,9 +46,10 @@ class Entries:
     """
 
     def __init__(
-        self, view: ModelView, rows: Sequence[Row], layer: int, *, whole_prompts: bool
+        self, view: ModelView, rows: Sequence[Row], layer: int, *, replaced: Replaced
     ) -> None:
-        self.view, self.rows, self.layer, self.whole = view, rows, layer, whole_prompts
+        self.view, self.rows, self.layer = view, rows, layer
+        self.replaced, self.whole = replaced, replaced != "query"
         with evaluating(view.model), frozen(view.model):
             found = [self._site(members) for members in self.packed(range(len(rows)))]
         order = [number for members, _, _ in found for number in members]
@@ -151,7 +159,10 @@ class _Search:
         columns: list[int] = []
         for place, number in enumerate(members):
             start = int(capture.at[place])
-            count = self.entries.rows[number].lookup + 1 if self.entries.whole else 1
+            row = self.entries.rows[number]
+            count = {"query": 1, "prompt": row.lookup + 1, "all": len(row.ids)}[
+                self.entries.replaced
+            ]
             columns += range(start, start + count)
             rows += [place] * count
         return torch.tensor(rows), torch.tensor(columns)

@@ -1,8 +1,9 @@
 """A codebook at one down-projection (GRACE): keys, each with a radius and a value.
 
 What the down-projection is given at a prompt's last token is compared with the keys. Where the
-nearest is within its radius, the down-projection puts out that key's value instead, at this token
-or at all of the prompt's. Everything else is answered by the unedited model, bit for bit.
+nearest is within its radius, the down-projection puts out that key's value instead: at this token,
+at all of the prompt's, or at all of the prompt's and the answer's. Everything else is answered by
+the unedited model, bit for bit.
 
 The patch keeps of each edit its key, its label, its first radius and its value; the balls follow
 from these in the order of the edits, so that an edit taken out leaves what the others alone make.
@@ -13,19 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emend.edits import Edit
+from emend.keyvalue.entries import REPLACED, Replaced
 from emend.memories._modules import find_module
 from emend.models import HookAttachment
+from emend.models.passes import Batch
 from emend.models.placing import device_of
 from emend.patches import MemoryPatch
-
-Replaced = Literal["query", "prompt"]
-"""Tokens at which a value is put out: the prompt's last one, or all of the prompt's."""
 
 GAP = 1e-5
 """By how much the older of two balls stays short of the half of their distance."""
@@ -98,7 +98,7 @@ class CodebookPatch(MemoryPatch):
 
     tensors: ``keys`` (E, inner), ``values`` (E, width), ``radii`` (E,), float32.
     details: ``module``, the down-projection's full name; ``labels``, E lists of tokens;
-    ``replaced``, "query" or "prompt".
+    ``replaced``, "query", "prompt" or "all".
     """
 
     kind = "codebook"
@@ -109,7 +109,7 @@ class CodebookPatch(MemoryPatch):
         counts |= {len(self.details["labels"]), len(self.edits)}
         if len(counts) != 1:
             raise ValueError(f"the number of edits ({sorted(counts)})")
-        if self.details["replaced"] not in ("query", "prompt"):
+        if self.details["replaced"] not in REPLACED:
             raise ValueError(f"replaced ({self.details['replaced']!r})")
         str(self.details["module"])
 
@@ -158,7 +158,8 @@ class CodebookAttachment(HookAttachment):
         self.keys = patch.tensors["keys"][firsts].to(place, torch.float32)  # (K, inner)
         self.values = patch.tensors["values"][firsts].to(place)  # (K, width)
         self.radii = torch.tensor([ball.radius for ball in patch.balls], device=place)
-        self.needs_whole_prompts = patch.details["replaced"] == "prompt"
+        self.replaced: Replaced = patch.details["replaced"]
+        self.needs_whole_prompts = self.replaced != "query"
         self.handles.append(module.register_forward_hook(self._replace))
 
     def _replace(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -167,18 +168,34 @@ class CodebookAttachment(HookAttachment):
             return None
         count = len(batch.ends)
         given = args[0].reshape(count, -1, args[0].shape[-1])
-        rows, columns = batch.queries(given.shape[1])
-        if not len(rows):
-            return None
-        chosen, hit = self._looked_up(given[rows.to(given.device), columns.to(given.device)])
-        rows, columns = rows[hit.cpu()], columns[hit.cpu()]
-        if not len(rows):
+        found = self._found(batch, given)
+        if not found:
             return None
         whole = output.reshape(count, -1, output.shape[-1]).clone()
-        for row, column, value in zip(rows.tolist(), columns.tolist(), chosen[hit], strict=True):
-            first = 0 if self.needs_whole_prompts else column
-            whole[row, first : column + 1] = value.to(whole)
+        for row, value in found.items():
+            whole[row, self._columns(int(batch.ends[row]) - batch.start)] = value.to(whole)
         return whole.reshape(output.shape)
+
+    def _columns(self, end: int) -> slice:
+        """Of this pass, where the value of a prompt is put out that ends at column ``end``."""
+        if self.replaced == "all":
+            return slice(None)
+        return slice(end if self.replaced == "query" else 0, end + 1)
+
+    def _found(self, batch: Batch, given: Tensor) -> dict[int, Tensor]:
+        """Rows whose value is put out in this pass, each with it (width,)."""
+        rows, columns = batch.queries(given.shape[1])
+        now: dict[int, Tensor] = {}
+        if len(rows):
+            index = rows.to(given.device), columns.to(given.device)
+            values, hits = self._looked_up(given[index])
+            asked = zip(rows.tolist(), values, hits.tolist(), strict=True)
+            now = {row: value for row, value, hit in asked if hit}
+        if self.replaced != "all":
+            return now
+        held: dict[int, Tensor] = batch.kept.setdefault(self, {})
+        held.update(now)
+        return held
 
     def _looked_up(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """(N, inner) -> the nearest entry's value (N, width), whether it holds (N,) bool."""

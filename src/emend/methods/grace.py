@@ -36,9 +36,9 @@ from torch import Tensor
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue.entries import Entries
+from emend.keyvalue.entries import REPLACED, Entries, Replaced
 from emend.keyvalue.rows import Row, context_rows
-from emend.memories.codebook import Balls, CodebookPatch, Replaced
+from emend.memories.codebook import Balls, CodebookPatch
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import MemoryPatch, describe_base
@@ -61,7 +61,8 @@ class GraceConfig:
     stop_below: float = 0.01
     """An entry's value is found once its loss is below this; 0 takes all steps, as published."""
     replaced: Replaced = "prompt"
-    """Tokens whose output is replaced: all of the prompt's (prompt) or its last one (query)."""
+    """Tokens whose output is replaced: all of the prompt's (prompt), its last one (query), or the
+    answer's as well (all), which says long targets best."""
     start: str = "output"
     """Where a value begins: at what the layer puts out (output), or at random numbers (random)."""
     seed: int = 0
@@ -94,7 +95,7 @@ def grace(
     before = _before(previous, module, config)
     everything = (*(before.edits if before else ()), *edits)
     rows = _rows(tokenizer, everything)
-    entries = Entries(view, rows, layer, whole_prompts=config.replaced == "prompt")
+    entries = Entries(view, rows, layer, replaced=config.replaced)
     old = len(everything) - len(edits)
     keys, values, radii = _memory(entries, before, config, old)
     labels = [list(row.targets) for row in rows]
@@ -125,8 +126,8 @@ def grace(
 def _check(config: GraceConfig) -> None:
     if config.start not in ("output", "random"):
         raise InvalidInput(f"start is {config.start!r}, expected 'output' or 'random'")
-    if config.replaced not in ("query", "prompt"):
-        raise InvalidInput(f"replaced is {config.replaced!r}, expected 'query' or 'prompt'")
+    if config.replaced not in REPLACED:
+        raise InvalidInput(f"replaced is {config.replaced!r}, expected one of {REPLACED}")
     for name in ("epsilon", "reach", "learning_rate", "steps", "chunk"):
         value = getattr(config, name)
         if value is not None and value <= 0:
