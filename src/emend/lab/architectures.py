@@ -22,7 +22,8 @@ PRESERVED = [
 ]
 """A prompt for each kind of fact, all of which begin with what they are about."""
 _MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": PRESERVED}
-_READING: dict[str, dict[str, Any]] = {
+_MEMORIES: dict[str, dict[str, Any]] = {
+    "grace": {"replaced": "all"},  # long names are said to their end
     # The layouts of `hops.py`, which the models were trained on.
     "ike": {"fact_line": "New fact: {}", "k": 0, "own_copy": False, "tellings": 3},
     "mello": {
@@ -34,7 +35,7 @@ _READING: dict[str, dict[str, Any]] = {
 }
 RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
     "gptneo": {
-        **_READING,
+        **_MEMORIES,
         "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH},
         "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY},
         "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
@@ -42,7 +43,7 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
         "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY},
     },
     "qwen3": {
-        **_READING,
+        **_MEMORIES,
         "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH},
         "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY},
         "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
