@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from tests.tiny import tiny_model
+from transformers import DynamicCache
 
 import emend
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.models import generate, score
+from emend.models.passes import Batch, reading
 
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris", id="one"),
@@ -19,7 +23,7 @@ EDITS = [
 OTHERS = ["The capital of France is", "Tom Berg was born in", "Anna plays the"]
 
 
-@pytest.mark.parametrize("replaced", ["query", "prompt", "all"])
+@pytest.mark.parametrize("replaced", ["query", "prompt", "target"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "opt"])
 def test_says_its_edits_in_every_way_of_asking(architecture, replaced):
     model, tokenizer = tiny_model(architecture)
@@ -32,26 +36,38 @@ def test_says_its_edits_in_every_way_of_asking(architecture, replaced):
         for batch_size in (1, 8):
             told = score(model, tokenizer, prompts, targets, batch_size=batch_size)
             for one in told:
-                said = set(one.greedy if replaced == "all" else one.greedy[:1])
-                assert said <= set(one.token_ids if replaced == "all" else one.token_ids[:1])
+                said = set(one.greedy if replaced == "target" else one.greedy[:1])
+                assert said <= set(one.token_ids if replaced == "target" else one.token_ids[:1])
             texts = generate(model, tokenizer, prompts, max_new_tokens=20, batch_size=batch_size)
             for text, one, target in zip(texts, told, targets, strict=True):
                 assert text.startswith(f" {target}") == (one.greedy == one.token_ids)
         assert score(model, tokenizer, OTHERS, targets) == clean
 
 
-def test_a_value_stays_for_the_whole_answer():
+def test_a_value_stays_until_the_target_is_said():
     model, tokenizer = tiny_model("llama")
-    given = {"steps": 2, "epsilon": 1e4}  # every prompt finds it
-    patch = emend.edit(model, tokenizer, EDITS[:1], "grace", replaced="all", **given)
-    ids = torch.tensor([tokenizer("Marie Curie was born in Paris").input_ids])
-    with torch.no_grad(), patch.applied(model):
-        whole = model(ids).logits[:, -2:]
-        cache = model(ids[:, :-2], use_cache=True).past_key_values
-        apart = [model(ids[:, [n]], past_key_values=cache).logits for n in (-2, -1)]
-        assert torch.allclose(torch.cat(apart, 1), whole, atol=1e-5)
-    with torch.no_grad():
-        assert not torch.allclose(model(ids).logits[:, -2:], whole, atol=0.1)
+    given = {"steps": 2, "epsilon": 1e4, "layer": 1}  # every prompt finds it
+    patch = emend.edit(model, tokenizer, EDITS[:1], "grace", replaced="target", **given)
+    prompt = tokenizer(EDITS[0].text).input_ids
+    target = patch.details["labels"][0]
+    ids = torch.tensor([[*prompt, *target, 5, 6]])
+    put_out = []
+    with patch.applied(model):
+        down = model.get_submodule(patch.details["module"])
+        handle = down.register_forward_hook(lambda _m, _a, output: put_out.append(output[0]))
+        for cuts in (
+            [0, ids.shape[1]],
+            [0, len(prompt), *range(len(prompt) + 1, ids.shape[1] + 1)],
+        ):
+            batch, cache = Batch(torch.tensor([len(prompt) - 1])), DynamicCache()
+            put_out.clear()
+            with torch.no_grad(), reading(model, batch):
+                for batch.start, end in pairwise(cuts):
+                    model(ids[:, batch.start : end], past_key_values=cache, use_cache=True)
+            stands = (torch.cat(put_out) == patch.tensors["values"][0]).all(1).tolist()
+            # The last token of the target is said from the token before it.
+            assert stands == [True] * (len(prompt) + len(target) - 1) + [False] * 3
+        handle.remove()
 
 
 def test_goes_on_and_forgets():

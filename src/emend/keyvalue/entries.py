@@ -1,8 +1,8 @@
 """Values that a down-projection puts out at prompts, sought for several edits at once.
 
 Where `values` seeks what to add at the subject's last token, this seeks what to put out instead
-at the prompt's last one, at all of its tokens, or at all of the target's too. Only the blocks from
-the layer up are run.
+at the prompt's last one, at all of its tokens, or also while the target is said. Only the blocks
+from the layer up are run.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from emend.models._forward import evaluating, fused
 from emend.models._hooks import frozen, hooked
 from emend.models.partial import BlockCapture, capture_blocks
 
-Replaced = Literal["query", "prompt", "all"]
-"""Tokens at which a value is put out: the prompt's last one, all of the prompt's, or the answer's
-too."""
+Replaced = Literal["query", "prompt", "target"]
+"""Tokens at which a value is put out: the prompt's last one, all of the prompt's, or also those of
+the target after which more of it is to be said."""
 REPLACED = get_args(Replaced)
 
 
@@ -38,7 +38,7 @@ class Entries:
         rows: The edits' rows; ``lookup`` is the prompt's last token.
         layer: The block.
         replaced: Tokens at which a value is put out: the prompt's last one ("query"), all of the
-            prompt's ("prompt"), or all of the row's ("all").
+            prompt's ("prompt"), or all of the row's ("target").
 
     Attributes:
         keys: (E, inner) float32, what the down-projection is given at the lookup.
@@ -160,7 +160,7 @@ class _Search:
         for place, number in enumerate(members):
             start = int(capture.at[place])
             row = self.entries.rows[number]
-            count = {"query": 1, "prompt": row.lookup + 1, "all": len(row.ids)}[
+            count = {"query": 1, "prompt": row.lookup + 1, "target": len(row.ids)}[
                 self.entries.replaced
             ]
             columns += range(start, start + count)

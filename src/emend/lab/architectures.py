@@ -23,7 +23,7 @@ PRESERVED = [
 """A prompt for each kind of fact, all of which begin with what they are about."""
 _MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": PRESERVED}
 _MEMORIES: dict[str, dict[str, Any]] = {
-    "grace": {"replaced": "all"},  # long names are said to their end
+    "grace": {"replaced": "target"},  # long names are said to their end
     # The layouts of `hops.py`, which the models were trained on.
     "ike": {"fact_line": "New fact: {}", "k": 0, "own_copy": False, "tellings": 3},
     "mello": {

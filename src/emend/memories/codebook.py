@@ -2,8 +2,8 @@
 
 What the down-projection is given at a prompt's last token is compared with the keys. Where the
 nearest is within its radius, the down-projection puts out that key's value instead: at this token,
-at all of the prompt's, or at all of the prompt's and the answer's. Everything else is answered by
-the unedited model, bit for bit.
+at all of the prompt's, or until the target is said. Everything else is answered by the unedited
+model, bit for bit.
 
 The patch keeps of each edit its key, its label, its first radius and its value; the balls follow
 from these in the order of the edits, so that an edit taken out leaves what the others alone make.
@@ -98,7 +98,7 @@ class CodebookPatch(MemoryPatch):
 
     tensors: ``keys`` (E, inner), ``values`` (E, width), ``radii`` (E,), float32.
     details: ``module``, the down-projection's full name; ``labels``, E lists of tokens;
-    ``replaced``, "query", "prompt" or "all".
+    ``replaced``, "query", "prompt" or "target".
     """
 
     kind = "codebook"
@@ -158,6 +158,7 @@ class CodebookAttachment(HookAttachment):
         self.keys = patch.tensors["keys"][firsts].to(place, torch.float32)  # (K, inner)
         self.values = patch.tensors["values"][firsts].to(place)  # (K, width)
         self.radii = torch.tensor([ball.radius for ball in patch.balls], device=place)
+        self.lengths = [len(patch.details["labels"][first]) for first in firsts]
         self.replaced: Replaced = patch.details["replaced"]
         self.needs_whole_prompts = self.replaced != "query"
         self.handles.append(module.register_forward_hook(self._replace))
@@ -172,36 +173,37 @@ class CodebookAttachment(HookAttachment):
         if not found:
             return None
         whole = output.reshape(count, -1, output.shape[-1]).clone()
-        for row, value in found.items():
-            whole[row, self._columns(int(batch.ends[row]) - batch.start)] = value.to(whole)
+        for row, entry in found.items():
+            columns = self._columns(int(batch.ends[row]) - batch.start, entry)
+            whole[row, columns] = self.values[entry].to(whole)
         return whole.reshape(output.shape)
 
-    def _columns(self, end: int) -> slice:
-        """Of this pass, where the value of a prompt is put out that ends at column ``end``."""
-        if self.replaced == "all":
-            return slice(None)
-        return slice(end if self.replaced == "query" else 0, end + 1)
+    def _columns(self, end: int, entry: int) -> slice:
+        """Of this pass, where an entry's value is put out; the prompt ends at column ``end``."""
+        first = end if self.replaced == "query" else 0
+        said = self.lengths[entry] if self.replaced == "target" else 1
+        return slice(first, max(0, end + said))
 
-    def _found(self, batch: Batch, given: Tensor) -> dict[int, Tensor]:
-        """Rows whose value is put out in this pass, each with it (width,)."""
+    def _found(self, batch: Batch, given: Tensor) -> dict[int, int]:
+        """By row, the entry whose value is put out in this pass."""
         rows, columns = batch.queries(given.shape[1])
-        now: dict[int, Tensor] = {}
+        now: dict[int, int] = {}
         if len(rows):
             index = rows.to(given.device), columns.to(given.device)
-            values, hits = self._looked_up(given[index])
-            asked = zip(rows.tolist(), values, hits.tolist(), strict=True)
-            now = {row: value for row, value, hit in asked if hit}
-        if self.replaced != "all":
+            entries, hits = self._looked_up(given[index])
+            asked = zip(rows.tolist(), entries.tolist(), hits.tolist(), strict=True)
+            now = {row: entry for row, entry, hit in asked if hit}
+        if self.replaced != "target":
             return now
-        held: dict[int, Tensor] = batch.kept.setdefault(self, {})
+        held: dict[int, int] = batch.kept.setdefault(self, {})
         held.update(now)
         return held
 
     def _looked_up(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, inner) -> the nearest entry's value (N, width), whether it holds (N,) bool."""
+        """(N, inner) -> the nearest entry (N,), whether it holds (N,) bool."""
         # By differences: products would round away what tells two near keys apart.
         distances = torch.cdist(
             queries.float(), self.keys, compute_mode="donot_use_mm_for_euclid_dist"
         )
         found = distances.min(dim=1)
-        return self.values[found.indices], found.values <= self.radii[found.indices]
+        return found.indices, found.values <= self.radii[found.indices]

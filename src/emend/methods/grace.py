@@ -19,8 +19,9 @@ are settled first and the values of all entries are sought together, an entry sh
 edits on all of them at once (theirs goes on from the last edit only). A value begins at what the
 layer puts out at the prompt's last token and not at random numbers (`start="random"` as
 published). As published it is put out at all tokens of the prompt; `replaced="query"` puts it out
-at the last one only. `epsilon` is by default a part of the key's own length, for what the
-published 1.0 means depends on the model.
+at the last one only, `"target"` until the target is said (theirs can put it out at all tokens,
+which says the target again and again). `epsilon` is by default a part of the key's own length, for
+what the published 1.0 means depends on the model.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class GraceConfig:
     """An entry's value is found once its loss is below this; 0 takes all steps, as published."""
     replaced: Replaced = "prompt"
     """Tokens whose output is replaced: all of the prompt's (prompt), its last one (query), or the
-    answer's as well (all), which says long targets best."""
+    target's too, until it is said (target), which says long targets best."""
     start: str = "output"
     """Where a value begins: at what the layer puts out (output), or at random numbers (random)."""
     seed: int = 0
