@@ -1,10 +1,13 @@
 """The same edits in one batch, in many, and shuffled: how far apart are the built weights?
 
     python benchmarks/lab_order.py [--model lab/gptneo] [--limit 200] [--batch 10] [--steps 80]
+        [--chunk 1]
 
 Values are sought anew each time (in other company, so that sums round otherwise), except that
 AlphaEdit takes those that MEMIT found in the same sequence: both seek the same. Prints one table in
-Markdown with the largest difference over all edited matrices, relative to the change's own norm.
+Markdown with the largest difference over all edited matrices: relative to the change's own norm,
+and to that of the built weights. With ``--chunk 1`` every value is sought alone, so that sums
+round alike in any company.
 """
 
 from __future__ import annotations
@@ -42,12 +45,16 @@ def made(
     return patches
 
 
-def difference(one: WeightPatch, other: WeightPatch) -> float:
-    """Largest relative difference of a matrix's change."""
-    return max(
-        float((one.delta(name) - other.delta(name)).norm() / one.delta(name).norm())
-        for name in one.factors
-    )
+def differences(model: Any, one: WeightPatch, other: WeightPatch) -> str:
+    """Largest difference of a matrix, relative to its change and to what is built."""
+    of_change, of_built = 0.0, 0.0
+    for name in one.factors:
+        change = one.delta(name)
+        apart = float((change - other.delta(name)).norm())
+        of_change = max(of_change, apart / float(change.norm()))
+        built = model.get_submodule(name).weight.detach() + change
+        of_built = max(of_built, apart / float(built.norm()))
+    return f"{of_change:.1e} ({of_built:.1e})"
 
 
 def main() -> None:
@@ -60,6 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, help="of the search; by default what the model recommends"
     )
+    parser.add_argument("--chunk", type=int, help="how many values are sought together")
     arguments = parser.parse_args()
     model, tokenizer = emend.load(arguments.model)
     edits = datasets.load("lab", limit=arguments.limit, seed=arguments.seed)
@@ -67,7 +75,8 @@ def main() -> None:
     random.Random(0).shuffle(shuffled)
     size = arguments.batch
     parts = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
-    settings = {} if arguments.steps is None else {"steps": arguments.steps}
+    given = {"steps": arguments.steps, "chunk": arguments.chunk}
+    settings = {name: value for name, value in given.items() if value is not None}
     print(f"| method | {len(parts)} batches of {size}, shuffled | one batch, shuffled |")
     print("|---|---:|---:|")
     for family in FAMILIES:
@@ -75,8 +84,8 @@ def main() -> None:
         batched = made(model, tokenizer, family, parts, settings)
         other = made(model, tokenizer, family, [shuffled], settings)
         for name in family:
-            one, two = (difference(whole[name], each[name]) for each in (batched, other))
-            print(f"| `{name}` | {one:.1e} | {two:.1e} |", flush=True)
+            found = [differences(model, whole[name], each[name]) for each in (batched, other)]
+            print(f"| `{name}` | {' | '.join(found)} |", flush=True)
 
 
 if __name__ == "__main__":

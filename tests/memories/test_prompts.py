@@ -6,6 +6,7 @@ import json
 import warnings
 
 import pytest
+import torch
 from tests.tiny import tiny_model
 
 from emend import methods, models
@@ -64,11 +65,34 @@ def test_several_facts_stand_with_the_nearest_last_and_none_of_others(tiny) -> N
     assert text.splitlines()[1] == "New Fact: Ana Bel was born in Oslo."
 
 
-def test_facts_may_be_told_several_times(tiny) -> None:
-    patch = made(tiny, "ike", **BARE, tellings=2)
-    (text,) = read_by(tiny, patch, "Ana Bel likes")
-    fact = "New Fact: Ana Bel likes tea.\n"
-    assert text == f"{fact}{fact}Prompt: Ana Bel likes"
+def test_what_the_model_would_say_without_the_fact_is_taken_off(tiny) -> None:
+    """Context-aware decoding, by its formula; a prompt without a fact is answered as ever."""
+    model, tokenizer = tiny
+    alpha, prompts, targets = 0.5, ["Ana Bel likes", "Cy Wu likes"], ["tea", "tea"]
+    patch = made(tiny, "ike", **BARE, contrast=alpha, threshold=1.0)
+    told = read_by(tiny, patch, *prompts)
+    before = models.score(model, tokenizer, prompts, targets)
+    with patch.applied(model):
+        after = models.score(model, tokenizer, prompts, targets)
+        texts = models.generate(model, tokenizer, [*prompts, "Bo Li likes"], max_new_tokens=3)
+    assert after[1] == before[1] and told[1] == prompts[1]
+
+    def expected(ids: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            read, plain = (
+                model(torch.tensor([[*tokenizer(text)["input_ids"], *ids]])).logits[0, -1]
+                for text in (told[0], prompts[0])
+            )
+        mixed = (1 + alpha) * read.log_softmax(-1) - alpha * plain.log_softmax(-1)
+        return mixed.log_softmax(-1)
+
+    ids = after[0].token_ids
+    for step, log_prob in enumerate(after[0].log_probs):
+        assert log_prob == pytest.approx(expected(ids[:step])[ids[step]].item(), abs=1e-4)
+    written: list[int] = []
+    for _ in range(3):
+        written.append(int(expected(written).argmax()))
+    assert texts[0] == tokenizer.decode(written)
 
 
 def test_demonstrations_then_the_facts_own_copy(tiny) -> None:
@@ -147,7 +171,8 @@ def test_another_encoder_is_refused(tiny, method, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", ["ike", "mello"])
 def test_settings_are_checked(tiny, method) -> None:
-    for name, value in {"ike": {"k": -1, "facts": 0}, "mello": {"hops": 0}}[method].items():
+    wrong = {"ike": {"k": -1, "contrast": float("nan")}, "mello": {"hops": 0}}
+    for name, value in wrong[method].items():
         with pytest.raises(InvalidInput, match=f"{name} is"):
             made(tiny, method, **{name: value})
     with pytest.raises(UnknownName, match="encoder"):

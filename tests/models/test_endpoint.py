@@ -160,6 +160,8 @@ def test_methods_that_need_a_models_inside_are_refused(serve) -> None:
     _, model = serve()
     with pytest.raises(UnsupportedModel, match="rome needs a model's inside"):
         edit(model, None, [EDIT], method="rome")
+    with pytest.raises(UnsupportedModel, match="leave contrast=0"):
+        edit(model, None, [EDIT], method="ike", contrast=0.5)
 
 
 def follows(prompt, *_):

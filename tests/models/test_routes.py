@@ -10,6 +10,7 @@ import torch
 from tests.tiny import tiny_model
 
 from emend.models import Attachment, TextAttachment, Voice, attach, generate, likeliest, score
+from emend.models.lanes import mixed
 
 PROMPTS = ["Marie Curie was born in", "Anna", "Anna Berg works for Nordlicht and plays the"]
 TARGETS = ["Paris", "Tom", "piano"]
@@ -131,3 +132,17 @@ def test_a_patch_of_prompts_says_that_a_direct_call_passes_it_by(models):
     with pytest.warns(UserWarning, match="route patch acts on prompts"):
         model(torch.tensor([[1, 2]]))
     attachment.remove()
+
+
+def test_a_voice_that_speaks_against_another_makes_nothing_possible() -> None:
+    impossible = float("-inf")
+    read = torch.tensor([[0.0, 0.0, impossible, impossible]])
+    plain = torch.tensor([[0.0, -3.0, -2.0, impossible]])
+    found = mixed([read, plain], torch.tensor([[1.5, -0.5]])).softmax(-1)[0]
+    assert found.isfinite().all()
+    assert found[1] > found[0] and found[2] == found[3] == 0
+    rows = torch.cat([read, read]), torch.cat([plain, plain])
+    both = mixed(rows, torch.tensor([[1.5, -0.5], [0.5, 0.5]])).softmax(-1)
+    assert torch.equal(both[0], found)
+    half = (read.softmax(-1) + plain.softmax(-1))[0] / 2
+    assert torch.allclose(both[1], half)

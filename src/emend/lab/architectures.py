@@ -25,7 +25,7 @@ _MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": P
 _MEMORIES: dict[str, dict[str, Any]] = {
     "grace": {"replaced": "target"},  # long names are said to their end
     # The layouts of `hops.py`, which the models were trained on.
-    "ike": {"fact_line": "New fact: {}", "k": 0, "own_copy": False, "tellings": 3},
+    "ike": {"contrast": 0.5, "fact_line": "New fact: {}", "k": 0, "own_copy": False},
     "mello": {
         "fact_line": "New fact: {}",
         "examples": "none",

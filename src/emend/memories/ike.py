@@ -30,6 +30,7 @@ class IkePatch(MemoryPatch):
     def check(self) -> None:
         """See :meth:`MemoryPatch.check`."""
         layout_of(self.config)
+        float(self.config["contrast"])
         demonstrations = self.demonstrations
         for edit in self.edits:
             for place in self.details["chosen"].get(edit.id, ()):
@@ -65,6 +66,7 @@ class IkeAttachment(TextAttachment):
         self._facts: Facts | None = None
         self._writer = Writer(patch.config, patch.demonstrations, patch.details["chosen"])
         self._told_cut = False
+        self.contrast = float(patch.config["contrast"])
 
     def prepare(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:
         """See `Attachment.prepare`; a prompt that no fact is near enough to stays as it is."""
@@ -117,7 +119,6 @@ class Writer:
     ) -> None:
         self.layout = layout_of(config)
         self.own_copy = bool(config["own_copy"])
-        self.tellings = int(config["tellings"])
         self.demonstrations = demonstrations
         self.chosen = chosen
 
@@ -137,7 +138,7 @@ class Writer:
         blocks = [self._block(place) for place in self.chosen.get(nearest.id, ())]
         if self.own_copy:
             blocks.append(self.layout.answered(facts[-1:], nearest.text, nearest.target.strip()))
-        last = self.layout.block(facts * self.tellings, prompt)
+        last = self.layout.block(facts, prompt)
         if room is not None and count_tokens(tokenizer, last) > room:
             return prompt, len(blocks) + len(facts)
         text, kept = fitted(blocks, last, self.layout.separator, room, tokenizer)

@@ -17,6 +17,11 @@ Many edits are in memory at once: before each prompt stands the fact nearest to 
 `facts`), whatever the prompt is, as published; `threshold` leaves prompts alone that no fact is
 near. Without demonstrations (`k=0`) this is in-context editing (ICE) of the tables.
 
+Models that hold fast to what they know follow the fact with `contrast`, alpha of context-aware
+decoding (Shi et al. 2023, arXiv 2305.14739), which asks twice and needs a model with probabilities:
+
+    p(y) ~ p(y | x, f, C)^(1 + alpha) / p(y | x)^alpha
+
 Where this deviates: facts are compared by their words (BM25) unless another `encoder` is named,
 since all-MiniLM-L6-v2 is not at hand everywhere; demonstrations are 32 facts of general knowledge
 that ship, or those of a dataset or file, and none of them names a subject that is edited. The
@@ -32,12 +37,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from emend.edits import Edit
-from emend.errors import InvalidInput
+from emend.errors import InvalidInput, UnsupportedModel
 from emend.incontext.demonstrations import Demonstration, Pool, choose, pool_of
 from emend.incontext.facts import room_of
 from emend.incontext.recall import Facts, check_readable, remembered
 from emend.memories.ike import IkePatch, Writer
 from emend.methods._method import method
+from emend.models import Endpoint
 from emend.patches import MemoryPatch, describe_base
 from emend.retrieval import check_encoder
 
@@ -56,8 +62,8 @@ class IkeConfig:
     """Whether the fact itself is shown being copied, last of all."""
     facts: int = 1
     """How many facts stand before a prompt: the nearest ones."""
-    tellings: int = 1
-    """How often they are told there; small models follow what they read several times."""
+    contrast: float = 0.0
+    """How much what the model would say without the fact is taken off what it says with it."""
     threshold: float = 0.0
     """A fact less near than this stays away; 0 puts one before every prompt, as published."""
     encoder: str = "bm25"
@@ -76,8 +82,9 @@ class IkeConfig:
     """Seed of which kind each demonstration is."""
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 0), ("facts", 1), ("tellings", 1), ("reserve", 1)):
-            if getattr(self, name) < least:
+        at_least = {"k": 0, "facts": 1, "reserve": 1, "contrast": 0}
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
                 raise InvalidInput(
                     f"{name} is {getattr(self, name)}, expected {least} or more: raise it"
                 )
@@ -101,6 +108,11 @@ def ike(
 ) -> IkePatch:
     """Remember facts with demonstrations chosen for each."""
     check_readable(model, tokenizer, edits)
+    if config.contrast and isinstance(model, Endpoint):
+        raise UnsupportedModel(
+            f"{model.name} gives no probabilities to be compared, expected a model with its "
+            "weights here: leave contrast=0"
+        )
     everything = remembered([*(previous.edits if previous else ()), *edits])
     facts = Facts(everything, config.encoder, config.by_name, model, tokenizer)
     settings = {**asdict(config), "ratio": list(config.ratio)}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -32,7 +32,9 @@ class Voice:
     Attributes:
         model: A causal language model with the vocabulary of the one that was asked.
         prompt: What it reads.
-        weight: Its share of the answer's probabilities; those of a prompt's voices sum to 1.
+        weight: Its share of the answer's probabilities; those of a prompt's voices sum to 1. One
+            below 0 speaks against the others: then not probabilities are mixed, but their
+            logarithms.
         acting: A context that the model is run in; voices of one model that are run alike
             share one function.
     """
@@ -49,10 +51,14 @@ class Attachment:
     Attributes:
         patch: The patch that it belongs to.
         handles: Of the hooks that it has on the model.
+        contrast: How much of what the model would say to a prompt as it was is taken off what it
+            says to what `prepare` made of it: alpha of context-aware decoding (Shi et al. 2023,
+            arXiv 2305.14739), p ~ p(y | prepared)^(1 + alpha) / p(y | prompt)^alpha.
     """
 
     def __init__(self, patch: Any) -> None:
         self.patch = patch
+        self.contrast = 0.0
         self.handles: list[Any] = []
         self._suspensions = 0
 
@@ -179,7 +185,11 @@ def _passed(
             return (voice,)
         prompt = read[voice.prompt]
         found = routed[prompt] or (Voice(model, prompt),)
-        return tuple(Voice(v.model, v.prompt, voice.weight * v.weight, v.acting) for v in found)
+        if attachment.contrast and prompt != voice.prompt:
+            louder = 1 + attachment.contrast
+            found = tuple(replace(one, weight=louder * one.weight) for one in found)
+            found = (*found, Voice(model, voice.prompt, -attachment.contrast))
+        return tuple(replace(one, weight=voice.weight * one.weight) for one in found)
 
     return {
         prompt: tuple(one for voice in each for one in after(voice))

@@ -7,7 +7,7 @@ architecture: no padding, no position ids, no masks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -68,11 +68,9 @@ def generate(
             check_length(reader.model, len(row))
     texts: dict[Asked, str] = {}
     with torch.no_grad(), evaluating(model):
-        for group in grouped(dict.fromkeys(prompts_asked), lambda asked: asked):
+        for group in grouped(dict.fromkeys(prompts_asked), _written_together):
             writer = _Writer(group[0].readers, tokenizer, max_new_tokens, stops)
-            # Lanes of several voices end their prompts at one step only row by row.
-            size = batch_size if len(group[0].readers) == 1 else min(batch_size, 1)
-            for chosen in batches([asked.length for asked in group], size, _spread(model)):
+            for chosen in batches([asked.length for asked in group], batch_size, _spread(model)):
                 chunk = [group[row] for row in chosen]
                 texts.update(zip(chunk, writer.write(chunk), strict=True))
     return [texts[asked] for asked in prompts_asked]
@@ -86,11 +84,18 @@ def _complete(
     for each in heard:
         if len(each) != 1 or each[0].model is not model or not each[0].prompt.strip():
             raise InvalidInput(
-                f"{model.name} is asked something empty, or beside another model: an endpoint "
-                "answers alone, so that only patches that act on prompts can be attached"
+                f"{model.name} is asked something empty, or together with another voice: an "
+                "endpoint answers alone, so that only patches that act on prompts (and without "
+                "contrast) can be attached"
             )
     asked = [each[0].prompt for each in heard]
     return model.complete(asked, max_new_tokens=max_new_tokens, stop=stops)
+
+
+def _written_together(asked: Asked) -> Hashable:
+    """What is alike in prompts that one writer takes: all their voices end them at one step."""
+    alone = len(asked.readers) == 1
+    return asked.readers, None if alone else tuple(map(len, asked.prompts))
 
 
 def _spread(model: nn.Module) -> int:

@@ -1,12 +1,13 @@
 """Prompts as those who answer them read them: one lane of tokens for each voice.
 
 A model alone answers in one lane. Where several voices answer together, their lanes are read side
-by side, and their probabilities are mixed at each position.
+by side, and their probabilities are mixed at each position; where a voice speaks against the
+others, the logarithms of their probabilities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ from emend.models.attachments import Voice, voices
 from emend.models.positions import join_targets, prompt_tokens
 
 T = TypeVar("T")
+
+IMPOSSIBLE = -1e4
+"""Least log-probability, in nats, that voices are weighed by: infinities would cancel out."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Asked:
     Attributes:
         readers: Who reads.
         prompts: Token ids that each reads.
-        weights: Share of each in the answer's probabilities.
+        weights: Share of each in the answer's probabilities; see `Voice`.
     """
 
     readers: tuple[Reader, ...]
@@ -73,29 +77,32 @@ def ask_pairs(
     return found
 
 
-def grouped(items: Iterable[T], asked: Callable[[T], Asked]) -> list[list[T]]:
-    """Items in groups whose voices are the same readers."""
-    groups: dict[tuple[Reader, ...], list[T]] = {}
+def grouped(items: Iterable[T], alike: Callable[[T], Hashable]) -> list[list[T]]:
+    """Items in groups of which all that matters is equal."""
+    groups: dict[Hashable, list[T]] = {}
     for item in items:
-        groups.setdefault(asked(item).readers, []).append(item)
+        groups.setdefault(alike(item), []).append(item)
     return list(groups.values())
 
 
 def mixed(lanes: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Logits of the mixture of several voices' probabilities.
+    """Logits of what several voices say together.
 
     Args:
         lanes: (N, vocabulary) logits of each voice; of one alone they are returned as they are.
-        weights: (N, voices) their shares.
+        weights: (N, voices) their shares, that sum to 1.
+
+    Returns:
+        (N, vocabulary) float32, log of sum_i w_i p_i; in rows with a share below 0, of
+        prod_i p_i^w_i.
     """
     if len(lanes) == 1:
         return lanes[0]
-    shares = weights.log().to(lanes[0].device)
-    spoken = [
-        logits.float().log_softmax(-1).to(shares.device) + shares[:, [number]]
-        for number, logits in enumerate(lanes)
-    ]
-    return torch.stack(spoken).logsumexp(0)
+    shares = weights.T[:, :, None].to(lanes[0].device)  # (voices, N, 1)
+    spoken = torch.stack([logits.float().log_softmax(-1).to(shares.device) for logits in lanes])
+    together = (spoken + shares.clamp(min=0).log()).logsumexp(0)
+    against = (shares * spoken.clamp(min=IMPOSSIBLE)).sum(0)
+    return torch.where((shares < 0).any(0), against, together)
 
 
 def _asked(heard: Sequence[Voice], rows: Sequence[Sequence[int]]) -> Asked:

@@ -91,7 +91,7 @@ def score(
         _check_lengths(asked, len(target) - 1)
     scores: dict[Any, Score] = {}
     with torch.no_grad(), evaluating(model):
-        for group in grouped(dict.fromkeys(pairs), lambda pair: pair[0]):
+        for group in grouped(dict.fromkeys(pairs), lambda pair: pair[0].readers):
             lengths = [asked.length + len(target) for asked, target in group]
             for rows in batches(lengths, batch_size):
                 chunk = [group[row] for row in rows]
@@ -146,7 +146,7 @@ def _likeliest(
         _check_lengths(asked, 0)
     found: dict[Asked, tuple[int, float]] = {}
     with torch.no_grad(), evaluating(model):
-        for group in grouped(dict.fromkeys(prompts), lambda asked: asked):
+        for group in grouped(dict.fromkeys(prompts), lambda asked: asked.readers):
             for members in batches([asked.length for asked in group], batch_size):
                 chunk = [group[member] for member in members]
                 logits = _mixed_logits(padding, chunk, [(0,)] * len(chunk))
