@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from torch import Tensor
 
 from emend.edits import Edit
-from emend.errors import InvalidInput
-from emend.keyvalue.values import CHUNK, SearchSettings
+from emend.errors import InvalidInput, UnknownName
+from emend.keyvalue.values import CHUNK, Optimizer, SearchSettings
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch, describe_base
 
@@ -27,8 +27,8 @@ class SearchConfig:
     """Forward passes of the search; by default 25 (gated or rotary) or 20."""
     learning_rate: float = 0.5
     """Step size of Adam."""
-    cooldown: float = 0.0
-    """Part of the steps, at the end, over which the step size falls to a twentieth."""
+    optimizer: str = "adam"
+    """What seeks: adam, as published, or lbfgs, which comes as far in a quarter of the steps."""
     weight_decay: float | None = None
     """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
     clamp: float = 4.0
@@ -57,21 +57,21 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
     """What the search takes of a method's settings; None is filled from the model's shape.
 
     Raises:
-        InvalidInput: Fewer than one step, an empty chunk, or a part that is none.
+        InvalidInput: Fewer than one step, or an empty chunk.
+        UnknownName: There is no such optimizer.
     """
     steps = (25 if view.is_llama_like else 20) if config.steps is None else config.steps
     for name, count in (("steps", steps), ("chunk", config.chunk)):
         if count < 1:
             raise InvalidInput(f"{name} is {count}, expected at least 1")
-    if not 0 <= config.cooldown <= 1:
-        raise InvalidInput(f"cooldown is {config.cooldown}, expected a part from 0 to 1")
+    if config.optimizer not in get_args(Optimizer):
+        raise UnknownName("optimizer", config.optimizer, get_args(Optimizer))
     decay = config.weight_decay
     if decay is None:
         decay = 1e-3 if view.is_llama_like else 0.5
     return SearchSettings(
         steps,
         config.learning_rate,
-        config.cooldown,
         decay,
         config.clamp,
         config.kl_factor,
@@ -79,6 +79,7 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
         config.preserve_factor,
         share_subject=getattr(config, "share_subject", False),
         chunk=config.chunk,
+        optimizer=cast(Optimizer, config.optimizer),
     )
 
 
