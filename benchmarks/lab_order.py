@@ -1,7 +1,7 @@
 """The same edits in one batch, in many, and shuffled: how far apart are the built weights?
 
     python benchmarks/lab_order.py [--model lab/gptneo] [--limit 200] [--batch 10] [--steps 80]
-        [--chunk 1]
+        [--chunk 1] [--optimizer lbfgs]
 
 Values are sought anew each time (in other company, so that sums round otherwise), except that
 AlphaEdit takes those that MEMIT found in the same sequence: both seek the same. Prints one table in
@@ -68,6 +68,7 @@ def main() -> None:
         "--steps", type=int, help="of the search; by default what the model recommends"
     )
     parser.add_argument("--chunk", type=int, help="how many values are sought together")
+    parser.add_argument("--optimizer", help="adam or lbfgs")
     arguments = parser.parse_args()
     model, tokenizer = emend.load(arguments.model)
     edits = datasets.load("lab", limit=arguments.limit, seed=arguments.seed)
@@ -75,7 +76,7 @@ def main() -> None:
     random.Random(0).shuffle(shuffled)
     size = arguments.batch
     parts = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
-    given = {"steps": arguments.steps, "chunk": arguments.chunk}
+    given = {name: getattr(arguments, name) for name in ("steps", "chunk", "optimizer")}
     settings = {name: value for name, value in given.items() if value is not None}
     print(f"| method | {len(parts)} batches of {size}, shuffled | one batch, shuffled |")
     print("|---|---:|---:|")

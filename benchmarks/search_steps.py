@@ -5,9 +5,9 @@
 
 At MEMIT's last layer of the lab's models: with 25 steps and the published losses, and with the 80
 steps and preserved prompts that the models recommend. A random model would tell nothing here: no
-value makes it say anything. A step is one pass forward and one back, whichever takes it. "reached by"
-is the mean over edits of the first step at which L-BFGS has the loss that Adam ends with, as a part
-of Adam's steps; edits of which it never has are counted.
+value makes it say anything. A step is one pass forward and one back, whichever takes it. "reached
+by" is the mean over edits of the first step at which L-BFGS has the loss that Adam ends with, as a
+part of Adam's steps; edits of which it never has are counted.
 """
 
 from __future__ import annotations

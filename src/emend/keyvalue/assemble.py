@@ -42,8 +42,9 @@ class SearchConfig:
     """Factor on the mean KL divergence at the end of these."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
-    chunk: int = CHUNK
-    """Edits sought together. With 1, a value is the same to the last bit whatever else is."""
+    chunk: int | None = None
+    """Edits sought together; by default 6, and 1 by lbfgs, which magnifies how sums round. With 1,
+    a value is the same to the last bit whatever else is sought."""
     seed: int = 0
     """Seed of the sampled contexts."""
     texts: str | tuple[str, ...] | None = None
@@ -61,11 +62,13 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
         UnknownName: There is no such optimizer.
     """
     steps = (25 if view.is_llama_like else 20) if config.steps is None else config.steps
-    for name, count in (("steps", steps), ("chunk", config.chunk)):
-        if count < 1:
-            raise InvalidInput(f"{name} is {count}, expected at least 1")
     if config.optimizer not in get_args(Optimizer):
         raise UnknownName("optimizer", config.optimizer, get_args(Optimizer))
+    usual = 1 if config.optimizer == "lbfgs" else CHUNK
+    chunk = usual if config.chunk is None else config.chunk
+    for name, count in (("steps", steps), ("chunk", chunk)):
+        if count < 1:
+            raise InvalidInput(f"{name} is {count}, expected at least 1")
     decay = config.weight_decay
     if decay is None:
         decay = 1e-3 if view.is_llama_like else 0.5
@@ -78,7 +81,7 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
         config.preserve,
         config.preserve_factor,
         share_subject=getattr(config, "share_subject", False),
-        chunk=config.chunk,
+        chunk=chunk,
         optimizer=cast(Optimizer, config.optimizer),
     )
 
