@@ -116,6 +116,7 @@ def inverse(moment: Tensor, ridge: float = RIDGE) -> Inverse:
         NumericalFailure: C is not positive definite, or not finite.
     """
     matrix = moment.to(torch.float64, copy=True)
+    del moment  # where nobody else holds it, it goes before the factor's peak
     if not bool(matrix.isfinite().all()):
         raise NumericalFailure(
             "the second moment of the keys is not finite: collect it again, in float64"
