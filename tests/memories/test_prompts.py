@@ -75,7 +75,8 @@ def test_what_the_model_would_say_without_the_fact_is_taken_off(tiny) -> None:
     with patch.applied(model):
         after = models.score(model, tokenizer, prompts, targets)
         texts = models.generate(model, tokenizer, [*prompts, "Bo Li likes"], max_new_tokens=3)
-    assert after[1] == before[1] and told[1] == prompts[1]
+    assert after[1].log_probs == pytest.approx(before[1].log_probs, abs=1e-5)
+    assert after[1].greedy == before[1].greedy and told[1] == prompts[1]
 
     def expected(ids: list[int]) -> torch.Tensor:
         with torch.no_grad():
