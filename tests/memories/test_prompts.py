@@ -172,7 +172,7 @@ def test_another_encoder_is_refused(tiny, method, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", ["ike", "mello"])
 def test_settings_are_checked(tiny, method) -> None:
-    wrong = {"ike": {"k": -1, "contrast": float("nan")}, "mello": {"hops": 0}}
+    wrong = {"ike": {"k": -1, "facts": 0, "contrast": float("nan")}, "mello": {"hops": 0}}
     for name, value in wrong[method].items():
         with pytest.raises(InvalidInput, match=f"{name} is"):
             made(tiny, method, **{name: value})

@@ -67,10 +67,9 @@ class Lbfgs:
             self.scale = self.radius / slope.norm(dim=1).clamp(min=torch.finfo(slope.dtype).tiny)
         else:
             self._learn(at - self.held, loss.to(self.value), slope)
-        better = loss < self.value
-        self.held = torch.where(better[:, None], at, self.held)
-        self.gradient = torch.where(better[:, None], slope, self.gradient)
-        self.value = torch.where(better, loss.to(self.value), self.value)
+        self.gradient = torch.where((loss < self.value)[:, None], slope, self.gradient)
+        held, self.value = self.hold(tried, loss)
+        self.held = held.flatten(1)
         there = (self.held + self._direction()).view_as(tried)
         return clamped(there, limits)
 

@@ -100,9 +100,18 @@ def mixed(lanes: Sequence[Tensor], weights: Tensor) -> Tensor:
         return lanes[0]
     shares = weights.T[:, :, None].to(lanes[0].device)  # (voices, N, 1)
     spoken = torch.stack([logits.float().log_softmax(-1).to(shares.device) for logits in lanes])
+    against = (weights < 0).any(1)  # (N,)
+    if bool(against.all()):
+        return _weighed(spoken, shares)
     together = (spoken + shares.clamp(min=0).log()).logsumexp(0)
-    against = (shares * spoken.clamp(min=IMPOSSIBLE)).sum(0)
-    return torch.where((shares < 0).any(0), against, together)
+    if not bool(against.any()):
+        return together
+    return torch.where(against.to(shares.device)[:, None], _weighed(spoken, shares), together)
+
+
+def _weighed(spoken: Tensor, shares: Tensor) -> Tensor:
+    """(N, vocabulary), the voices' log-probabilities by their shares, some below 0."""
+    return (shares * spoken.clamp(min=IMPOSSIBLE)).sum(0)
 
 
 def _asked(heard: Sequence[Voice], rows: Sequence[Sequence[int]]) -> Asked:
