@@ -6,16 +6,21 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from emend.edits import Edit
+from emend.errors import InvalidInput
 from emend.keyvalue._objective import Site
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings
 from emend.keyvalue.contexts import STARTS, begun_templates
+from emend.keyvalue.fitting import Fitting, fit_together
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.memory import check_edit
+from emend.keyvalue.moments import cache_directory
+from emend.keyvalue.nullspace import whitener
 from emend.keyvalue.priors import Prior, metric_of, prior_for
 from emend.keyvalue.sources import texts_for
 from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
@@ -34,7 +39,17 @@ class SpreadConfig(SearchConfig):
     share_subject: bool = True
     """Seek one change for all edits of a subject: written at one key, they would otherwise be
     averaged. Off for the published form."""
+    fit_steps: int = 0
+    """Fit the changes of all layers together in so many steps, instead of solving them one after
+    another: for very many edits, of which much would be moved elsewhere. Needs texts."""
+    fit_weight: float = 10.0
+    """What a token of these texts weighs there, against an edit."""
+    fit_rate: float = 0.5
+    """Part of a wanted change that a step can make there, at first."""
 
+
+Whiten = Callable[[Prior, int], Tensor]
+"""Of a layer, the directions (inner, r) that its change may use; see `fitting.Whitener`."""
 
 Solver = Callable[[ModelView, Prior], Solve]
 """Makes what solves one layer, from what is known of all other keys."""
@@ -74,8 +89,11 @@ def build(
     site: Site | None = None,
     share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
     search: Mapping[str, Any] | None = None,
+    whiten: Whiten | None = None,
 ) -> WeightPatch:
-    """Seek a value for each edit on the unedited model, and write all of them layer by layer.
+    """Seek a value for each edit on the unedited model, and write all of them.
+
+    They are written layer by layer, or by ``config.fit_steps`` into all layers together.
 
     Args:
         model: The model.
@@ -89,6 +107,8 @@ def build(
         site: Where values stand; see `seek_targets`.
         share: Part of what is missing that a layer takes when so many are left, itself included.
         search: Settings of the search that are not the user's.
+        whiten: Which directions of a layer may be used where all are fitted together; all by
+            default.
 
     Raises:
         InvalidInput: A setting has no meaning for this model.
@@ -101,6 +121,11 @@ def build(
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
     count, source = len(templates) or 1 + len(STARTS), texts_for(view, config.texts)
+    if config.fit_steps < 0 or (config.fit_steps and source is None):
+        found = f"{config.fit_steps} and no texts" if config.fit_steps > 0 else config.fit_steps
+        raise InvalidInput(
+            f"fit_steps is {found}, expected 0, or texts that show what to preserve: pass texts"
+        )
     check_edit(view, tokenizer, edits, count, layers, has_moments=source is not None)
     templates = templates or begun_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, layers, source, cache=config.cache)
@@ -110,7 +135,14 @@ def build(
     known = previous.state if previous else None
     targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()
-    changes = spread(view, tokenizer, targets, templates, layers, solve, share=share)
+    if source is not None and config.fit_steps:
+        fitting = Fitting(config.fit_steps, config.fit_weight, config.fit_rate, config.seed)
+        directions = partial(whiten or _all_directions(config.cache), prior)
+        changes = fit_together(
+            view, tokenizer, targets, templates, layers, source, directions, fitting
+        )
+    else:
+        changes = spread(view, tokenizer, targets, templates, layers, solve, share=share)
     return assemble(
         view,
         edits,
@@ -128,3 +160,10 @@ def build(
         },
         state=targets.state,
     )
+
+
+def _all_directions(cache: bool) -> Whiten:
+    def whiten(prior: Prior, layer: int) -> Tensor:
+        return whitener(prior.moment(layer), cache=cache_directory() if cache else None)
+
+    return whiten

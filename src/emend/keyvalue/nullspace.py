@@ -19,6 +19,9 @@ from emend._files import written_aside
 from emend.errors import InvalidInput
 from emend.keyvalue.joint import Projector
 
+WHITENING_RIDGE = 1e-3
+"""Part of the mean eigenvalue that is added to each before keys are scaled by it."""
+
 
 @dataclass(frozen=True)
 class NullSpace:
@@ -71,6 +74,22 @@ def null_space(
             f"{mend} the {'quantile' if threshold is None else 'threshold'}"
         )
     return NullSpace(Projector(vectors[:, :rank].double()), float(values[:rank].sum()))
+
+
+def whitener(moment: Tensor, rank: int | None = None, cache: Path | None = None) -> Tensor:
+    """Directions of a key, scaled so that all keys have as much of each.
+
+    Args:
+        moment: (inner, inner), C.
+        rank: Take only so many, of the smallest eigenvalues; None takes all.
+        cache: Directory to keep the eigendecomposition in; None keeps nothing.
+
+    Returns:
+        (inner, rank) float64, U (e + ridge)^-1/2 for eigenvectors U and eigenvalues e.
+    """
+    values, vectors = _eigen(moment, cache)
+    scale = (values + WHITENING_RIDGE * values.mean()).rsqrt()
+    return (vectors.double() * scale)[:, :rank]
 
 
 def _eigen(moment: Tensor, cache: Path | None) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ from emend.errors import InvalidInput
 from emend.keyvalue.building import SpreadConfig, build
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.moments import cache_directory
-from emend.keyvalue.nullspace import null_space
+from emend.keyvalue.nullspace import NullSpace, null_space, whitener
 from emend.keyvalue.priors import Prior
 from emend.keyvalue.spread import Solve
 from emend.methods._method import method
@@ -75,6 +75,16 @@ def alphaedit(
 ) -> WeightPatch:
     """Seek a value for each edit and write all of them layer by layer, inside the null space."""
     ranks: dict[str, int] = {}
+    cache = cache_directory() if config.cache else None
+
+    def freed(prior: Prior, layer: int) -> NullSpace:
+        moment, quantile, threshold = prior.moment(layer), config.quantile, config.threshold
+        free = null_space(moment, quantile=quantile, threshold=threshold, cache=cache)
+        ranks[str(layer)] = free.rank
+        return free
+
+    def whiten(prior: Prior, layer: int) -> Tensor:
+        return whitener(prior.moment(layer), freed(prior, layer).rank, cache)
 
     def solver(_view: ModelView, prior: Prior) -> Solve:
         if not prior.is_known:
@@ -84,17 +94,16 @@ def alphaedit(
             )
 
         def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
-            free = null_space(
-                prior.moment(layer),
-                quantile=config.quantile,
-                threshold=config.threshold,
-                cache=cache_directory() if config.cache else None,
-            )
-            ranks[str(layer)] = free.rank
+            free = freed(prior, layer)
             weight = WEIGHT * free.energy if config.weight is None else config.weight
             return solve_jointly(free.projector, keys, residuals, weight)
 
         return solve
 
-    patch = build(model, tokenizer, edits, config, previous, method="alphaedit", solver=solver)
+    patch = build(
+        *(model, tokenizer, edits, config, previous),
+        method="alphaedit",
+        solver=solver,
+        whiten=whiten,
+    )
     return dataclasses.replace(patch, statistics={**patch.statistics, "null_space": ranks})

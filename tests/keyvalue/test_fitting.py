@@ -1,0 +1,138 @@
+"""Fitting the changes of all layers together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.methods.closed_form import COMMON, EDITS, SORTED, TEMPLATES, TEXT, difference, tiny_model
+
+from emend.edits import Edit
+from emend.errors import InvalidInput, NumericalFailure
+from emend.keyvalue import SearchSettings, context_rows, second_moments
+from emend.keyvalue.fitting import Fitting, fit_together, preserved_rows
+from emend.keyvalue.nullspace import whitener
+from emend.keyvalue.sources import Texts
+from emend.keyvalue.spread import seek_targets
+from emend.methods import registry
+from emend.models import ModelView
+
+LAYERS = (0, 1, 2)
+SETTINGS = SearchSettings(steps=5, learning_rate=0.1, clamp=0.75)
+
+
+def outputs(view: ModelView, rows, changes, site: str = "block") -> torch.Tensor:
+    """(N, width) at each row's last token after block 2, with weights that were really changed."""
+    found: list[torch.Tensor] = []
+
+    def keep(_module, _args, output) -> None:
+        found.append((output if isinstance(output, torch.Tensor) else output[0])[0, -1].detach())
+
+    for layer, change in changes.items():
+        view.matrix(layer).data += change.delta
+    module = view.block(2) if site == "block" else view.down_projection(2)
+    handle = module.register_forward_hook(keep)
+    for row in rows:
+        view.model(input_ids=torch.tensor([list(row)]), use_cache=False)
+    handle.remove()
+    for layer, change in changes.items():
+        view.matrix(layer).data -= change.delta
+    return torch.stack(found)
+
+
+def fitted(model, tokenizer, fitting: Fitting, site: str = "block"):
+    view = ModelView(model)
+    targets = seek_targets(view, tokenizer, EDITS, TEMPLATES, LAYERS, SETTINGS, site=site)
+    moments = second_moments(view, tokenizer, TEXT, LAYERS)
+    changes = fit_together(
+        *(view, tokenizer, targets, TEMPLATES, LAYERS, Texts(TEXT)),
+        lambda layer: whitener(moments[layer].matrix),
+        fitting,
+    )
+    return view, targets, changes
+
+
+@pytest.mark.parametrize("site", ["block", "mlp"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_targets_are_reached_in_every_context_and_texts_stay(architecture, site) -> None:
+    model, tokenizer = tiny_model(architecture)
+    view, targets, changes = fitted(model, tokenizer, Fitting(150, weight=1.0), site)
+    rows = [
+        row.ids[: row.lookup + 1]
+        for each in context_rows(tokenizer, SORTED, TEMPLATES)
+        for row in each
+    ]
+    before = outputs(view, rows, {}, site)
+    moves = targets.wanted - before[:: len(TEMPLATES)]  # from the bare prompt
+    moved = outputs(view, rows, changes, site) - before
+    wanted = moves.repeat_interleave(len(TEMPLATES), 0)
+    size = float(moves.norm(dim=1).mean())
+    assert float((moved - wanted).norm(dim=1).mean()) < 0.3 * size
+    texts = preserved_rows(tokenizer, Texts(TEXT), EDITS)
+    there = outputs(view, texts, changes, site) - outputs(view, texts, {}, site)
+    assert float(there.norm(dim=1).mean()) < 0.3 * size
+
+
+def test_more_weight_moves_texts_less() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    texts = preserved_rows(tokenizer, Texts(TEXT), EDITS)
+    there = []
+    for weight in (0.1, 10.0):
+        view, _, changes = fitted(model, tokenizer, Fitting(60, weight))
+        moved = outputs(view, texts, changes) - outputs(view, texts, {})
+        there.append(float(moved.norm(dim=1).mean()))
+    assert there[1] < 0.7 * there[0]
+
+
+def test_texts_end_where_a_subject_is_named() -> None:
+    _, tokenizer = tiny_model("gpt2")
+    edits = [Edit("{} was born in", "Berg", "Paris"), Edit("{} was born in", "Tom Berg", "Rome")]
+    texts = Texts(
+        [
+            "It was said of Tom Berg that he was born in Paris.",
+            "Tom Berg was born in Lyon.",
+            "The capital of Bergamo",
+        ]
+    )
+    rows = preserved_rows(tokenizer, texts, edits)
+    assert [tokenizer.decode(row) for row in rows] == ["It was said of", "The capital of Bergamo"]
+    with pytest.raises(InvalidInput, match="every text of given texts begins with a subject"):
+        preserved_rows(tokenizer, Texts(["Berg was born."]), edits)
+
+
+@pytest.mark.parametrize("method", ["memit", "pmet", "alphaedit"])
+def test_any_order_builds_the_same(method: str) -> None:
+    model, tokenizer = tiny_model("llama")
+    settings = {**COMMON, "fit_steps": 5, "layers": LAYERS}
+    if method == "alphaedit":
+        settings["quantile"] = 0.05
+    edit = registry().get(method).edit
+    one = edit(model, tokenizer, EDITS, **settings)
+    assert difference(edit(model, tokenizer, EDITS[::-1], **settings), one) <= 1e-12
+    parts = edit(model, tokenizer, EDITS[:2], **settings)
+    parts = edit(model, tokenizer, EDITS[2:], previous=parts, **settings)
+    assert difference(parts, one) <= 1e-4
+    assert difference(edit(model, tokenizer, EDITS, **{**settings, "fit_steps": 0}), one) > 0.1
+
+
+def test_alphaedit_stays_in_its_null_space() -> None:
+    model, tokenizer = tiny_model("llama")
+    settings = {**COMMON, "quantile": 0.05, "layers": LAYERS, "fit_steps": 5}
+    patch = registry().get("alphaedit").edit(model, tokenizer, EDITS, **settings)
+    moments = second_moments(ModelView(model), tokenizer, TEXT, LAYERS)
+    for name, layer in zip(patch.factors, LAYERS, strict=True):
+        _, vectors = torch.linalg.eigh(moments[layer].matrix.double())
+        rank = patch.statistics["null_space"][str(layer)]
+        delta = patch.delta(name).double()
+        assert delta.norm() > 0
+        assert (delta @ vectors[:, rank:]).norm() < 1e-5 * delta.norm()
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    memit = registry().get("memit")
+    with pytest.raises(InvalidInput, match=r"fit_steps is 5 and no texts, .* pass texts"):
+        memit.edit(model, tokenizer, EDITS, fit_steps=5, templates=TEMPLATES)
+    with pytest.raises(InvalidInput, match="fit_steps is -1, expected 0"):
+        memit.edit(model, tokenizer, EDITS, fit_steps=-1, **COMMON)
+    with pytest.raises(NumericalFailure, match="lower fit_rate"):
+        memit.edit(model, tokenizer, EDITS, fit_steps=5, fit_rate=1e38, **COMMON)
