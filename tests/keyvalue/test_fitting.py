@@ -9,7 +9,8 @@ from tests.methods.closed_form import COMMON, EDITS, SORTED, TEMPLATES, TEXT, di
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
 from emend.keyvalue import SearchSettings, context_rows, second_moments
-from emend.keyvalue.fitting import Fitting, fit_together, preserved_rows
+from emend.keyvalue._fitted import preserved_rows
+from emend.keyvalue.fitting import Fitting, fit_together
 from emend.keyvalue.nullspace import whitener
 from emend.keyvalue.sources import Texts
 from emend.keyvalue.spread import seek_targets

@@ -126,7 +126,11 @@ def build(
         raise InvalidInput(
             f"fit_steps is {found}, expected 0, or texts that show what to preserve: pass texts"
         )
-    check_edit(view, tokenizer, edits, count, layers, has_moments=source is not None)
+    check_edit(
+        *(view, tokenizer, edits, count, layers),
+        has_moments=source is not None,
+        fits=config.fit_steps > 0,
+    )
     templates = templates or begun_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, layers, source, cache=config.cache)
     solve = solver(view, prior)

@@ -12,6 +12,7 @@ import torch
 
 from emend.edits import Edit
 from emend.errors import NotEnoughMemory
+from emend.keyvalue._fitted import EDITS, TOKENS
 from emend.models import ModelView
 
 FLOAT32, FLOAT64 = 4, 8
@@ -54,6 +55,8 @@ class EditEstimate:
         changes: The factors of the patch, or its dense changes, whichever is smaller.
         activations: One batch on its way through a block.
         search: One chunk of the value search with what is kept for the way back.
+        fitting: Of all layers whitening directions, changes and what Adam keeps, where they are
+            fitted together.
     """
 
     metric: int
@@ -62,12 +65,13 @@ class EditEstimate:
     changes: int
     activations: int
     search: int
+    fitting: int = 0
 
     @property
     def memory(self) -> int:
-        """The most that is alive at once: the search comes before the solving."""
+        """The most that is alive at once: the search comes before the solving, or the fitting."""
         solving = self.metric + self.keys + self.stream + self.changes + self.activations
-        return max(self.search, solving)
+        return max(self.search, self.fitting or solving)
 
 
 def estimate_moments(
@@ -100,6 +104,7 @@ def estimate_edit(
     has_moments: bool = True,
     batch_size: int = 64,
     chunk: int = 6,
+    fits: bool = False,
 ) -> EditEstimate:
     """What an edit by ROME, EMMET, MEMIT, PMET or AlphaEdit will take, to a factor of about two.
 
@@ -112,6 +117,7 @@ def estimate_edit(
         has_moments: Whether there are second moments at all.
         batch_size: Rows in one pass of the keys.
         chunk: Edits that are sought together.
+        fits: Whether all layers are fitted together (``fit_steps``).
     """
     inner = max(view.inner(layer) for layer in layers)
     item = _itemsize(view)
@@ -131,6 +137,8 @@ def estimate_edit(
         # Kept for the way back: about what a block holds at once, in each block above the layer.
         search=above * _block(view, inner, searched)
         + min(edits, chunk) * contexts * view.vocabulary * 3 * FLOAT32,
+        # One decomposition at a time; of each layer directions, the change, and what Adam keeps.
+        fitting=_decomposed(inner) + len(layers) * _fitted(view, inner) if fits else 0,
     )
 
 
@@ -142,6 +150,7 @@ def check_edit(
     layers: Sequence[int],
     *,
     has_moments: bool,
+    fits: bool = False,
 ) -> None:
     """Refuse an edit by a closed-form method that will not fit, before any work.
 
@@ -152,6 +161,7 @@ def check_edit(
         contexts: Number of context templates.
         layers: The edited layers.
         has_moments: Whether there are second moments.
+        fits: Whether all layers are fitted together.
 
     Raises:
         NotEnoughMemory: More is needed than is free where the first of the layers computes.
@@ -160,7 +170,10 @@ def check_edit(
     lengths = [len(tokenizer(f"{edit.text} {edit.target}")["input_ids"]) for edit in some]
     tokens = round(sum(lengths) / len(lengths)) + (CONTEXT_TOKENS if contexts > 1 else 0)
     needed = estimate_edit(
-        view, len(edits), contexts, layers, tokens=tokens, has_moments=has_moments
+        *(view, len(edits), contexts, layers),
+        tokens=tokens,
+        has_moments=has_moments,
+        fits=fits,
     )
     what = f"writing {len(edits)} edits in {contexts} contexts" if len(edits) > 1 else "the edit"
     remedy = "give fewer edits or templates at once, or free memory"
@@ -217,6 +230,17 @@ def readable(count: int) -> str:
 def _block(view: ModelView, inner: int, tokens: int) -> int:
     """What a block holds at once: the stream, its attention, and the MLP between projections."""
     return tokens * (4 * inner + 8 * view.width) * _itemsize(view)
+
+
+def _decomposed(inner: int) -> int:
+    """A second moment on its way to its eigenvectors."""
+    return inner * inner * (FLOAT32 + 3 * FLOAT64)
+
+
+def _fitted(view: ModelView, inner: int) -> int:
+    """One layer's part of a fit: M, and six of the change's size; and a batch on its way back."""
+    batch = _block(view, inner, TOKENS + EDITS * CONTEXT_TOKENS)
+    return inner * (inner + 6 * view.width) * FLOAT32 + batch
 
 
 def _itemsize(view: ModelView) -> int:
