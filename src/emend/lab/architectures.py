@@ -21,7 +21,13 @@ PRESERVED = [
     next(text for text in relation.statements if text.startswith("{}")) for relation in RELATIONS
 ]
 """A prompt for each kind of fact, all of which begin with what they are about."""
-_MANY: dict[str, Any] = {**_SEARCH, "steps": 80, "kl_factor": 0.1, "preserve": PRESERVED}
+_MANY: dict[str, Any] = {
+    **_SEARCH,
+    "steps": 80,
+    "kl_factor": 0.1,
+    "preserve": PRESERVED,
+    "chunk": 1,  # any order of edits builds the same weights, to the last bit
+}
 _MEMORIES: dict[str, dict[str, Any]] = {
     "grace": {"replaced": "target"},  # long names are said to their end
     # The layouts of `hops.py`, which the models were trained on.
