@@ -86,7 +86,7 @@ def test_the_projector_is_kept(tmp_path, monkeypatch) -> None:
     one = alphaedit.edit(model, tokenizer, EDITS, **settings)
     assert len(list(tmp_path.rglob("*-eigen.safetensors"))) == 2
 
-    def refuse(_matrix: torch.Tensor) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decomposed again")
 
     monkeypatch.setattr(torch.linalg, "eigh", refuse)

@@ -117,20 +117,22 @@ def inverse(moment: Tensor, ridge: float = RIDGE) -> Inverse:
     """
     matrix = moment.to(torch.float64, copy=True)
     del moment  # where nobody else holds it, it goes before the factor's peak
-    if not bool(matrix.isfinite().all()):
+    if not bool(torch.stack(matrix.aminmax()).isfinite().all()):  # of a matrix it takes a copy
         raise NumericalFailure(
             "the second moment of the keys is not finite: collect it again, in float64"
         )
     matrix.diagonal().add_(ridge * matrix.diagonal().mean())
     failed = torch.empty((), dtype=torch.int32, device=matrix.device)
-    # In its own place: a second matrix would be the peak of an edit's memory.
-    torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+    # In its own place, since a second matrix would be the peak of an edit's memory: LAPACK wants
+    # columns that are contiguous, and a symmetric matrix is its transpose.
+    lower = matrix.mT
+    torch.linalg.cholesky_ex(lower, out=(lower, failed))
     if int(failed):
         raise NumericalFailure(
             f"the second moment of {len(matrix)}-dimensional keys is singular (ridge {ridge}): "
             f"take more texts, or a ridge such as {RIDGE}"
         )
-    return Inverse(matrix)
+    return Inverse(lower)
 
 
 def solve_jointly(

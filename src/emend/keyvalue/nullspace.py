@@ -101,8 +101,10 @@ def _eigen(moment: Tensor, cache: Path | None) -> tuple[Tensor, Tensor]:
             return found["values"], found["vectors"]
         except (OSError, SafetensorError, KeyError):
             pass
-    matrix = moment.double()
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    # In its own place, as LAPACK wants it: columns that are contiguous; see `joint.inverse`.
+    vectors = moment.to(torch.float64, copy=True).mT
+    values = vectors.new_empty(len(vectors))
+    torch.linalg.eigh(vectors, out=(values, vectors))
     values, vectors = values.clamp(min=0), vectors.float()
     if path is not None:
         with written_aside(path) as aside:
@@ -111,5 +113,5 @@ def _eigen(moment: Tensor, cache: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def _fingerprint(moment: Tensor) -> str:
-    content = moment.contiguous().view(torch.uint8).numpy().tobytes()
+    content = moment.contiguous().view(torch.uint8).flatten().numpy()
     return hashlib.sha256(content).hexdigest()[:32]

@@ -63,11 +63,11 @@ class Prior:
         path = None
         if self._files is not None:
             path = self._files[layer].with_suffix(f".cholesky-{ridge:g}.safetensors")
-        if path and (found := _kept.kept(path, "factor")):
-            return Inverse(found[0].to(device))
+        if path and (found := _kept.kept(path, "upper")):
+            return Inverse(found[0].to(device).mT)
         metric = inverse(self.moment(layer).to(device), ridge)
         if path:
-            _kept.keep(path, {"factor": metric.factor}, {"ridge": ridge})
+            _kept.keep(path, {"upper": metric.factor.mT}, {"ridge": ridge})
         return metric
 
 
