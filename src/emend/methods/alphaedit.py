@@ -18,7 +18,8 @@ eigenvalues that hold a part of C's trace, since a threshold depends on the mode
 square length of a projected key. Both defaults were found on the lab's models. Instead of adding
 up the K K^T of earlier calls, all edits of the set are solved for together from the base weights,
 with values sought on the unedited model and edits sorted by id (canonical build): for a fixed P
-both are the same least squares.
+both are the same least squares. With ``fit_steps`` all layers are fitted together instead, inside
+the same null spaces (`keyvalue.fitting`), which is ours.
 """
 
 from __future__ import annotations
