@@ -16,9 +16,10 @@ edits are sorted by id, so that the patch is a function of the set of edits (can
 C has a ridge, and systems are solved in float64 on their smaller side; lambda is by default in
 proportion to the key's length, since k^T C^-1 k of a usual key is that length: 0.1 times it, found
 on the lab's models (the published 15,000 is 0.9 times the inner width of GPT-J, and 20,000 is 3.1
-times that of GPT-2 XL). With ``fit_steps`` all layers are fitted together instead (`keyvalue.fitting`), which
-is ours: what the lower layers move elsewhere then does not add up. Where a model puts a norm between MLP and stream (Gemma 2, OLMo 2), one
-layer is edited, at that MLP's output.
+times that of GPT-2 XL). With ``fit_steps`` all layers are fitted together instead
+(`keyvalue.fitting`), which is ours: what lower layers move elsewhere then does not add up. Where a
+model puts a norm between MLP and stream (Gemma 2, OLMo 2), one layer is edited, at that MLP's
+output.
 """
 
 from __future__ import annotations
