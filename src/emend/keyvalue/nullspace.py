@@ -113,5 +113,5 @@ def _eigen(moment: Tensor, cache: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def _fingerprint(moment: Tensor) -> str:
-    content = moment.contiguous().view(torch.uint8).flatten().numpy()
+    content = moment.contiguous().view(torch.uint8).flatten().numpy().data
     return hashlib.sha256(content).hexdigest()[:32]
