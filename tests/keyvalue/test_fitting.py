@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.methods.closed_form import COMMON, EDITS, SORTED, TEMPLATES, TEXT, difference, tiny_model
+from tests.models.test_placing import OFFLOADED
+from tests.two_devices import split, two_devices
 
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
@@ -16,6 +18,7 @@ from emend.keyvalue.sources import Texts
 from emend.keyvalue.spread import seek_targets
 from emend.methods import registry
 from emend.models import ModelView
+from emend.models._structure import find_blocks
 
 LAYERS = (0, 1, 2)
 SETTINGS = SearchSettings(steps=5, learning_rate=0.1, clamp=0.75)
@@ -126,6 +129,39 @@ def test_alphaedit_stays_in_its_null_space() -> None:
         delta = patch.delta(name).double()
         assert delta.norm() > 0
         assert (delta @ vectors[:, rank:]).norm() < 1e-5 * delta.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_other_precisions_fit_alike(architecture, dtype) -> None:
+    model, tokenizer = tiny_model(architecture, dtype=torch.bfloat16)
+    settings = {**COMMON, "fit_steps": 20}
+    memit = registry().get("memit")
+    expected = memit.edit(model.float(), tokenizer, EDITS, **settings)
+    found = memit.edit(model.to(dtype), tokenizer, EDITS, **settings)
+    assert difference(found, expected) < (1e-3 if dtype == torch.float64 else 0.2)
+
+
+@pytest.mark.parametrize("way", OFFLOADED)
+def test_offloaded_models_are_fitted_alike(way, tmp_path) -> None:
+    plain, tokenizer = tiny_model("llama")
+    model = OFFLOADED[way](tiny_model("llama")[0], tmp_path)
+    settings = {**COMMON, "fit_steps": 5, "layers": (1, 2)}
+    memit = registry().get("memit")
+    expected = memit.edit(plain, tokenizer, EDITS, **settings)
+    assert difference(memit.edit(model, tokenizer, EDITS, **settings), expected) < 1e-6
+
+
+def test_two_devices_give_what_one_gives() -> None:
+    plain, tokenizer = tiny_model("llama")
+    settings = {**COMMON, "fit_steps": 5, "layers": (1, 2)}
+    memit = registry().get("memit")
+    expected = memit.edit(plain, tokenizer, EDITS, **settings)
+    with two_devices():
+        model = tiny_model("llama")[0]
+        split(model, find_blocks(model), 2)
+        found = memit.edit(model, tokenizer, EDITS, **settings)
+    assert difference(found, expected) < 1e-3
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

@@ -136,7 +136,7 @@ class Run:
             batch = pad([rows[n] for n in members], self.padding)
             with torch.no_grad():
                 hidden = self._hidden(batch.input_ids)
-            found[members] = hidden[torch.arange(len(members)), batch.lengths - 1].cpu()
+            found[members] = hidden[torch.arange(len(members)), batch.lengths - 1].float().cpu()
         return found
 
     def gradients(
