@@ -22,9 +22,9 @@ from lab_methods import measure_patch, percent
 from torch import Tensor
 
 import emend
-from emend.keyvalue._fitted import Run
 from emend.keyvalue.rows import context_rows
 from emend.keyvalue.solved import edit_of
+from emend.keyvalue.stream import Stream
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits
 from emend.models import ModelView
@@ -44,8 +44,8 @@ class InPlace:
         """By how much the stream moves at each subject, by the tokens of its name."""
         values = {edit_of(name): value for name, value in patch.state.items()}
         rows = context_rows(tokenizer, patch.edits, ["{}"])
-        ids = [each[0].ids[: each[0].lookup + 1] for each in rows]
-        before = Run(self.view, [self.last], "block", 0).ends(ids)
+        ids = [each[0].upto_subject for each in rows]
+        before = Stream(self.view, ids, self.last, self.last).read().hidden
         moves: dict[tuple[int, ...], Tensor] = {}
         for edit, bare in zip(patch.edits, before, strict=True):
             for name in (edit.subject, f" {edit.subject}"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,11 +18,12 @@ from emend.errors import InvalidInput
 from emend.keyvalue._corpus import Source
 from emend.keyvalue._objective import Site
 from emend.keyvalue._packing import pack
+from emend.keyvalue.keys import run_until
+from emend.keyvalue.stream import multiplied
 from emend.models import ModelView
-from emend.models._forward import batches, evaluating, fused
+from emend.models._forward import fused
 from emend.models._hooks import frozen, hooked
 from emend.models._replay import hidden_of
-from emend.models.placing import device_of
 from emend.models.positions import pad, prompt_tokens
 
 DOCUMENTS, LENGTH = 4000, 64
@@ -30,9 +31,6 @@ DOCUMENTS, LENGTH = 4000, 64
 
 EDITS, TOKENS = 256, 1024
 """Edits and tokens of texts that a step looks at."""
-
-ROWS = 64
-"""Rows in one pass where nothing is fitted."""
 
 Rows = Sequence[Sequence[int]]
 
@@ -112,10 +110,6 @@ class Draws:
         return Drawn([*rows, *texts], weights, self.moves[chosen])
 
 
-class _Stop(Exception):
-    pass
-
-
 class Run:
     """The blocks up to the last edited one, with and without changes.
 
@@ -128,16 +122,6 @@ class Run:
 
     def __init__(self, view: ModelView, layers: Sequence[int], site: Site, padding: int) -> None:
         self.view, self.layers, self.site, self.padding = view, tuple(layers), site, padding
-
-    def ends(self, rows: Rows) -> Tensor:
-        """(N, width) float32: what is put out at each row's last token, without changes."""
-        found = torch.empty(len(rows), self.view.width)
-        for members in batches([len(row) for row in rows], ROWS):
-            batch = pad([rows[n] for n in members], self.padding)
-            with torch.no_grad():
-                hidden = self._hidden(batch.input_ids)
-            found[members] = hidden[torch.arange(len(members)), batch.lengths - 1].float().cpu()
-        return found
 
     def gradients(
         self, changes: Mapping[int, Tensor], drawn: Drawn, size: float
@@ -171,32 +155,14 @@ class Run:
 
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
             seen.append(hidden_of(output))
-            raise _Stop
 
         last = self.layers[-1]
-        model: Any = self.view.model
+        place = self.view.blocks[last] if self.site == "block" else self.view.down_projection(last)
         with ExitStack() as stack:
             for layer, change in (changes or {}).items():
-                stack.enter_context(_added(self.view.down_projection(layer), change))
-            down = self.view.down_projection(last)
-            block = self.view.blocks[last]
-            stack.enter_context(hooked(block if self.site == "block" else down, keep))
-            for state in (evaluating(model), fused(model), frozen(model)):
+                stack.enter_context(multiplied(self.view.down_projection(layer), (change.T,)))
+            for state in (fused(self.view.model), frozen(self.view.model), hooked(place, keep)):
                 stack.enter_context(state)
-            ids = ids.to(device_of(self.view.embeddings))
-            with suppress(_Stop):
-                model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            run_until(self.view, ids, place)
         found = seen[0].reshape(*ids.shape, -1)
         return found if found.dtype == torch.float64 else found.float()
-
-
-@contextmanager
-def _added(module: nn.Module, change: Tensor) -> Generator[None, None, None]:
-    """Let a down-projection put out what it will with ``change`` (inner, width)."""
-
-    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        keys = args[0].to(change)
-        return (output.to(change) + keys @ change).to(output)
-
-    with hooked(module, add):
-        yield

@@ -32,6 +32,7 @@ from emend.keyvalue._corpus import Source
 from emend.keyvalue._fitted import Draws, Run, preserved_rows
 from emend.keyvalue.rows import context_rows
 from emend.keyvalue.spread import Targets
+from emend.keyvalue.stream import Stream
 from emend.models import ModelView
 from emend.models.positions import pad_id
 from emend.patches import Dense
@@ -87,11 +88,12 @@ def fit_together(
     """
     run = Run(view, layers, targets.site, pad_id(tokenizer))
     contexts = [
-        [row.ids[: row.lookup + 1] for row in each]
+        [row.upto_subject for row in each]
         for each in context_rows(tokenizer, targets.edits, templates)
     ]
     texts = preserved_rows(tokenizer, source, targets.edits)
-    moves = targets.wanted.float() - run.ends([each[0] for each in contexts])  # (E, width)
+    bare = Stream(view, [each[0] for each in contexts], layers[-1], layers[-1]).read()
+    moves = targets.wanted.float() - bare.at(targets.site).float()  # (E, width)
     size = float(moves.norm(dim=1).mean())
     whiteners = {layer: whitener(layer).float().to(view.device(layer)) for layer in layers}
     found = {layer: m.new_zeros(m.shape[1], view.width) for layer, m in whiteners.items()}

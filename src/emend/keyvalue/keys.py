@@ -51,7 +51,7 @@ def subject_keys(
     rows = [
         row for each in context_rows(tokenizer, edits, check_templates(templates)) for row in each
     ]
-    every = [row.ids[: row.lookup + 1] for row in rows]
+    every = [row.upto_subject for row in rows]
     texts = list(dict.fromkeys(every))  # equal texts are run once, so that their keys are equal
     found: dict[int, tuple[list[Tensor], list[Tensor]]] = {
         layer: ([torch.empty(0)] * len(texts), [torch.empty(0)] * len(texts)) for layer in layers
@@ -106,7 +106,13 @@ class _Stop(Exception):
 
 
 def forward(view: ModelView, input_ids: Tensor, last: int) -> None:
-    """Run a right-padded batch through the blocks up to the down-projection of ``last``.
+    """Run a right-padded batch through the blocks up to the down-projection of ``last``."""
+    with torch.no_grad():
+        run_until(view, input_ids, view.down_projection(last))
+
+
+def run_until(view: ModelView, input_ids: Tensor, module: nn.Module) -> None:
+    """Run a right-padded batch until ``module`` has put out what it does, and hooks have seen it.
 
     Padding is not masked: in a causal model no token sees what is right of it, while rows of
     padding that see nothing give NaN in some models (Gemma 2 in float64).
@@ -117,7 +123,7 @@ def forward(view: ModelView, input_ids: Tensor, last: int) -> None:
 
     model: Any = view.model
     ids = input_ids.to(device_of(view.embeddings))
-    with torch.no_grad(), evaluating(model), hooked(view.down_projection(last), stop):
+    with evaluating(model), hooked(module, stop):
         try:
             model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         except _Stop:

@@ -29,11 +29,23 @@ class NullSpace:
 
     Attributes:
         projector: The projection P.
-        energy: tr(P C): mean square length of a token's key after the projection.
+        values: (rank,) float64, C's eigenvalues there, ascending.
+        mean: Of all its eigenvalues.
     """
 
     projector: Projector
-    energy: float
+    values: Tensor
+    mean: float
+
+    @property
+    def energy(self) -> float:
+        """tr(P C): mean square length of a token's key after the projection."""
+        return float(self.values.sum())
+
+    @property
+    def whitener(self) -> Tensor:
+        """(inner, rank) float64: the directions, scaled as `whitener` scales all."""
+        return _scaled(self.projector.basis, self.values, self.mean)
 
     @property
     def rank(self) -> int:
@@ -73,23 +85,26 @@ def null_space(
             f"{many} one of {len(values)} directions of the keys is free at {how}, expected some: "
             f"{mend} the {'quantile' if threshold is None else 'threshold'}"
         )
-    return NullSpace(Projector(vectors[:, :rank].double()), float(values[:rank].sum()))
+    basis = vectors[:, :rank].double()
+    return NullSpace(Projector(basis), values[:rank], float(values.mean()))
 
 
-def whitener(moment: Tensor, rank: int | None = None, cache: Path | None = None) -> Tensor:
-    """Directions of a key, scaled so that all keys have as much of each.
+def whitener(moment: Tensor, cache: Path | None = None) -> Tensor:
+    """All directions of a key, scaled so that all keys have as much of each.
 
     Args:
         moment: (inner, inner), C.
-        rank: Take only so many, of the smallest eigenvalues; None takes all.
         cache: Directory to keep the eigendecomposition in; None keeps nothing.
 
     Returns:
-        (inner, rank) float64, U (e + ridge)^-1/2 for eigenvectors U and eigenvalues e.
+        (inner, inner) float64, U (e + ridge)^-1/2 for eigenvectors U and eigenvalues e.
     """
     values, vectors = _eigen(moment, cache)
-    scale = (values + WHITENING_RIDGE * values.mean()).rsqrt()
-    return (vectors.double() * scale)[:, :rank]
+    return _scaled(vectors.double(), values, float(values.mean()))
+
+
+def _scaled(vectors: Tensor, values: Tensor, mean: float) -> Tensor:
+    return vectors * (values + WHITENING_RIDGE * mean).rsqrt()
 
 
 def _eigen(moment: Tensor, cache: Path | None) -> tuple[Tensor, Tensor]:

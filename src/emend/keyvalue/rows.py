@@ -28,6 +28,11 @@ class Row:
     lookup: int
     targets: tuple[int, ...] = ()
 
+    @property
+    def upto_subject(self) -> tuple[int, ...]:
+        """The tokens up to the subject's last."""
+        return self.ids[: self.lookup + 1]
+
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Refuse templates that have not exactly one place for the prompt.
@@ -79,9 +84,7 @@ def subject_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str = ANCHOR) -
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
     """
-    return [
-        Row(row.ids[: row.lookup + 1], row.lookup) for row in whole_rows(tokenizer, edits, pattern)
-    ]
+    return [Row(row.upto_subject, row.lookup) for row in whole_rows(tokenizer, edits, pattern)]
 
 
 def whole_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str) -> list[Row]:

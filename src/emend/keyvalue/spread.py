@@ -17,7 +17,7 @@ from torch import Tensor
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.keyvalue._objective import Site
-from emend.keyvalue.rows import Row, context_rows
+from emend.keyvalue.rows import context_rows
 from emend.keyvalue.solved import sought_values
 from emend.keyvalue.stream import Stream
 from emend.keyvalue.values import SearchSettings
@@ -155,10 +155,10 @@ def spread(
     """
     first, last = layers[0], layers[-1]
     rows = context_rows(tokenizer, targets.edits, templates)
-    bare = Stream(view, [_upto(each[0]) for each in rows], first, last, batch_size=batch_size)
+    bare = Stream(view, [each[0].upto_subject for each in rows], first, last, batch_size=batch_size)
     others: Stream | None = None
     if len(templates) > 1:
-        texts = [_upto(row) for each in rows for row in each[1:]]
+        texts = [row.upto_subject for each in rows for row in each[1:]]
         others = Stream(view, texts, first, last, batch_size=batch_size)
     changes: dict[int, LowRank | Dense] = {}
     for layer in range(first, last + 1):
@@ -168,7 +168,7 @@ def spread(
             if others is not None:
                 around = others.read().keys.double()
                 keys = (keys + around.reshape(len(rows), -1, keys.shape[1]).mean(1)) / 2
-            reached = here.hidden if targets.site == "block" else here.outputs
+            reached = here.at(targets.site)
             missing = targets.wanted.double() - reached.double()  # (E, width)
             remaining = sum(1 for each in layers if each >= layer)
             changes[layer] = solve(layer, keys, missing * share(remaining))
@@ -177,8 +177,3 @@ def spread(
                 if stream is not None:
                     stream.advance(changes.get(layer))
     return changes
-
-
-def _upto(row: Row) -> tuple[int, ...]:
-    """The tokens of a row up to the subject's last."""
-    return row.ids[: row.lookup + 1]

@@ -8,7 +8,7 @@ is kept, and from there on only the edited blocks are run (frontier section 3).
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import UnsupportedModel
+from emend.keyvalue._objective import Site
 from emend.models import ModelView
 from emend.models._forward import batches, evaluating, fused
 from emend.models._replay import BlockCall, Slot
@@ -38,6 +39,10 @@ class Reading:
     keys: Tensor
     outputs: Tensor
     hidden: Tensor
+
+    def at(self, site: Site) -> Tensor:
+        """(N, width): what stands where values of a site do."""
+        return self.hidden if site == "block" else self.outputs
 
 
 @dataclass
@@ -203,13 +208,17 @@ def _kept(leaf: Any) -> Any:
 @contextmanager
 def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None, None, None]:
     """Let a down-projection put out what it will with the change, as an attached patch does."""
-    if change is None:
+    with multiplied(module, change.matrices()) if change else nullcontext():
         yield
-        return
+
+
+@contextmanager
+def multiplied(module: nn.Module, matrices: Sequence[Tensor]) -> Generator[None, None, None]:
+    """Add to a module's output its input times matrices (out, in), one after another."""
 
     def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         moved = args[0].to(device=output.device, dtype=torch.float32)
-        for matrix in change.matrices():
+        for matrix in matrices:
             moved = moved @ matrix.to(moved.device).T
         return (output.float() + moved).to(output.dtype)
 

@@ -35,7 +35,7 @@ from emend.errors import InvalidInput
 from emend.keyvalue.building import SpreadConfig, build
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.moments import cache_directory
-from emend.keyvalue.nullspace import NullSpace, null_space, whitener
+from emend.keyvalue.nullspace import NullSpace, null_space
 from emend.keyvalue.priors import Prior
 from emend.keyvalue.spread import Solve
 from emend.methods._method import method
@@ -85,7 +85,7 @@ def alphaedit(
         return free
 
     def whiten(prior: Prior, layer: int) -> Tensor:
-        return whitener(prior.moment(layer), freed(prior, layer).rank, cache)
+        return freed(prior, layer).whitener
 
     def solver(_view: ModelView, prior: Prior) -> Solve:
         if not prior.is_known:
