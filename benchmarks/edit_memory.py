@@ -19,6 +19,7 @@ and "estimated" what `estimate_edit` said of it. Linux only.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -34,6 +35,7 @@ from _shapes import Words, contexts, even_edits, random_texts, small_model, tabl
 from transformers import GPT2LMHeadModel
 
 import emend
+from emend.keyvalue._jobs import chunks, make_jobs
 from emend.keyvalue.memory import estimate_edit
 from emend.keyvalue.values import CHUNK
 from emend.models import ModelView
@@ -74,7 +76,9 @@ def one_pass(model: GPT2LMHeadModel, rows: int, tokens: int) -> float:
     ids = torch.ones(rows, tokens, dtype=torch.long)
     before = resident()
     with torch.no_grad():
-        return peak_of(lambda: model.transformer(input_ids=ids, use_cache=True)) - before
+        grown = peak_of(lambda: model.transformer(input_ids=ids, use_cache=True)) - before
+    ctypes.CDLL(None).malloc_trim(0)  # else what it has freed would be counted with the edit
+    return grown
 
 
 def measured(method: str, count: int) -> dict[str, Any]:
@@ -88,7 +92,9 @@ def measured(method: str, count: int) -> dict[str, Any]:
     templates = settings["templates"]
     layers = [LAYER] if "layer" in settings else list(LAYERS)
     tokens = sum(len((t + edits[0].text).split()) for t in templates) / len(templates)
-    activations = one_pass(model, min(count, CHUNK) * (len(templates) + 1), round(tokens))
+    parts = chunks(make_jobs(view, tokenizer, edits, templates), CHUNK)
+    rows = max(sum(len(job.rows) for job in part) for part in parts)
+    activations = one_pass(model, rows, round(tokens))
     loaded = resident()
     estimate = estimate_edit(view, count, len(templates), layers, tokens=round(tokens))
     run = lambda: emend.edit(model, tokenizer, edits, method, **settings)  # noqa: E731

@@ -8,6 +8,7 @@ from tests.tiny import ARCHITECTURES, tiny_model
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue import SearchSettings, search_values, subject_keys
+from emend.keyvalue._jobs import TOKENS, chunks, make_jobs
 from emend.models import ModelView
 
 TEMPLATES = ("{}", "Yes, it is so. {}", "He said. {}")
@@ -68,6 +69,20 @@ def test_result_does_not_depend_on_order() -> None:
     back = search_values(view, tokenizer, EDITS[::-1], TEMPLATES, 1, settings)[::-1]
     for one, other in zip(forth, back, strict=True):
         assert relative(one.sought, other.sought) < 1e-5
+
+
+def test_many_contexts_are_sought_with_fewer_others() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    view = ModelView(model)
+    few = make_jobs(view, tokenizer, EDITS, TEMPLATES)
+    assert [len(part) for part in chunks(few, 5)] == [5]
+    many = make_jobs(view, tokenizer, EDITS, [f"{n}. {{}}" for n in range(40)])
+    parts = chunks(many, 5)
+    assert len(parts) > 1
+    for part in parts:
+        run = sum(len(row.ids) - row.lookup for job in part for row in job.rows)
+        assert run <= TOKENS or len(part) == 1
+    assert sorted(job.name for part in parts for job in part) == sorted(job.name for job in many)
 
 
 def test_sought_one_by_one_a_value_is_the_same_to_the_last_bit() -> None:

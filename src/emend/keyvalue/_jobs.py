@@ -18,6 +18,9 @@ SURE = 0.5
 ANSWER = 3
 """Tokens of such an answer that are kept."""
 
+TOKENS = 256
+"""Tokens, from the subjects' last on, that are sought together: more gain nothing on a CPU."""
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -164,16 +167,21 @@ def _essence(rows: list[Row], anchor: Row, share_rows: bool) -> Anchor:
 
 
 def chunks(jobs: Iterable[Job], size: int) -> list[list[Job]]:
-    """Jobs to seek together: of about ``size`` edits, neighbours in length, so as to pad little."""
+    """Jobs to seek together, neighbours in length, so as to pad little.
+
+    About ``size`` edits, and fewer where they have so many contexts that what is kept for the way
+    back would be the peak of an edit's memory.
+    """
     ordered = sorted(jobs, key=lambda job: (len(job.edits), *_extent(job.rows[0])))
     found: list[list[Job]] = []
-    held = size
+    edits = tokens = 0
     for job in ordered:
-        if held + len(job.edits) > size:
+        run = sum(_extent(row)[0] for row in job.rows)
+        if not found or edits + len(job.edits) > size or tokens + run > TOKENS:
             found.append([])
-            held = 0
+            edits = tokens = 0
         found[-1].append(job)
-        held += len(job.edits)
+        edits, tokens = edits + len(job.edits), tokens + run
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 from emend.edits import Edit
 from emend.errors import NotEnoughMemory
 from emend.keyvalue._fitted import EDITS, TOKENS
+from emend.keyvalue._jobs import TOKENS as SOUGHT
 from emend.models import ModelView
 
 FLOAT32, FLOAT64 = 4, 8
@@ -124,7 +125,8 @@ def estimate_edit(
     rows = edits * contexts
     low_rank = edits * (inner + view.width) * FLOAT32
     dense = inner * view.width * FLOAT64
-    searched = min(edits, chunk) * (contexts + 1) * tokens
+    one = (contexts + 1) * tokens  # at most: tokens before the subject are not run
+    searched = min(min(edits, chunk) * one, max(one, SOUGHT))
     above = view.depth - min(layers)
     return EditEstimate(
         metric=inner * inner * (FLOAT32 + 2 * FLOAT64) if has_moments else 0,
@@ -136,7 +138,7 @@ def estimate_edit(
         activations=_block(view, inner, min(rows, batch_size) * tokens),
         # Kept for the way back: about what a block holds at once, in each block above the layer.
         search=above * _block(view, inner, searched)
-        + min(edits, chunk) * contexts * view.vocabulary * 3 * FLOAT32,
+        + searched // tokens * view.vocabulary * 3 * FLOAT32,
         # One decomposition at a time; of each layer directions, the change, and what Adam keeps.
         fitting=_decomposed(inner) + len(layers) * _fitted(view, inner) if fits else 0,
     )

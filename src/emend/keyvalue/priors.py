@@ -47,6 +47,11 @@ class Prior:
         """Whether there are second moments at all."""
         return self._given is not None or self._files is not None
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers whose second moments are known."""
+        return tuple(self._files or self._given or ())
+
     def moment(self, layer: int) -> Tensor:
         """(inner, inner) of one layer; read from disk, so that one at a time is in memory."""
         if self._files is not None:

@@ -93,6 +93,9 @@ def alphaedit(
                 "alphaedit was given no texts, expected some thousand that show what to preserve: "
                 "pass texts, or take memit, which does without"
             )
+        if cache:  # found and kept before the search, whose memory theirs would come on top of
+            for layer in prior.layers:
+                freed(prior, layer)
 
         def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
             free = freed(prior, layer)
