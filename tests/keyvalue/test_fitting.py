@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from tests.methods.closed_form import COMMON, EDITS, SORTED, TEMPLATES, TEXT, difference, tiny_model
 from tests.models.test_placing import OFFLOADED
 from tests.two_devices import split, two_devices
 
+import emend
+from emend import datasets
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
 from emend.keyvalue import SearchSettings, context_rows, second_moments
+from emend.keyvalue._answering import Answers
 from emend.keyvalue._fitted import preserved_rows
 from emend.keyvalue.fitting import Fitting, fit_together
 from emend.keyvalue.nullspace import whitener
 from emend.keyvalue.sources import Texts
 from emend.keyvalue.spread import seek_targets
 from emend.methods import registry
-from emend.models import ModelView
+from emend.models import ModelView, join_targets
 from emend.models._structure import find_blocks
+from emend.models.scoring import score
 
 LAYERS = (0, 1, 2)
 SETTINGS = SearchSettings(steps=5, learning_rate=0.1, clamp=0.75)
@@ -106,7 +112,7 @@ def test_texts_end_where_a_subject_is_named() -> None:
 @pytest.mark.parametrize("method", ["memit", "pmet", "alphaedit"])
 def test_any_order_builds_the_same(method: str) -> None:
     model, tokenizer = tiny_model("llama")
-    settings = {**COMMON, "fit_steps": 5, "layers": LAYERS}
+    settings = {**COMMON, "fit_steps": 4, "fit_answers": 2, "layers": LAYERS}
     if method == "alphaedit":
         settings["quantile"] = 0.05
     edit = registry().get(method).edit
@@ -115,7 +121,10 @@ def test_any_order_builds_the_same(method: str) -> None:
     parts = edit(model, tokenizer, EDITS[:2], **settings)
     parts = edit(model, tokenizer, EDITS[2:], previous=parts, **settings)
     assert difference(parts, one) <= 1e-4
-    assert difference(edit(model, tokenizer, EDITS, **{**settings, "fit_steps": 0}), one) > 0.1
+    solved = edit(model, tokenizer, EDITS, **{**settings, "fit_from": len(EDITS) + 1})
+    assert difference(solved, one) > 0.1
+    plain = {key: value for key, value in settings.items() if not key.startswith("fit_")}
+    assert difference(edit(model, tokenizer, EDITS, **plain), solved) == 0.0
 
 
 def test_alphaedit_stays_in_its_null_space() -> None:
@@ -164,12 +173,99 @@ def test_two_devices_give_what_one_gives() -> None:
     assert difference(found, expected) < 1e-3
 
 
+LAB_EDITS = [
+    Edit(edit.prompt, edit.subject, edit.target, id=edit.id)
+    for edit in datasets.load("lab", limit=40)
+    if edit.relation == "instrument"
+]
+"""Of musicians, who also work for someone."""
+
+KEPT = "{} works for"
+
+
+@pytest.mark.parametrize("contexts", [("{}",), ("{}", "It is so. {}")])
+def test_the_gradient_of_what_is_said_is_that_of_changed_weights(contexts) -> None:
+    """Against the model's own logits with other weights, each prompt apart and nothing shared."""
+    model, tokenizer = emend.load("lab/gptneo")
+    view = ModelView(model.double())
+    edits = LAB_EDITS[:3]
+    answers = Answers(view, tokenizer, edits, contexts, (KEPT, "{} plays music on the"), 0.5, 0)
+    generator = torch.Generator().manual_seed(0)
+    change = 1e-3 * torch.randn(view.inner(1), view.width, generator=generator)
+    given = {1: change.clone().requires_grad_()}
+    drawn = random.Random(0)
+    answers.backward(given)
+
+    matrix = view.matrix(1)
+    name = next(name for name, each in model.named_parameters() if each is matrix)
+    weights = matrix.detach() + change.T
+    weights.requires_grad_()
+
+    def spoken(prompt: str, said, changed: bool) -> torch.Tensor:
+        ids = torch.tensor([[*tokenizer(prompt)["input_ids"], *said[:-1]]])
+        parameters = {name: weights} if changed else {}
+        logits = torch.func.functional_call(model, parameters, (ids,)).logits[0]
+        return logits[-len(said) :].log_softmax(-1)
+
+    def context() -> str:
+        return contexts[drawn.choice(range(len(contexts)))]
+
+    total = torch.zeros((), dtype=torch.float64)
+    order = drawn.sample(range(len(edits)), len(edits))
+    prompts = {n: context().replace("{}", edits[n].text) for n in order}
+    for n, prompt in prompts.items():
+        said = join_targets(tokenizer, [prompt], [edits[n].target])[0][1]
+        now = spoken(prompt, said, changed=True)
+        total = total - 0.5 / 3 * now[range(len(said)), said].mean()
+    assert len(answers.old) == 3  # what they play is what is edited
+    order = drawn.sample(range(3), 3)
+    prompts = {n: context().replace("{}", KEPT.format(edits[n].subject)) for n in order}
+    for n, prompt in prompts.items():
+        said = answers.old[n].said
+        now, before = (spoken(prompt, said, changed) for changed in (True, False))
+        total = total + 0.5 / 3 * (now.exp() * (now - before.detach())).sum(-1).mean()
+    (expected,) = torch.autograd.grad(total, weights)
+    assert float((given[1].grad.T - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_fitting_what_is_said_says_more_and_keeps_more() -> None:
+    model, tokenizer = emend.load("lab/gptneo")
+    kept = [KEPT.format(edit.subject) for edit in LAB_EDITS]
+
+    def spoken(patch) -> tuple[float, float]:
+        """Mean log-probability of targets, and mean KL of what is asked beside them."""
+        before = next_words(kept)
+        with patch.applied(model):
+            asked, targets = zip(*((edit.text, edit.target) for edit in LAB_EDITS), strict=True)
+            said = score(model, tokenizer, asked, targets)
+            after = next_words(kept)
+        kl = (after.exp() * (after - before)).sum(-1).mean()
+        return sum(one.mean for one in said) / len(said), float(kl)
+
+    def next_words(prompts: list[str]) -> torch.Tensor:
+        rows = [model(tokenizer(prompt, return_tensors="pt").input_ids) for prompt in prompts]
+        return torch.stack([row.logits[0, -1].detach().log_softmax(-1) for row in rows])
+
+    settings = {
+        **{"steps": 4, "templates": ("{}",), "layers": (1, 2), "fit_steps": 5},
+        **{"preserve": (KEPT,), "preserve_factor": 0.0},  # of the values, which move it
+    }
+    one = emend.edit(model, tokenizer, LAB_EDITS, method="memit", **settings)
+    two = emend.edit(
+        model, tokenizer, LAB_EDITS, method="memit", previous=one, **settings, fit_answers=20
+    )
+    (said, moved), (said_more, moved_less) = spoken(one), spoken(two)
+    assert said_more > said + 0.5
+    assert moved_less < 0.7 * moved
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     model, tokenizer = tiny_model("gpt2")
     memit = registry().get("memit")
-    with pytest.raises(InvalidInput, match=r"fit_steps is 5 and no texts, .* pass texts"):
+    with pytest.raises(InvalidInput, match=r"fit_steps is 5 and no texts .* pass texts"):
         memit.edit(model, tokenizer, EDITS, fit_steps=5, templates=TEMPLATES)
-    with pytest.raises(InvalidInput, match="fit_steps is -1, expected 0"):
-        memit.edit(model, tokenizer, EDITS, fit_steps=-1, **COMMON)
+    for name in ("fit_steps", "fit_answers", "fit_from"):
+        with pytest.raises(InvalidInput, match=f"{name} is -1, expected 0 or more"):
+            memit.edit(model, tokenizer, EDITS, **{name: -1}, **COMMON)
     with pytest.raises(NumericalFailure, match="lower fit_rate"):
         memit.edit(model, tokenizer, EDITS, fit_steps=5, fit_rate=1e38, **COMMON)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from emend.keyvalue._packing import pack
+from emend.keyvalue._packing import TOKENS, pack, parts
 
 
 def cost(groups, lengths, overhead):
@@ -33,3 +33,11 @@ def test_no_partition_is_cheaper(lengths, overhead) -> None:
 
 def test_order_is_kept_within_a_group() -> None:
     assert pack([2, 2, 2], 100) == [[0, 1, 2]]
+
+
+def test_passes_are_bounded() -> None:
+    lengths = [TOKENS // 3] * 10 + [TOKENS + 1] * 2 + [1] * 5
+    found = parts(lengths)
+    assert sorted(itertools.chain(*found)) == list(range(len(lengths)))
+    assert all(len(p) == 1 or len(p) * max(lengths[n] for n in p) <= TOKENS for p in found)
+    assert len(found) < len(lengths)

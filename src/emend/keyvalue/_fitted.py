@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue._corpus import Source
-from emend.keyvalue._objective import Site
-from emend.keyvalue._packing import pack
+from emend.keyvalue._packing import parts
 from emend.keyvalue.keys import run_until
 from emend.keyvalue.stream import multiplied
 from emend.models import ModelView
@@ -110,35 +109,35 @@ class Draws:
         return Drawn([*rows, *texts], weights, self.moves[chosen])
 
 
-class Run:
-    """The blocks up to the last edited one, with and without changes.
+class States:
+    """Where values stand with changes, against where they shall, and texts, which shall not move.
 
     Args:
         view: The model.
-        layers: The edited layers, ascending.
-        site: What is looked at: the last layer's block, or its down-projection.
+        place: What is looked at: the last edited block, or its down-projection.
         padding: A token to pad with.
+        draws: What each step looks at, with moves in parts of ``size``.
+        size: Mean length of a move.
     """
 
-    def __init__(self, view: ModelView, layers: Sequence[int], site: Site, padding: int) -> None:
-        self.view, self.layers, self.site, self.padding = view, tuple(layers), site, padding
+    def __init__(
+        self, view: ModelView, place: nn.Module, padding: int, draws: Draws, size: float
+    ) -> None:
+        self.view, self.place, self.padding = view, place, padding
+        self.draws, self.size = draws, size
 
-    def gradients(
-        self, changes: Mapping[int, Tensor], drawn: Drawn, size: float
-    ) -> dict[int, Tensor]:
-        """The loss's gradient in each layer's change, (inner, width)."""
-        leaves = {layer: change.detach().requires_grad_() for layer, change in changes.items()}
-        for members in pack([len(row) for row in drawn.rows]):
-            self._loss(leaves, drawn, members, size).backward()
-        return {layer: leaf.grad for layer, leaf in leaves.items() if leaf.grad is not None}
+    def backward(self, changes: Mapping[int, Tensor]) -> None:
+        """Add the gradient of what a step looks at to that of each change (inner, width)."""
+        drawn = self.draws.draw()
+        for members in parts([len(row) for row in drawn.rows]):
+            self._loss(changes, drawn, members).backward()
 
-    def _loss(
-        self, changes: Mapping[int, Tensor], drawn: Drawn, members: list[int], size: float
-    ) -> Tensor:
+    def _loss(self, changes: Mapping[int, Tensor], drawn: Drawn, members: list[int]) -> Tensor:
         batch = pad([drawn.rows[n] for n in members], self.padding)
         with torch.no_grad():
-            before = self._hidden(batch.input_ids)
-        moved = (self._hidden(batch.input_ids, changes) - before) / size  # (B, T, width)
+            before = hidden_with(self.view, self.place, batch.input_ids)
+        after = hidden_with(self.view, self.place, batch.input_ids, changes)
+        moved = (after - before) / self.size  # (B, T, width)
         weights = torch.tensor([drawn.weights[n] for n in members])
         counted = batch.attention_mask * weights[:, None]  # (B, T)
         wanted = torch.zeros(moved.shape)
@@ -149,20 +148,24 @@ class Run:
         missing = (moved - wanted.to(moved)).square().sum(2)  # (B, T)
         return (missing * counted.to(missing)).sum()
 
-    def _hidden(self, ids: Tensor, changes: Mapping[int, Tensor] | None = None) -> Tensor:
-        """(B, T, width) float32; what comes after the last edited block is not run."""
-        seen: list[Tensor] = []
 
-        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            seen.append(hidden_of(output))
+def hidden_with(
+    view: ModelView, place: nn.Module, ids: Tensor, changes: Mapping[int, Tensor] | None = None
+) -> Tensor:
+    """(B, T, width), what a module puts out with changes (inner, width) of down-projections.
 
-        last = self.layers[-1]
-        place = self.view.blocks[last] if self.site == "block" else self.view.down_projection(last)
-        with ExitStack() as stack:
-            for layer, change in (changes or {}).items():
-                stack.enter_context(multiplied(self.view.down_projection(layer), (change.T,)))
-            for state in (fused(self.view.model), frozen(self.view.model), hooked(place, keep)):
-                stack.enter_context(state)
-            run_until(self.view, ids, place)
-        found = seen[0].reshape(*ids.shape, -1)
-        return found if found.dtype == torch.float64 else found.float()
+    Float32, float64 of a float64 model. What comes after the module is not run.
+    """
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen.append(hidden_of(output))
+
+    with ExitStack() as stack:
+        for layer, change in (changes or {}).items():
+            stack.enter_context(multiplied(view.down_projection(layer), (change.T,)))
+        for state in (fused(view.model), frozen(view.model), hooked(place, keep)):
+            stack.enter_context(state)
+        run_until(view, ids, place)
+    found = seen[0].reshape(*ids.shape, -1)
+    return found if found.dtype == torch.float64 else found.float()

@@ -87,33 +87,51 @@ def make_jobs(
     """
     contexts = context_rows(tokenizer, edits, templates)
     essences = subject_rows(tokenizer, edits)
-    groups = _groups(edits, share_subject)
-    kept = _preserved(view, tokenizer, [[edits[n] for n in group] for group in groups], preserve)
+    groups = subject_groups(edits, share_subject)
+    kept = kept_answers(view, tokenizer, [[edits[n] for n in group] for group in groups], preserve)
     jobs: list[Job] = []
     for group, preserved in zip(groups, kept, strict=True):
         rows = [row for number in group for row in contexts[number]]
         count, first = len(rows), group[0]
         anchors = [_essence(rows, essences[first], share_rows)]
-        for row, kept_tokens in preserved:
+        for each in preserved:
+            row = each.row
             rows.append(row)
-            places = range(len(row.ids) - kept_tokens, len(row.ids))
+            places = range(len(row.ids) - len(each.answer), len(row.ids))
             anchors.extend(Anchor(len(rows) - 1, place, is_essence=False) for place in places)
         jobs.append(Job(group, edits[first].id, tuple(rows), count, tuple(anchors)))
     return jobs
 
 
-def _preserved(
+@dataclass(frozen=True)
+class Kept:
+    """A prompt that is to keep its answer.
+
+    Attributes:
+        pattern: The prompt, with "{}" for the subject.
+        prompt: Its tokens.
+        answer: What the model says after it, tokens.
+    """
+
+    pattern: str
+    prompt: Row
+    answer: tuple[int, ...]
+
+    @property
+    def row(self) -> Row:
+        """The prompt and the answer but for its last token: the answer is what follows the last."""
+        return Row(self.prompt.ids + self.answer[:-1], self.prompt.lookup)
+
+
+def kept_answers(
     view: ModelView, tokenizer: Any, groups: Sequence[Sequence[Edit]], patterns: Sequence[str]
-) -> list[list[tuple[Row, int]]]:
-    """For each group the prompts that are to keep their answers, with these but for their end.
+) -> list[list[Kept]]:
+    """For each group, edits of one subject or one, the prompts that are to keep their answers.
 
     Prompts that the model has no sure answer to have nothing to keep, and one that it answers as
     it answers an edit's own prompt asks for what is to change.
-
-    Returns:
-        Rows, each with the number of its last positions whose next token is to be kept.
     """
-    kept: list[list[tuple[Row, int]]] = [[] for _ in groups]
+    kept: list[list[Kept]] = [[] for _ in groups]
     if not patterns:
         return kept
     firsts = [group[0] for group in groups]
@@ -127,7 +145,7 @@ def _preserved(
         group = number % len(groups)
         changes = any(own[: len(answer)] == answer for own in changing[group])
         if answer and not changes:
-            kept[group].append((Row(row.ids + answer[:-1], row.lookup), len(answer)))
+            kept[group].append(Kept(patterns[number // len(groups)], row, answer))
     return kept
 
 
@@ -148,7 +166,7 @@ def _answers(
     return found
 
 
-def _groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int, ...]]:
+def subject_groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int, ...]]:
     if not share_subject:
         return [(number,) for number in range(len(edits))]
     found: dict[str, list[int]] = {}

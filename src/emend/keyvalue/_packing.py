@@ -7,6 +7,18 @@ from collections.abc import Sequence
 PASS = 24
 """What one more pass costs, in tokens: reading the weights once more, and the calls."""
 
+TOKENS = 2048
+"""Tokens, padding included, of what is run at once where much has to be run."""
+
+
+def parts(lengths: Sequence[int]) -> list[list[int]]:
+    """As `pack`, but in passes of at most `TOKENS` tokens each, or of one row."""
+    found: list[list[int]] = []
+    for group in pack(lengths):
+        rows = max(TOKENS // max(lengths[n] for n in group), 1)
+        found.extend(group[start : start + rows] for start in range(0, len(group), rows))
+    return found
+
 
 def pack(lengths: Sequence[int], overhead: int = PASS) -> list[list[int]]:
     """Partition rows into groups that are each padded to their longest row, at the least cost.

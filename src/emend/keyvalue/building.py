@@ -46,6 +46,11 @@ class SpreadConfig(SearchConfig):
     """What a token of these texts weighs there, against an edit."""
     fit_rate: float = 0.5
     """Part of a wanted change that a step can make there, at first."""
+    fit_answers: int = 0
+    """Go on for so many steps which also fit what is said: the targets, and to the prompts of
+    ``preserve`` the answers of before."""
+    fit_from: int = 0
+    """Fit only where there are so many edits or more; fewer are solved layer by layer."""
 
 
 Whiten = Callable[[Prior, int], Tensor]
@@ -93,7 +98,7 @@ def build(
 ) -> WeightPatch:
     """Seek a value for each edit on the unedited model, and write all of them.
 
-    They are written layer by layer, or by ``config.fit_steps`` into all layers together.
+    They are written layer by layer, or fitted in all layers together (``config.fit_steps``).
 
     Args:
         model: The model.
@@ -121,15 +126,12 @@ def build(
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
     count, source = len(templates) or 1 + len(STARTS), texts_for(view, config.texts)
-    if config.fit_steps < 0 or (config.fit_steps and source is None):
-        found = f"{config.fit_steps} and no texts" if config.fit_steps > 0 else config.fit_steps
-        raise InvalidInput(
-            f"fit_steps is {found}, expected 0, or texts that show what to preserve: pass texts"
-        )
+    fits = _fits(config, len(edits), has_texts=source is not None)
     check_edit(
         *(view, tokenizer, edits, count, layers),
         has_moments=source is not None,
-        fits=config.fit_steps > 0,
+        fits=fits,
+        answers=config.fit_answers > 0,
     )
     templates = templates or begun_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, layers, source, cache=config.cache)
@@ -139,8 +141,11 @@ def build(
     known = previous.state if previous else None
     targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()
-    if source is not None and config.fit_steps:
-        fitting = Fitting(config.fit_steps, config.fit_weight, config.fit_rate, config.seed)
+    if source is not None and fits:
+        fitting = Fitting(
+            *(config.fit_steps, config.fit_weight, config.fit_rate),
+            *(config.fit_answers, config.preserve, config.seed),
+        )
         directions = partial(whiten or _all_directions(config.cache), prior)
         changes = fit_together(
             view, tokenizer, targets, templates, layers, source, directions, fitting
@@ -164,6 +169,21 @@ def build(
         },
         state=targets.state,
     )
+
+
+def _fits(config: SpreadConfig, edits: int, *, has_texts: bool) -> bool:
+    """Whether all layers are fitted together; what has no meaning is refused."""
+    settings = {name: getattr(config, name) for name in ("fit_steps", "fit_answers", "fit_from")}
+    for name, value in settings.items():
+        if value < 0:
+            raise InvalidInput(f"{name} is {value}, expected 0 or more")
+    fits = config.fit_steps + config.fit_answers > 0 and edits >= config.fit_from
+    if fits and not has_texts:
+        raise InvalidInput(
+            f"fit_steps is {config.fit_steps} and no texts are known, expected some thousand that "
+            "show what to preserve: pass texts, or fit_steps=0"
+        )
+    return fits
 
 
 def _all_directions(cache: bool) -> Whiten:

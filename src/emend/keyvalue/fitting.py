@@ -14,22 +14,33 @@ minimise together, through the blocks themselves,
 
 by Adam on X_l, where D_l = X_l^T M_l^T and M_l (inner, r) whitens the layer's keys. The first term
 is MEMIT's (arXiv 2210.07229, equation 8) and the second its weight on other keys, each taken of
-the stream instead of one layer's output. That is ours, not the paper's.
+the stream instead of one layer's output.
+
+Where a value cannot be reached, what is missing is as likely to change what is said as not. So
+further steps add what values were sought for, now with all changes in their places:
+
+    1/2 (mean_i -log p(o_i | x_i)  +  1/E sum_q KL(p(. | q) || p_0(. | q)))
+
+    o_i, x_i   target and prompt of edit i of E, in one of its contexts
+    q          other prompts about the subjects of edits, whose answers are to be kept
+
+That is all ours, not the paper's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from emend._progress import progress
 from emend.errors import NumericalFailure
 from emend.keyvalue._adam import Adam
+from emend.keyvalue._answering import Answers
 from emend.keyvalue._corpus import Source
-from emend.keyvalue._fitted import Draws, Run, preserved_rows
+from emend.keyvalue._fitted import Draws, States, preserved_rows
 from emend.keyvalue.rows import context_rows
 from emend.keyvalue.spread import Targets
 from emend.keyvalue.stream import Stream
@@ -41,22 +52,41 @@ Whitener = Callable[[int], Tensor]
 """Of a layer, M (inner, r) float64: D moves only directions of M, each as much as another."""
 
 
+ANSWERS = 0.5
+"""Weight of what is said, against the edits' states."""
+
+SLOWER = 0.6
+"""The steps that fit what is said begin at so much of the rate: they have less far to go."""
+
+
 @dataclass(frozen=True)
 class Fitting:
     """Settings of `fit_together`.
 
     Attributes:
-        steps: Steps of Adam.
+        steps: Steps of Adam that fit states alone.
         weight: Weight of a token of texts, against an edit.
         rate: Part of a wanted change that the first half of the steps can make at one key; it
             falls to 0 over the second.
+        answers: Further steps, which also fit what is said.
+        preserve: Prompts, each with one "{}" for the subject, whose answers these keep.
         seed: Draws the contexts and texts of each step.
     """
 
     steps: int
     weight: float = 10.0
     rate: float = 0.5
+    answers: int = 0
+    preserve: tuple[str, ...] = ()
     seed: int = 0
+
+
+class Part(Protocol):
+    """A part of what is fitted."""
+
+    def backward(self, changes: Mapping[int, Tensor]) -> None:
+        """Add the gradient of what a step looks at to that of each change (inner, width)."""
+        ...
 
 
 def fit_together(
@@ -86,30 +116,53 @@ def fit_together(
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A loss is not finite.
     """
-    run = Run(view, layers, targets.site, pad_id(tokenizer))
     contexts = [
         [row.upto_subject for row in each]
         for each in context_rows(tokenizer, targets.edits, templates)
     ]
     texts = preserved_rows(tokenizer, source, targets.edits)
-    bare = Stream(view, [each[0] for each in contexts], layers[-1], layers[-1]).read()
+    last = layers[-1]
+    bare = Stream(view, [each[0] for each in contexts], last, last).read()
     moves = targets.wanted.float() - bare.at(targets.site).float()  # (E, width)
     size = float(moves.norm(dim=1).mean())
+    draws = Draws(contexts, texts, moves / size, settings.weight, settings.seed)
+    place = view.blocks[last] if targets.site == "block" else view.down_projection(last)
+    states = States(view, place, pad_id(tokenizer), draws, size)
     whiteners = {layer: whitener(layer).float().to(view.device(layer)) for layer in layers}
     found = {layer: m.new_zeros(m.shape[1], view.width) for layer, m in whiteners.items()}
-    optimizers = {layer: Adam(x, 0.0) for layer, x in found.items()}
-    draws = Draws(contexts, texts, moves / size, settings.weight, settings.seed)
-    for step in progress(range(settings.steps), "fitting all layers"):
-        changes = {layer: whiteners[layer] @ x for layer, x in found.items()}  # (inner, width)
-        gradients = run.gradients(changes, draws.draw(), size)
-        if not all(bool(gradient.isfinite().all()) for gradient in gradients.values()):
-            raise NumericalFailure(
-                f"fitting all layers gave a loss that is not finite at step {step + 1}: "
-                "lower fit_rate"
-            )
-        rate = settings.rate * size / view.width**0.5 * min(1.0, 2 * (1 - step / settings.steps))
-        for layer, gradient in gradients.items():
-            optimizers[layer].learning_rate = rate / len(found[layer])
-            down = whiteners[layer].T @ gradient  # (r, width)
-            found[layer] = optimizers[layer].step(found[layer], down)
+    rate = settings.rate * size / view.width**0.5
+    _descend(found, whiteners, [states], settings.steps, rate)
+    if settings.answers:
+        answers = Answers(
+            view, tokenizer, targets.edits, templates, settings.preserve, ANSWERS, settings.seed
+        )
+        _descend(found, whiteners, [states, answers], settings.answers, SLOWER * rate)
     return {layer: Dense((whiteners[layer].double() @ x.double()).T) for layer, x in found.items()}
+
+
+def _descend(
+    found: dict[int, Tensor],
+    whiteners: Mapping[int, Tensor],
+    parts: Sequence[Part],
+    steps: int,
+    rate: float,
+) -> None:
+    """Go on from what was found (r, width) in each layer, by Adam."""
+    optimizers = {layer: Adam(x, 0.0) for layer, x in found.items()}
+    for step in progress(range(steps), f"fitting all layers{' to answers' * (len(parts) > 1)}"):
+        changes = {
+            layer: (whiteners[layer] @ x).requires_grad_() for layer, x in found.items()
+        }  # (inner, width)
+        for part in parts:
+            part.backward(changes)
+        for layer, change in changes.items():
+            assert change.grad is not None
+            if not bool(change.grad.isfinite().all()):
+                raise NumericalFailure(
+                    f"fitting all layers gave a loss that is not finite at step {step + 1}: "
+                    "lower fit_rate"
+                )
+            slowing = min(1.0, 2 * (1 - step / steps))
+            optimizers[layer].learning_rate = rate * slowing / len(found[layer])
+            down = whiteners[layer].T @ change.grad  # (r, width)
+            found[layer] = optimizers[layer].step(found[layer], down)

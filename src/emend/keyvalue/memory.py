@@ -12,8 +12,8 @@ import torch
 
 from emend.edits import Edit
 from emend.errors import NotEnoughMemory
-from emend.keyvalue._fitted import EDITS, TOKENS
 from emend.keyvalue._jobs import TOKENS as SOUGHT
+from emend.keyvalue._packing import TOKENS as PASS
 from emend.models import ModelView
 
 FLOAT32, FLOAT64 = 4, 8
@@ -106,6 +106,7 @@ def estimate_edit(
     batch_size: int = 64,
     chunk: int = 6,
     fits: bool = False,
+    answers: bool = False,
 ) -> EditEstimate:
     """What an edit by ROME, EMMET, MEMIT, PMET or AlphaEdit will take, to a factor of about two.
 
@@ -119,6 +120,7 @@ def estimate_edit(
         batch_size: Rows in one pass of the keys.
         chunk: Edits that are sought together.
         fits: Whether all layers are fitted together (``fit_steps``).
+        answers: Whether what is said is fitted then, too (``fit_answers``).
     """
     inner = max(view.inner(layer) for layer in layers)
     item = _itemsize(view)
@@ -140,7 +142,11 @@ def estimate_edit(
         search=above * _block(view, inner, searched)
         + searched // tokens * view.vocabulary * 3 * FLOAT32,
         # One decomposition at a time; of each layer directions, the change, and what Adam keeps.
-        fitting=_decomposed(inner) + len(layers) * _fitted(view, inner) if fits else 0,
+        fitting=_decomposed(inner)
+        + len(layers) * _fitted(view, inner)
+        + (_answered(view, inner) if answers else 0)
+        if fits
+        else 0,
     )
 
 
@@ -153,6 +159,7 @@ def check_edit(
     *,
     has_moments: bool,
     fits: bool = False,
+    answers: bool = False,
 ) -> None:
     """Refuse an edit by a closed-form method that will not fit, before any work.
 
@@ -164,6 +171,7 @@ def check_edit(
         layers: The edited layers.
         has_moments: Whether there are second moments.
         fits: Whether all layers are fitted together.
+        answers: Whether what is said is fitted then, too.
 
     Raises:
         NotEnoughMemory: More is needed than is free where the first of the layers computes.
@@ -176,6 +184,7 @@ def check_edit(
         tokens=tokens,
         has_moments=has_moments,
         fits=fits,
+        answers=answers,
     )
     what = f"writing {len(edits)} edits in {contexts} contexts" if len(edits) > 1 else "the edit"
     remedy = "give fewer edits or templates at once, or free memory"
@@ -240,9 +249,13 @@ def _decomposed(inner: int) -> int:
 
 
 def _fitted(view: ModelView, inner: int) -> int:
-    """One layer's part of a fit: M, and six of the change's size; and a batch on its way back."""
-    batch = _block(view, inner, TOKENS + EDITS * CONTEXT_TOKENS)
-    return inner * (inner + 6 * view.width) * FLOAT32 + batch
+    """One layer's part of a fit: M, and six of the change's size; and a pass on its way back."""
+    return inner * (inner + 6 * view.width) * FLOAT32 + _block(view, inner, PASS)
+
+
+def _answered(view: ModelView, inner: int) -> int:
+    """A pass through all blocks on its way back, with about a token in four scored."""
+    return view.depth * _block(view, inner, PASS) + PASS * view.vocabulary * FLOAT32
 
 
 def _itemsize(view: ModelView) -> int:
