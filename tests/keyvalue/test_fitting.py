@@ -129,7 +129,7 @@ def test_any_order_builds_the_same(method: str) -> None:
 
 def test_alphaedit_stays_in_its_null_space() -> None:
     model, tokenizer = tiny_model("llama")
-    settings = {**COMMON, "quantile": 0.05, "layers": LAYERS, "fit_steps": 5}
+    settings = {**COMMON, "quantile": 0.05, "layers": LAYERS, "fit_steps": 5, "fit_answers": 2}
     patch = registry().get("alphaedit").edit(model, tokenizer, EDITS, **settings)
     moments = second_moments(ModelView(model), tokenizer, TEXT, LAYERS)
     for name, layer in zip(patch.factors, LAYERS, strict=True):
@@ -144,7 +144,7 @@ def test_alphaedit_stays_in_its_null_space() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
 def test_other_precisions_fit_alike(architecture, dtype) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.bfloat16)
-    settings = {**COMMON, "fit_steps": 20}
+    settings = {**COMMON, "fit_steps": 20, "fit_answers": 4}
     memit = registry().get("memit")
     expected = memit.edit(model.float(), tokenizer, EDITS, **settings)
     found = memit.edit(model.to(dtype), tokenizer, EDITS, **settings)
@@ -155,7 +155,7 @@ def test_other_precisions_fit_alike(architecture, dtype) -> None:
 def test_offloaded_models_are_fitted_alike(way, tmp_path) -> None:
     plain, tokenizer = tiny_model("llama")
     model = OFFLOADED[way](tiny_model("llama")[0], tmp_path)
-    settings = {**COMMON, "fit_steps": 5, "layers": (1, 2)}
+    settings = {**COMMON, "fit_steps": 5, "fit_answers": 2, "layers": (1, 2)}
     memit = registry().get("memit")
     expected = memit.edit(plain, tokenizer, EDITS, **settings)
     assert difference(memit.edit(model, tokenizer, EDITS, **settings), expected) < 1e-6
@@ -163,7 +163,7 @@ def test_offloaded_models_are_fitted_alike(way, tmp_path) -> None:
 
 def test_two_devices_give_what_one_gives() -> None:
     plain, tokenizer = tiny_model("llama")
-    settings = {**COMMON, "fit_steps": 5, "layers": (1, 2)}
+    settings = {**COMMON, "fit_steps": 5, "fit_answers": 2, "layers": (1, 2)}
     memit = registry().get("memit")
     expected = memit.edit(plain, tokenizer, EDITS, **settings)
     with two_devices():

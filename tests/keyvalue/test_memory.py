@@ -75,7 +75,11 @@ def test_estimate_of_an_edit_grows_with_what_it_depends_on() -> None:
     assert many.memory > few.memory
     assert many.changes == 3 * 64 * 32 * 8  # no more than dense changes
     assert few.changes == 3 * 10 * (64 + 32) * 4
-    assert estimate_edit(view, 10, 6, [1, 2, 3], fits=True).memory > few.memory
+    fits = estimate_edit(view, 10, 6, [1, 2, 3], fits=True)
+    assert fits.memory > few.memory
+    assert estimate_edit(view, 10, 6, [1, 2, 3], fits=True, answers=True).memory > fits.memory
+    longer = estimate_edit(view, 10, 20, [1, 2, 3])
+    assert longer.search == estimate_edit(view, 5, 20, [1, 2, 3]).search  # sought in parts
     without = estimate_edit(view, 10, 6, [1, 2, 3], has_moments=False)
     assert few.metric - without.metric == 64 * 64 * 20
 

@@ -79,8 +79,8 @@ class Answers:
                 batch = pad([rows[n] for n in members], self.padding)
                 answers = [drawn[n].said for n in members]
                 lost = each(changes, batch.input_ids, *_places(answers, batch.lengths))
-                shares = [1 / len(said) for said in answers for _ in said]
-                (scale * (lost * lost.new_tensor(shares)).sum()).backward()
+                shares = torch.tensor([1 / len(said) for said in answers for _ in said])
+                (scale * (lost * shares.to(lost)).sum()).backward()
 
     def _missed(
         self,

@@ -19,7 +19,7 @@ the stream instead of one layer's output.
 Where a value cannot be reached, what is missing is as likely to change what is said as not. So
 further steps add what values were sought for, now with all changes in their places:
 
-    1/2 (mean_i -log p(o_i | x_i)  +  1/E sum_q KL(p(. | q) || p_0(. | q)))
+    1/4 (mean_i -log p(o_i | x_i)  +  1/E sum_q KL(p(. | q) || p_0(. | q)))
 
     o_i, x_i   target and prompt of edit i of E, in one of its contexts
     q          other prompts about the subjects of edits, whose answers are to be kept
@@ -52,10 +52,10 @@ Whitener = Callable[[int], Tensor]
 """Of a layer, M (inner, r) float64: D moves only directions of M, each as much as another."""
 
 
-ANSWERS = 0.5
-"""Weight of what is said, against the edits' states."""
+ANSWERS = 0.25
+"""Weight of what is said, against the edits' states, which carry over to other wordings."""
 
-SLOWER = 0.6
+SLOWER = 0.2
 """The steps that fit what is said begin at so much of the rate: they have less far to go."""
 
 
