@@ -167,6 +167,7 @@ def _answers(
 
 
 def subject_groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int, ...]]:
+    """Numbers of the edits of each subject, in the order of its first; or of each edit alone."""
     if not share_subject:
         return [(number,) for number in range(len(edits))]
     found: dict[str, list[int]] = {}
