@@ -60,7 +60,8 @@ class Answers:
         self.view, self.padding, self.weight = view, pad_id(tokenizer), weight
         self.random = random.Random(seed)
         self.new = [
-            Asked(tuple(row.ids for row in rows), rows[0].targets)
+            # Where a context makes other tokens of a target, the others are enough.
+            Asked(tuple(row.ids for row in rows if row.targets == rows[0].targets), rows[0].targets)
             for rows in context_rows(tokenizer, edits, templates)
         ]
         self.old = _kept(view, tokenizer, edits, templates, preserve)
