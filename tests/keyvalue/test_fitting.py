@@ -265,6 +265,8 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     memit = registry().get("memit")
     with pytest.raises(InvalidInput, match=r"fit_steps is 5 and no texts .* pass texts"):
         memit.edit(model, tokenizer, EDITS, fit_steps=5, templates=TEMPLATES)
+    with pytest.raises(InvalidInput, match=r"^fit_answers is 2 and no texts .* fit_answers=0"):
+        memit.edit(model, tokenizer, EDITS, fit_answers=2, templates=TEMPLATES)
     for name in ("fit_steps", "fit_answers", "fit_from"):
         with pytest.raises(InvalidInput, match=f"{name} is -1, expected 0 or more"):
             memit.edit(model, tokenizer, EDITS, **{name: -1}, **COMMON)

@@ -173,17 +173,20 @@ def build(
 
 def _fits(config: SpreadConfig, edits: int, *, has_texts: bool) -> bool:
     """Whether all layers are fitted together; what has no meaning is refused."""
-    settings = {name: getattr(config, name) for name in ("fit_steps", "fit_answers", "fit_from")}
-    for name, value in settings.items():
-        if value < 0:
+    for name in ("fit_steps", "fit_answers", "fit_from"):
+        if (value := getattr(config, name)) < 0:
             raise InvalidInput(f"{name} is {value}, expected 0 or more")
-    fits = config.fit_steps + config.fit_answers > 0 and edits >= config.fit_from
-    if fits and not has_texts:
+    steps = {name: getattr(config, name) for name in ("fit_steps", "fit_answers")}
+    asked = [name for name, count in steps.items() if count]
+    if not asked or edits < config.fit_from:
+        return False
+    if not has_texts:
+        found = " and ".join(f"{name} is {steps[name]}" for name in asked)
         raise InvalidInput(
-            f"fit_steps is {config.fit_steps} and no texts are known, expected some thousand that "
-            "show what to preserve: pass texts, or fit_steps=0"
+            f"{found} and no texts are known, expected some thousand that show what to preserve: "
+            f"pass texts, or {' and '.join(f'{name}=0' for name in asked)}"
         )
-    return fits
+    return True
 
 
 def _all_directions(cache: bool) -> Whiten:

@@ -131,12 +131,13 @@ def fit_together(
     whiteners = {layer: whitener(layer).float().to(view.device(layer)) for layer in layers}
     found = {layer: m.new_zeros(m.shape[1], view.width) for layer, m in whiteners.items()}
     rate = settings.rate * size / view.width**0.5
-    _descend(found, whiteners, [states], settings.steps, rate)
+    _descend(found, whiteners, [states], settings.steps, rate, "fitting all layers")
     if settings.answers:
         answers = Answers(
             view, tokenizer, targets.edits, templates, settings.preserve, ANSWERS, settings.seed
         )
-        _descend(found, whiteners, [states, answers], settings.answers, SLOWER * rate)
+        parts = [states, answers]
+        _descend(found, whiteners, parts, settings.answers, SLOWER * rate, "fitting to answers")
     return {layer: Dense((whiteners[layer].double() @ x.double()).T) for layer, x in found.items()}
 
 
@@ -146,10 +147,11 @@ def _descend(
     parts: Sequence[Part],
     steps: int,
     rate: float,
+    doing: str,
 ) -> None:
     """Go on from what was found (r, width) in each layer, by Adam."""
     optimizers = {layer: Adam(x, 0.0) for layer, x in found.items()}
-    for step in progress(range(steps), f"fitting all layers{' to answers' * (len(parts) > 1)}"):
+    for step in progress(range(steps), doing):
         changes = {
             layer: (whiteners[layer] @ x).requires_grad_() for layer, x in found.items()
         }  # (inner, width)
