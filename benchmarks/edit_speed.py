@@ -62,7 +62,6 @@ from tests.reference.closed_form import GPT2, with_ridge
 import emend
 from emend.edits import Edit
 from emend.keyvalue import RIDGE, SearchSettings
-from emend.keyvalue.moments import cache_directory
 from emend.keyvalue.nullspace import null_space
 from emend.keyvalue.priors import prior_for
 from emend.keyvalue.sources import texts_for
@@ -206,8 +205,7 @@ def run_spread(
     if "alphaedit" in names:
         free: dict[int, torch.Tensor] = {}
         for layer in LAYERS:
-            matrix = prior.moment(layer)
-            build = lambda m=matrix: null_space(m, quantile=0.02, cache=cache_directory())  # noqa: E731
+            build = lambda n=layer: null_space(prior.spectrum(n), quantile=0.02)  # noqa: E731
             projectors["eigenvectors"], _ = timed(build)
             projectors["from the cache"], space = timed(build)
             free[layer] = (space.projector.basis @ space.projector.basis.T).float()

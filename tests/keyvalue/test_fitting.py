@@ -15,15 +15,16 @@ from emend import datasets
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
 from emend.keyvalue import SearchSettings, context_rows, second_moments
-from emend.keyvalue._answering import Answers
+from emend.keyvalue._answering import Answers, said_before, said_targets
 from emend.keyvalue._fitted import preserved_rows
 from emend.keyvalue.fitting import Fitting, fit_together
-from emend.keyvalue.nullspace import whitener
+from emend.keyvalue.nullspace import spectrum_of
 from emend.keyvalue.sources import Texts
 from emend.keyvalue.spread import seek_targets
 from emend.methods import registry
 from emend.models import ModelView, join_targets
 from emend.models._structure import find_blocks
+from emend.models.positions import pad_id
 from emend.models.scoring import score
 
 LAYERS = (0, 1, 2)
@@ -55,7 +56,7 @@ def fitted(model, tokenizer, fitting: Fitting, site: str = "block"):
     moments = second_moments(view, tokenizer, TEXT, LAYERS)
     changes = fit_together(
         *(view, tokenizer, targets, TEMPLATES, LAYERS, Texts(TEXT)),
-        lambda layer: whitener(moments[layer].matrix),
+        lambda layer: spectrum_of(moments[layer].matrix).whitener,
         fitting,
     )
     return view, targets, changes
@@ -189,7 +190,9 @@ def test_the_gradient_of_what_is_said_is_that_of_changed_weights(contexts) -> No
     model, tokenizer = emend.load("lab/gptneo")
     view = ModelView(model.double())
     edits = LAB_EDITS[:3]
-    answers = Answers(view, tokenizer, edits, contexts, (KEPT, "{} plays music on the"), 0.5, 0)
+    new = said_targets(context_rows(tokenizer, edits, contexts))
+    old = said_before(view, tokenizer, edits, contexts, (KEPT, "{} plays music on the"))
+    answers = Answers(view, pad_id(tokenizer), new, old, 0.5, 0)
     generator = torch.Generator().manual_seed(0)
     change = 1e-3 * torch.randn(view.inner(1), view.width, generator=generator)
     given = {1: change.clone().requires_grad_()}

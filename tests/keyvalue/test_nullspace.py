@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.methods.closed_form import TEXT, tiny_model
 
 from emend.errors import InvalidInput
-from emend.keyvalue.nullspace import null_space
+from emend.keyvalue.nullspace import null_space, spectrum_of
+from emend.keyvalue.priors import prior_for
+from emend.keyvalue.sources import Texts
+from emend.models import ModelView
+
+VALUES = 0.5 ** torch.arange(10.0, dtype=torch.float64)
 
 
 @pytest.fixture
-def moment():
-    """Eigenvalues 2^0 to 2^-9 in a random basis, (10, 10)."""
+def spectrum():
+    """Of eigenvalues 2^0 to 2^-9 in a random basis, (10, 10)."""
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(10, 10, generator=generator, dtype=torch.float64))[0]
-    return basis @ torch.diag(0.5 ** torch.arange(10.0, dtype=torch.float64)) @ basis.T
+    return spectrum_of(basis @ torch.diag(VALUES) @ basis.T)
 
 
-def test_smallest_eigenvalues_by_part_of_the_trace_or_threshold(moment) -> None:
-    free = null_space(moment, threshold=0.01)
+def test_smallest_eigenvalues_by_part_of_the_trace_or_threshold(spectrum) -> None:
+    free = null_space(spectrum, threshold=0.01)
     assert free.rank == 3
     assert free.energy == pytest.approx(2**-7 + 2**-8 + 2**-9, rel=1e-5)
     projection = free.projector.basis @ free.projector.basis.T
+    moment = spectrum.vectors.double() @ torch.diag(VALUES.flip(0)) @ spectrum.vectors.double().T
     assert torch.allclose(projection @ projection, projection, atol=1e-6)
     assert float((projection @ moment @ projection).trace()) == pytest.approx(free.energy, rel=1e-5)
-    assert null_space(moment, quantile=free.energy / float(moment.trace()) + 1e-9).rank == 3
+    assert null_space(spectrum, quantile=free.energy / float(VALUES.sum()) + 1e-9).rank == 3
 
 
 @pytest.mark.parametrize(
@@ -35,22 +42,26 @@ def test_smallest_eigenvalues_by_part_of_the_trace_or_threshold(moment) -> None:
         ({"quantile": 0.0}, "raise the quantile"),
     ],
 )
-def test_nothing_free_or_everything(moment, settings, said) -> None:
+def test_nothing_free_or_everything(spectrum, settings, said) -> None:
     with pytest.raises(InvalidInput, match=said):
-        null_space(moment, **settings)
+        null_space(spectrum, **settings)
 
 
-def test_the_decomposition_is_kept_and_made_again_where_broken(
-    moment, tmp_path, monkeypatch
-) -> None:
-    first = null_space(moment, threshold=0.01, cache=tmp_path)
-    (file,) = tmp_path.iterdir()
+def test_the_decomposition_is_kept_and_made_again_where_broken(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
+    model, tokenizer = tiny_model("gpt2")
+    prior = prior_for(ModelView(model), tokenizer, (1, 2), Texts(TEXT))
+    prior.keep_spectra()
+    files = sorted(tmp_path.rglob("*eigen*"))
+    assert len(files) == 2
+    first = prior.spectrum(1).vectors.clone()  # the file, which is broken below, is mapped
     with monkeypatch.context() as patched:
         patched.setattr(torch.linalg, "eigh", lambda *_, **__: pytest.fail("decomposed again"))
-        again = null_space(moment, threshold=0.01, cache=tmp_path)
-    assert torch.equal(first.projector.basis, again.projector.basis)
-    file.write_bytes(file.read_bytes()[:50])
-    mended = null_space(moment, threshold=0.01, cache=tmp_path)
-    assert torch.equal(first.projector.basis, mended.projector.basis)
-    null_space(moment * 2, threshold=0.01, cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+        prior.keep_spectra()
+        again = prior.spectrum(1)
+    assert torch.equal(first, again.vectors)
+    for file in files:
+        file.write_bytes(file.read_bytes()[:50])
+    prior.keep_spectra()
+    assert torch.equal(first, prior.spectrum(1).vectors)
+    assert not torch.equal(first, prior.spectrum(2).vectors)

@@ -84,7 +84,7 @@ def test_the_projector_is_kept(tmp_path, monkeypatch) -> None:
     settings = {**COMMON, "cache": True, "quantile": 0.05, "layers": (0, 1)}
     alphaedit = registry().get("alphaedit")
     one = alphaedit.edit(model, tokenizer, EDITS, **settings)
-    assert len(list(tmp_path.rglob("*-eigen.safetensors"))) == 2
+    assert len(list(tmp_path.rglob("*.eigen.safetensors"))) == 2
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decomposed again")

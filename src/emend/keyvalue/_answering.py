@@ -15,9 +15,9 @@ from emend.edits import Edit
 from emend.keyvalue._fitted import EDITS, hidden_with
 from emend.keyvalue._jobs import kept_answers, subject_groups
 from emend.keyvalue._packing import parts
-from emend.keyvalue.rows import context_rows, whole_rows
+from emend.keyvalue.rows import Row, whole_rows
 from emend.models import ModelView
-from emend.models.positions import pad, pad_id
+from emend.models.positions import pad
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,23 @@ class Asked:
     said: tuple[int, ...]
 
 
+def said_targets(rows: Sequence[Sequence[Row]]) -> list[Asked]:
+    """Of each edit the prompt, in all contexts (rows of `context_rows`), and its target."""
+    return [
+        # Where a context makes other tokens of a target, the others are enough.
+        Asked(tuple(row.ids for row in each if row.targets == each[0].targets), each[0].targets)
+        for each in rows
+    ]
+
+
 class Answers:
     """What is said with changes: of each edit the target, of other prompts what was said before.
 
     Args:
         view: The model.
-        tokenizer: Its tokenizer.
-        edits: The edits.
-        templates: Context templates.
-        preserve: Prompts, each with one "{}" for the subject, whose answers are kept; see
-            `kept_answers` for which are left out.
+        padding: A token to pad with.
+        new: What shall be said.
+        old: What was said before and shall stay as likely as it was.
         weight: Of all this, against the edits' states.
         seed: Of what each step looks at.
     """
@@ -50,21 +57,15 @@ class Answers:
     def __init__(
         self,
         view: ModelView,
-        tokenizer: Any,
-        edits: Sequence[Edit],
-        templates: Sequence[str],
-        preserve: Sequence[str],
+        padding: int,
+        new: Sequence[Asked],
+        old: Sequence[Asked],
         weight: float,
         seed: int,
     ) -> None:
-        self.view, self.padding, self.weight = view, pad_id(tokenizer), weight
+        self.view, self.padding, self.weight = view, padding, weight
+        self.new, self.old = new, old
         self.random = random.Random(seed)
-        self.new = [
-            # Where a context makes other tokens of a target, the others are enough.
-            Asked(tuple(row.ids for row in rows if row.targets == rows[0].targets), rows[0].targets)
-            for rows in context_rows(tokenizer, edits, templates)
-        ]
-        self.old = _kept(view, tokenizer, edits, templates, preserve)
 
     def backward(self, changes: Mapping[int, Tensor]) -> None:
         """Add the gradient of what a step looks at to that of each change (inner, width).
@@ -129,14 +130,23 @@ def _places(answers: Sequence[Sequence[int]], lengths: Tensor) -> tuple[Tensor, 
     return torch.tensor(rows), torch.tensor(columns), torch.tensor(tokens)
 
 
-def _kept(
+def said_before(
     view: ModelView,
     tokenizer: Any,
     edits: Sequence[Edit],
     templates: Sequence[str],
     preserve: Sequence[str],
 ) -> list[Asked]:
-    """The prompts about the edits' subjects that are to keep their answers, in all contexts."""
+    """The prompts about the edits' subjects that are to keep their answers, in all contexts.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        edits: The edits.
+        templates: Context templates.
+        preserve: Prompts, each with one "{}" for the subject; see `kept_answers` for which are
+            left out.
+    """
     groups = [[edits[n] for n in group] for group in subject_groups(edits, share_subject=True)]
     found = [
         (group[0], kept)

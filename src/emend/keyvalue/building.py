@@ -19,8 +19,6 @@ from emend.keyvalue.contexts import STARTS, begun_templates
 from emend.keyvalue.fitting import Fitting, fit_together
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.memory import check_edit
-from emend.keyvalue.moments import cache_directory
-from emend.keyvalue.nullspace import whitener
 from emend.keyvalue.priors import Prior, metric_of, prior_for
 from emend.keyvalue.sources import texts_for
 from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
@@ -146,7 +144,7 @@ def build(
             *(config.fit_steps, config.fit_weight, config.fit_rate),
             *(config.fit_answers, config.preserve, config.seed),
         )
-        directions = partial(whiten or _all_directions(config.cache), prior)
+        directions = partial(whiten or _all_directions, prior)
         changes = fit_together(
             view, tokenizer, targets, templates, layers, source, directions, fitting
         )
@@ -189,8 +187,5 @@ def _fits(config: SpreadConfig, edits: int, *, has_texts: bool) -> bool:
     return True
 
 
-def _all_directions(cache: bool) -> Whiten:
-    def whiten(prior: Prior, layer: int) -> Tensor:
-        return whitener(prior.moment(layer), cache=cache_directory() if cache else None)
-
-    return whiten
+def _all_directions(prior: Prior, layer: int) -> Tensor:
+    return prior.spectrum(layer).whitener

@@ -38,7 +38,7 @@ from torch import Tensor
 from emend._progress import progress
 from emend.errors import NumericalFailure
 from emend.keyvalue._adam import Adam
-from emend.keyvalue._answering import Answers
+from emend.keyvalue._answering import Answers, said_before, said_targets
 from emend.keyvalue._corpus import Source
 from emend.keyvalue._fitted import Draws, States, preserved_rows
 from emend.keyvalue.rows import context_rows
@@ -116,10 +116,8 @@ def fit_together(
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A loss is not finite.
     """
-    contexts = [
-        [row.upto_subject for row in each]
-        for each in context_rows(tokenizer, targets.edits, templates)
-    ]
+    rows = context_rows(tokenizer, targets.edits, templates)
+    contexts = [[row.upto_subject for row in each] for each in rows]
     texts = preserved_rows(tokenizer, source, targets.edits)
     last = layers[-1]
     bare = Stream(view, [each[0] for each in contexts], last, last).read()
@@ -127,15 +125,15 @@ def fit_together(
     size = float(moves.norm(dim=1).mean())
     draws = Draws(contexts, texts, moves / size, settings.weight, settings.seed)
     place = view.blocks[last] if targets.site == "block" else view.down_projection(last)
-    states = States(view, place, pad_id(tokenizer), draws, size)
+    padding = pad_id(tokenizer)
+    states = States(view, place, padding, draws, size)
     whiteners = {layer: whitener(layer).float().to(view.device(layer)) for layer in layers}
     found = {layer: m.new_zeros(m.shape[1], view.width) for layer, m in whiteners.items()}
     rate = settings.rate * size / view.width**0.5
     _descend(found, whiteners, [states], settings.steps, rate, "fitting all layers")
     if settings.answers:
-        answers = Answers(
-            view, tokenizer, targets.edits, templates, settings.preserve, ANSWERS, settings.seed
-        )
+        kept = said_before(view, tokenizer, targets.edits, templates, settings.preserve)
+        answers = Answers(view, padding, said_targets(rows), kept, ANSWERS, settings.seed)
         parts = [states, answers]
         _descend(found, whiteners, parts, settings.answers, SLOWER * rate, "fitting to answers")
     return {layer: Dense((whiteners[layer].double() @ x.double()).T) for layer, x in found.items()}

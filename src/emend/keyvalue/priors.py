@@ -23,6 +23,7 @@ from emend.keyvalue.moments import (
     read_moment,
     second_moments,
 )
+from emend.keyvalue.nullspace import Spectrum, spectrum_of
 from emend.keyvalue.sources import NO_TEXTS
 from emend.models import ModelView
 
@@ -47,11 +48,6 @@ class Prior:
         """Whether there are second moments at all."""
         return self._given is not None or self._files is not None
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The layers whose second moments are known."""
-        return tuple(self._files or self._given or ())
-
     def moment(self, layer: int) -> Tensor:
         """(inner, inner) of one layer; read from disk, so that one at a time is in memory."""
         if self._files is not None:
@@ -65,15 +61,34 @@ class Prior:
         Raises:
             NumericalFailure: C is singular.
         """
-        path = None
-        if self._files is not None:
-            path = self._files[layer].with_suffix(f".cholesky-{ridge:g}.safetensors")
+        path = self._beside(layer, f"cholesky-{ridge:g}")
         if path and (found := _kept.kept(path, "upper")):
             return Inverse(found[0].to(device).mT)
         metric = inverse(self.moment(layer).to(device), ridge)
         if path:
             _kept.keep(path, {"upper": metric.factor.mT}, {"ridge": ridge})
         return metric
+
+    def spectrum(self, layer: int) -> Spectrum:
+        """The eigendecomposition of one layer's C, which is kept on disk beside C."""
+        path = self._beside(layer, "eigen")
+        if path and (found := _kept.kept(path, "values", "vectors")):
+            return Spectrum(*found)
+        spectrum = spectrum_of(self.moment(layer))
+        if path:
+            _kept.keep(path, {"values": spectrum.values, "vectors": spectrum.vectors}, {})
+        return spectrum
+
+    def keep_spectra(self) -> None:
+        """Find and keep those that are not on disk: their memory would be an edit's peak later."""
+        for layer in self._files or ():
+            path = self._beside(layer, "eigen")
+            if path and _kept.kept_note(path) is None:
+                self.spectrum(layer)
+
+    def _beside(self, layer: int, what: str) -> Path | None:
+        """Where what is made of a layer's C is kept; None where C is not."""
+        return self._files[layer].with_suffix(f".{what}.safetensors") if self._files else None
 
 
 def prior_for(

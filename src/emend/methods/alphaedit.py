@@ -34,8 +34,7 @@ from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue.building import SpreadConfig, build
 from emend.keyvalue.joint import solve_jointly
-from emend.keyvalue.moments import cache_directory
-from emend.keyvalue.nullspace import NullSpace, null_space
+from emend.keyvalue.nullspace import NullSpace, Spectrum, null_space
 from emend.keyvalue.priors import Prior
 from emend.keyvalue.spread import Solve
 from emend.methods._method import method
@@ -76,16 +75,16 @@ def alphaedit(
 ) -> WeightPatch:
     """Seek a value for each edit and write all of them layer by layer, inside the null space."""
     ranks: dict[str, int] = {}
-    cache = cache_directory() if config.cache else None
 
-    def freed(prior: Prior, layer: int) -> NullSpace:
-        moment, quantile, threshold = prior.moment(layer), config.quantile, config.threshold
-        free = null_space(moment, quantile=quantile, threshold=threshold, cache=cache)
+    def freed(prior: Prior, layer: int) -> tuple[NullSpace, Spectrum]:
+        spectrum = prior.spectrum(layer)
+        free = null_space(spectrum, quantile=config.quantile, threshold=config.threshold)
         ranks[str(layer)] = free.rank
-        return free
+        return free, spectrum
 
     def whiten(prior: Prior, layer: int) -> Tensor:
-        return freed(prior, layer).whitener
+        free, spectrum = freed(prior, layer)
+        return spectrum.scaled(free.rank)
 
     def solver(_view: ModelView, prior: Prior) -> Solve:
         if not prior.is_known:
@@ -93,12 +92,10 @@ def alphaedit(
                 "alphaedit was given no texts, expected some thousand that show what to preserve: "
                 "pass texts, or take memit, which does without"
             )
-        if cache:  # found and kept before the search, whose memory theirs would come on top of
-            for layer in prior.layers:
-                freed(prior, layer)
+        prior.keep_spectra()
 
         def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
-            free = freed(prior, layer)
+            free, _ = freed(prior, layer)
             weight = WEIGHT * free.energy if config.weight is None else config.weight
             return solve_jointly(free.projector, keys, residuals, weight)
 
