@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
 from emend.keyvalue import SearchSettings, context_rows, second_moments
 from emend.keyvalue._answering import Answers, said_before, said_targets
-from emend.keyvalue._fitted import preserved_rows
+from emend.keyvalue._fitted import read_texts
 from emend.keyvalue.fitting import Fitting, fit_together
 from emend.keyvalue.nullspace import spectrum_of
 from emend.keyvalue.sources import Texts
@@ -50,12 +51,12 @@ def outputs(view: ModelView, rows, changes, site: str = "block") -> torch.Tensor
     return torch.stack(found)
 
 
-def fitted(model, tokenizer, fitting: Fitting, site: str = "block"):
+def fitted(model, tokenizer, fitting: Fitting, site: str = "block", texts: Sequence[str] = TEXT):
     view = ModelView(model)
     targets = seek_targets(view, tokenizer, EDITS, TEMPLATES, LAYERS, SETTINGS, site=site)
-    moments = second_moments(view, tokenizer, TEXT, LAYERS)
+    moments = second_moments(view, tokenizer, texts, LAYERS)
     changes = fit_together(
-        *(view, tokenizer, targets, TEMPLATES, LAYERS, Texts(TEXT)),
+        *(view, tokenizer, targets, TEMPLATES, LAYERS, Texts(texts)),
         lambda layer: spectrum_of(moments[layer].matrix).whitener,
         fitting,
     )
@@ -78,14 +79,30 @@ def test_targets_are_reached_in_every_context_and_texts_stay(architecture, site)
     wanted = moves.repeat_interleave(len(TEMPLATES), 0)
     size = float(moves.norm(dim=1).mean())
     assert float((moved - wanted).norm(dim=1).mean()) < 0.3 * size
-    texts = preserved_rows(tokenizer, Texts(TEXT), EDITS)
+    texts = read_texts(tokenizer, Texts(TEXT), EDITS).preserved
     there = outputs(view, texts, changes, site) - outputs(view, texts, {}, site)
     assert float(there.norm(dim=1).mean()) < 0.3 * size
 
 
+def test_targets_are_reached_where_texts_name_a_subject() -> None:
+    model, tokenizer = tiny_model("llama")
+    naming = ["They say that Marie Curie was right.", "Nobody but Marie Curie went there."]
+    missing = {}
+    for texts in (TEXT, [*TEXT, *naming]):
+        view, targets, changes = fitted(model, tokenizer, Fitting(150, weight=1.0), texts=texts)
+        number = [edit.subject for edit in targets.edits].index("Marie Curie")
+        bare = context_rows(tokenizer, [targets.edits[number]], ["{}"])[0][0].upto_subject
+        move = targets.wanted[number] - outputs(view, [bare], {})[0]
+        rows = read_texts(tokenizer, Texts(naming), EDITS).naming.get("Marie Curie", [])
+        assert len(rows) == 2
+        moved = outputs(view, rows, changes) - outputs(view, rows, {})
+        missing[len(texts)] = float((moved - move).norm(dim=1).mean() / move.norm())
+    assert missing[len(TEXT) + 2] < 0.3 < 0.5 * missing[len(TEXT)]
+
+
 def test_more_weight_moves_texts_less() -> None:
     model, tokenizer = tiny_model("gpt2")
-    texts = preserved_rows(tokenizer, Texts(TEXT), EDITS)
+    texts = read_texts(tokenizer, Texts(TEXT), EDITS).preserved
     there = []
     for weight in (0.1, 10.0):
         view, _, changes = fitted(model, tokenizer, Fitting(60, weight))
@@ -104,10 +121,13 @@ def test_texts_end_where_a_subject_is_named() -> None:
             "The capital of Bergamo",
         ]
     )
-    rows = preserved_rows(tokenizer, texts, edits)
-    assert [tokenizer.decode(row) for row in rows] == ["It was said of", "The capital of Bergamo"]
+    read = read_texts(tokenizer, texts, edits)
+    rows = [tokenizer.decode(row) for row in read.preserved]
+    assert rows == ["It was said of", "The capital of Bergamo"]
+    naming = {name: [tokenizer.decode(row) for row in each] for name, each in read.naming.items()}
+    assert naming == {"Tom Berg": ["It was said of Tom Berg", "Tom Berg"]}
     with pytest.raises(InvalidInput, match="every text of given texts begins with a subject"):
-        preserved_rows(tokenizer, Texts(["Berg was born."]), edits)
+        read_texts(tokenizer, Texts(["Berg was born."]), edits)
 
 
 @pytest.mark.parametrize("method", ["memit", "pmet", "alphaedit"])

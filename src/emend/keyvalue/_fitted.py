@@ -23,7 +23,7 @@ from emend.models import ModelView
 from emend.models._forward import fused
 from emend.models._hooks import frozen, hooked
 from emend.models._replay import hidden_of
-from emend.models.positions import pad, prompt_tokens
+from emend.models.positions import encode, pad, prompt_tokens
 
 DOCUMENTS, LENGTH = 4000, 64
 """Texts that are preserved, at most, and tokens of one."""
@@ -34,18 +34,33 @@ EDITS, TOKENS = 256, 1024
 Rows = Sequence[Sequence[int]]
 
 
-def preserved_rows(tokenizer: Any, source: Source, edits: Sequence[Edit]) -> list[list[int]]:
-    """Tokens of texts, each up to where it first names a subject of the edits.
+@dataclass(frozen=True)
+class Read:
+    """What texts show.
+
+    Attributes:
+        preserved: Tokens of each text, up to where it first names a subject of the edits.
+        naming: For each subject, of texts that name it before any other, the tokens up to its last.
+    """
+
+    preserved: list[list[int]]
+    naming: dict[str, list[list[int]]]
+
+
+def read_texts(tokenizer: Any, source: Source, edits: Sequence[Edit]) -> Read:
+    """Texts, cut where they first name a subject of the edits.
 
     Raises:
-        InvalidInput: None is left.
+        InvalidInput: Every text begins with one, so that there is nothing to preserve.
     """
     names = sorted({edit.subject for edit in edits}, key=lambda name: (-len(name), name))
     named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
     kept: list[str] = []
+    matches: list[re.Match[str]] = []
     for text in islice(source.documents(), DOCUMENTS):
-        found = named.search(text)
-        text = text[: found.start()].rstrip() if found else text
+        if found := named.search(text):
+            matches.append(found)
+            text = text[: found.start()].rstrip()
         if text:
             kept.append(text)
     if not kept:
@@ -53,7 +68,19 @@ def preserved_rows(tokenizer: Any, source: Source, edits: Sequence[Edit]) -> lis
             f"every text of {source.name} begins with a subject of the edits, expected some that "
             "show what to preserve: give other texts"
         )
-    return [ids[:LENGTH] for ids in prompt_tokens(tokenizer, kept)]
+    preserved = [ids[:LENGTH] for ids in prompt_tokens(tokenizer, kept)]
+    return Read(preserved, _naming(tokenizer, matches) if matches else {})
+
+
+def _naming(tokenizer: Any, matches: Sequence[re.Match[str]]) -> dict[str, list[list[int]]]:
+    """For each subject, the tokens up to it where a text names it."""
+    encoded = encode(tokenizer, [found.string for found in matches], [m.span() for m in matches])
+    assert encoded.lookup is not None
+    rows: dict[str, list[list[int]]] = {}
+    for found, ids, end in zip(matches, encoded.input_ids, encoded.lookup.tolist(), strict=True):
+        if end < LENGTH:
+            rows.setdefault(found.group(), []).append(ids[: end + 1].tolist())
+    return rows
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ minimise together, through the blocks themselves,
     mean_i |h(s_i) - h0(s_i) - delta_i|^2  +  weight * mean_t |h(t) - h0(t)|^2
 
     h, h0      output of the last edited block, with the changes and without
-    s_i        the subject's last token of edit i, in one of its contexts
+    s_i        the subject's last token of edit i, in one of its contexts or a text that names it
     delta_i    z_i - h0(s_i) in the bare prompt, z_i being the value that was sought
     t          the tokens of texts, up to where one names a subject of the edits
 
@@ -40,7 +40,7 @@ from emend.errors import NumericalFailure
 from emend.keyvalue._adam import Adam
 from emend.keyvalue._answering import Answers, said_before, said_targets
 from emend.keyvalue._corpus import Source
-from emend.keyvalue._fitted import Draws, States, preserved_rows
+from emend.keyvalue._fitted import Draws, States, read_texts
 from emend.keyvalue.rows import context_rows
 from emend.keyvalue.spread import Targets
 from emend.keyvalue.stream import Stream
@@ -117,13 +117,16 @@ def fit_together(
         NumericalFailure: A loss is not finite.
     """
     rows = context_rows(tokenizer, targets.edits, templates)
-    contexts = [[row.upto_subject for row in each] for each in rows]
-    texts = preserved_rows(tokenizer, source, targets.edits)
+    read = read_texts(tokenizer, source, targets.edits)
+    contexts = [
+        [*(row.upto_subject for row in each), *read.naming.get(edit.subject, [])]
+        for edit, each in zip(targets.edits, rows, strict=True)
+    ]
     last = layers[-1]
     bare = Stream(view, [each[0] for each in contexts], last, last).read()
     moves = targets.wanted.float() - bare.at(targets.site).float()  # (E, width)
     size = float(moves.norm(dim=1).mean())
-    draws = Draws(contexts, texts, moves / size, settings.weight, settings.seed)
+    draws = Draws(contexts, read.preserved, moves / size, settings.weight, settings.seed)
     place = view.blocks[last] if targets.site == "block" else view.down_projection(last)
     padding = pad_id(tokenizer)
     states = States(view, place, padding, draws, size)
