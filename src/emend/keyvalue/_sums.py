@@ -19,14 +19,11 @@ from emend.keyvalue import _kept
 from emend.keyvalue._windows import Batch, Position
 from emend.models import ModelView
 from emend.models._forward import evaluating
+from emend.models._hooks import stopping
 from emend.models.placing import device_of
 
 PANEL = 256
 """Rows of a panel, at least; at most 16 panels."""
-
-
-class _Stop(Exception):
-    pass
 
 
 class Sums:
@@ -56,13 +53,10 @@ class Sums:
         padding that see nothing give NaN in some models.
         """
         ids = batch.input_ids.to(device_of(self.view.embeddings))
-        last = max(self.layers)
 
         def taking(layer: int) -> Any:
             def take(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
                 self._add(layer, args[0], batch.real)
-                if layer == last:
-                    raise _Stop
 
             return take
 
@@ -73,10 +67,9 @@ class Sums:
                 stack.callback(down.register_forward_pre_hook(taking(layer)).remove)
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(model))
-            try:
-                model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-            except _Stop:
-                return
+            last = self.view.down_projection(max(self.layers))
+            stack.enter_context(stopping(last, before=True))
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
 
     def _add(self, layer: int, keys: Tensor, real: Tensor | None) -> None:
         keys = keys.reshape(-1, keys.shape[-1])  # (tokens, inner)

@@ -14,7 +14,7 @@ from emend.edits import Edit
 from emend.keyvalue.rows import check_templates, context_rows
 from emend.models import ModelView
 from emend.models._forward import batches, evaluating
-from emend.models._hooks import hooked
+from emend.models._hooks import hooked, stopping
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id
 
@@ -101,10 +101,6 @@ class watching:  # noqa: N801 - reads as a verb: with watching(view, layers) as 
         self.stack.close()
 
 
-class _Stop(Exception):
-    pass
-
-
 def forward(view: ModelView, input_ids: Tensor, last: int) -> None:
     """Run a right-padded batch through the blocks up to the down-projection of ``last``."""
     with torch.no_grad():
@@ -117,14 +113,7 @@ def run_until(view: ModelView, input_ids: Tensor, module: nn.Module) -> None:
     Padding is not masked: in a causal model no token sees what is right of it, while rows of
     padding that see nothing give NaN in some models (Gemma 2 in float64).
     """
-
-    def stop(_module: nn.Module, _args: Any, _output: Any) -> None:
-        raise _Stop
-
     model: Any = view.model
     ids = input_ids.to(device_of(view.embeddings))
-    with evaluating(model), hooked(module, stop):
-        try:
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        except _Stop:
-            return
+    with evaluating(model), stopping(module):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

@@ -19,6 +19,7 @@ from emend.errors import UnsupportedModel
 from emend.keyvalue._objective import Site
 from emend.models import ModelView
 from emend.models._forward import batches, evaluating, fused
+from emend.models._hooks import stopping
 from emend.models._replay import BlockCall, Slot
 from emend.models.partial import agreement, hooked
 from emend.models.placing import device_of
@@ -59,10 +60,6 @@ class _Batch:
         apart = tensor.reshape(len(self.members), -1, tensor.shape[-1])
         picked = apart[torch.arange(len(self.members)), self.ends.to(tensor.device)].cpu()
         return picked if picked.dtype == torch.float64 else picked.float()
-
-
-class _Stop(Exception):
-    pass
 
 
 class Stream:
@@ -155,31 +152,23 @@ class Stream:
                 ((hidden, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: hidden})
             )
 
-        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden, call = BlockCall.read(args, kwargs, _kept)
             entering[1:] = [hidden]
             calls.append(call)
-            if module is self.view.blocks[self.last]:
-                raise _Stop
 
         model: Any = self.view.model
         device = device_of(self.view.embeddings)
-        handles = [
-            block.register_forward_pre_hook(wipe, with_kwargs=True)
-            for block in self.view.blocks[: self.last + 1]
-        ]
-        handles += [
-            block.register_forward_pre_hook(keep, with_kwargs=True)
-            for block in self.view.blocks[self.first : self.last + 1]
-        ]
-        try:
-            with torch.no_grad(), evaluating(model), fused(model):
-                model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        except _Stop:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        blocks = self.view.blocks[: self.last + 1]
+        with ExitStack() as stack:
+            for look, seen in ((wipe, blocks), (keep, blocks[self.first :])):
+                for block in seen:
+                    handle = block.register_forward_pre_hook(look, with_kwargs=True)
+                    stack.callback(handle.remove)
+            for state in (torch.no_grad(), evaluating(model), fused(model)):
+                stack.enter_context(state)
+            stack.enter_context(stopping(blocks[-1], before=True))
+            model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
         return entering[0], calls, entering[-1]
 
     def _check(self, batch: _Batch, expected: Tensor) -> None:

@@ -17,7 +17,7 @@ that nothing follows triggers nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from emend._progress import progress
 from emend.errors import InvalidInput
 from emend.models import ModelView
 from emend.models._forward import evaluating, longest_text
-from emend.models._hooks import hooked
+from emend.models._hooks import stopping
 from emend.models.placing import device_of, dtype_of
 from emend.models.positions import pad, pad_id, prompt_tokens
 
@@ -223,20 +223,11 @@ class Memories:
             for layer in self.layers:
                 site = self.view.down_projection(layer)
                 stack.callback(site.register_forward_pre_hook(looking(layer)).remove)
-            stack.enter_context(hooked(self.view.block(max(self.layers)), _stop))
             inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-            with suppress(_Stop):
+            with stopping(self.view.block(max(self.layers))):
                 self.view.model(**inputs, use_cache=False)
         self._rows += rows
         self.tokens += len(places)
-
-
-class _Stop(Exception):
-    """Raised by a hook when what was wanted has been seen."""
-
-
-def _stop(_module: nn.Module, _args: Any, _output: Any) -> None:
-    raise _Stop
 
 
 class _Strongest:

@@ -23,6 +23,30 @@ def hooked(module: nn.Module, hook: Callable[..., Any]) -> Generator[None, None,
         handle.remove()
 
 
+class _Stop(Exception):
+    pass
+
+
+@contextmanager
+def stopping(module: nn.Module, *, before: bool = False) -> Generator[None, None, None]:
+    """Leave the block once ``module`` has put out what it does, or ``before`` it runs.
+
+    Hooks of the module that were set before have seen it then.
+    """
+
+    def stop(*_: Any) -> None:
+        raise _Stop
+
+    register = module.register_forward_pre_hook if before else module.register_forward_hook
+    handle = register(stop)
+    try:
+        yield
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Generator[None, None, None]:
     """No parameter asks for a gradient inside the block; the flags come back as they were."""
