@@ -20,6 +20,10 @@ from emend.models import ModelView
 from emend.models.positions import pad
 
 
+HEARD = 0.3
+"""-log p of a token from which on it is said well enough, and left alone: p of 0.74."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """A prompt in several contexts, followed by all but the last token of what is said to it.
@@ -70,8 +74,8 @@ class Answers:
     def backward(self, changes: Mapping[int, Tensor]) -> None:
         """Add the gradient of what a step looks at to that of each change (inner, width).
 
-        Each edit weighs as much as each other prompt: mean -log p of its target's tokens, and mean
-        KL(after || before) where the other's answer is said.
+        Each edit weighs as much as each other prompt: mean of what -log p of its target's tokens is
+        above `HEARD`, and mean KL(after || before) where the other's answer is said.
         """
         for prompts, each in ((self.new, self._missed), (self.old, self._lost)):
             drawn = self.random.sample(prompts, min(len(prompts), EDITS))
@@ -92,9 +96,9 @@ class Answers:
         columns: Tensor,
         said: Tensor,
     ) -> Tensor:
-        """(N,), -log p of each token that shall be said."""
+        """(N,), by how much -log p of each token that shall be said is above `HEARD`."""
         logits = self._logits(ids, rows, columns, changes)
-        return F.cross_entropy(logits, said.to(logits.device), reduction="none")
+        return F.relu(F.cross_entropy(logits, said.to(logits.device), reduction="none") - HEARD)
 
     def _lost(
         self, changes: Mapping[int, Tensor], ids: Tensor, rows: Tensor, columns: Tensor, _: Tensor

@@ -19,7 +19,7 @@ the stream instead of one layer's output.
 Where a value cannot be reached, what is missing is as likely to change what is said as not. So
 further steps add what values were sought for, now with all changes in their places:
 
-    1/4 (mean_i -log p(o_i | x_i)  +  1/E sum_q KL(p(. | q) || p_0(. | q)))
+    1/4 (mean_i max(-log p(o_i | x_i) - 0.3, 0)  +  1/E sum_q KL(p(. | q) || p_0(. | q)))
 
     o_i, x_i   target and prompt of edit i of E, in one of its contexts
     q          other prompts about the subjects of edits, whose answers are to be kept

@@ -28,6 +28,7 @@ _MANY: dict[str, Any] = {
     "preserve": PRESERVED,
     "chunk": 1,  # any order of edits builds the same weights, to the last bit
 }
+_TOGETHER: dict[str, Any] = {"fit_steps": 150, "fit_answers": 150, "fit_from": 500}
 _MEMORIES: dict[str, dict[str, Any]] = {
     "grace": {"replaced": "target"},  # long names are said to their end
     # The layouts of `hops.py`, which the models were trained on.
@@ -44,17 +45,17 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
         **_MEMORIES,
         "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH},
         "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY},
-        "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
+        "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY, **_TOGETHER},
         "pmet": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
-        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY},
+        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY, **_TOGETHER},
     },
     "qwen3": {
         **_MEMORIES,
         "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH},
         "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY},
-        "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
+        "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY, **_TOGETHER},
         "pmet": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
-        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.3, **_MANY},
+        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.3, **_MANY, **_TOGETHER},
     },
 }
 """Settings of methods found to serve these models; they are kept in the models' `config.json`."""
