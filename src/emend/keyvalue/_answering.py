@@ -19,7 +19,6 @@ from emend.keyvalue.rows import Row, whole_rows
 from emend.models import ModelView
 from emend.models.positions import pad
 
-
 HEARD = 0.3
 """-log p of a token from which on it is said well enough, and left alone: p of 0.74."""
 
