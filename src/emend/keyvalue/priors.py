@@ -79,12 +79,17 @@ class Prior:
             _kept.keep(path, {"values": spectrum.values, "vectors": spectrum.vectors}, {})
         return spectrum
 
-    def keep_spectra(self) -> None:
-        """Find and keep those that are not on disk: their memory would be an edit's peak later."""
+    def keep_spectra(self) -> tuple[int, ...]:
+        """Find and keep those that are not on disk: their memory would be an edit's peak later.
+
+        Returns:
+            The layers whose spectra are on disk now.
+        """
         for layer in self._files or ():
             path = self._beside(layer, "eigen")
             if path and _kept.kept_note(path) is None:
                 self.spectrum(layer)
+        return tuple(self._files or ())
 
     def _beside(self, layer: int, what: str) -> Path | None:
         """Where what is made of a layer's C is kept; None where C is not."""

@@ -92,7 +92,8 @@ def alphaedit(
                 "alphaedit was given no texts, expected some thousand that show what to preserve: "
                 "pass texts, or take memit, which does without"
             )
-        prior.keep_spectra()
+        for layer in prior.keep_spectra():
+            freed(prior, layer)  # a quantile that frees nothing is refused before the search
 
         def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
             free, _ = freed(prior, layer)
