@@ -105,3 +105,16 @@ def test_nothing_free_and_nothing_kept_are_refused() -> None:
             alphaedit.edit(model, tokenizer, EDITS[:1], **COMMON, **setting)
     with pytest.raises(InvalidInput, match="no texts"):
         alphaedit.edit(model, tokenizer, EDITS[:1], templates=TEMPLATES)
+
+
+def test_nothing_free_is_refused_before_the_search(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
+    model, tokenizer = tiny_model("gpt2")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("values were sought")
+
+    monkeypatch.setattr("emend.keyvalue.building.seek_targets", refuse)
+    settings = {**COMMON, "cache": True, "threshold": 1e-12}
+    with pytest.raises(InvalidInput, match="no one of 64 directions"):
+        registry().get("alphaedit").edit(model, tokenizer, EDITS[:1], **settings)
