@@ -52,7 +52,7 @@ class Answers:
         view: The model.
         padding: A token to pad with.
         new: What shall be said.
-        old: What was said before and shall stay as likely as it was.
+        old: What was said before and shall still be.
         weight: Of all this, against the edits' states.
         seed: Of what each step looks at.
     """
@@ -73,51 +73,33 @@ class Answers:
     def backward(self, changes: Mapping[int, Tensor]) -> None:
         """Add the gradient of what a step looks at to that of each change (inner, width).
 
-        Each edit weighs as much as each other prompt: mean of what -log p of its target's tokens is
-        above `HEARD`, and mean KL(after || before) where the other's answer is said.
+        Each edit weighs as much as each other prompt: the mean, over the tokens that shall be
+        said, of what -log p is above `HEARD`.
         """
-        for prompts, each in ((self.new, self._missed), (self.old, self._lost)):
+        for prompts in (self.new, self.old):
             drawn = self.random.sample(prompts, min(len(prompts), EDITS))
             rows = [self.random.choice(one.contexts) for one in drawn]
             scale = self.weight * len(prompts) / len(self.new) / max(len(drawn), 1)
             for members in parts([len(row) for row in rows]):
                 batch = pad([rows[n] for n in members], self.padding)
                 answers = [drawn[n].said for n in members]
-                lost = each(changes, batch.input_ids, *_places(answers, batch.lengths))
-                shares = torch.tensor([1 / len(said) for said in answers for _ in said])
-                (scale * (lost * shares.to(lost)).sum()).backward()
+                missed = self._missed(changes, batch.input_ids, answers, batch.lengths)
+                (scale * missed).backward()
 
     def _missed(
         self,
         changes: Mapping[int, Tensor],
         ids: Tensor,
-        rows: Tensor,
-        columns: Tensor,
-        said: Tensor,
+        answers: Sequence[Sequence[int]],
+        lengths: Tensor,
     ) -> Tensor:
-        """(N,), by how much -log p of each token that shall be said is above `HEARD`."""
-        logits = self._logits(ids, rows, columns, changes)
-        return F.relu(F.cross_entropy(logits, said.to(logits.device), reduction="none") - HEARD)
-
-    def _lost(
-        self, changes: Mapping[int, Tensor], ids: Tensor, rows: Tensor, columns: Tensor, _: Tensor
-    ) -> Tensor:
-        """(N,), KL(after || before) where each token was said."""
-        with torch.no_grad():
-            before = torch.log_softmax(self._logits(ids, rows, columns), dim=-1)
-        after = torch.log_softmax(self._logits(ids, rows, columns, changes), dim=-1)
-        return F.kl_div(before, after, log_target=True, reduction="none").sum(-1)
-
-    def _logits(
-        self,
-        ids: Tensor,
-        rows: Tensor,
-        columns: Tensor,
-        changes: Mapping[int, Tensor] | None = None,
-    ) -> Tensor:
-        """(N, vocabulary)."""
+        """Sum over rows (B, T) of the mean, over an answer's tokens, of -log p above `HEARD`."""
+        rows, columns, said = _places(answers, lengths)
         hidden = hidden_with(self.view, self.view.blocks[-1], ids, changes)
-        return self.view.logits(hidden[rows.to(hidden.device), columns.to(hidden.device)])
+        logits = self.view.logits(hidden[rows.to(hidden.device), columns.to(hidden.device)])
+        lost = F.cross_entropy(logits, said.to(logits.device), reduction="none")  # (N,)
+        shares = torch.tensor([1 / len(answer) for answer in answers for _ in answer])
+        return (F.relu(lost - HEARD) * shares.to(lost)).sum()
 
 
 def _places(answers: Sequence[Sequence[int]], lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,10 +19,10 @@ the stream instead of one layer's output.
 Where a value cannot be reached, what is missing is as likely to change what is said as not. So
 further steps add what values were sought for, now with all changes in their places:
 
-    1/4 (mean_i max(-log p(o_i | x_i) - 0.3, 0)  +  1/E sum_q KL(p(. | q) || p_0(. | q)))
+    1/4 (mean_i max(-log p(o_i | x_i) - 0.3, 0)  +  1/E sum_q max(-log p(o_q | q) - 0.3, 0))
 
     o_i, x_i   target and prompt of edit i of E, in one of its contexts
-    q          other prompts about the subjects of edits, whose answers are to be kept
+    o_q, q     what was said before to other prompts about the subjects of edits, which is kept
 
 That is all ours, not the paper's.
 """
@@ -55,7 +55,7 @@ Whitener = Callable[[int], Tensor]
 ANSWERS = 0.25
 """Weight of what is said, against the edits' states, which carry over to other wordings."""
 
-SLOWER = 0.2
+SLOWER = 0.5
 """The steps that fit what is said begin at so much of the rate: they have less far to go."""
 
 
