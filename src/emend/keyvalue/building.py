@@ -49,6 +49,8 @@ class SpreadConfig(SearchConfig):
     ``preserve`` the answers of before."""
     fit_from: int = 0
     """Fit only where there are so many edits or more; fewer are solved layer by layer."""
+    fit_answers_from: int = 0
+    """Take the steps of ``fit_answers`` only where there are so many edits or more."""
 
 
 Whiten = Callable[[Prior, int], Tensor]
@@ -124,12 +126,12 @@ def build(
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
     count, source = len(templates) or 1 + len(STARTS), texts_for(view, config.texts)
-    fits = _fits(config, len(edits), has_texts=source is not None)
+    fitting = _fitting(config, len(edits), has_texts=source is not None)
     check_edit(
         *(view, tokenizer, edits, count, layers),
         has_moments=source is not None,
-        fits=fits,
-        answers=config.fit_answers > 0,
+        fits=fitting is not None,
+        answers=fitting is not None and fitting.answers > 0,
     )
     templates = templates or begun_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, layers, source, cache=config.cache)
@@ -139,11 +141,7 @@ def build(
     known = previous.state if previous else None
     targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()
-    if source is not None and fits:
-        fitting = Fitting(
-            *(config.fit_steps, config.fit_weight, config.fit_rate),
-            *(config.fit_answers, config.preserve, config.seed),
-        )
+    if source is not None and fitting is not None:
         directions = partial(whiten or _all_directions, prior)
         changes = fit_together(
             view, tokenizer, targets, templates, layers, source, directions, fitting
@@ -169,22 +167,28 @@ def build(
     )
 
 
-def _fits(config: SpreadConfig, edits: int, *, has_texts: bool) -> bool:
-    """Whether all layers are fitted together; what has no meaning is refused."""
-    for name in ("fit_steps", "fit_answers", "fit_from"):
+def _fitting(config: SpreadConfig, edits: int, *, has_texts: bool) -> Fitting | None:
+    """How all layers are fitted together; None where they are not. Nonsense is refused."""
+    for name in ("fit_steps", "fit_answers", "fit_from", "fit_answers_from"):
         if (value := getattr(config, name)) < 0:
             raise InvalidInput(f"{name} is {value}, expected 0 or more")
-    steps = {name: getattr(config, name) for name in ("fit_steps", "fit_answers")}
+    steps = {
+        "fit_steps": config.fit_steps,
+        "fit_answers": config.fit_answers if edits >= config.fit_answers_from else 0,
+    }
     asked = [name for name, count in steps.items() if count]
     if not asked or edits < config.fit_from:
-        return False
+        return None
     if not has_texts:
         found = " and ".join(f"{name} is {steps[name]}" for name in asked)
         raise InvalidInput(
             f"{found} and no texts are known, expected some thousand that show what to preserve: "
             f"pass texts, or {' and '.join(f'{name}=0' for name in asked)}"
         )
-    return True
+    return Fitting(
+        *(steps["fit_steps"], config.fit_weight, config.fit_rate),
+        *(steps["fit_answers"], config.preserve, config.seed),
+    )
 
 
 def _all_directions(prior: Prior, layer: int) -> Tensor:

@@ -28,7 +28,12 @@ _MANY: dict[str, Any] = {
     "preserve": PRESERVED,
     "chunk": 1,  # any order of edits builds the same weights, to the last bit
 }
-_TOGETHER: dict[str, Any] = {"fit_steps": 150, "fit_answers": 150, "fit_from": 500}
+_TOGETHER: dict[str, Any] = {
+    "fit_steps": 150,
+    "fit_from": 100,
+    "fit_answers": 150,
+    "fit_answers_from": 500,
+}
 _MEMORIES: dict[str, dict[str, Any]] = {
     "grace": {"replaced": "target"},  # long names are said to their end
     # The layouts of `hops.py`, which the models were trained on.
