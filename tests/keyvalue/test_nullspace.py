@@ -51,17 +51,23 @@ def test_the_decomposition_is_kept_and_made_again_where_broken(tmp_path, monkeyp
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     model, tokenizer = tiny_model("gpt2")
     prior = prior_for(ModelView(model), tokenizer, (1, 2), Texts(TEXT))
-    prior.keep_spectra()
+    assert prior.kept == (1, 2)
+
+    def find() -> None:
+        for layer in prior.kept:
+            prior.spectrum(layer)
+
+    find()
     files = sorted(tmp_path.rglob("*eigen*"))
     assert len(files) == 2
     first = prior.spectrum(1).vectors.clone()  # the file, which is broken below, is mapped
     with monkeypatch.context() as patched:
         patched.setattr(torch.linalg, "eigh", lambda *_, **__: pytest.fail("decomposed again"))
-        prior.keep_spectra()
+        find()
         again = prior.spectrum(1)
     assert torch.equal(first, again.vectors)
     for file in files:
         file.write_bytes(file.read_bytes()[:50])
-    prior.keep_spectra()
+    find()
     assert torch.equal(first, prior.spectrum(1).vectors)
     assert not torch.equal(first, prior.spectrum(2).vectors)

@@ -48,6 +48,11 @@ class Prior:
         """Whether there are second moments at all."""
         return self._given is not None or self._files is not None
 
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The layers of which what is made once, such as a spectrum, is kept on disk."""
+        return tuple(self._files or ())
+
     def moment(self, layer: int) -> Tensor:
         """(inner, inner) of one layer; read from disk, so that one at a time is in memory."""
         if self._files is not None:
@@ -78,18 +83,6 @@ class Prior:
         if path:
             _kept.keep(path, {"values": spectrum.values, "vectors": spectrum.vectors}, {})
         return spectrum
-
-    def keep_spectra(self) -> tuple[int, ...]:
-        """Find and keep those that are not on disk: their memory would be an edit's peak later.
-
-        Returns:
-            The layers whose spectra are on disk now.
-        """
-        for layer in self._files or ():
-            path = self._beside(layer, "eigen")
-            if path and _kept.kept_note(path) is None:
-                self.spectrum(layer)
-        return tuple(self._files or ())
 
     def _beside(self, layer: int, what: str) -> Path | None:
         """Where what is made of a layer's C is kept; None where C is not."""

@@ -92,8 +92,10 @@ def alphaedit(
                 "alphaedit was given no texts, expected some thousand that show what to preserve: "
                 "pass texts, or take memit, which does without"
             )
-        for layer in prior.keep_spectra():
-            freed(prior, layer)  # a quantile that frees nothing is refused before the search
+        # Before the search: a quantile that frees nothing is refused, and the memory that finding
+        # eigenvectors takes is not on top of what the search leaves.
+        for layer in prior.kept:
+            freed(prior, layer)
 
         def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
             free, _ = freed(prior, layer)
