@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from emend import errors
-from emend._files import write_json, written_aside
+from emend._io import whole_file, write_json
 from emend._progress import progress
 from emend._registry import Registry
 
@@ -129,7 +129,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     write_json(path, {"a": "ü"})
     before = path.read_text(encoding="utf-8")
     assert before == '{\n  "a": "ü"\n}\n'
-    with pytest.raises(KeyError), written_aside(path) as aside:  # noqa: PT012
+    with pytest.raises(KeyError), whole_file(path) as aside:  # noqa: PT012
         aside.write_text("half")
         raise KeyError
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from emend._files import written_aside
+from emend._io import whole_file
 from emend.edits import Edit
 from emend.ledger import Build, Ledger
 
@@ -162,7 +162,7 @@ def build(ledger, label, chance, tell):
     content = b"".join(values.values()) * 20
     patch = ledger.path.with_name(f"patch-{label}.bin")
     tell(builds=[str(patch)])
-    with written_aside(patch) as aside:
+    with whole_file(patch) as aside:
         aside.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     ledger.add_build(Build(BASE, "memit", {}, tuple(ids), digest, str(patch)))

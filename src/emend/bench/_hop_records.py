@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emend._files import write_json, write_text
+from emend._io import write_json, write_json_lines
 from emend.edits import MultiHop
 from emend.errors import InvalidInput
 from emend.metrics._protocols import begins_with
@@ -62,9 +61,9 @@ class HopReport:
         directory = Path(directory)
         if directory.exists() and not directory.is_dir():
             raise InvalidInput(f"{directory} is a file, expected a directory: give another path")
-        write_text(directory / RECORDS, _lines(self.records))
+        write_json_lines(directory / RECORDS, self.records)
         if samples:
-            write_text(directory / TRACES, _lines(self.samples))
+            write_json_lines(directory / TRACES, self.samples)
         write_json(directory / SUMMARY, {"summary": self.summary, "settings": self.settings})
         return directory
 
@@ -133,7 +132,3 @@ def _any(record: Mapping[str, Any], part: str, name: str) -> bool:
 
 def _share(values: Sequence[bool]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _lines(records: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emend._io import append_json_line, read_kept_lines
 from emend.errors import InvalidInput
 
 
@@ -93,21 +94,13 @@ class Records:
         """Add a row to the file at once."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"key": self.key, **self.about, **row.to_dict()}, ensure_ascii=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_json_line(self.path, {"key": self.key, **self.about, **row.to_dict()})
 
     def _read(self) -> list[Row]:
-        if self.path is None or not self.path.is_file():
-            return []
-        rows: list[Row] = []
         names = Row.__dataclass_fields__
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                data = json.loads(line)
-            except ValueError:
-                continue  # an interruption leaves half a line
-            if isinstance(data, dict) and data.get("key") == self.key:
-                rows.append(Row(**{name: data[name] for name in names if name in data}))
-        return rows
+        kept = read_kept_lines(self.path) if self.path else []
+        return [
+            Row(**{name: data[name] for name in names if name in data})
+            for data in kept
+            if isinstance(data, dict) and data.get("key") == self.key
+        ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from emend._files import write_text
+from emend._io import write_json_lines
 from emend.cli import _options
 from emend.cli._output import output_directory, print_json, print_rich
 from emend.edits import Edit, read_edits
@@ -61,8 +60,7 @@ def command(
     if output_path:
         report.save(output_path)
     if output_path and log_samples:
-        lines = (json_module.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        write_text(output_path / "traces.jsonl", "".join(lines))
+        write_json_lines(output_path / "traces.jsonl", samples)
     if json:
         print_json({"model": model, "patch": patch, "edits": len(wanted), **report.to_dict()})
         return

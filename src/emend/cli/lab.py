@@ -162,13 +162,12 @@ def export(
 
 
 def _export_corpus(path: Path, count: int, seed: int) -> None:
-    from emend._files import write_text
+    from emend._io import write_json_lines
     from emend.lab.corpus import corpus_texts
     from emend.lab.world import build_world
 
     texts = corpus_texts(build_world(), count, seed)
-    lines = (jsonlib.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    write_text(path, "".join(lines))
+    write_json_lines(path, ({"text": text} for text in texts))
 
 
 def _export_model(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emend._files import write_text
+from emend._io import split_lines, write_text
 from emend.cli import _options, ledger_build, ledger_check, ledger_expand
 from emend.cli._ledger import (
     Author,
@@ -354,8 +354,8 @@ def _from_editor() -> list[Edit]:
         raise InvalidInput(
             f"the editor {editor!r} failed ({error}): name one in EDITOR, or give --edits FILE"
         ) from error
-    lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
-    write_text(path, "\n".join(lines))
+    lines = split_lines(path.read_bytes().decode())
+    write_text(path, "".join(line + "\n" for line in lines if not line.startswith("#")))
     found = read_edits(path)  # which names the file, where it cannot be read
     path.unlink()
     return found

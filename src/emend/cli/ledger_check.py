@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emend._files import write_json, write_text
+from emend._io import write_json, write_text
 from emend.cli import _options
 from emend.cli._ledger import Author, Path_, author_name, opened, warn_of_similar
 from emend.cli._output import output_directory, print_json, print_table

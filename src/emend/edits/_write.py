@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from emend._files import write_text
+from emend._io import json_text, write_text
 from emend.edits._edit import Edit
 from emend.edits._read import SUFFIXES
 from emend.edits._record import edit_to_record
@@ -44,9 +43,9 @@ def write_edits(path: str | os.PathLike[str], edits: Iterable[Edit]) -> None:
 
 def _formatted(records: list[dict[str, object]], suffix: str) -> str:
     if suffix == ".jsonl":
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        return "".join(json_text(record) + "\n" for record in records)
     if suffix == ".json":
-        return json.dumps(records, ensure_ascii=False, indent=2) + "\n"
+        return json_text(records, indent=2) + "\n"
     try:
         import yaml  # an extra: the core does not need it
     except ImportError as error:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from emend import lab
-from emend._files import write_json, written_aside
+from emend._io import whole_file, write_json
 from emend._registry import Registry
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 from emend.hypernetworks._network import Hypernetwork
@@ -202,7 +202,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -
     from safetensors.torch import save_file
 
     settled = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with written_aside(path) as aside:
+    with whole_file(path) as aside:
         save_file(settled, aside, metadata={"emend": json.dumps(said)})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from emend._files import written_aside
+from emend._io import whole_file
 
 # A file that another process replaces while it is opened gives a RuntimeError.
 _UNREADABLE = (OSError, SafetensorError, RuntimeError)
@@ -21,12 +20,9 @@ _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 
 def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able note: aside, to the disk itself, then renamed."""
-    _clear(path)
     whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    with written_aside(path) as aside:
+    with whole_file(path) as aside:
         save_file(whole, aside, {"emend": json.dumps(dict(note))})
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 def kept_note(path: Path) -> dict[str, Any] | None:
@@ -50,21 +46,3 @@ def kept(path: Path, *names: str) -> tuple[Tensor, ...] | None:
 def as_tokens(ids: list[int]) -> Tensor:
     """Token ids as a tensor that can be kept; a tensor of none would have no bytes."""
     return torch.tensor([len(ids), *ids], dtype=torch.int64)
-
-
-def _clear(path: Path) -> None:
-    """Remove what runs that were killed while they wrote have left beside a file."""
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        process = left.name.split(".")[-2]
-        if process.isdigit() and not _is_alive(int(process)):
-            left.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -50,7 +50,7 @@ def card(name: str) -> dict[str, Any]:
     Raises:
         UnknownName: If no such model ships.
     """
-    return json.loads((path(name) / "card.json").read_text())
+    return json.loads((path(name) / "card.json").read_bytes())
 
 
 @cache

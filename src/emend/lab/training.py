@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from emend._io import append_json_line, whole_file, write_json
 from emend._progress import progress
 from emend.errors import BrokenFile, UnknownName
 from emend.lab.architectures import (
@@ -283,8 +283,7 @@ def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 10 == 0:
-            with log.open("a") as stream:
-                stream.write(json.dumps({"step": step, "loss": round(value.item(), 4)}) + "\n")
+            append_json_line(log, {"step": step, "loss": round(value.item(), 4)})
         if (step + 1) % save_every == 0:
             _checkpoint(directory, config, model, optimizer, step + 1)
     return _finish(directory, model, tokenizer, config)
@@ -331,9 +330,8 @@ def _checkpoint(
         tensors[f"first.{name}"] = state["exp_avg"]
         tensors[f"second.{name}"] = state["exp_avg_sq"]
     metadata = {"step": str(step), "config": json.dumps(asdict(config))}
-    aside = directory / (CHECKPOINT + ".part")
-    save_file(tensors, aside, metadata)
-    os.replace(aside, directory / CHECKPOINT)
+    with whole_file(directory / CHECKPOINT) as aside:
+        save_file(tensors, aside, metadata)
 
 
 def _resume(
@@ -376,8 +374,7 @@ def _finish(
     config_file.emend = {"lab": {"seed": config.seed}, **RECOMMENDED[config.arch]}
     model.bfloat16().eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    settings = json.dumps(asdict(config), indent=2) + "\n"
-    (directory / "training_config.json").write_text(settings)
+    write_json(directory / "training_config.json", asdict(config))
     (directory / CHECKPOINT).unlink(missing_ok=True)
     return directory
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from emend._files import write_text
+from emend._io import write_json_lines
 from emend.edits import Edit
 from emend.edits._items import Item, Problem, items_of
 from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
@@ -59,13 +58,7 @@ def write(path: Path, records: Records) -> int:
     """
     if path.suffix.lower() != ".jsonl":
         raise InvalidInput(f"{path} ends in {path.suffix!r}, expected .jsonl: rename it")
-    texts = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in _lines(records)]
-    try:
-        write_text(path, "".join(text + "\n" for text in texts))
-    except OSError as error:
-        raise StoreFailure(
-            f"cannot write {path} ({error.strerror}): expected a writable place with room"
-        ) from error
+    write_json_lines(path, _lines(records))
     return len(records.entries)
 
 

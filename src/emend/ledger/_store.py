@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from emend._io import clear_left, name_beside, sync
 from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
 from emend.ledger._schema import APPLICATION_ID, MIGRATIONS, VERSION
 
@@ -133,16 +134,16 @@ def create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
         raise InvalidInput(
             f"cannot make the directory {path.parent} ({error.strerror}): choose another path"
         ) from error
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = name_beside(path)
     try:
-        aside.unlink(missing_ok=True)  # of a process with our number that was killed
         with _explained(path):
             _write(aside, fill)
+        clear_left(path, aside)
         _link(aside, path)
     finally:
         for suffix in ("", *_LEFT_BESIDE):
             aside.with_name(aside.name + suffix).unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync(path.parent)
 
 
 def _link(aside: Path, path: Path) -> None:
@@ -167,15 +168,6 @@ def _write(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION:d}")
         fill(connection)
         connection.execute("COMMIT")
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the name of a new file survive a loss of power, where directories can be synced."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emend._files import write_json, write_text
+from emend._io import split_lines, write_json, write_json_lines
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 from emend.metrics._metric import Record
 from emend.metrics._plan import chosen
@@ -67,8 +67,7 @@ class Report:
         directory = Path(directory)
         if directory.exists() and not directory.is_dir():
             raise InvalidInput(f"{directory} is a file, expected a directory: give another path")
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
-        write_text(directory / RECORDS, "".join(lines))
+        write_json_lines(directory / RECORDS, self.records)
         # Last, so that a summary is there only where its records are.
         write_json(directory / SUMMARY, self.to_dict())
         return directory
@@ -99,7 +98,7 @@ class Report:
                 )
         try:
             about = json.loads((directory / SUMMARY).read_text("utf-8"))
-            lines = (directory / RECORDS).read_text("utf-8").splitlines()
+            lines = split_lines((directory / RECORDS).read_bytes().decode())
             records = [json.loads(line) for line in lines]
             return cls(records, about["metrics"], about["settings"], about["timing"])
         except (ValueError, KeyError, TypeError) as error:

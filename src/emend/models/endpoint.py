@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 from torch import nn
 
+from emend._io import append_json_line, read_kept_lines
 from emend.errors import EndpointFailure, InvalidInput, MissingExtra
 
 SCHEMES = {"openai": "completions", "openai-chat": "chat"}
@@ -187,17 +189,10 @@ class Journal:
         self.path = path
         self._lock = Lock()
         self._known: dict[str, str] = {}
-        ended = True
-        for line in path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []:
-            ended = line.endswith("\n")
-            try:
-                entry = json.loads(line)
+        for entry in read_kept_lines(path):
+            with suppress(KeyError, TypeError):  # another program's line
                 self._known[entry["key"]] = entry["text"]
-            except (ValueError, KeyError, TypeError):
-                continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not ended:
-            self._append("\n")
 
     def get(self, asked: Sequence[Any]) -> str | None:
         """The answer to what was asked, if it is known."""
@@ -208,11 +203,7 @@ class Journal:
         entry = {"key": _key(asked), "prompt": asked[1], "text": text}
         with self._lock:
             self._known[entry["key"]] = text
-            self._append(json.dumps(entry, ensure_ascii=False) + "\n")
-
-    def _append(self, text: str) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+            append_json_line(self.path, entry)
 
 
 def is_endpoint(name: str) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 from safetensors.torch import save
 
 import emend
+from emend._io import whole_directory
 from emend._registry import Registry
 from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
-from emend.patches._disk import written_aside
 from emend.patches._memory import MemoryPatch
 from emend.patches._reading import checked, read
 from emend.patches._save import (
@@ -50,7 +50,7 @@ def save_memory(patch: MemoryPatch, directory: Path) -> Path:
         "timing": dict(patch.timing),
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
     }
-    with written_aside(directory, FILES, OWN_DATA) as aside:
+    with whole_directory(directory, FILES, OWN_DATA) as aside:
         (aside / MEMORY_TENSORS).write_bytes(blob)
         write_json(aside / OWN_DATA, own)
     return directory

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 import emend
 from emend import models
-from emend._files import write_json
+from emend._io import refuse_foreign, whole_directory, write_json
 from emend.errors import BrokenFile, InvalidInput, NumericalFailure
 from emend.models.placing import weight_of
 from emend.patches._base import check_base
-from emend.patches._disk import refuse_foreign, written_aside
 from emend.patches._factors import Factor
 from emend.patches._hooks import find_module
 
@@ -49,7 +48,7 @@ def save_merged(
     # save_pretrained notes its dtype and class in the configuration: not in the given model's.
     shell: Any = copy.copy(model)
     shell.config = copy.deepcopy(model.config)
-    with written_aside(directory, ours, CARD) as aside, _no_bars():
+    with whole_directory(directory, ours, CARD) as aside, _no_bars():
         shell.save_pretrained(aside, state_dict=state)
         if tokenizer is not None:
             tokenizer.save_pretrained(aside)

@@ -11,7 +11,6 @@ alone: PEFT refuses an adapter of no modules, and one of zeros would cost what a
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +21,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 import emend
+from emend._io import json_text, whole_directory
 from emend.edits import Edit, edit_to_record
 from emend.errors import InvalidInput
-from emend.patches._disk import written_aside
 from emend.patches._factors import Factor, LowRank, compress
 from emend.patches._serving import VLLM_RANKS, constraints
 
@@ -60,7 +59,7 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
     state = save({name: tensor.contiguous() for name, tensor in sorted(patch.state.items())})
     own = _own_data(patch, modules, blob, state)
     own["serving"] = [one.to_dict() for one in constraints(rank, patch.factors, patch.base)]
-    with written_aside(directory, FILES, OWN_DATA) as aside:
+    with whole_directory(directory, FILES, OWN_DATA) as aside:
         if stored:
             (aside / ADAPTER_TENSORS).write_bytes(blob)
             write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
@@ -101,7 +100,7 @@ def export_llama_cpp(patch: WeightPatch, directory: str | Path) -> Path:
     blob = save(_padded(factors, rank), metadata={"format": "pt"})
     own = {"format": "emend-patch", "format_version": FORMAT_VERSION, "kind": "llama.cpp"}
     config = {**adapter_config(patch, rank), "fan_in_fan_out": False}
-    with written_aside(Path(directory), FILES, OWN_DATA) as aside:
+    with whole_directory(Path(directory), FILES, OWN_DATA) as aside:
         (aside / ADAPTER_TENSORS).write_bytes(blob)
         write_json(aside / ADAPTER_CONFIG, config)
         write_json(aside / OWN_DATA, {**own, "base": dict(patch.base), "method": patch.method})
@@ -176,4 +175,4 @@ def without_probes(edit: Edit) -> dict[str, Any]:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write indented JSON; what it has no word for as text."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
+    path.write_bytes((json_text(data, indent=2, default=str) + "\n").encode())

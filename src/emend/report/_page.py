@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emend._files import write_text
+from emend._io import write_text
 from emend.metrics import Report
 from emend.report import _sections as sections
 from emend.report._document import document

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emend._files import write_json, write_text, written_aside
+from emend._io import whole_file, write_json, write_text
 from emend.errors import InvalidInput
 from emend.locate import AverageEffects, Lens, Trace
 from emend.report import _figures as figures
@@ -63,7 +63,7 @@ def _write(
         write_text(path, page(found))
     else:
         drawn = figure(found)
-        with written_aside(path) as aside, warnings.catch_warnings():
+        with whole_file(path) as aside, warnings.catch_warnings():
             # A token of a script that no installed font has is drawn as a box.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             drawn.savefig(aside, format=kind[1:], dpi=160, metadata=_metadata(kind))
