@@ -9,7 +9,7 @@ from tests.tiny import tiny_model
 
 from emend import api
 from emend.edits import Edit
-from emend.errors import InvalidInput, UnknownName
+from emend.errors import Conflict, InvalidInput, UnknownName
 
 QUICK = {"steps": 2, "second_moment": False, "templates": ("{}",)}
 
@@ -37,7 +37,8 @@ def test_edit_carries_its_cost_and_its_base():
     [
         ([], {}, InvalidInput, "no edits"),
         ([_edit(id="a"), _edit(id="a")], {}, InvalidInput, "the id 'a'"),
-        ([_edit(), _edit("Paris")], {}, InvalidInput, "want both 'Lyon' and 'Paris'"),
+        ([_edit(), _edit("Paris")], {}, InvalidInput, "different targets for one statement"),
+        ([_edit(id="a"), _edit(id="b")], {}, Conflict, "the same under two ids"),
         ([_edit()], {"method": "rom"}, UnknownName, "did you mean 'rome'"),
         ([_edit()], {"step": 1}, UnknownName, "did you mean 'steps'"),
     ],

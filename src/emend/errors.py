@@ -60,8 +60,8 @@ class BrokenFile(EmendError, ValueError):
         super().__init__("\n".join([message, *details]))
 
 
-class Conflict(EmendError, ValueError):
-    """Edits want different things of one statement, or bear one id.
+class Conflict(InvalidInput):
+    """Edits want different things of one statement, are the same twice, or share one id.
 
     Attributes:
         pairs: The edits, the older of each pair first.

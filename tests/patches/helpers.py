@@ -12,6 +12,10 @@ MODULES = {
     "llama": "model.layers.{}.mlp.down_proj",
     "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
 }
+OTHERS = (
+    Edit("{} lives in", "Tom Ast", "Oslo", id="three"),
+    Edit("{} speaks", "Mia Holm", "Dutch", id="four"),
+)
 EDITS = (
     Edit("{} was born in", "Marie Curie", "Lyon", original="Warsaw", id="one"),
     Edit(

@@ -50,7 +50,7 @@ def test_tolerance_takes_the_fewest_rows_that_keep_to_it():
 
 def test_without_bounds_nothing_is_lost(tmp_path):
     model, _ = tiny_model("llama")
-    patch = random_patch(model, "llama", ranks=(2,))
+    patch = random_patch(model, "llama", ranks=(2,), edits=())
     tripled = patch + patch + patch
     small = tripled.compress()
     assert (tripled.rank, small.rank) == (6, 2)

@@ -4,11 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.patches.helpers import MODULES, logits, random_patch, same_bits, state_bits
+from tests.patches.helpers import (
+    EDITS,
+    MODULES,
+    OTHERS,
+    logits,
+    random_patch,
+    same_bits,
+    state_bits,
+)
 from tests.tiny import tiny_model
 
 from emend import models
-from emend.errors import InvalidInput, NumericalFailure, UnknownName
+from emend.errors import Conflict, InvalidInput, NumericalFailure, UnknownName
 from emend.patches import Dense, LowRank, WeightPatch
 
 ARCHITECTURES = tuple(MODULES)
@@ -44,7 +52,7 @@ def test_low_precision_output_keeps_its_dtype():
 def test_nested_patches_add_and_detach_in_any_order():
     model, _ = tiny_model("llama")
     p = random_patch(model, "llama", seed=1)
-    q = random_patch(model, "llama", seed=2, layers=(1, 3), ranks=(1, 1))
+    q = random_patch(model, "llama", seed=2, layers=(1, 3), ranks=(1, 1), edits=OTHERS)
     with (p + q).applied(model):
         together = logits(model)
     p.attach(model)
@@ -122,7 +130,7 @@ def test_wrong_model_is_refused_in_one_line_and_leaves_nothing_behind(change, me
 def test_algebra():
     model, _ = tiny_model("gpt2")
     p = random_patch(model, "gpt2", seed=1)
-    q = random_patch(model, "gpt2", seed=2, layers=(1, 2), ranks=(1, 2))
+    q = random_patch(model, "gpt2", seed=2, layers=(1, 2), ranks=(1, 2), edits=OTHERS)
     name, other = MODULES["gpt2"].format(1), MODULES["gpt2"].format(2)
     torch.testing.assert_close((-p).delta(name), -p.delta(name))
     torch.testing.assert_close((p + q).delta(name), p.delta(name) + q.delta(name))
@@ -141,7 +149,10 @@ def test_algebra():
 
 def test_a_sum_acts_as_its_parts_and_takes_them_back():
     model, _ = tiny_model("llama")
-    a, b, c = (random_patch(model, "llama", seed=seed, ranks=(seed,)) for seed in (1, 2, 3))
+    a, b, c = (
+        random_patch(model, "llama", seed=seed, ranks=(seed,), edits=edits)
+        for seed, edits in ((1, EDITS), (2, OTHERS), (3, ()))
+    )
     with (c + 0.5 * (b - a)).applied(model):
         analogy = logits(model)
     for patch in (c, half := 0.5 * b, minus := -0.5 * a):
@@ -153,11 +164,29 @@ def test_a_sum_acts_as_its_parts_and_takes_them_back():
     torch.testing.assert_close((a + b - b).delta(name), a.delta(name), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close((a + b).delta(name), (b + a).delta(name))
     assert (0 * a).norm == 0
-    assert [edit.id for edit in (a + b).edits] == ["one", "two"]  # an edit of both stands once
+    assert [edit.id for edit in (a + b).edits] == ["one", "two", "three", "four"]
     with pytest.raises(TypeError):
         a * "2"  # type: ignore[operator]
     with pytest.raises(InvalidInput, match="shape"):
         a + WeightPatch({name: LowRank(torch.ones(1, 3), torch.ones(4, 1))})
+
+
+def test_a_sum_writes_no_edit_twice_and_no_two_targets():
+    """Fault B3: `p + p` wrote the edit twice, with twice the norm."""
+    model, _ = tiny_model("llama")
+    p = random_patch(model, "llama")
+    again = replace(EDITS[0], id="again")
+    other = replace(EDITS[0], id="other", target="Oslo")
+    for edits, said in (
+        (p.edits, "2 pairs of edits are in both patches"),
+        ((again,), "the same under two ids"),
+        ((other,), "different targets for one statement"),
+    ):
+        with pytest.raises(Conflict, match=said) as caught:
+            p + replace(p, edits=edits)
+        assert "take them out of one" in str(caught.value)
+    assert (2 * p).norm == pytest.approx(2 * p.norm)
+    assert (p - p).norm == pytest.approx(0, abs=1e-4)
 
 
 def test_without_and_only_split_by_edit():

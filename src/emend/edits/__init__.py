@@ -7,19 +7,35 @@ from emend.edits._list import check_conflicts, check_edits, continued
 from emend.edits._multi_hop import MultiHop, SingleHop
 from emend.edits._read import read_edits
 from emend.edits._record import edit_from_record, edit_to_record
+from emend.edits._statements import (
+    Keys,
+    conflict,
+    conflicting,
+    keys_of,
+    normalised,
+    reason_of,
+    shortened,
+)
 from emend.edits._write import write_edits
 
 __all__ = [
     "GROUPS",
     "Edit",
+    "Keys",
     "MultiHop",
     "Probe",
     "SingleHop",
     "check_conflicts",
     "check_edits",
+    "conflict",
+    "conflicting",
     "continued",
     "edit_from_record",
     "edit_to_record",
+    "keys_of",
+    "normalised",
     "read_edits",
+    "reason_of",
+    "shortened",
     "write_edits",
 ]

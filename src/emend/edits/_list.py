@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emend.edits._edit import Edit
+from emend.edits._statements import conflict, conflicting, keys_of
 from emend.errors import InvalidInput
 
 
 def check_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """The edits as a tuple.
+    """Return the edits as a tuple.
 
     Raises:
         InvalidInput: No edits, something else than edits, or two with the same id.
@@ -34,29 +35,26 @@ def check_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
 
 
 def check_conflicts(edits: Iterable[Edit]) -> None:
-    """Refuse edits that want different targets for one statement.
+    """Refuse edits of which two cannot hold together; see `conflicting`.
 
     Raises:
-        InvalidInput: Two do.
+        Conflict: Two want different targets for one statement, or are the same under two ids.
     """
-    wanted: dict[tuple[str, str], Edit] = {}
-    for one in edits:
-        first = wanted.setdefault((one.prompt, one.subject), one)
-        if first.target.strip() != one.target.strip():
-            raise InvalidInput(
-                f"edits {first.id!r} and {one.id!r} want both {first.target.strip()!r} and "
-                f"{one.target.strip()!r} for {one.text!r}, expected one target: remove one"
-            )
+    if pairs := conflicting(edits):
+        raise conflict(pairs, "keep one of them")
 
 
 def continued(previous: Iterable[Edit], edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """Earlier edits and new ones; of one statement, or one id, the new one stands."""
+    """Join earlier edits and new ones; where they conflict, or share an id, the new one stays."""
     edits = tuple(edits)
     ids = {edit.id for edit in edits}
-    statements = {(edit.prompt, edit.subject) for edit in edits}
-    kept = [
-        edit
-        for edit in previous
-        if edit.id not in ids and (edit.prompt, edit.subject) not in statements
-    ]
-    return (*kept, *edits)
+    keys = [keys_of(edit) for edit in edits]
+    texts = {one.text for one in keys}
+    targets = {(one.subject, one.relation): one.target for one in keys if one.relation is not None}
+
+    def stays(edit: Edit) -> bool:
+        own = keys_of(edit)
+        wanted = targets.get((own.subject, own.relation), own.target)
+        return edit.id not in ids and own.text not in texts and wanted == own.target
+
+    return (*filter(stays, previous), *edits)

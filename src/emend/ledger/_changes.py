@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from emend.edits import conflict
 from emend.errors import Conflict, InvalidInput
-from emend.ledger._conflicts import AT_ONCE, STATEMENT, conflict
 from emend.ledger._records import LIVE, Entry
 from emend.ledger._rows import fetch, fetch_all, id_list, insert_event
 
-# Both halves use an index; an OR of the two conditions would go through the table.
+# The definition of `emend.edits.conflicting`. Both halves use an index; an OR of the two
+# conditions would go through the table.
 _CONFLICTS = """
     WITH fresh AS (SELECT * FROM entries WHERE id IN (SELECT value FROM json_each(:ids)))
     SELECT fresh.id, other.id FROM fresh JOIN entries AS other
         ON other.text_key = fresh.text_key
-    WHERE fresh.status = 'active' AND other.status = 'active'
-        AND other.target_key <> fresh.target_key
+    WHERE fresh.status = 'active' AND other.status = 'active' AND other.id <> fresh.id
     UNION
     SELECT fresh.id, other.id FROM fresh JOIN entries AS other
         ON other.subject_key = fresh.subject_key AND other.relation_key = fresh.relation_key
@@ -26,6 +26,7 @@ _CONFLICTS = """
         AND other.target_key <> fresh.target_key
     ORDER BY 1, 2
 """
+AT_ONCE = "they came in at once: keep one of them"
 _DESCENDANTS = """
     WITH RECURSIVE below (id) AS (
         SELECT id FROM entries WHERE parent = :id AND status IN ('proposed', 'active')
@@ -190,7 +191,7 @@ def _losses(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> list[tupl
 
 
 def _conflict(losses: list[tuple[Entry, Entry]], mend: str) -> Conflict:
-    return conflict([(old.edit, new.edit) for old, new in reversed(losses)], STATEMENT, mend)
+    return conflict([(old.edit, new.edit) for old, new in reversed(losses)], mend)
 
 
 def _check_parents(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-from emend.edits import Edit, check_edits
+from emend.edits import Edit, check_edits, conflict, conflicting, normalised
 from emend.edits._check import check_text
 from emend.errors import InvalidInput
 from emend.ledger import _changes, _history, _rows
-from emend.ledger._changes import Change
-from emend.ledger._conflicts import AT_ONCE, STATEMENT, conflict, conflicting, normalised
+from emend.ledger._changes import AT_ONCE, Change
 from emend.ledger._file import LedgerFile
 from emend.ledger._lines import check_entry
 from emend.ledger._records import (
@@ -68,7 +67,7 @@ class LedgerOfEdits(LedgerFile):
         for edit in edits:
             check_entry(Entry(edit, author, reason, source, tags, "", "", status))
         if pairs := conflicting(edits):
-            raise conflict(pairs, STATEMENT, AT_ONCE)
+            raise conflict(pairs, AT_ONCE)
         ids = [edit.id for edit in edits]
         with self._store.writing() as connection:
             there = _rows.fetch(connection, ids)
@@ -251,10 +250,11 @@ class LedgerOfEdits(LedgerFile):
             return _history.log(connection, id)
 
     def conflicts(self, edits: Iterable[Edit] | None = None) -> tuple[tuple[Edit, Edit], ...]:
-        """Pairs that want different targets for one statement.
+        """Find pairs of edits that cannot hold together.
 
-        One statement is the same subject and relation, where both have a relation, or the same
-        full text; compared without regard to case, spacing and the form of Unicode characters.
+        They want different targets for one statement, or are the same under two ids. One statement
+        is the same subject and relation, where both have a relation, or the same full text;
+        compared without regard to case, spacing and the form of Unicode characters.
 
         Args:
             edits: Edits that may be added; without them the active ones are looked at alone.

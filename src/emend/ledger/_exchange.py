@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from emend._io import write_json_lines
-from emend.edits import Edit
+from emend.edits import Edit, conflict, conflicting, reason_of, shortened
 from emend.edits._items import Item, Problem, items_of
 from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
 from emend.ledger import _history
 from emend.ledger._changes import Change, revert_orphans, settle
-from emend.ledger._conflicts import STATEMENT, conflict, conflicting, shortened
 from emend.ledger._lines import FORMAT, entry_record, event_record, read_entry, read_event
 from emend.ledger._records import Entry, Event, to_json
 from emend.ledger._rows import (
@@ -203,9 +202,10 @@ class _Reader:
         active = [entry.edit for _, entry in self.entries.values() if entry.status == "active"]
         for older, newer in conflicting(active):
             line, first = self.entries[newer.id][0], self.entries[older.id][0]
+            reason = reason_of(older, newer)
             self._fault(
                 line,
-                f"edit {newer.id[:60]!r} and that on line {first} are both active, but {STATEMENT}",
+                f"edit {newer.id[:60]!r} and that on line {first} are both active, but {reason}",
             )
         for line, event in self.events.values():
             if event.edit is not None and event.edit not in self.entries:
@@ -253,7 +253,7 @@ def _check_same(here: Mapping[str, Entry], entries: Iterable[Entry]) -> None:
     ]
     if different:
         what = "edits differ and have one id, expected an id of its own for each"
-        raise conflict(different, what, "add one of them anew under another id")
+        raise conflict(different, "add one of them anew under another id", what)
 
 
 def _asked(edit: Edit) -> Edit:

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from emend.edits import Edit, Probe, edit_to_record
+from emend.edits import Edit, Probe, edit_to_record, keys_of
 from emend.errors import BrokenFile, EmendError, UnknownName, nearest
-from emend.ledger._conflicts import keys_of
 from emend.ledger._records import Build, Entry, Event, Measurement, Solved, to_json
 
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from emend import models
 from emend.edits import Edit, check_conflicts, check_edits, continued
 from emend.errors import InvalidInput, UnknownName, UnsupportedModel
-from emend.patches import MemoryPatch, Patch, WeightPatch, check_base
+from emend.patches import MemoryPatch, Patch, WeightPatch, added, check_base
 
 Run = Callable[..., Patch]
 """(model, tokenizer, edits, config[, previous=]) -> patch."""
@@ -82,14 +82,15 @@ class Method:
             tokenizer: Its tokenizer.
             edits: What to change, at least one.
             previous: A patch to go on from; the result holds its edits too. A new edit with the
-                id, or with the prompt and subject, of an earlier one stands in its place.
+                id, or for the statement, of an earlier one takes its place.
             overrides: Settings that differ from the model's own recommended ones, and these
                 from the defaults of ``config_type``.
 
         Raises:
-            InvalidInput: No edits, something else than edits, two with the same id, two that
-                want different things of one statement, or a previous patch of another kind,
-                model or method.
+            Conflict: Two edits want different targets for one statement, or are the same under
+                two ids.
+            InvalidInput: No edits, something else than edits, two with the same id, or a previous
+                patch of another kind, model or method.
             UnknownName: There is no such setting.
             UnsupportedModel: The model is an endpoint, and the method needs a model's inside.
             SubjectNotFound: The tokenizer makes no token of a subject.
@@ -143,11 +144,12 @@ class Method:
             return self.run(model, tokenizer, everything, config, **known)
         if sequel == "add":
             kept = {edit.id for edit in everything} - {edit.id for edit in edits}
-            added = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config))
-            return before.only(kept) + added if kept else added
+            new = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config))
+            return before.only(kept) + new if kept else new
         with before.applied(model):
-            added = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config, **known))
-        return dataclasses.replace(before + added, edits=everything, timing=added.timing)
+            new = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config, **known))
+        # The change for a replaced edit stays: the new one was made on top of it.
+        return dataclasses.replace(added(before, new), edits=everything, timing=new.timing)
 
     def _fits(self, model: Any, previous: Patch, sequel: Sequel) -> WeightPatch:
         if not isinstance(previous, WeightPatch):

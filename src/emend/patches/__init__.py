@@ -7,6 +7,7 @@ hooks, detaching removes them, and the base model is bit for bit what it was. On
 
 from __future__ import annotations
 
+from emend.patches._algebra import added
 from emend.patches._base import check_base, describe_base, model_hash
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
@@ -25,6 +26,7 @@ __all__ = [
     "Patch",
     "WeightPatch",
     "add",
+    "added",
     "check_base",
     "compress",
     "describe_base",

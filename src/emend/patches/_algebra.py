@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from emend.edits import conflict, conflicting
 from emend.errors import InvalidInput, UnknownName
 from emend.patches._factors import Factor, LowRank, add, compress
 
@@ -17,7 +18,7 @@ LOSSLESS = 1e-6
 
 
 def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
-    """The sum of two patches of one model, by concatenation of their factors.
+    """Add two patches of one model as vectors, whatever their edits, by concatenating factors.
 
     Raises:
         InvalidInput: The patches were made for models with other weights or shapes.
@@ -48,6 +49,23 @@ def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
         state={**left.state, **right.state},
         compression={},
     )
+
+
+def check_apart(left: WeightPatch, right: WeightPatch) -> None:
+    """Refuse to add patches that hold one edit both, or edits that conflict.
+
+    Raises:
+        Conflict: They do; the sum would write the edit twice, or two targets over each other.
+    """
+    remedy = "take them out of one (without), or use -, or a number times one patch, as vectors do"
+    ids = {edit.id: edit for edit in left.edits}
+    shared = [(ids[edit.id], edit) for edit in right.edits if edit.id in ids]
+    if shared:
+        raise conflict(shared, remedy, "edits are in both patches, expected each in one")
+    pairs = conflicting((*left.edits, *right.edits))
+    across = [(old, new) for old, new in pairs if (old.id in ids) != (new.id in ids)]
+    if across:
+        raise conflict(across, remedy)
 
 
 def known_ids(patch: WeightPatch, ids: Iterable[str]) -> list[str]:

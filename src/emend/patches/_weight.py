@@ -24,6 +24,7 @@ from emend.patches._serving import serving
 class WeightPatch(Patch):
     """Changes of weight matrices by full module name; ``-p``, ``p + q``, ``p - q``, ``c * p``.
 
+    A sum that would hold one edit twice, or edits that conflict, raises ``Conflict``.
     The weights are never touched: hooks add ``x A^T B^T`` to what each module puts out.
 
     Attributes:
@@ -205,6 +206,7 @@ class WeightPatch(Patch):
     def __add__(self, other: object) -> WeightPatch:
         if not isinstance(other, WeightPatch):
             return NotImplemented
+        _algebra.check_apart(self, other)
         return _algebra.added(self, other)
 
     def __sub__(self, other: object) -> WeightPatch:

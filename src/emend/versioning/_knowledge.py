@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from emend.edits import Edit
-from emend.ledger._conflicts import Keys, keys_of, normalised
+from emend.edits import Edit, Keys, keys_of, normalised
 from emend.versioning.rules import Relation, Rules
 
 Standing = Literal["new", "there", "no"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from emend import methods, models
 from emend._progress import progress
-from emend.edits import Edit
+from emend.edits import Edit, check_conflicts
 from emend.errors import InvalidInput
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Build, Ledger
@@ -87,6 +87,7 @@ def build(
         settings: Settings of the method, as for :func:`emend.edit`.
 
     Raises:
+        Conflict: Two active edits cannot hold together.
         InvalidInput: The ledger is of another base model.
         UnknownName: There is no such method or setting.
         SubjectNotFound: The tokenizer gives a subject no token of its own.
@@ -97,6 +98,7 @@ def build(
         builder = _Builder(ledger, model, tokenizer, methods.registry().get(method), settings)
         _note_originals(ledger, model, tokenizer)
         edits = ledger.active()
+        check_conflicts(edits)  # a ledger of an earlier version may hold one edit under two ids
         patch, solved = builder.patch(edits)
     if directory is not None:
         patch.save_pretrained(directory)
