@@ -50,7 +50,8 @@ def continued(previous: Iterable[Edit], edits: Iterable[Edit]) -> tuple[Edit, ..
     ids = {edit.id for edit in edits}
     keys = [keys_of(edit) for edit in edits]
     texts = {one.text for one in keys}
-    targets = {(one.subject, one.relation): one.target for one in keys if one.relation is not None}
+    targets: dict[tuple[str, str | None], str]
+    targets = {(one.subject, one.relation): one.target for one in keys if one.relation}
 
     def stays(edit: Edit) -> bool:
         own = keys_of(edit)
