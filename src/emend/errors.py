@@ -122,3 +122,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     folded = name.casefold().replace("-", "_")
     close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)
     return by_folded[close[0]] if close else None
+
+
+def first_line(error: BaseException, longest: int = 200) -> str:
+    """What an error of another library says, in one line; its kind where it says nothing.
+
+    Args:
+        error: The error.
+        longest: Characters after which the line is cut.
+    """
+    said = str(error).strip().partition("\n")[0].strip()
+    return (said or type(error).__name__)[:longest]

@@ -117,8 +117,8 @@ def test_all_problems_of_a_file_are_told(edit, tmp_path):
     (tmp_path / "edits.jsonl").write_text('{"a": 1}\n\nnonsense\n')
     outcome = edit("--edits", tmp_path / "edits.jsonl")
     assert outcome.status == 2
-    assert ":1: unknown field 'a'" in outcome.err
-    assert ":3: not JSON" in outcome.err
+    assert ":1: a is an unknown field" in outcome.err
+    assert ":3: is not JSON" in outcome.err
     assert "Traceback" not in outcome.err
 
 

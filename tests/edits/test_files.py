@@ -54,19 +54,20 @@ def test_every_problem_is_reported_at_once_with_its_line_and_field(tmp_path):
     with pytest.raises(BrokenFile) as caught:
         read_edits(path)
     expected = [
-        (2, "subject is missing"),
-        (2, "unknown field 'subjct'"),
+        (2, "subjct is an unknown field"),
         (2, "prompt 'no place' has no {}"),
+        (2, "subject is missing"),
         (2, "target is empty"),
         (4, "not JSON"),
         (5, "is also on line 1"),
         (6, "field 'target' stands twice"),
         (7, "subject is int '1984', expected text: put it in quotes"),
-        (8, "found a list, expected an object"),
-        (9, "probes[0]: probe group is 'one hop': did you mean 'one_hop'?"),
-        (9, "probes[1]: found a number"),
-        (9, "probes[2]: group is missing"),
-        (9, "probes[2]: unknown field 'grup'"),
+        (8, "the edit is a list, expected an object"),
+        (9, "probes[0].group is 'one hop', expected one of rephrase, "),
+        (9, "probes[1] is a number, expected an object with group, prompt, answers"),
+        (9, "probes[2].grup is an unknown field"),
+        (9, "probes[2].group is missing"),
+        (9, "probes[2].answers has 0 entries, expected at least one"),
         (10, "too deep"),
     ]
     assert len(caught.value.problems) == len(expected)
@@ -86,7 +87,7 @@ def test_every_problem_is_reported_at_once_with_its_line_and_field(tmp_path):
         (b'{"prompt": "\xff"}', "byte 0xff, expected text in UTF-8"),
         (b"", "holds no edits"),
         (b"\n \n", "holds no edits"),
-        (b"null", "found null, expected an object"),
+        (b"null", "the edit is null, expected an object"),
     ],
 )
 def test_broken_bytes_give_one_line(tmp_path, content, said):
@@ -153,7 +154,7 @@ def test_json_lists(tmp_path, content, line, said):
     [
         (f"- {GOOD}\n- prompt: x\n  subject: 1984\n  target: no\n", 2, "subject is int '1984'"),
         (f"- {GOOD}\n- !!python/object:os.system {{}}\n- 3", 2, "not YAML"),
-        (f"- {GOOD}\n- !!python/object:os.system {{}}\n- 3", 3, "found a number"),
+        (f"- {GOOD}\n- !!python/object:os.system {{}}\n- 3", 3, "the edit is a number"),
         ("a: 1", 1, "found no list"),
         ("- [\n\n", 3, "not YAML"),
         ("- \x07", 1, "not YAML: special characters"),

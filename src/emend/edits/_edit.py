@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
-from emend.edits._check import check_text
-from emend.errors import InvalidInput, nearest
+from emend._validate import Fault, check_text, choice_fault, name_fault, refuse, shown, text_fault
+from emend.errors import InvalidInput
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -41,13 +41,7 @@ class Probe:
     answers: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        groups = [group for family in GROUPS.values() for group in family]
-        if self.group not in groups:
-            near = nearest(str(self.group), groups)
-            hint = f"did you mean {near!r}? " if near else ""
-            raise InvalidInput(
-                f"probe group is {self.group!r}: {hint}(expected one of {', '.join(groups)})"
-            )
+        refuse("probe group", group_fault(self.group))
         check_text("probe prompt", self.prompt)
         object.__setattr__(self, "answers", _texts("probe answers", self.answers))
 
@@ -79,15 +73,15 @@ class Edit:
     probes: tuple[Probe, ...] = ()
 
     def __post_init__(self) -> None:
-        check_prompt(self.prompt)
-        check_text("subject", self.subject, trimmed=True)
+        refuse("prompt", prompt_fault(self.prompt))
+        refuse("subject", name_fault(self.subject))
         check_text("target", self.target)
         if self.original is not None:
             check_text("original", self.original)
         if self.relation is not None:
             check_text("relation", self.relation)
         if self.id != "":
-            check_text("id", self.id, trimmed=True)
+            refuse("id", name_fault(self.id))
         else:
             object.__setattr__(self, "id", self._default_id())
         object.__setattr__(self, "probes", _probes(self.probes))
@@ -114,34 +108,29 @@ class Edit:
         return tuple(probe for probe in self.probes if probe.group in groups)
 
 
-def check_prompt(prompt: object) -> None:
-    """Refuse a prompt that has not exactly one place for the subject.
-
-    Raises:
-        InvalidInput: It is no text, is empty, or holds no `{}` or more than one.
-    """
-    check_text("prompt", prompt)
+def prompt_fault(prompt: object) -> Fault | None:
+    """Say why a value is no prompt with exactly one place for the subject, if it is not."""
+    fault = text_fault(prompt)
+    if fault is not None:
+        return fault
     places = cast(str, prompt).count("{}")
     if places == 0:
-        raise InvalidInput(
-            f"prompt {_short(prompt)} has no {{}}, expected exactly one: "
-            "write {} where the subject stands"
-        )
+        remedy = "write {} where the subject stands"
+        return Fault(f"{shown(prompt, 60)} has no {{}}", "exactly one", remedy)
     if places > 1:
-        raise InvalidInput(
-            f"prompt {_short(prompt)} has {places} {{}}, expected exactly one: "
-            "write the subject out in the other places"
-        )
+        remedy = "write the subject out in the other places"
+        return Fault(f"{shown(prompt, 60)} has {places} {{}}", "exactly one", remedy)
+    return None
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "...'"
+def group_fault(group: object) -> Fault | None:
+    """Say why a value is no group of probes, if it is not."""
+    return choice_fault(group, [name for family in GROUPS.values() for name in family])
 
 
 def _texts(field: str, values: object) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidInput(f"{field} is {_short(values)}, expected a list of texts")
+        raise InvalidInput(f"{field} is {shown(values)}, expected a list of texts")
     texts = tuple(cast("Iterable[str]", values))
     if not texts:
         raise InvalidInput(f"{field} is empty, expected at least one: leave the probe out")
@@ -152,9 +141,9 @@ def _texts(field: str, values: object) -> tuple[str, ...]:
 
 def _probes(values: object) -> tuple[Probe, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidInput(f"probes is {_short(values)}, expected a list of probes")
+        raise InvalidInput(f"probes is {shown(values)}, expected a list of probes")
     probes = tuple(cast("Iterable[Probe]", values))
     for probe in probes:
         if not isinstance(probe, Probe):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInput(f"probes holds {_short(probe)}, expected emend.Probe objects")
+            raise InvalidInput(f"probes holds {shown(probe)}, expected emend.Probe objects")
     return probes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emend.edits._check import check_text
+from emend._validate import check_text
 from emend.edits._edit import Edit
 from emend.errors import InvalidInput
 

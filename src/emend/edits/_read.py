@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from emend._parse import check_path, items_of
+from emend._validate import Fault, Problems
 from emend.edits._edit import Edit
-from emend.edits._items import Item, Problem, items_of
 from emend.edits._record import parse_edit
-from emend.errors import BrokenFile, InvalidInput, MissingFile
+from emend.errors import BrokenFile
 
 SUFFIXES = (".jsonl", ".json", ".yaml", ".yml")
-_MOST_SHOWN = 50
 
 
 def read_edits(path: str | os.PathLike[str]) -> list[Edit]:
@@ -33,57 +32,22 @@ def read_edits(path: str | os.PathLike[str]) -> list[Edit]:
         MissingExtra: It is YAML and pyyaml is not installed.
     """
     path = Path(path)
-    _check_path(path)
+    check_path(path, "edits", SUFFIXES)
+    problems = Problems(str(path))
     edits: list[Edit] = []
-    problems: list[str] = []
     first_line: dict[str, int] = {}
-    for found in _items(path):
-        if isinstance(found, Problem):
-            problems.append(f"{path}:{found.line}: {found.message}")
+    for found in items_of(path, problems):
+        edit = parse_edit(found.record, problems, line=found.line)
+        if edit is None:
             continue
-        edit, faults = parse_edit(found.record)
-        if edit is not None and edit.id in first_line:
-            faults = [
-                f"id {edit.id!r} is also on line {first_line[edit.id]}, "
-                "expected each id once: remove one, or give it another id"
-            ]
-        elif edit is not None:
-            first_line[edit.id] = found.line
-            edits.append(edit)
-        problems.extend(f"{path}:{found.line}: {fault}" for fault in faults)
-    if problems:
-        raise _broken(path, problems)
+        if edit.id in first_line:
+            there = f"{edit.id!r} is also on line {first_line[edit.id]}"
+            remedy = "remove one, or give it another id"
+            problems.note(Fault(there, "each id once", remedy), "id", found.line)
+            continue
+        first_line[edit.id] = found.line
+        edits.append(edit)
+    problems.check()
     if not edits:
         raise BrokenFile(f"{path} holds no edits, expected at least one: see `emend edit --help`")
     return edits
-
-
-def _check_path(path: Path) -> None:
-    if path.is_dir():
-        raise InvalidInput(f"{path} is a directory, expected a file of edits: name a file in it")
-    if not path.exists():
-        raise MissingFile(f"there is no file {path}: check the path given for edits")
-    if path.suffix.lower() not in SUFFIXES:
-        raise InvalidInput(
-            f"{path} ends in {path.suffix!r}, expected one of {', '.join(SUFFIXES)}: rename it"
-        )
-
-
-def _items(path: Path) -> Iterator[Item | Problem]:
-    try:
-        yield from items_of(path)
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot read {path} ({error.strerror}): expected a readable file"
-        ) from error
-
-
-def _broken(path: Path, problems: list[str]) -> BrokenFile:
-    if len(problems) == 1:
-        return BrokenFile(problems[0])
-    shown = problems[:_MOST_SHOWN]
-    if len(problems) > len(shown):
-        shown.append(f"... and {len(problems) - len(shown)} more")
-    error = BrokenFile(f"{path}: {len(problems)} problems", shown)
-    error.problems = tuple(problems)
-    return error

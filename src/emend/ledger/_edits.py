@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 
+from emend._validate import check_text
 from emend.edits import Edit, check_edits, conflict, conflicting, normalised
-from emend.edits._check import check_text
 from emend.errors import InvalidInput
 from emend.ledger import _changes, _history, _rows
 from emend.ledger._changes import AT_ONCE, Change

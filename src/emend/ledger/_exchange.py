@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from emend._io import write_json_lines
-from emend.edits import Edit, conflict, conflicting, reason_of, shortened
-from emend.edits._items import Item, Problem, items_of
-from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
+from emend._parse import Item, check_path, items_of
+from emend._validate import Fault, Problems, Record, shown
+from emend.edits import Edit, conflict, conflicting, reason_of
+from emend.errors import InvalidInput
 from emend.ledger import _history
 from emend.ledger._changes import Change, revert_orphans, settle
 from emend.ledger._lines import FORMAT, entry_record, event_record, read_entry, read_event
-from emend.ledger._records import Entry, Event, to_json
+from emend.ledger._records import Entry, Event, json_fault
 from emend.ledger._rows import (
     ENTRIES,
     entry_of,
@@ -27,7 +28,6 @@ from emend.ledger._rows import (
     put_event,
 )
 
-_MOST_SHOWN = 50
 _CLOCKS_DIFFER = timedelta(days=1)
 _STATE = ("status", "before", "superseded_by", "taken_with", "changed")
 
@@ -73,21 +73,11 @@ def read(path: Path) -> Records:
     Raises:
         MissingFile: There is no such file.
         InvalidInput: It is a directory, or does not end in .jsonl.
-        StoreFailure: It cannot be read.
         BrokenFile: Lines cannot be used; `problems` has one line about each.
     """
-    if path.is_dir():
-        raise InvalidInput(f"{path} is a directory, expected an export: name a file in it")
-    if not path.exists():
-        raise MissingFile(f"there is no file {path}: check the path of the export")
-    if path.suffix.lower() != ".jsonl":
-        raise InvalidInput(f"{path} ends in {path.suffix!r}, expected .jsonl: rename it")
-    try:
-        items = list(items_of(path))
-    except OSError as error:
-        raise StoreFailure(f"cannot read {path} ({error.strerror}): expected a file") from error
+    check_path(path, "a ledger's export", (".jsonl",))
     reader = _Reader(path)
-    for item in items:
+    for item in items_of(path, reader.problems):
         reader.take(item)
     return reader.records()
 
@@ -108,26 +98,20 @@ class _Reader:
     """Lines of an export, gathered with what is wrong with them."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.latest = now() + _CLOCKS_DIFFER
-        self.problems: list[str] = []
+        self.problems = Problems(str(path))
         self.base: Mapping[str, Any] | None = None
         self.started = False
         self.entries: dict[str, tuple[int, Entry]] = {}
         self.events: dict[str, tuple[int, Event]] = {}
 
-    def take(self, item: Item | Problem) -> None:
-        """Note a line, or what is wrong with it."""
-        if isinstance(item, Problem):
-            self._fault(item.line, item.message)
-            return
-        try:
-            if self.started:
-                self._line(item)
-            else:
-                self._first(item.record)
-        except InvalidInput as error:
-            self._fault(item.line, str(error))
+    def take(self, item: Item) -> None:
+        """Read a line, or note what is wrong with it."""
+        record = Record.of(item.record, self.problems, None, what="the line", line=item.line)
+        if record is not None and self.started:
+            self._line(record, item.line)
+        elif record is not None:
+            self._first(record, item.line)
         self.started = True
 
     def records(self) -> Records:
@@ -137,50 +121,51 @@ class _Reader:
             BrokenFile: Not every one can.
         """
         if not self.started and not self.problems:
-            self._fault(1, "found no line, expected an export of a ledger")
+            self._note(1, "", "found no line", "an export of a ledger", "check the path")
         if not self.problems:  # else ids may be missing for that reason
             self._check_links()
-        if self.problems:
-            shown = self.problems[:_MOST_SHOWN]
-            if len(self.problems) == 1:
-                raise BrokenFile(shown[0])
-            if len(self.problems) > len(shown):
-                shown.append(f"... and {len(self.problems) - len(shown)} more")
-            raise BrokenFile(f"{self.path}: {len(self.problems)} problems", shown)
+        self.problems.check()
         entries = tuple(entry for _, entry in self.entries.values())
         return Records(self.base, entries, tuple(event for _, event in self.events.values()))
 
-    def _fault(self, line: int, message: str) -> None:
-        self.problems.append(f"{self.path}:{line}: {shortened(message, 500)}")
+    def _note(self, line: int, field: str, found: str, expected: str, remedy: str) -> None:
+        self.problems.note(Fault(found, expected, remedy), field, line)
 
-    def _first(self, record: object) -> None:
-        if not isinstance(record, Mapping) or "ledger" not in record:
-            raise InvalidInput(
-                "found no line that begins an export, expected a file of `emend ledger export`: "
-                "plain edits are added with `emend ledger add`"
-            )
-        version = cast("Mapping[str, Any]", record)["ledger"]
-        if version != FORMAT:
-            raise InvalidInput(
-                f"found an export of version {repr(version)[:20]}, expected {FORMAT}: "
-                "read it with the emend that wrote it, or a newer one"
-            )
-        base = cast("Mapping[str, Any]", record).get("base")
-        if base is not None:
-            to_json("base", base)
-        self.base = base
+    def _first(self, record: Record, line: int) -> None:
+        version = record.values.get("ledger")
+        if "ledger" not in record.values:
+            expected = "a file of `emend ledger export`"
+            remedy = "plain edits are added with `emend ledger add`"
+            self._note(line, "", "found no line that begins an export", expected, remedy)
+        elif version != FORMAT:
+            remedy = "read it with the emend that wrote it, or a newer one"
+            found = f"found an export of version {shown(version, 20)}"
+            self._note(line, "", found, str(FORMAT), remedy)
+        elif record.has("base"):
+            base = record.values["base"]
+            if record.note("base", json_fault(base)):
+                self.base = cast("Mapping[str, Any]", base)
 
-    def _line(self, item: Item) -> None:
-        record = item.record
-        if not isinstance(record, Mapping) or list(record) not in (["entry"], ["event"]):
-            raise InvalidInput("found another thing, expected one object: an entry or an event")
-        record = cast("Mapping[str, Any]", record)
-        if "entry" in record:
-            entry = read_entry(record["entry"], self.latest)
-            _once(self.entries, entry.id, (item.line, entry))
+    def _line(self, record: Record, line: int) -> None:
+        kinds = list(record.values)
+        if kinds == ["entry"]:
+            entry = read_entry(record, self.latest)
+            self._keep(self.entries, entry, line)
+        elif kinds == ["event"]:
+            event = read_event(record, self.latest)
+            self._keep(self.events, event, line)
         else:
-            event = read_event(record["event"], self.latest)
-            _once(self.events, event.id, (item.line, event))
+            found = f"found {', '.join(map(shown, kinds[:3])) or 'nothing'}"
+            self._note(line, "", found, "one field: entry or event", "remove the line")
+
+    def _keep(self, kept: dict[str, Any], one: Entry | Event | None, line: int) -> None:
+        if one is None:  # a problem was noted
+            return
+        if one.id in kept:
+            found = f"{shown(one.id, 60)} is also on line {kept[one.id][0]}"
+            self._note(line, "id", found, "it once", "remove one of the lines")
+            return
+        kept[one.id] = (line, one)
 
     def _check_links(self) -> None:
         """Every id that is named has an entry, and no edit is derived from itself."""
@@ -188,7 +173,7 @@ class _Reader:
             for name in ("parent", "superseded_by", "taken_with"):
                 link = getattr(entry, name)
                 if link is not None and link not in self.entries:
-                    self._fault(line, f"{name} is {link[:60]!r}, expected an id in this file")
+                    self._unlinked(line, f"entry.{name}", link)
         whole: set[str | None] = set()  # known to come to an end
         for line, entry in self.entries.values():
             path: dict[str | None, None] = {}
@@ -197,25 +182,22 @@ class _Reader:
                 path[above] = None
                 above = self.entries[above][1].parent
             if above in path:
-                self._fault(line, f"edit {entry.id[:60]!r} is derived from itself")
+                found = f"{shown(entry.id, 60)} is derived from itself"
+                self._note(line, "edit", found, "another parent, or none", "mend parent")
             whole.update(path)
         active = [entry.edit for _, entry in self.entries.values() if entry.status == "active"]
         for older, newer in conflicting(active):
             line, first = self.entries[newer.id][0], self.entries[older.id][0]
-            reason = reason_of(older, newer)
-            self._fault(
-                line,
-                f"edit {newer.id[:60]!r} and that on line {first} are both active, but {reason}",
-            )
+            found = f"{shown(newer.id, 60)} and that on line {first} are both active"
+            said = f"{found}, but {reason_of(older, newer)}"
+            self._note(line, "edit", said, "", "revert one of them")
         for line, event in self.events.values():
             if event.edit is not None and event.edit not in self.entries:
-                self._fault(line, f"edit is {event.edit[:60]!r}, expected an id in this file")
+                self._unlinked(line, "event.edit", event.edit)
 
-
-def _once(found: dict[str, tuple[int, Any]], id: str, item: tuple[int, Any]) -> None:
-    if id in found:
-        raise InvalidInput(f"id {id[:60]!r} is also on line {found[id][0]}, expected it once")
-    found[id] = item
+    def _unlinked(self, line: int, field: str, id: str) -> None:
+        remedy = "export the whole ledger"
+        self._note(line, field, f"is {shown(id, 60)}", "an id in this file", remedy)
 
 
 def join(change: Change, records: Records, supersede: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emend.edits._check import check_text
+from emend._validate import check_text
 from emend.errors import BrokenFile, InvalidInput
 from emend.ledger._records import (
     LONGEST_REASON,

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
+from emend._validate import Fault, Record, refuse, shown
 from emend.edits import edit_to_record
-from emend.edits._check import check_text
-from emend.edits._record import parse_edit
-from emend.errors import InvalidInput
+from emend.edits._record import FIELDS, parse_edit
 from emend.ledger._records import (
     KINDS,
     LONGEST_REASON,
@@ -20,8 +20,8 @@ from emend.ledger._records import (
     Entry,
     Event,
     check_note,
-    tidy_tags,
-    to_json,
+    json_fault,
+    note_fault,
 )
 from emend.ledger._rows import read_stamp, stamp
 
@@ -55,106 +55,102 @@ def check_entry(entry: Entry) -> None:
     Raises:
         InvalidInput: A text is no text or too long, or all of it is.
     """
-    for name in ("author", "source"):
+    for name in ("author", "source", "id"):
         check_note(name, getattr(entry, name))
     check_note("reason", entry.reason, LONGEST_REASON)
-    check_note("id", entry.id)
+    refuse(f"edit {shown(entry.id, 60)}", _size_fault(entry))
+
+
+def _size_fault(entry: Entry) -> Fault | None:
     # Without what is only known later: a former answer, what it was superseded by.
     asked = replace(entry.edit, original=None)
     notes = [entry.author, entry.reason, entry.source, *entry.tags]
     size = len(json.dumps([edit_to_record(asked), notes], ensure_ascii=False).encode())
-    if size > LARGEST:
-        raise InvalidInput(
-            f"edit {entry.id[:60]!r} takes {size:,} bytes, expected at most {LARGEST:,}: "
-            "give it fewer probes or shorter texts"
-        )
+    if size <= LARGEST:
+        return None
+    remedy = "give it fewer probes or shorter texts"
+    return Fault(f"takes {size:,} bytes", f"at most {LARGEST:,}", remedy)
 
 
-def read_entry(record: object, latest: datetime) -> Entry:
-    """The entry of a record.
+def read_entry(line: Record, latest: datetime) -> Entry | None:
+    """The entry of a line; None, and a problem noted for each thing wrong with it.
 
     Args:
-        record: What the line holds.
+        line: What the line holds, in the field `entry`.
         latest: Times after this one are refused.
-
-    Raises:
-        InvalidInput: It cannot be used; the message has all that is wrong with its edit.
     """
-    given = _fields(record, _ENTRY, ("edit", "time", "changed", "status"))
-    edit, problems = parse_edit(given["edit"])
-    if edit is None:
-        raise InvalidInput("; ".join(problems))
-    if "id" not in cast("Mapping[str, Any]", given["edit"]):
-        raise InvalidInput("id is missing, expected text: add it")
-    notes = {name: given.get(name, "") for name in ("author", "reason", "source")}
-    links: dict[str, str | None] = {
-        name: given.get(name) for name in ("parent", "superseded_by", "taken_with")
+    before = len(line.problems)
+    given = line.record("entry", _ENTRY)
+    if given is None:
+        return None
+    asked = given.record("edit", FIELDS, required=True)
+    edit = None
+    if asked is not None:
+        edit = parse_edit(asked.values, line.problems, place=asked.place, line=line.line)
+        asked.text("id", note_fault)
+    notes = _notes(given, ("author", "reason", "source"))
+    links = {
+        name: given.text(name, required=False) for name in ("parent", "superseded_by", "taken_with")
     }
-    for name, value in links.items():
-        if value is not None:
-            check_text(name, value)
-    times = {name: _time(name, given[name], latest) for name in ("time", "changed")}
-    status, before = given["status"], given.get("before")
-    _one_of("status", status, STATUSES)
-    if before is not None:
-        _one_of("before", before, ("proposed", "active"))
-    tags = tidy_tags(given.get("tags", []))
-    entry = Entry(edit, tags=tags, status=status, before=before, **links, **notes, **times)
-    check_entry(entry)
-    return entry
+    times = {name: _time(given, name, latest) for name in ("time", "changed")}
+    status = given.choice("status", STATUSES)
+    former = given.choice("before", ("proposed", "active"), required=False)
+    tags = given.texts("tags", note_fault)
+    if len(line.problems) > before or edit is None or status is None:
+        return None
+    tags = tuple(sorted(set(tags)))
+    entry = Entry(edit, tags=tags, status=status, before=former, **links, **notes, **times)
+    return entry if given.note("edit", _size_fault(entry)) else None
 
 
-def read_event(record: object, latest: datetime) -> Event:
-    """The event of a record.
+def read_event(line: Record, latest: datetime) -> Event | None:
+    """The event of a line; None, and a problem noted for each thing wrong with it.
 
     Args:
-        record: What the line holds.
+        line: What the line holds, in the field `event`.
         latest: Times after this one are refused.
-
-    Raises:
-        InvalidInput: It cannot be used.
     """
-    given = _fields(record, _EVENT, ("id", "time", "what"))
-    if not isinstance(given["id"], str) or not _EVENT_ID.fullmatch(given["id"]):
-        raise InvalidInput("id of an event is expected to be 32 hexadecimal digits")
-    _one_of("what", given["what"], KINDS)
-    notes = {name: given.get(name, "") for name in ("author", "reason")}
-    check_note("author", notes["author"])
-    check_note("reason", notes["reason"], LONGEST_REASON)
-    edit = given.get("edit")
-    if edit is not None:
-        check_text("edit", edit)
-    details = given.get("details", {})
-    to_json("details", details)
-    time = _time("time", given["time"], latest)
-    return Event(given["id"], time, given["what"], edit, details=details, **notes)
+    before = len(line.problems)
+    given = line.record("event", _EVENT)
+    if given is None:
+        return None
+    id, what = given.text("id", _event_id_fault), given.choice("what", KINDS)
+    notes = _notes(given, ("author", "reason"))
+    edit = given.text("edit", required=False)
+    details = given.values.get("details", {})
+    given.note("details", json_fault(details))
+    time = _time(given, "time", latest)
+    if len(line.problems) > before or id is None or what is None:
+        return None
+    details = cast("Mapping[str, Any]", details)
+    return Event(id, time, what, edit, details=details, **notes)
 
 
-def _fields(record: object, known: tuple[str, ...], required: tuple[str, ...]) -> Mapping[str, Any]:
-    if not isinstance(record, Mapping):
-        raise InvalidInput(f"found no object, expected one with {', '.join(required)}")
-    given = cast("Mapping[str, Any]", record)
-    for name in given:
-        if name not in known:
-            raise InvalidInput(f"unknown field {name[:40]!r}, expected {', '.join(known)}")
-    for name in required:
-        if name not in given:
-            raise InvalidInput(f"{name} is missing: add it")
-    return given
+def _notes(given: Record, names: tuple[str, ...]) -> dict[str, str]:
+    checks = {"reason": partial(note_fault, longest=LONGEST_REASON)}
+    return {
+        name: (given.text(name, checks.get(name, note_fault)) if name in given.values else "") or ""
+        for name in names
+    }
 
 
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidInput(f"{name} is {str(value)[:40]!r}, expected one of {', '.join(known)}")
+def _event_id_fault(value: object) -> Fault | None:
+    if isinstance(value, str) and _EVENT_ID.fullmatch(value):
+        return None
+    return Fault(f"is {shown(value)}", "32 hexadecimal digits", "take it from the export")
 
 
-def _time(name: str, value: object, latest: datetime) -> str:
+def _time(given: Record, name: str, latest: datetime) -> str:
+    text = given.text(name, partial(_time_fault, latest=latest))
+    return "" if text is None else stamp(read_stamp(text))
+
+
+def _time_fault(value: object, latest: datetime) -> Fault | None:
     try:
         time = read_stamp(cast(str, value))
     except (TypeError, ValueError):
-        raise InvalidInput(
-            f"{name} is {str(value)[:40]!r}, expected a time like 2026-01-31T12:00:00.000000Z"
-        ) from None
+        expected = "a time like 2026-01-31T12:00:00.000000Z"
+        return Fault(f"is {shown(str(value))}", expected, "mend it")
     if time > latest:
-        raise InvalidInput(f"{name} is {value}, expected a time that has passed: check its clock")
-    return stamp(time)
+        return Fault(f"is {value}", "a time that has passed", "check the clock of its machine")
+    return None

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from emend._validate import Fault, check_text, refuse, text_fault
 from emend.edits import Edit
-from emend.edits._check import check_text
-from emend.errors import InvalidInput
+from emend.errors import InvalidInput, first_line
 
 STATUSES = ("proposed", "active", "superseded", "reverted")
 """What an entry can be. Only what is active is built; only what is proposed waits for review."""
@@ -165,15 +165,24 @@ def to_json(what: str, data: object) -> str:
     Raises:
         InvalidInput: It is no mapping, or holds what JSON cannot.
     """
+    refuse(what, json_fault(data))
+    return _sorted_json(data)
+
+
+def json_fault(data: object) -> Fault | None:
+    """Say why something is no mapping that JSON can hold, if it is not."""
     if not isinstance(data, Mapping):
-        raise InvalidInput(f"{what} is a {type(data).__name__}, expected a mapping")
+        return Fault(f"is a {type(data).__name__}", "a mapping", "make it one")
     try:
-        given = dict(cast("Mapping[str, Any]", data))
-        text = json.dumps(given, ensure_ascii=False, allow_nan=False, sort_keys=True)
-        text.encode()
+        _sorted_json(cast("Mapping[str, Any]", data)).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{what} cannot be kept as JSON ({error}): make it plain") from error
-    return text
+        return Fault(f"cannot be kept as JSON ({first_line(error)})", "plain data", "make it plain")
+    return None
+
+
+def _sorted_json(data: object) -> str:
+    given = dict(cast("Mapping[str, Any]", data))
+    return json.dumps(given, ensure_ascii=False, allow_nan=False, sort_keys=True)
 
 
 def tidy_tags(tags: object) -> tuple[str, ...]:
@@ -186,7 +195,7 @@ def tidy_tags(tags: object) -> tuple[str, ...]:
         raise InvalidInput(f"tags is {str(tags)[:40]!r}, expected a list of texts")
     given = list(cast("Iterable[object]", tags))
     for tag in given:
-        check_text("tag", tag)
+        check_text("tag", tag)  # which may not be empty, as other notes may
         check_note("tag", tag)
     return tuple(sorted(set(cast("list[str]", given))))
 
@@ -202,13 +211,17 @@ def check_note(name: str, value: object, longest: int = LONGEST_NOTE) -> None:
     """Refuse what is not a text that can be kept; an empty one is fine.
 
     Raises:
-        InvalidInput: With what was found, what was expected and how to mend it.
+        InvalidInput: With what was found, what was expected and the remedy.
     """
+    refuse(name, note_fault(value, longest))
+
+
+def note_fault(value: object, longest: int = LONGEST_NOTE) -> Fault | None:
+    """Say why a value is no text that can be kept, if it is not; an empty one is fine."""
     if value == "":
-        return
-    check_text(name, value)
-    length = len(cast(str, value))
-    if length > longest:
-        raise InvalidInput(
-            f"{name} has {length:,} characters, expected at most {longest:,}: shorten it"
-        )
+        return None
+    fault = text_fault(value)
+    if fault is None and len(cast(str, value)) > longest:
+        found = f"has {len(cast(str, value)):,} characters"
+        return Fault(found, f"at most {longest:,}", "shorten it")
+    return fault

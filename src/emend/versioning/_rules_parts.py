@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from emend.edits._check import check_text
-from emend.edits._edit import check_prompt
+from emend._validate import check_text, refuse
+from emend.edits._edit import prompt_fault
 from emend.errors import InvalidInput, nearest
 from emend.versioning._rules_file import Problems
 
@@ -246,7 +246,7 @@ def _object(
 
 def _good_prompt(place: str, value: object, problems: Problems) -> bool:
     try:
-        check_prompt(value)
+        refuse("prompt", prompt_fault(value))
     except InvalidInput as error:
         problems.add(place, str(error))
         return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from emend.edits._check import check_text
+from emend._validate import check_text
 from emend.errors import InvalidInput, nearest
 from emend.versioning._rules_file import LONGEST_FILE, Problems
 
