@@ -55,8 +55,8 @@ class Problem(NamedTuple):
     @property
     def said(self) -> str:
         """Field and fault, without where they stand."""
-        fault = Fault(*(_shortened(part, _LONGEST_SHOWN) for part in self.fault))
-        return f"{_shortened(self.field, _LONGEST_SHOWN)} {fault}".strip()
+        fault = Fault(*(shortened(part, _LONGEST_SHOWN) for part in self.fault))
+        return f"{shortened(self.field, _LONGEST_SHOWN)} {fault}".strip()
 
     def __str__(self) -> str:
         where = self.source if self.line is None else f"{self.source}:{self.line}"
@@ -177,7 +177,7 @@ def kind_of(value: object) -> str:
 
 def shown(value: object, most: int = 40) -> str:
     """Show a value in quotes, cut where it is long."""
-    return repr(_shortened(value, most) if isinstance(value, str) else value)
+    return repr(shortened(value, most) if isinstance(value, str) else value)
 
 
 @dataclass(frozen=True)
@@ -369,5 +369,6 @@ def _key_fault(key: object) -> Fault | None:
     return fault and fault._replace(found=f"has a name that {fault.found}")
 
 
-def _shortened(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
+    """Cut a text to at most so many characters, the last of them "…" where it was longer."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -14,7 +14,6 @@ from emend.edits._statements import (
     keys_of,
     normalised,
     reason_of,
-    shortened,
 )
 from emend.edits._write import write_edits
 
@@ -36,6 +35,5 @@ __all__ = [
     "normalised",
     "read_edits",
     "reason_of",
-    "shortened",
     "write_edits",
 ]

@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from emend._validate import shortened
 from emend.edits._edit import Edit
 from emend.errors import Conflict
 
@@ -101,8 +102,3 @@ def reason_of(older: Edit, newer: Edit) -> str:
 
 def _shown(edit: Edit) -> str:
     return repr(shortened(f"{edit.text} -> {edit.target.strip()}", 100))
-
-
-def shortened(text: str, longest: int) -> str:
-    """Cut a text to at most `longest` characters, the last three dots where it was cut."""
-    return text if len(text) <= longest else text[: longest - 3] + "..."
