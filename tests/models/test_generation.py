@@ -136,3 +136,10 @@ def test_bad_input():
         generate(model, tokenizer, ["a"], stop="")
     with pytest.raises(InvalidInput, match="prompt"):
         generate(model, tokenizer, [""])
+
+
+def test_a_prompt_that_ends_with_a_space_is_read_without_it():
+    """Fault B4: what is generated follows the tokens that an edit of this prompt is made with."""
+    model, tokenizer = tiny_model("gpt2", layers=2)
+    plain, spaced = generate(model, tokenizer, ["born in", "born in "], max_new_tokens=6)
+    assert spaced == plain.lstrip(" ")

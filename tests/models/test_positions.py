@@ -164,6 +164,41 @@ def test_the_target_in_its_place(kind, target):
         assert target_ids == alone
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("prompt", "target"),
+    [
+        ("法国的首都是", "巴黎"),
+        ("北京 is the capital of 中", "国"),
+        ("https://www.", "example.org"),
+        ("the year 2024-", "05"),
+        ('She said "', "Warsaw"),
+    ],
+)
+def test_a_target_without_a_space_is_tokenized_without_one(kind, prompt, target):
+    """Fault B4: also where the tokenizer puts a space before every text, or merges across."""
+    tokenizer = tiny_tokenizer(kind)
+    prompt_ids, target_ids = join_target(tokenizer, prompt, target)
+    assert prompt_ids == tokenizer(prompt)["input_ids"]
+    text = tokenizer.decode(prompt_ids + target_ids, skip_special_tokens=True)
+    assert text == tokenizer.decode(
+        tokenizer(prompt + target)["input_ids"], skip_special_tokens=True
+    )
+
+
+def test_no_space_is_put_after_a_special_token():
+    """Fault B4."""
+    tokenizer = tiny_tokenizer()
+    prompt, target = join_target(tokenizer, "born where?<|endoftext|>", "Warsaw")
+    assert tokenizer.decode(prompt + target) == "born where?<|endoftext|>Warsaw"
+
+
+def test_a_prompt_is_read_alike_with_and_without_a_target():
+    """Fault B4: what follows "born in " is generated from the tokens that the edit is made with."""
+    tokenizer = tiny_tokenizer()
+    assert prompt_tokens(tokenizer, ["born in "]) == [join_target(tokenizer, "born in ", "W")[0]]
+
+
 def test_spaces_between_prompt_and_target():
     tokenizer = tiny_tokenizer()
     plain = join_target(tokenizer, "born in", "Warsaw")

@@ -54,7 +54,8 @@ class Edit:
         prompt: The statement up to the answer, with exactly one `{}` where the subject stands:
             "{} was born in".
         subject: Whom or what the statement is about.
-        target: What the model shall say. A space is put before it where it lacks one.
+        target: What the model must generate. A space goes before it where such texts have one;
+            see `emend.edits.joining`.
         original: What the model says now, where known.
         id: Names the edit in patches and records; by default made from prompt, subject, target.
         relation: The name of the relation, where the data has relations.

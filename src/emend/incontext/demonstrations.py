@@ -148,7 +148,7 @@ def _demonstration(
     group = {"update": "rephrase", "retain": "neighborhood"}.get(kind, "")
     probes = [p for p in edit.probes_of(group) if not _names(p, without)] if group else []
     if not probes:
-        return Demonstration("copy", statement(edit), edit.text, edit.target.strip())
+        return Demonstration("copy", statement(edit), edit.text, edit.target)
     probe = generator.choice(probes)
     return Demonstration(kind, statement(edit), probe.prompt, probe.answers[0])
 

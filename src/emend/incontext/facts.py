@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend.edits import Edit
+from emend.edits.joining import sentence
 from emend.errors import InvalidInput
 from emend.models._forward import longest_text
 from emend.models.positions import prompt_tokens
@@ -17,8 +18,7 @@ CHARACTERS_PER_TOKEN = 3
 
 def statement(edit: Edit) -> str:
     """The fact of an edit as a sentence."""
-    text = f"{edit.text} {edit.target.strip()}"
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return sentence(edit.text, edit.target)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FactLayout:
 
     def answered(self, facts: Sequence[str], prompt: str, answer: str) -> str:
         """The same with its answer."""
-        return f"{self.block(facts, prompt)} {answer}."
+        return sentence(self.block(facts, prompt), answer)
 
 
 def fitted(

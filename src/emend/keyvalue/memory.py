@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from emend.edits import Edit
+from emend.edits.joining import joined
 from emend.errors import NotEnoughMemory
 from emend.keyvalue._jobs import TOKENS as SOUGHT
 from emend.keyvalue._packing import TOKENS as PASS
@@ -177,7 +178,7 @@ def check_edit(
         NotEnoughMemory: More is needed than is free where the first of the layers computes.
     """
     some = edits[:: max(len(edits) // SAMPLED, 1)]
-    lengths = [len(tokenizer(f"{edit.text} {edit.target}")["input_ids"]) for edit in some]
+    lengths = [len(tokenizer(joined(edit.text, edit.target))["input_ids"]) for edit in some]
     tokens = round(sum(lengths) / len(lengths)) + (CONTEXT_TOKENS if contexts > 1 else 0)
     needed = estimate_edit(
         *(view, len(edits), contexts, layers),

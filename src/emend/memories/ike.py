@@ -137,7 +137,7 @@ class Writer:
         nearest = edits[-1]
         blocks = [self._block(place) for place in self.chosen.get(nearest.id, ())]
         if self.own_copy:
-            blocks.append(self.layout.answered(facts[-1:], nearest.text, nearest.target.strip()))
+            blocks.append(self.layout.answered(facts[-1:], nearest.text, nearest.target))
         last = self.layout.block(facts, prompt)
         if room is not None and count_tokens(tokenizer, last) > room:
             return prompt, len(blocks) + len(facts)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emend.edits.joining import without_end_spaces
 from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at, longest_text
 from emend.models.attachments import attachments, voices
@@ -51,6 +52,8 @@ def generate(
 
     Returns:
         B texts: what follows the prompt, with the space it begins with, without special tokens.
+        Where the prompt itself ends with a space, the model reads it without (see
+        `emend.edits.joining`), and the text begins with none.
 
     Raises:
         InvalidInput: an empty prompt, one longer than the model reads, or no token to add.
@@ -61,7 +64,23 @@ def generate(
     if not all(stops):
         raise InvalidInput("a stop string is empty; give it some text or leave it out")
     if isinstance(model, Endpoint):
-        return _complete(model, tokenizer, prompts, max_new_tokens, stops)
+        texts = _complete(model, tokenizer, prompts, max_new_tokens, stops)
+    else:
+        texts = _write(model, tokenizer, prompts, max_new_tokens, stops, batch_size)
+    return [
+        text if without_end_spaces(prompt) == prompt else text.lstrip(" ")
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+
+
+def _write(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    stops: tuple[str, ...],
+    batch_size: int,
+) -> list[str]:
     prompts_asked = ask(model, tokenizer, prompts)
     for asked in prompts_asked:
         for reader, row in zip(asked.readers, asked.prompts, strict=True):
@@ -77,7 +96,11 @@ def generate(
 
 
 def _complete(
-    model: Endpoint, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, stops: Any
+    model: Endpoint,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    stops: tuple[str, ...],
 ) -> list[str]:
     """The same by a model that is only there to be asked."""
     heard = voices(model, tokenizer, prompts)
@@ -88,7 +111,7 @@ def _complete(
                 "endpoint answers alone, so that only patches that act on prompts (and without "
                 "contrast) can be attached"
             )
-    asked = [each[0].prompt for each in heard]
+    asked = [without_end_spaces(each[0].prompt) for each in heard]
     return model.complete(asked, max_new_tokens=max_new_tokens, stop=stops)
 
 

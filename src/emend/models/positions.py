@@ -14,9 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from emend.edits.joining import continuation, without_end_spaces
 from emend.errors import InvalidInput, SubjectNotFound
 
 Span = tuple[int, int]
+
+_NEUTRAL = ("\n", ".")
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,9 @@ def _last_overlap(offsets: Sequence[Span], text: str, span: Span) -> int:
 def join_target(tokenizer: Any, prompt: str, target: str) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of the target that follows it.
 
-    A space is put before the target where neither the target begins nor the prompt ends with
-    one; spaces at the end of the prompt go to the target. The prompt has the tokenizer's own
-    special tokens, the target none.
+    The space between them is decided by `emend.edits.joining.continuation`; spaces at the end of
+    the prompt go to the target. The prompt has the tokenizer's own special tokens, the target
+    none.
 
     Raises:
         InvalidInput: an empty prompt or target, or one that the tokenizer makes no token of.
@@ -168,7 +171,11 @@ def join_targets(
     """`join_target` for many pairs at once."""
     if len(prompts) != len(targets):
         raise InvalidInput(f"{len(prompts)} prompts for {len(targets)} targets; give one each")
-    pairs = [_space(prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
+    special = tuple(getattr(tokenizer, "all_special_tokens", ()))
+    pairs = [
+        continuation(prompt, _checked(target), special)
+        for prompt, target in zip(prompts, targets, strict=True)
+    ]
     prompt_ids = prompt_tokens(tokenizer, [prompt for prompt, _ in pairs])
     if getattr(tokenizer, "is_fast", False):
         target_ids = _targets_in_place(tokenizer, pairs)
@@ -183,9 +190,13 @@ def join_targets(
 def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of prompts to be continued: specials before the text, none after it.
 
+    Spaces after a prompt's last word are left out, as before a target (`join_targets`): they are
+    part of the word that follows.
+
     Raises:
         InvalidInput: a prompt without tokens.
     """
+    prompts = [without_end_spaces(prompt) for prompt in prompts]
     plain = _tokenize(tokenizer, prompts, True, special_mask=True)
     rows: list[list[int]] = []
     for prompt, ids, special in zip(
@@ -200,34 +211,44 @@ def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
     return rows
 
 
-def _space(prompt: str, target: str) -> tuple[str, str]:
+def _checked(target: str) -> str:
     if not target.strip():
         raise InvalidInput(f"the target is {target!r}; give it some text")
-    bare = prompt.rstrip(" ")
-    if bare and bare != prompt:
-        prompt, target = bare, " " + target.lstrip(" ")
-    if not target[0].isspace() and not (prompt and prompt[-1].isspace()):
-        target = " " + target
-    return prompt, target
+    return target
 
 
 def _targets_in_place(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
     """Target ids as they stand after the prompt, or alone where a merge crosses the boundary.
 
     A target tokenized alone is wrong for tokenizers that put a space before every text
-    (SentencePiece); in its place it is right for all.
+    (SentencePiece); in its place it is right for all. Where it needs no space before it, the
+    place may be after another character that no merge joins it to.
     """
-    joined = _tokenize(tokenizer, [prompt + target for prompt, target in pairs], False, True)
+    found = _ids_after(tokenizer, pairs)
+    for other in _NEUTRAL:
+        crossed = [
+            row
+            for row, (_, target) in enumerate(pairs)
+            if found[row] is None and not target[0].isspace()
+        ]
+        again = _ids_after(tokenizer, [(other, pairs[row][1]) for row in crossed])
+        for row, ids in zip(crossed, again, strict=True):
+            found[row] = ids
     alone = _tokenize(tokenizer, [target for _, target in pairs], False)["input_ids"]
-    rows: list[list[int]] = []
-    for (prompt, _), ids, offsets, fallback in zip(
-        pairs, joined["input_ids"], joined["offset_mapping"], alone, strict=True
+    return [ids if ids is not None else rest for ids, rest in zip(found, alone, strict=True)]
+
+
+def _ids_after(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[list[int] | None]:
+    """Ids of the second text where it stands after the first; None where a token holds both."""
+    joined = _tokenize(tokenizer, ["".join(pair) for pair in pairs], False, True)
+    rows: list[list[int] | None] = []
+    for (before, _), ids, offsets in zip(
+        pairs, joined["input_ids"], joined["offset_mapping"], strict=True
     ):
-        boundary = len(prompt)
-        before = [index for index, (start, _) in enumerate(offsets) if start < boundary]
-        last = before[-1] if before else -1
-        clean = last < 0 or offsets[last][1] <= boundary
-        rows.append(ids[last + 1 :] if clean else fallback)
+        first = [index for index, (start, _) in enumerate(offsets) if start < len(before)]
+        last = first[-1] if first else -1
+        clean = last < 0 or offsets[last][1] <= len(before)
+        rows.append(ids[last + 1 :] if clean else None)
     return rows
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from emend.edits import Edit, Keys, keys_of, normalised
+from emend.edits.joining import joined
 from emend.versioning.rules import Relation, Rules
 
 Standing = Literal["new", "there", "no"]
@@ -76,12 +77,12 @@ class Knowledge:
             given = edit.id in self._given
             return "there", "it is in the ledger already" if given else ""
         if same_id is not None:
-            said = f"{same_id.text} {same_id.target.strip()}"
+            said = joined(same_id.text, same_id.target)
             return "no", f"an edit with its id says {said!r}: take that one out first"
         for other in self._sayings(edit, keys):
             there = keys_of(other)
             if there.target != keys.target:
-                said = f"{other.text} {other.target.strip()}"
+                said = joined(other.text, other.target)
                 return "no", f"conflicts with edit {other.id}: {said!r}"
             same_text = there.text == keys.text
             if other.id in self._given and (same_text or not _is_below(other.id, parent.id)):
@@ -94,7 +95,7 @@ class Knowledge:
         """The object of a subject in a relation: from what holds, else from the model if sure."""
         edit = self._by_statement.get((normalised(subject), normalised(relation.name)))
         if edit is not None:
-            said = f"{edit.text} {edit.target.strip()}"
+            said = joined(edit.text, edit.target)
             return Fact(edit.target.strip(), f'"{said}" (edit {edit.id})')
         question = relation.ask[0].replace("{}", subject)
         if self._ask is None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from emend.edits import Edit, check_edits
+from emend.edits.joining import joined
 from emend.errors import InvalidInput
 from emend.versioning._knowledge import Fact, Knowledge
 from emend.versioning.rules import Relation, Rules
@@ -242,7 +243,7 @@ class _Reasoner:
 
 
 def _quoted(edit: Edit) -> str:
-    return f'"{edit.text} {edit.target.strip()}"'
+    return f'"{joined(edit.text, edit.target)}"'
 
 
 def _slug(name: str) -> str:

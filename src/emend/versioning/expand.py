@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from emend import models
+from emend.edits.joining import joined
 from emend.errors import InvalidInput
 from emend.ledger import LIVE, Entry, Ledger
 from emend.ledger._records import LONGEST_NOTE
@@ -175,7 +176,7 @@ def _why_not(entry: Entry, derived: Derived, accept: bool) -> str:
     """Why an entry of the ledger keeps out a derived edit of its id; empty: accept the entry."""
     there, edit = entry.edit, derived.edit
     if (there.text, there.target.strip()) != (edit.text, edit.target.strip()):
-        said = f"{there.text} {there.target.strip()}"
+        said = joined(there.text, there.target)
         return f"an edit with its id ({entry.status}) says {said!r}"
     if entry.status == "proposed":
         return "" if accept else "it is proposed already: accept it"
