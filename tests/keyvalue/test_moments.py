@@ -12,6 +12,7 @@ import torch
 from tests.reference import rome as reference
 from tests.tiny import TEXT, tiny_model
 
+from emend import _tensors
 from emend.edits import Edit
 from emend.errors import InvalidInput, NotEnoughMemory, NumericalFailure
 from emend.keyvalue import memory, moments, priors, subject_keys
@@ -19,6 +20,7 @@ from emend.keyvalue.moments import second_moments
 from emend.keyvalue.priors import metric_of, prior_for
 from emend.keyvalue.sources import TextFile, Texts, texts_for
 from emend.models import ModelView
+from emend.models.placing import stored_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKED = Texts(TEXT, packed=True)
@@ -199,6 +201,7 @@ from tests.tiny import tiny_model
 from emend.keyvalue.moments import second_moments
 from emend.keyvalue.sources import TextFile
 from emend.models import ModelView
+from emend.models.placing import stored_weights
 torch.set_num_threads(1)
 model, tokenizer = tiny_model("gpt2")
 view = ModelView(model)
@@ -288,18 +291,18 @@ def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None
     view = ModelView(model)
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     calls = []
-    hashing = moments.model_hash
-    monkeypatch.setattr(moments, "model_hash", lambda model: calls.append(1) or hashing(model))
+    hashing = _tensors._computed
+    monkeypatch.setattr(_tensors, "_computed", lambda one: calls.append(1) or hashing(one))
     keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, TEXT))
     first = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
-    assert len(calls) <= 2  # to look for them, and to collect them
+    assert len(calls) == len(dict(stored_weights(model)))  # each weight once
     monkeypatch.setattr(priors, "inverse", lambda *_: pytest.fail("factored again"))
     monkeypatch.setattr(priors, "read_moment", lambda *_: pytest.fail("read without need"))
     prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, TEXT))
     again = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
-    assert len(calls) <= 3
+    assert len(calls) == len(dict(stored_weights(model)))
     unkept = prior_for(view, tokenizer, [1], texts_for(view, TEXT), cache=False)
     monkeypatch.undo()
     assert torch.allclose(metric_of(view, unkept, 1, 1e-4).whiten(keys), first[1], rtol=1e-5)

@@ -19,8 +19,7 @@ from emend.errors import (
     MissingFile,
     UnknownName,
 )
-from emend.models import load
-from emend.patches import model_hash
+from emend.models import load, model_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def test_a_device_map(saved, tmp_path, capfd):
         away = {each.device.type for each in model.model.layers[1].parameters()}
         assert away == {"meta" if device_map is places else "cpu"}
         assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)
-        assert model_hash(model) == model_hash(plain)
+        assert model_fingerprint(model) == model_fingerprint(plain)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
 

@@ -7,10 +7,9 @@ import torch
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput
-from emend.models import ModelView, generate, score
+from emend.models import ModelView, generate, model_fingerprint, score
 from emend.models._hooks import frozen
 from emend.models.placing import device_of, dtype_of, weight_of, weights_of
-from emend.patches import model_hash
 
 accelerate = pytest.importorskip("accelerate", reason="offloading needs accelerate")
 
@@ -49,7 +48,7 @@ def test_offloaded_weights_have_their_values(way, architecture, dtype, tmp_path)
     found = dict(weights_of(model))
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert model_hash(model) == model_hash(plain)
+    assert model_fingerprint(model) == model_fingerprint(plain)
     assert [n for n, each in model.named_parameters() if each.device.type == "meta"] == away
     view = ModelView(model)
     assert torch.equal(view.matrix(3), ModelView(plain).matrix(3))
@@ -63,12 +62,12 @@ def test_offloaded_weights_have_their_values(way, architecture, dtype, tmp_path)
 
 def test_hash_of_an_offloaded_model_sees_a_changed_weight(tmp_path):
     model, _ = tiny_model("llama")
-    before = model_hash(model)
+    before = model_fingerprint(model)
     with torch.no_grad():
         model.model.layers[3].mlp.down_proj.weight.mul_(1.5)
-    after = model_hash(model)
+    after = model_fingerprint(model)
     assert before != after
-    assert model_hash(half_on_disk(model, tmp_path)) == after
+    assert model_fingerprint(half_on_disk(model, tmp_path)) == after
 
 
 def test_hooks_of_modules_with_children_are_found(tmp_path):
@@ -79,7 +78,7 @@ def test_hooks_of_modules_with_children_are_found(tmp_path):
         preload_module_classes=["LlamaMLP"],  # one hook for all of an MLP
     )
     assert not hasattr(model.model.layers[1].mlp.down_proj, "_hf_hook")
-    assert model_hash(model) == model_hash(plain)
+    assert model_fingerprint(model) == model_fingerprint(plain)
 
 
 def test_gradient_flags_of_offloaded_weights_come_back():

@@ -9,9 +9,9 @@ from tests.tiny import tiny_model
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.methods import registry
-from emend.models import ModelView, load, score
+from emend.models import ModelView, load, score, weights_hash
 from emend.models.placing import check_differentiable, quantisation_of
-from emend.patches import load_patch, model_hash
+from emend.patches import load_patch
 
 pytest.importorskip("bitsandbytes", reason="quantised models need bitsandbytes, which is optional")
 
@@ -40,7 +40,7 @@ def test_edited_as_a_side_patch(saved, kind, architecture, name, tmp_path):
     model, tokenizer = load(saved[architecture], dtype="bfloat16", **FLAGS[kind])
     assert quantisation_of(model) == kind
     weights = [each.detach().clone() for each in model.parameters()]
-    key = model_hash(model)
+    key = weights_hash(model)
     view = ModelView(model)
     assert (view.inner(1), view.is_transposed(1)) == (128, False)
     with pytest.raises(InvalidInput, match=f"quantised \\({kind}\\)"):
@@ -52,7 +52,7 @@ def test_edited_as_a_side_patch(saved, kind, architecture, name, tmp_path):
     with loaded.applied(model):
         after = score(model, tokenizer, [EDIT.text], [EDIT.target])[0].total
     assert after > before if name == "rome" else after != before
-    assert model_hash(model) == key == patch.base["hash"]
+    assert weights_hash(model) == key == patch.base["hash"]
     assert patch.base["quantised"] == kind
     assert all(torch.equal(*pair) for pair in zip(weights, model.parameters(), strict=True))
 
@@ -73,10 +73,10 @@ def test_a_patch_of_the_plain_model_is_for_other_weights(saved, kind):
 def test_scales_are_part_of_the_hash(saved):
     for kind, flags in FLAGS.items():
         model, _ = load(saved["llama"], **flags)
-        before = model_hash(model)
+        before = weights_hash(model)
         weight = model.model.layers[1].mlp.down_proj.weight
         (weight.quant_state.absmax if kind == "4-bit" else weight.SCB).mul_(2)
-        assert model_hash(model) != before
+        assert weights_hash(model) != before
 
 
 def test_layers_that_lose_their_gradients_are_refused(saved):
@@ -87,4 +87,4 @@ def test_layers_that_lose_their_gradients_are_refused(saved):
     with pytest.raises(UnsupportedModel, match=r"emend\.load"):
         ModelView(model)
     with pytest.raises(UnsupportedModel, match=r"emend\.load"):
-        model_hash(model)
+        weights_hash(model)

@@ -20,6 +20,7 @@ from emend._io import whole_file, write_json
 from emend._registry import Registry
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 from emend.hypernetworks._network import Hypernetwork
+from emend.patches import base_difference
 
 NETWORK = "hypernetwork.safetensors"
 CARD = "hypernetwork.json"
@@ -143,12 +144,12 @@ def read_tensors(
             f"{path.parent} holds a network of {card.get('method')!r}, expected one of "
             f"{method!r}: take method={card.get('method')!r} or another state"
         )
-    expected = card["base"].get("hash")
-    if expected != base.get("hash") and not allow_other_base:
+    difference = base_difference(card["base"], base)
+    if difference is not None and not allow_other_base:
         raise InvalidInput(
             f"the network in {path.parent} was trained on {card['base'].get('name') or 'a model'} "
-            f"with hash {expected}, but the model's weights have hash {base.get('hash')}: train "
-            f"one for this model with `emend train --method {method}`"
+            f"with {difference[0]}, but the model has {difference[1]}: train one for this model "
+            f"with `emend train --method {method}`"
         )
     return tensors, card
 

@@ -27,10 +27,9 @@ from emend.keyvalue._named import source_named
 from emend.keyvalue._sums import Sums
 from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.keyvalue.memory import check_fits, estimate_moments
-from emend.models import ModelView
+from emend.models import ModelView, model_fingerprint
 from emend.models._forward import longest_text
 from emend.models.placing import device_of
-from emend.patches import model_hash
 
 TOKENS_PER_KEY = 20
 """Tokens that are enough for each dimension of a key."""
@@ -251,7 +250,7 @@ def _names(
 ) -> dict[int, str]:
     """Names of files that hold the second moments."""
     shape = f"packed {layout.window}" if source.packed else "apart"
-    common = [model_hash(view.model), source.identity, str(layout.limit), shape, str(dtype)]
+    common = [model_fingerprint(view.model), source.identity, str(layout.limit), shape, str(dtype)]
     return {
         layer: _short("|".join([*common, str(layer % view.depth)])) + ".safetensors"
         for layer in layers

@@ -19,8 +19,7 @@ from torch import Tensor
 from emend.edits import Edit
 from emend.keyvalue._objective import Site
 from emend.keyvalue.values import SearchSettings, search_values
-from emend.models import ModelView
-from emend.patches import model_hash
+from emend.models import ModelView, model_fingerprint
 
 PREFIX = "value."
 """Begins the names of values in a patch's state; the id of the edit ends them."""
@@ -61,7 +60,7 @@ def sought_values(
         NumericalFailure: A loss is not finite.
     """
     asked = {**dataclasses.asdict(settings), "chunk": None}  # on which nothing depends
-    common = json.dumps([model_hash(view.model), list(templates), layer, site, asked])
+    common = json.dumps([model_fingerprint(view.model), list(templates), layer, site, asked])
     together = _companions(edits) if settings.share_subject else {}
     names = [_name(common, edit, together.get(edit.subject, [])) for edit in edits]
     state = {name: known[name] for name in names if known and name in known}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emend.models.attachments import Attachment, Voice, attach, attachments, base, detach
 from emend.models.endpoint import Endpoint
+from emend.models.fingerprints import model_fingerprint, weights_hash
 from emend.models.generation import generate
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
@@ -31,7 +32,9 @@ __all__ = [
     "join_targets",
     "likeliest",
     "load",
+    "model_fingerprint",
     "perplexity",
     "score",
     "subject_token",
+    "weights_hash",
 ]

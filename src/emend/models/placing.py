@@ -11,12 +11,15 @@ matrix: modules are run, and hashes take what a checkpoint would hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from emend._tensors import Stored
 from emend.errors import InvalidInput, UnsupportedModel
 
 QUANTISED = {"Params4bit": "4-bit", "Int8Params": "8-bit"}
@@ -81,28 +84,68 @@ def weight_of(module: nn.Module, name: str = "weight") -> Tensor:
         )
     if parameter.device.type != "meta":
         return parameter
-    return _fetched(parameter, name, ((module, name),))
+    found = _found(parameter, name, ((module, name),))
+    return found.read() if isinstance(found, Stored) else found
 
 
 def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by its name, with its values; those that are tied once.
+    """Every weight by its name, with its values; see `stored_weights`.
 
-    An offloaded one is fetched when its turn comes, so that one at a time is in memory. What a
-    checkpoint keeps beside quantised weights (their scales) is given after them.
+    An offloaded one is fetched when its turn comes, so that one at a time is in memory.
+    """
+    for name, weight in stored_weights(model):
+        yield name, weight.read() if isinstance(weight, Stored) else weight
+
+
+def stored_weights(model: nn.Module) -> Iterator[tuple[str, Tensor | Stored]]:
+    """Every parameter, and every buffer that a checkpoint keeps, by name; those tied once.
+
+    What is offloaded to files is not read. What a checkpoint keeps beside quantised weights (their
+    scales) is given after them.
     """
     owners = dict(model.named_modules())
-    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
-    for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):
+    for name, parameter in _untied(model):
         path, _, own = name.rpartition(".")
-        owner = owners[path]
         if type(parameter).__name__ in QUANTISED:
-            check_differentiable(owner)
-            for key, value in _packed(owner, own):
+            check_differentiable(owners[path])
+            for key, value in _packed(owners[path], own):
                 yield f"{path}.{key}", value
         elif parameter.device.type != "meta":
             yield name, parameter.detach()
-        elif name not in tied:  # offloading makes two of a parameter that two modules share
-            yield name, _fetched(parameter, name, _holders(owners, path, own))
+        else:
+            yield name, _found(parameter, name, _holders(owners, path, own))
+
+
+def _untied(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and persistent buffers sorted by name, those of one storage once.
+
+    Of several names the first is taken that is not tied to another by the model's own account,
+    so that the order of registration does not count.
+    """
+    passing = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in cast("set[str]", module.__dict__["_non_persistent_buffers_set"])
+    }
+    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
+    buffers = model.named_buffers(remove_duplicate=False)
+    named: list[tuple[str, Tensor]] = [
+        *model.named_parameters(remove_duplicate=False),
+        *(item for item in buffers if item[0] not in passing),
+    ]
+    found: dict[Hashable, tuple[str, Tensor]] = {}
+    for name, tensor in sorted(named, key=lambda item: (item[0] in tied, item[0])):
+        if tensor.device.type == "meta" and name in tied:
+            continue  # offloading makes two of a parameter that two modules share
+        found.setdefault(_storage_of(tensor), (name, tensor))
+    return sorted(found.values(), key=lambda item: item[0])
+
+
+def _storage_of(tensor: Tensor) -> Hashable:
+    """What two tensors share that are the same numbers in memory."""
+    if tensor.device.type == "meta" or not tensor.numel() or type(tensor).__name__ in QUANTISED:
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 def keep_differentiable(model: nn.Module) -> None:
@@ -167,15 +210,37 @@ def _holders(
         yield owners[".".join(parts[:count])], ".".join([*parts[count:], own])
 
 
-def _fetched(parameter: Tensor, name: str, holders: Any) -> Tensor:
+def _found(parameter: Tensor, name: str, holders: Any) -> Tensor | Stored:
+    """The values of an offloaded parameter: in memory, or where they can be read."""
     for holder, key in holders:
         for hook in _hooks(holder):
             values = getattr(hook, "weights_map", None)
             if values is not None and key in values:
-                return values[key].detach().to(device="cpu", dtype=parameter.dtype)
+                read = partial(_read, values, key, parameter.dtype)
+                place = _file_of(values, key)
+                return read() if place is None else Stored(read, (*place, parameter.dtype))
     raise InvalidInput(
         f"parameter {name} is on the meta device and no hook of accelerate holds its values, "
         "expected weights: load the model with emend.load or from_pretrained"
+    )
+
+
+def _read(values: Any, key: str, dtype: torch.dtype) -> Tensor:
+    return values[key].detach().to(device="cpu", dtype=dtype)
+
+
+def _file_of(values: Any, key: str) -> tuple[Hashable, ...] | None:
+    """Where accelerate keeps a weight on disk, and the state of that file; None in memory."""
+    name = getattr(values, "prefix", "") + key
+    loader = getattr(values, "dataset", values)
+    about = getattr(loader, "index", {}).get(name)
+    if about is None or name in getattr(loader, "state_dict", {}):
+        return None
+    file = about.get("safetensors_file") or os.path.join(loader.save_folder, f"{name}.dat")
+    state = os.stat(file)
+    return (
+        *(str(file), about.get("weight_name", name)),
+        *(state.st_ino, state.st_size, state.st_mtime_ns),
     )
 
 

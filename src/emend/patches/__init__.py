@@ -8,7 +8,7 @@ hooks, detaching removes them, and the base model is bit for bit what it was. On
 from __future__ import annotations
 
 from emend.patches._algebra import added
-from emend.patches._base import check_base, describe_base, model_hash
+from emend.patches._base import base_difference, check_base, describe_base
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
 from emend.patches._memory import MemoryPatch
@@ -27,11 +27,11 @@ __all__ = [
     "WeightPatch",
     "add",
     "added",
+    "base_difference",
     "check_base",
     "compress",
     "describe_base",
     "export_llama_cpp",
     "load_patch",
-    "model_hash",
     "serving",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emend.edits import conflict, conflicting
 from emend.errors import InvalidInput, UnknownName
+from emend.patches._base import base_difference
 from emend.patches._factors import Factor, LowRank, add, compress
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
     """Add two patches of one model as vectors, whatever their edits, by concatenating factors.
 
     Raises:
-        InvalidInput: The patches were made for models with other weights or shapes.
+        InvalidInput: They were made for models that differ in weights, configuration or shape.
     """
-    hashes = (left.base.get("hash"), right.base.get("hash"))
-    if all(hashes) and hashes[0] != hashes[1]:
+    difference = base_difference(left.base, right.base)
+    if difference is not None:
         raise InvalidInput(
-            f"patches for models with hashes {hashes[0]} and {hashes[1]} cannot be added: "
+            f"patches for models with {difference[0]} and with {difference[1]} cannot be added: "
             "both must be for the same model"
         )
     left, right = _owned(left), _owned(right)

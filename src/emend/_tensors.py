@@ -1,0 +1,175 @@
+"""Digests of tensors: every byte is hashed, and each tensor once as long as it does not change.
+
+A digest is kept with the tensor's storage and its version counter, which every change in place by
+an operation of torch raises: an optimizer's step, ``load_state_dict``, ``copy_`` and the like under
+``torch.no_grad``. The storage is referred to weakly, in a way that keeps its address from being
+given to another one. ``weight.data.add_`` and writes through numpy do not raise the counter.
+Therefore one number of every row and every column is compared too: this finds what merging
+adapters, adding rows to an embedding, or any dense change writes that way. A write past the counter
+to a few single numbers is not found: call `forget` after it.
+
+torch is imported only where a tensor is at hand, so that this module can lie below all rooms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK = 1 << 18
+"""Numbers that are hashed at a time on a CPU: as many as its cache holds."""
+
+CHUNK_ELSEWHERE = 1 << 24
+"""Numbers that are brought from another device at a time."""
+
+SAMPLED = 1 << 18
+"""Numbers that are compared where a tensor has not changed by its counter, at most."""
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Two digests of one tensor, or of several with their names.
+
+    Attributes:
+        exact: Of every byte, the dtype and the shape. 32 hexadecimal digits.
+        rounded: Of the values rounded to bfloat16 and the shape, so that it is the same for one
+            checkpoint loaded in float32 and in bfloat16. Whole numbers are taken as they are.
+    """
+
+    exact: str
+    rounded: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that is read when it is needed.
+
+    Attributes:
+        read: Reads it.
+        place: Where it is, and what changes when another is written there; None where nothing is
+            known, so that it is read each time.
+    """
+
+    read: Callable[[], Tensor]
+    place: Hashable | None
+
+
+@dataclass(frozen=True)
+class _Known:
+    storage: Any
+    version: int
+    sample: bytes
+    digests: Digests
+
+
+_known: dict[Hashable, _Known] = {}
+_stored: dict[Hashable, Digests] = {}
+_lock = Lock()
+
+
+def digests_of_all(tensors: Iterable[tuple[str, Tensor | Stored]]) -> Digests:
+    """Hash several tensors with their names, whatever their order."""
+    found = sorted(((name, digests_of(tensor)) for name, tensor in tensors), key=lambda one: one[0])
+    exact, rounded = xxhash.xxh3_128(), xxhash.xxh3_128()
+    for name, digests in found:
+        exact.update(f"{name}\0{digests.exact}\0".encode())
+        rounded.update(f"{name}\0{digests.rounded}\0".encode())
+    return Digests(exact.hexdigest(), rounded.hexdigest())
+
+
+def digests_of(tensor: Tensor | Stored) -> Digests:
+    """Hash a tensor, or find its digests where it has not changed since they were taken."""
+    if isinstance(tensor, Stored):
+        return _of_stored(tensor)
+    tensor = tensor.detach()
+    if tensor.is_inference():  # such tensors count no versions
+        return _computed(tensor)
+    storage: Any = tensor.untyped_storage()
+    place = (
+        *(storage._cdata, storage.data_ptr(), tensor.storage_offset()),
+        *(tuple(tensor.shape), tensor.stride(), tensor.dtype),
+    )
+    version, sample = tensor._version, _sample(tensor)
+    with _lock:
+        known = _known.get(place)
+    if known is not None and known.version == version and known.sample == sample:
+        return known.digests
+    digests = _computed(tensor)
+    _keep(place, storage, version, sample, digests)
+    return digests
+
+
+def forget() -> None:
+    """Hash every tensor anew, after values were written past torch's version counter."""
+    with _lock:
+        _known.clear()
+        _stored.clear()
+
+
+def _of_stored(tensor: Stored) -> Digests:
+    with _lock:
+        known = None if tensor.place is None else _stored.get(tensor.place)
+    if known is None:
+        known = _computed(tensor.read().detach())
+        if tensor.place is not None:
+            with _lock:
+                _stored[tensor.place] = known
+    return known
+
+
+def _keep(place: Hashable, storage: Any, version: int, sample: bytes, digests: Digests) -> None:
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    known = _Known(StorageWeakRef(storage), version, sample, digests)
+    with _lock:
+        _known[place] = known
+        if len(_known) & (len(_known) - 1) == 0:  # rarely: at 1, 2, 4, 8, ... entries
+            for each in [each for each, old in _known.items() if old.storage.expired()]:
+                del _known[each]
+
+
+def _computed(tensor: Tensor) -> Digests:
+    import torch
+
+    exact, rounded = xxhash.xxh3_128(), xxhash.xxh3_128()
+    rounds = tensor.is_floating_point() and tensor.dtype != torch.bfloat16
+    flat = tensor.contiguous().reshape(-1)
+    for chunk in flat.split(CHUNK if tensor.device.type == "cpu" else CHUNK_ELSEWHERE):
+        exact.update(_bytes(chunk))
+        if rounds:
+            rounded.update(_bytes(chunk.to(torch.bfloat16)))
+    shape = tuple(tensor.shape)
+    about = xxhash.xxh3_128(f"{tensor.dtype} {shape} {exact.hexdigest()}".encode())
+    kind = "rounded" if tensor.is_floating_point() else str(tensor.dtype)
+    content = rounded if rounds else exact
+    loosely = xxhash.xxh3_128(f"{kind} {shape} {content.hexdigest()}".encode())
+    return Digests(about.hexdigest(), loosely.hexdigest())
+
+
+def _sample(tensor: Tensor) -> bytes:
+    """One number of each row and of each column, in places that are scattered."""
+    import torch
+
+    if not tensor.numel():
+        return b""
+    table = tensor.reshape(-1, tensor.shape[-1]) if tensor.ndim else tensor.reshape(1, 1)
+    rows = torch.arange(table.shape[0], device=tensor.device)
+    columns = torch.arange(table.shape[1], device=tensor.device)
+    at_row = torch.cat([rows, columns * 104_729 % len(rows)])
+    at_column = torch.cat([rows * 7919 % len(columns), columns])
+    step = -(-len(at_row) // SAMPLED)
+    return bytes(_bytes(table[at_row[::step], at_column[::step]]))
+
+
+def _bytes(flat: Tensor) -> memoryview:
+    import torch
+
+    array: Any = flat.contiguous().cpu().view(torch.uint8).numpy()
+    return memoryview(array)

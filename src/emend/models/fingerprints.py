@@ -1,0 +1,59 @@
+"""The fingerprints of a model: all its weights, and its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from emend import _identity, _tensors
+from emend.models.placing import stored_weights
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Hash everything of a model that a result depends on.
+
+    That is every byte of every parameter and of every buffer that a checkpoint keeps, with names,
+    shapes and dtypes, and the configuration (`_identity.config_fields`). It does not depend on the
+    device, on offloading, on the order of registration, on the object or on the process. Patches
+    that are attached do not count, since they leave the weights as they are.
+
+    Each weight is read once, and again when it has changed; see `_tensors`.
+
+    Args:
+        model: A causal language model, whole in this process.
+
+    Returns:
+        32 hexadecimal digits, for the keys of caches.
+
+    Raises:
+        InvalidInput: A weight is on the meta device and nothing tells where its values are.
+        UnsupportedModel: 4-bit weights are packed in a way that cannot be read.
+    """
+    weights = _tensors.digests_of_all(stored_weights(model))
+    config = _identity.config_fields(getattr(model, "config", None))
+    return _identity.key("model", kind=type(model).__name__, weights=weights.exact, config=config)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hash a model's weights, rounded to bfloat16: which checkpoint it is, in any float precision.
+
+    Every number of every weight enters, with names and shapes. A checkpoint has one hash whether it
+    is loaded in float32 or in bfloat16. Float16 rounds otherwise: only a checkpoint that is stored
+    in float16 has the same hash in all three. Changes below half a unit of bfloat16's last place
+    (a 256th part of the number) are not seen where none of the numbers is rounded otherwise, which
+    among thousands of numbers is not to be expected.
+
+    Returns:
+        32 hexadecimal digits, for a patch to name its base by; see `describe_config` for the rest.
+
+    Raises:
+        InvalidInput: A weight is on the meta device and nothing tells where its values are.
+        UnsupportedModel: 4-bit weights are packed in a way that cannot be read.
+    """
+    return _tensors.digests_of_all(stored_weights(model)).rounded
+
+
+def describe_config(model: nn.Module) -> dict[str, Any]:
+    """Give the fields of the configuration that a model computes with; see `_identity`."""
+    return _identity.config_fields(getattr(model, "config", None))
