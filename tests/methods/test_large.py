@@ -30,10 +30,11 @@ EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris"),
     Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),
 ]
-CLOSE = {"gpt2": 0.05, "gptj": 0.05, "gpt_neox": 0.05, "llama": 0.05, "falcon": 0.1}
-"""Largest relative difference of the logits in bfloat16, whose steps are 2^-8."""
-# Norms after the MLP, or of queries and keys, magnify what bfloat16 rounds in a random model.
-CLOSE |= {"qwen3": 0.3, "gemma2": 0.3}
+ROUNDING = {torch.bfloat16: (0.03, 0.5), torch.float16: (0.005, 0.2)}
+"""Largest relative difference of the logits of one patch, and of what a patch changes in them.
+
+A step of bfloat16 is 2^-8. The search magnifies it, by how much depends on the processor.
+"""
 
 
 def edit(name, model, tokenizer, **settings):
@@ -57,29 +58,37 @@ def same(left, right):
 
 
 # How an architecture rounds shows in one search; how a method does, in two architectures.
-ROUNDED = [("rome", each) for each in CLOSE]
+ROUNDED = [
+    ("rome", each) for each in ("gpt2", "gptj", "gpt_neox", "llama", "falcon", "qwen3", "gemma2")
+]
 ROUNDED += [(name, each) for name in METHODS for each in ("gpt2", "llama") if name != "rome"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "architecture"), ROUNDED)
 def test_half_precision_agrees_to_its_rounding(name, architecture, tmp_path):
-    model, tokenizer = tiny_model(architecture, dtype=torch.bfloat16)
-    model = model.float()  # the same weights to the last bit
-    patch = edit(name, model, tokenizer)
+    def model_in(dtype):
+        model, tokenizer = tiny_model(architecture, dtype=torch.bfloat16, scale=1.0)
+        return model.to(dtype), tokenizer  # the same weights to the last bit
+
+    model, tokenizer = model_in(torch.float32)
+    settings = {} if name == "ft" else {"weight_decay": 1e-3}  # or else little is changed
+    patch = edit(name, model, tokenizer, **settings)
+    before = logits(model, tokenizer)
     with patch.applied(model):
-        expected = logits(model, tokenizer)
-    for dtype, tolerance in ((torch.bfloat16, CLOSE[architecture]), (torch.float16, 0.03)):
-        half = tiny_model(architecture, dtype=torch.bfloat16)[0].to(dtype)
-        found = edit(name, half, tokenizer)
+        move = logits(model, tokenizer) - before
+    for dtype, (same, alike) in ROUNDING.items():
+        half = model_in(dtype)[0]
+        found = edit(name, half, tokenizer, **settings)
         for factor in found.factors.values():
             assert all(each.dtype == torch.float32 for each in factor.matrices())
             assert all(bool(each.isfinite().all()) for each in factor.matrices())
         loaded = load_patch(found.save_pretrained(tmp_path / str(dtype)))
         with loaded.applied(half):
             ours = logits(half, tokenizer)
-        assert bool(ours.isfinite().all())
-        assert (ours - expected).norm() <= tolerance * expected.norm()
+        with loaded.applied(model, allow_other_base=True):
+            whole = logits(model, tokenizer)
+        assert (ours - whole).norm() <= same * whole.norm()
+        assert (whole - before - move).norm() <= alike * move.norm()
 
 
 @pytest.mark.parametrize("name", ANYWHERE)

@@ -41,7 +41,7 @@ def test_value(name: str, tag: str) -> None:
     assert relative(value.keys, facts.tensor(tag, "k_each")) < 1e-5
     assert relative(value.keys.mean(0), facts.tensor(tag, "k_mean")) < 1e-5
     assert relative(value.initial, facts.tensor(tag, "v_init")) < 1e-5
-    tolerance = 1e-6 if steps_of(tag) == 5 else 2e-4
+    tolerance = 1e-5 if steps_of(tag) == 5 else 5e-4
     assert relative(value.sought, facts.tensor(tag, "v_star")) < tolerance
     assert value.losses == pytest.approx(facts.runs[tag]["losses"], abs=2e-3)
 
@@ -50,7 +50,7 @@ def test_value(name: str, tag: str) -> None:
 @pytest.mark.parametrize("tag", ["cov.0", "cov.1", "cov.3", "cov.4"])
 def test_value_in_the_fast_order(name: str, tag: str) -> None:
     found = value_of(name, tag, published=False)
-    assert relative(found.sought, recorded(name).tensor(tag, "v_star")) < 2e-4
+    assert relative(found.sought, recorded(name).tensor(tag, "v_star")) < 5e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,7 +62,7 @@ def test_values_sought_together(name: str) -> None:
     view = ModelView(facts.model)
     found = search_values(view, facts.tokenizer, edits, facts.templates, LAYER, settings)
     for tag, value in zip(tags, found, strict=True):
-        assert relative(value.sought, facts.tensor(tag, "v_star")) < 2e-4
+        assert relative(value.sought, facts.tensor(tag, "v_star")) < 5e-4
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,7 +36,7 @@ def test_value(name: str, tag: str) -> None:
     steps = 5 if tag.startswith("cov5") else 20
     found = reference.search_value(facts.model, facts.site, rows, steps=steps, clamp=3.0)
     assert relative(found.v_init, facts.tensor(tag, "v_init")) < 1e-5
-    tolerance = 1e-6 if steps == 5 else 2e-4
+    tolerance = 1e-5 if steps == 5 else 5e-4
     assert relative(found.v_star, facts.tensor(tag, "v_star")) < tolerance
     assert found.losses == pytest.approx(facts.runs[tag]["losses"], abs=2e-3)
 
