@@ -105,6 +105,56 @@ def test_registry_gets_what_bears_the_name_and_ours_goes_first(package):
             registry.get(hidden)
 
 
+def test_module_without_its_function_is_one_line(package, tmp_path):
+    """Fault 28: a module in methods/ without its function was an AttributeError."""
+    (tmp_path / package / "empty.py").write_text("other = 1\n")
+    (tmp_path / package / "strange.py").write_text("strange = 1\n")
+    registry = Registry("thing", package, "tests.things", of="pathlib:Path")
+    for name, found in (
+        ("empty", "holds nothing of it"),
+        ("strange", "holds an object of type int"),
+    ):
+        with pytest.raises(
+            errors.BrokenFile, match=rf"{name}.py was asked for .*{found}"
+        ) as caught:
+            registry.get(name)
+        assert "\n" not in str(caught.value)
+        assert "expected a Path of that name" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("raise RuntimeError('two\\nlines')", r"RuntimeError: two lines\): update that package"),
+        ("import no_such_package_at_all", "ModuleNotFoundError"),
+        ("thin = 1", r"their_module:thing of theirs was asked for 'thing' and holds nothing of it"),
+    ],
+)
+def test_broken_package_of_others_is_one_line(package, tmp_path, content, found):
+    """Fault 28, of entry points: what a third party breaks is told in one line."""
+    (tmp_path / "their_module.py").write_text(content)
+    with pytest.raises(errors.BrokenFile, match=found) as caught:
+        Registry("thing", package, "tests.things").get("theirs")
+    assert "\n" not in str(caught.value)
+
+
+def test_registry_finds_sources_without_an_import(package, tmp_path):
+    inner = tmp_path / "outer_of_theirs"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("raise RuntimeError('imported')")
+    (inner / "inner.py").write_text("thing = 1")
+    registry = Registry("thing", package, "tests.things")
+    assert registry.source("one") == (tmp_path / package / "one.py", "one")
+    assert registry.source("theirs") == (tmp_path / "their_module.py", "thing")
+    assert registry.source("none") is None
+    points = tmp_path / "theirs-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[tests.things]\ntheirs = outer_of_theirs.inner:thing\n")
+    assert registry.source("theirs") == (inner / "inner.py", "thing")
+    points.write_text("[tests.things]\ntheirs = no_such_module.inner:thing\n")
+    assert registry.source("theirs") is None
+    assert not {"their_module", "outer_of_theirs", "house_of_tests"} & set(sys.modules)
+
+
 def test_registry_without_its_package_is_empty():
     assert Registry("thing", "emend.no_such_room", "tests.nothing").names() == []
 

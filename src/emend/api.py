@@ -44,7 +44,7 @@ def edit(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     edits: Iterable[Edit],
-    method: str = "rome",
+    method: str | methods.Method = "rome",
     *,
     previous: Patch | None = None,
     **config: Any,
@@ -55,7 +55,7 @@ def edit(
         model: A causal language model of Hugging Face's kind.
         tokenizer: Its tokenizer.
         edits: What to change.
-        method: Name of a method; ``emend methods`` lists them.
+        method: Name of a method, or the `Method` itself; ``emend methods`` lists the names.
         previous: A patch to go on from; the new one holds its edits too. Methods that are
             order-free make what they would have made of all edits at once; with others (see
             ``emend methods``) the new edits are made on top of the earlier ones.
@@ -74,7 +74,7 @@ def edit(
         NumericalFailure: The search or the solution diverged.
     """
     edits = check_edits(edits)
-    chosen = methods.registry().get(method)
+    chosen = methods.find(method)
     with _cost_of(model) as cost:
         patch = chosen.edit(model, tokenizer, edits, previous=previous, **config)
     return _with_card(patch, model, cost, len(edits))

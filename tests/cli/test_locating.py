@@ -171,7 +171,7 @@ def test_an_answer_that_the_model_does_not_give_is_traced_with_one_line(emend, m
     assert told.status == 0
     assert json.loads(told.out)["answer"] != json.loads(told.out)["said"]
     (line,) = told.err.splitlines()
-    assert line.startswith("emend: the model says ")
+    assert line.startswith("emend: warning: the model says ")
     assert "traced all the same" in line
 
 

@@ -33,6 +33,7 @@ class Config(Base):
     lengths: tuple[int, ...] = (5, 10)
     bare: bool = False
     names: tuple[str, ...] = field(default_factory=lambda: ("x",))
+    word: str = "x"
 
 
 def given(*assignments, config=()):
@@ -46,7 +47,7 @@ def test_docstrings_are_read_from_the_source_and_inherited():
         "form": "Which form.",
     }
     described = {setting["name"]: setting for setting in describe(Config)}
-    assert list(described) == ["layer", "rate", "form", "lengths", "bare", "names"]
+    assert list(described) == ["layer", "rate", "form", "lengths", "bare", "names", "word"]
     assert described["rate"] == {
         "name": "rate",
         "type": "float",
@@ -69,9 +70,20 @@ def test_docstrings_are_read_from_the_source_and_inherited():
         ("lengths=[4]", (4,)),
         ("lengths=4", (4,)),
         ("names=a,b", ("a", "b")),
+        ("names={}", ("{}",)),
+        ('names={"a": 1}', ('{"a": 1}',)),
+        ("names=3", ("3",)),
+        ("names=none", ("none",)),
+        ('names=["In Europe, {}", "{}"]', ("In Europe, {}", "{}")),
+        ("names=[1] {}", ("[1] {}",)),
+        ("word=3", "3"),
+        ("word=true", "true"),
+        (r'word="a\nb"', "a\nb"),
+        ("word={}", "{}"),
     ],
 )
 def test_text_becomes_the_type_of_the_setting(text, value):
+    """Fault 25: `--set templates={}` was read as a JSON object."""
     found = given(text)[text.split("=")[0]]
     assert found == value
     assert type(found) is type(value)
@@ -84,9 +96,11 @@ def test_text_becomes_the_type_of_the_setting(text, value):
         ("rate=true", "float"),
         ("layer=1.5", "int or none"),
         ("layer=true", "int or none"),
-        ("form=c", "'a', 'b'"),
+        ("form=c", "'a' or 'b'"),
         ("bare=1", "bool"),
-        ("lengths=1,x", "tuple"),
+        ("lengths=1,x", "list of int"),
+        ("lengths=", "list of int"),
+        ("rate=", "float"),
     ],
 )
 def test_what_does_not_fit_is_refused(text, expected):

@@ -301,7 +301,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^fit_answers is 2 and no texts .* fit_answers=0"):
         memit.edit(model, tokenizer, EDITS, fit_answers=2, templates=TEMPLATES)
     for name in ("fit_steps", "fit_answers", "fit_from", "fit_answers_from"):
-        with pytest.raises(InvalidInput, match=f"{name} is -1, expected 0 or more"):
+        with pytest.raises(InvalidInput, match=f"{name} is -1, expected int .at least 0"):
             memit.edit(model, tokenizer, EDITS, **{name: -1}, **COMMON)
     with pytest.raises(NumericalFailure, match="lower fit_rate"):
         memit.edit(model, tokenizer, EDITS, fit_steps=5, fit_rate=1e38, **COMMON)

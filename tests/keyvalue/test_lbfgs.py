@@ -7,7 +7,7 @@ import torch
 from tests.keyvalue.test_values import EDITS, TEMPLATES, relative
 from tests.tiny import tiny_model
 
-from emend.errors import UnknownName
+from emend.errors import InvalidInput
 from emend.keyvalue import SearchSettings, search_values
 from emend.keyvalue._lbfgs import Lbfgs, clamped
 from emend.methods import registry
@@ -102,5 +102,5 @@ def test_all_methods_with_a_search_take_it() -> None:
         settings = {"steps": 3, "optimizer": "lbfgs", "templates": ("{}",)}
         patch = registry().get(name).edit(model, tokenizer, EDITS[:2], **settings)
         assert patch.config["optimizer"] == "lbfgs"
-        with pytest.raises(UnknownName, match=r"optimizer.*sgd"):
+        with pytest.raises(InvalidInput, match=r"optimizer is 'sgd', expected 'adam' or 'lbfgs'"):
             registry().get(name).edit(model, tokenizer, EDITS[:2], optimizer="sgd")

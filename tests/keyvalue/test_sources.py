@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tests.tiny import TEXT, tiny_model
 
+from emend._settings import from_file, from_text
+from emend.edits import Edit
 from emend.errors import (
     BrokenFile,
     EmendError,
@@ -24,13 +27,19 @@ from emend.keyvalue.sources import (
     HubDataset,
     JsonLines,
     LabCorpus,
+    Several,
     TextFile,
     Texts,
+    as_source,
     source_named,
+    sources_named,
     texts_for,
 )
 from emend.lab import corpus_texts
+from emend.methods import registry
 from emend.models import ModelView
+
+EDIT = Edit("{} was born in", "Marie Curie", "Paris")
 
 
 @pytest.fixture
@@ -133,6 +142,76 @@ def test_dataset_in_a_directory(tmp_path, rows) -> None:
         next(source_named(f"{directory}?field=title").documents())
     with pytest.raises(EmendError, match="cannot be read"):
         next(source_named(f"{directory}?split=test").documents())
+
+
+TWO = "rome", "memit"
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_a_list_and_a_tuple_of_texts_are_the_same(name) -> None:
+    """Fault 7: ROME took every token of a tuple, and of a list the usual count alone."""
+    model, tokenizer = tiny_model("gpt2")
+    method, texts = registry().get(name), list(TEXT) * 8
+    settings = {"templates": ("{}",), "steps": 1, "cache": False}
+    of_list = method.edit(model, tokenizer, [EDIT], texts=texts, **settings)
+    of_tuple = method.edit(model, tokenizer, [EDIT], texts=tuple(texts), **settings)
+    assert of_list.statistics == of_tuple.statistics
+    view = ModelView(model)
+    longer = sum(len(tokenizer(text)["input_ids"]) for text in texts)
+    assert of_list.statistics["tokens"] == longer > 20 * view.inner(0)
+    for module, factor in of_list.factors.items():
+        assert torch.equal(factor.dense(), of_tuple.factors[module].dense())
+
+
+def test_names_and_texts_are_told_apart_by_type(tmp_path) -> None:
+    """Fault 8: `texts=a.txt,b.txt` took statistics over the two file names."""
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, text in zip(paths, ("one\n\ntwo", "three"), strict=True):
+        path.write_text(text)
+    names = ",".join(map(str, paths))
+    config = registry().get("memit").config_type
+    for several in (
+        as_source(paths),
+        as_source([TextFile(path) for path in paths]),
+        sources_named([str(path) for path in paths]),
+        from_text("memit", config, "texts", names),
+        from_file("memit", config, {"texts": [str(path) for path in paths]})["texts"],
+        registry().get("memit").configure(texts=paths).texts,
+    ):
+        assert several == Several((TextFile(paths[0]), TextFile(paths[1])))
+        assert list(several.documents()) == ["one", "two", "three"]
+        assert list(several.documents(skip=2)) == ["three"]
+        assert several.name == "a.txt; b.txt"
+    assert as_source(paths[0]) == as_source(str(paths[0])) == TextFile(paths[0])
+    assert from_text("memit", config, "texts", str(paths[0])) == TextFile(paths[0])
+    assert as_source([str(path) for path in paths]) == Texts([str(path) for path in paths])
+    assert as_source(paths).identity != as_source(paths[::-1]).identity
+    with pytest.raises(MissingFile, match=r"no file .*c.txt"):
+        from_text("memit", config, "texts", f"{paths[0]},{tmp_path / 'c.txt'}")
+
+
+@pytest.mark.parametrize("given", [3, b"text", {"a": 1}, [3], [Path("a.txt"), "text"], ["text", 1]])
+def test_texts_that_are_none(given, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(InvalidInput, match=r"texts .*, expected ") as caught:
+        as_source(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_tokens_are_said(tmp_path) -> None:
+    """Fault 8: statistics over 11 tokens, and no word of it."""
+    model, tokenizer = tiny_model("gpt2")
+    (tmp_path / "few.txt").write_text(TEXT[0])
+    source = as_source(tmp_path / "few.txt")
+    size = ModelView(model).inner(1)
+    tokens = len(tokenizer(TEXT[0])["input_ids"]) + 1  # and the end of the text
+    expected = (
+        rf"hold {tokens} tokens of few.txt, expected {20 * size:,} .* at the very least {size}"
+    )
+    with pytest.warns(UserWarning, match=expected) as caught:
+        prior_for(ModelView(model), tokenizer, [1], source, cache=False)
+    assert caught[0].filename == __file__  # not a line of emend
 
 
 def test_what_methods_are_given(tmp_path) -> None:

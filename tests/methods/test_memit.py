@@ -29,7 +29,7 @@ def test_edits_are_said(architecture) -> None:
         Edit("The capital of {}", "Poland", "is"),
         Edit("So said {}", "Marie Curie", "in"),
         Edit("The tongue of {}", "Tom", "of"),
-        Edit("{}", "Anna Berg", "capital"),
+        Edit("She is {}", "Anna Berg", "capital"),
         Edit("It was {}", "Denmark", "born"),
     ]
     prompts, targets = [edit.text for edit in edits], [edit.target for edit in edits]

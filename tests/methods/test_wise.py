@@ -60,6 +60,42 @@ def test_shards_are_filled_and_merged(llama):
         emend.edit(*llama, EDITS[4:], previous=four, **FAST, **sizes, layer=0)
 
 
+def test_a_shard_keeps_its_mask_when_others_are_merged(llama):
+    """Fault 12: the mask was drawn by a position in a list, which a merge moves."""
+    sizes = {"shard_size": 2, "merge_every": 4, "density": 0.2}
+    begun = emend.edit(*llama, EDITS[:5], **FAST, **sizes)  # two full shards become one memory
+    again = emend.edit(*llama, [EDITS[5]], previous=begun, **FAST, **sizes)
+    assert again.details["memories"] == [list(NAMES[:4]), list(NAMES[4:6])]
+    both = [each.tensors["delta.1"] != 0 for each in (begun, again)]
+    assert float((both[0] | both[1]).float().mean()) < 0.25
+
+
+def test_a_fact_in_a_shared_memory_is_corrected(llama):
+    """Fault 17: edits of one shard could not be told apart, so that none could be replaced."""
+    model, tokenizer = llama
+    many = {**FAST, "steps": 60}
+    patch = emend.edit(model, tokenizer, EDITS[:3], **many)
+    right = Edit("{} was born in", NAMES[1], "Berlin", id="right")
+    fixed = emend.edit(model, tokenizer, [right], previous=patch, **many)
+    assert [edit.id for edit in fixed.edits] == [NAMES[0], NAMES[2], "right"]
+    assert fixed.details["memories"] == [[NAMES[0], NAMES[2], "right"]]
+    prompts = [edit.text for edit in fixed.edits for _ in range(2)]
+    with fixed.applied(model):
+        found = score(model, tokenizer, prompts, ["Paris", "Berlin"] * 3)
+    paris, berlin = [one.total for one in found[::2]], [one.total for one in found[1::2]]
+    wanted = [p > b for p, b in zip(paris, berlin, strict=True)]
+    assert wanted == [True, True, False]
+
+
+def test_only_the_memory_of_a_corrected_fact_is_written_again(llama):
+    sizes = {"shard_size": 2, "merge_every": 100}
+    patch = emend.edit(*llama, EDITS[:4], **FAST, **sizes)
+    again = Edit(EDITS[2].prompt, EDITS[2].subject, "Berlin", id=EDITS[2].id)
+    fixed = emend.edit(*llama, [again], previous=patch, **FAST, **sizes)
+    assert fixed.details["memories"] == [list(NAMES[:2]), [NAMES[3], NAMES[2]]]
+    assert torch.equal(fixed.tensors["delta.0"], patch.tensors["delta.0"])
+
+
 @pytest.mark.parametrize("setting", [{"density": 0.0}, {"kept": 2.0}, {"steps": 0}])
 def test_senseless_settings_are_refused(llama, setting):
     with pytest.raises(InvalidInput, match=next(iter(setting))):

@@ -67,7 +67,7 @@ def sweep(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     edits: Iterable[Edit],
-    method: str = "rome",
+    method: str | methods.Method = "rome",
     *,
     layers: Sequence[int] | None = None,
     width: int | None = None,
@@ -86,7 +86,7 @@ def sweep(
         model: A causal language model; it is not changed.
         tokenizer: Its tokenizer.
         edits: About 20 facts with their probes; other ones than those that shall be edited.
-        method: Name of the method.
+        method: Name of the method, or the `Method` itself.
         layers: The layers, or last layers of windows, to try; None for all. Negative numbers
             count from the end.
         width: Layers in a window, for methods that edit several.
@@ -107,7 +107,7 @@ def sweep(
     trial.batch_size = batch_size
     records = Records(path, trial.about(), trial.ids())
     rows: list[Row] = []
-    for setting in progress(trial.choices(layers, width), f"trying layers of {method}"):
+    for setting in progress(trial.choices(layers, width), f"trying layers of {trial.method.name}"):
         row = records.find(setting)
         if row is None:
             row = trial.measure(setting)
@@ -115,7 +115,7 @@ def sweep(
         rows.append(row)
     seconds = time.perf_counter() - started
     ranked = tuple(sorted(rows, key=Row.rank))
-    return Sweep(method, len(trial.edits), trial.together, ranked, seconds)
+    return Sweep(trial.method.name, len(trial.edits), trial.together, ranked, seconds)
 
 
 class _Trial:
@@ -126,20 +126,20 @@ class _Trial:
         model: Any,
         tokenizer: Any,
         edits: Sequence[Edit],
-        method: str,
+        method: str | methods.Method,
         together: bool | None,
         settings: dict[str, Any],
     ) -> None:
         self.model, self.tokenizer, self.edits = model, tokenizer, edits
-        self.method = methods.registry().get(method)
+        self.method = methods.find(method)
         # A misspelt setting is refused before any work.
         self.sequel = self.method.sequel(self.method.configure(**settings))
         known = {field.name for field in dataclasses.fields(self.method.config_type)}
         self.flag = next((name for name in ("layer", "layers") if name in known), None)
         if self.flag is None:
             raise InvalidInput(
-                f"{method} has no setting for layers, so there is none to choose: take a method "
-                "that edits a layer, e.g. rome"
+                f"{self.method.name} has no setting for layers, so there is none to choose: take a "
+                "method that edits a layer, e.g. rome"
             )
         if self.flag in settings:
             raise InvalidInput(
@@ -232,10 +232,8 @@ class _Trial:
         return metrics.evaluate_each(self.model, self.tokenizer, self.edits, patches, **options)
 
     def _edit(self, edits: Sequence[Edit], setting: Mapping[str, Any]) -> Any:
-        name = self.method.name
-        patch = api.edit(
-            self.model, self.tokenizer, edits, method=name, **{**self.settings, **setting}
-        )
+        given = {**self.settings, **setting}
+        patch = api.edit(self.model, self.tokenizer, edits, method=self.method, **given)
         # Contexts are of the model: those of the first patch serve all others.
         if self.takes_templates and isinstance(patch, WeightPatch) and patch.templates:
             self.settings.setdefault("templates", patch.templates)

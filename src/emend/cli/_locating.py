@@ -1,10 +1,7 @@
-"""What commands that look into a model share: an output file, and warnings in one line."""
+"""What commands that look into a model share: an output file."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -37,14 +34,3 @@ def output_file(path: Path | None) -> None:
     if path.is_dir():
         raise InvalidInput(f"--output_path {path} is a directory, expected a file: name one in it")
     output_directory(path.parent)
-
-
-@contextmanager
-def warned() -> Generator[None, None, None]:
-    """Tell the user's warnings in one line each on standard error."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for each in caught:
-        if issubclass(each.category, UserWarning):
-            typer.echo(f"emend: {each.message}", err=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -101,7 +103,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command: Any = typer.main.get_command(app)
     try:
-        status = command.main(args=given, prog_name="emend", standalone_mode=False)
+        with _warnings_in_one_line():
+            status = command.main(args=given, prog_name="emend", standalone_mode=False)
     except EmendError as error:
         return _fail(str(error))
     except _USAGE_ERROR as error:
@@ -113,6 +116,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         typer.echo("emend: this is a defect of emend, not of what you gave it", err=True)
         return 1
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _warnings_in_one_line() -> Generator[None, None, None]:
+    """Show each warning to the user as it comes, in one line without a place in our source."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        shown = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                typer.echo(f"emend: warning: {' '.join(str(message).split())}", err=True)
+            else:
+                shown(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _fail(message: str) -> int:

@@ -7,23 +7,23 @@ import inspect
 import itertools
 import json
 import textwrap
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Literal, Union, cast
+from typing import Any, cast
 
-from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, UnknownName
+from emend._settings import from_file, from_text, hints_of, words_of
+from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile
 
 
 def describe(config_type: type) -> list[dict[str, Any]]:
-    """Each setting of a config dataclass: name, type, default and the docstring under it."""
+    """Return each setting of a config dataclass: name, type and range, default, docstring."""
     documented = field_docstrings(config_type)
+    hints = hints_of(config_type.__name__, config_type, ())
     return [
         {
             "name": field.name,
-            "type": str(field.type) if isinstance(field.type, str) else repr(field.type),
+            "type": words_of(hints[field.name]),
             "default": _default(field),
             "help": documented.get(field.name, ""),
         }
@@ -54,7 +54,7 @@ def settings_for(
     config: Iterable[str] | None,
     assignments: Iterable[str] | None,
 ) -> dict[str, Any]:
-    """The settings that flags give, checked against the method's config dataclass.
+    """Return the settings that flags give, checked against the method's config dataclass.
 
     Args:
         method: The method's name, for messages.
@@ -64,54 +64,36 @@ def settings_for(
 
     Raises:
         UnknownName: The method has no such setting.
-        InvalidInput: A value has another type than the setting.
+        InvalidInput: A value has another type than the setting, or is outside its range.
         MissingFile: There is no such file.
         BrokenFile: The file is no mapping of settings.
     """
     given: dict[str, Any] = {}
     for source in config or ():
-        is_file = "=" not in source or Path(source).exists()
-        given.update(_read(Path(source)) if is_file else _assignment(source))
+        if "=" in source and not Path(source).exists():
+            given.update(_assigned(method, config_type, source))
+        else:
+            given.update(from_file(method, config_type, _read(Path(source))))
     for source in assignments or ():
-        given.update(_assignment(source))
-    return fitted(method, config_type, given)
+        given.update(_assigned(method, config_type, source))
+    return given
 
 
-def fitted(method: str, config_type: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings checked against a method's config dataclass, each in the type that it has there.
-
-    Raises:
-        UnknownName: The method has no such setting.
-        InvalidInput: A value has another type than the setting.
-    """
-    hints = typing.get_type_hints(config_type)
-    known = [field.name for field in fields(config_type)]
-    for name in given:
-        if name not in known:
-            raise UnknownName(f"setting of {method}", name, known)
-    return {name: _fitted(name, value, hints[name]) for name, value in given.items()}
+def as_data(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings for a file of results: JSON-able, a source of texts by its name."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return {name: v if isinstance(v, plain) else str(v) for name, v in settings.items()}
 
 
 def _default(field: Any) -> Any:
     return field.default_factory() if field.default is MISSING else field.default
 
 
-def _assignment(text: str) -> dict[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
+def _assigned(method: str, config_type: type, text: str) -> dict[str, Any]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
         raise InvalidInput(f"setting {text!r} has no value, expected name=value, e.g. clamp=3")
-    return {name.strip(): _parsed(value.strip())}
-
-
-def _parsed(text: str) -> Any:
-    """The value a person means: JSON where it is JSON, a list where there are commas."""
-    words = {"none": None, "true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return json.loads(text)
-    except ValueError:
-        return [_parsed(part.strip()) for part in text.split(",") if part] if "," in text else text
+    return {name: from_text(method, config_type, name, value)}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -139,41 +121,3 @@ def _yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
-
-
-def _fitted(name: str, value: Any, hint: Any) -> Any:
-    """The value in the type the setting has."""
-    for kind in _alternatives(hint):
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
-            return value
-        if typing.get_origin(kind) is tuple and _is_row(value, kind):
-            return tuple(value if isinstance(value, (list, tuple)) else [value])
-        if isinstance(kind, type) and type(value) is kind:
-            return value
-    raise InvalidInput(f"setting {name} is {value!r}, expected {_words(hint)}: give such a value")
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(hint) in (Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _is_row(value: Any, kind: Any) -> bool:
-    """A list, or the one element of it, whose elements are of the tuple's first type."""
-    element = (*typing.get_args(kind), Any)[0]
-    row = cast("list[Any]", value) if isinstance(value, (list, tuple)) else [value]
-    return all(element is Any or type(one) is element for one in row)
-
-
-def _words(hint: Any) -> str:
-    kinds = [
-        ", ".join(map(repr, typing.get_args(kind)))
-        if typing.get_origin(kind) is Literal
-        else "none"
-        if kind is type(None)
-        else getattr(kind, "__name__", str(kind))
-        for kind in _alternatives(hint)
-    ]
-    return " or ".join(kinds)

@@ -21,13 +21,12 @@ def command(
     json: _options.Json = False,
 ) -> None:
     """List the methods, or show one with its settings and their defaults."""
-    from emend.methods import registry
+    from emend import methods
 
-    methods = registry()
     if name is None:
-        _list([methods.get(one) for one in methods.names()], json)
+        _list(methods.about(), json)
     else:
-        _show(methods.get(name), json)
+        _show(methods.registry().get(name), json)
 
 
 SEQUELS = {
@@ -50,8 +49,8 @@ def _about(method: Any) -> dict[str, Any]:
     }
 
 
-def _list(methods: list[Any], json: bool) -> None:
-    found = [_about(method) for method in methods]
+def _list(methods: dict[str, Any], json: bool) -> None:
+    found = [{**_about(method), "name": name} for name, method in methods.items()]
     if json:
         print_json({"methods": found})
         return

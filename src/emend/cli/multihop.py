@@ -9,7 +9,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._output import number, output_directory, percent, print_json, print_table
-from emend.cli._settings import settings_for
+from emend.cli._settings import as_data, settings_for
 
 NAME = "multihop"
 EXAMPLES = _options.examples(
@@ -76,7 +76,9 @@ def command(
         edits_at_once=edits_at_once,
         batch_size=batch_size,
     )
-    report.settings.update(method=method, method_settings=settings, dataset=dataset, seed=seed)
+    report.settings.update(
+        method=method, method_settings=as_data(settings), dataset=dataset, seed=seed
+    )
     if output_path:
         report.save(output_path, samples=log_samples)
     if json:

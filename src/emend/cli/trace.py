@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._locating import OutputFile, output_file, warned
+from emend.cli._locating import OutputFile, output_file
 from emend.cli._output import percent, print_json, print_rich, print_table
 from emend.errors import InvalidInput
 
@@ -122,10 +122,7 @@ def command(
     questions = None if facts is None else _questions(facts, limit, seed)
     network, tokenizer = api.load(model, **loading)
     if questions is None:
-        with warned():
-            found: Any = api.trace(
-                network, tokenizer, prompt or "", subject or "", answer, **settings
-            )
+        found: Any = api.trace(network, tokenizer, prompt or "", subject or "", answer, **settings)
         tell, write = _tell_trace, write_trace
     else:
         found = api.trace_many(network, tokenizer, questions, limit=limit, **settings)

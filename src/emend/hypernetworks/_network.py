@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from emend._settings import Count, Positive, Seed, Whole
 from emend.keyvalue.gradients import TokenGradients
 
 Shapes = Mapping[str, tuple[int, int]]
@@ -23,19 +24,19 @@ class NetworkSettings:
 
     layers: tuple[int, ...] | None = None
     """Blocks whose MLP matrices are edited; by default the last third, at least three."""
-    steps: int = 600
+    steps: Count = 600
     """Steps of training, at most."""
-    batch_size: int = 10
+    batch_size: Count = 10
     """Edits in one step, each edited apart (MALMEN: together)."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Step size of the optimiser; published ones (1e-6) are for models a thousand times larger."""
-    kept_texts: int = 2
+    kept_texts: Whole = 2
     """Locality texts drawn for each edit of a step."""
-    validate_every: int = 50
+    validate_every: Count = 50
     """Steps between validations; a checkpoint is written after each."""
-    patience: int = 6
+    patience: Count = 6
     """Validations without a better figure after which training stops."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first weights and of all draws."""
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from emend._settings import Count, NotNegative, Positive
 from emend.hypernetworks._editing import EditingNetworks
 from emend.hypernetworks._network import Hypernetwork, NetworkSettings, Reading, Shapes
 
@@ -16,17 +17,17 @@ from emend.hypernetworks._network import Hypernetwork, NetworkSettings, Reading,
 class SteppedSettings(NetworkSettings):
     """Settings of editing networks and of their training."""
 
-    rank: int = 64
+    rank: Count = 64
     """Rank of each layer of the editing networks (1920 in the papers)."""
-    depth: int = 2
+    depth: Count = 2
     """Layers of each editing network."""
-    edit_weight: float = 1.0
+    edit_weight: NotNegative = 1.0
     """Weight of the edit's loss (c_edit; 0.1 in MEND's paper)."""
-    locality_weight: float = 1.0
+    locality_weight: NotNegative = 1.0
     """Weight of the locality loss (c_loc)."""
-    step_learning_rate: float = 1e-2
+    step_learning_rate: NotNegative = 1e-2
     """Step size of Adam for what is learnt of each matrix beside the networks, as its step."""
-    clip: float = 100.0
+    clip: Positive = 100.0
     """Largest norm of a gradient."""
 
 

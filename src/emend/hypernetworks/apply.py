@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from emend._settings import Count
 from emend.edits import Edit
 from emend.hypernetworks._network import Factors
 from emend.hypernetworks._reading import read_edits_for
@@ -23,7 +24,7 @@ class ApplySettings:
 
     state: str | None = None
     """Directory of the trained network; by default the one that the model itself brings."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Edits in one forward and backward pass."""
     allow_other_base: bool = False
     """Whether to use a network that was trained on a model with other weights."""

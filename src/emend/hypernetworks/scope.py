@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emend._progress import progress
+from emend._settings import Count, Positive, Seed
 from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, NumericalFailure
 from emend.hypernetworks._network import Factors
@@ -58,25 +59,25 @@ class ScopeSettings:
     layer: int | None = None
     """Block whose down-projection's inputs are the states, and the last block's; by default the
     one three quarters up."""
-    size: int = 64
+    size: Count = 64
     """Length of the vectors that the classifier compares."""
     form: Literal["embedding", "cross"] = "embedding"
     """Whether edits and prompts are compared by their vectors, or the nearest are read together."""
-    edits: int = 300
+    edits: Count = 300
     """Edits to train on, at most."""
-    rank: int = 8
+    rank: Count = 8
     """Rank of the counterfactual model's difference from the base, in each MLP matrix."""
-    steps: int = 320
+    steps: Count = 320
     """Steps of training the counterfactual model."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Edits in such a step."""
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """Its step size; published ones (1e-5) train whole models."""
-    scope_steps: int = 300
+    scope_steps: Count = 300
     """Steps of training the classifier, on 64 edits each."""
-    scope_rate: float = 2e-3
+    scope_rate: Positive = 2e-3
     """Their step size."""
-    seed: int = 0
+    seed: Seed = 0
     """Of first weights and draws."""
 
 

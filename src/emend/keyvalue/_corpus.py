@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,9 @@ class Source(ABC):
     @abstractmethod
     def name(self) -> str:
         """What a patch says of it."""
+
+    def __str__(self) -> str:
+        return self.name
 
     @cached_property
     def identity(self) -> str:
@@ -57,6 +60,9 @@ class Texts(Source):
 
     texts: Sequence[str]
     packed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", tuple(self.texts))  # a list of the same is the same
 
     @property
     def name(self) -> str:
@@ -161,6 +167,29 @@ class JsonLines(Source):
             text = text_of(row, self.field, f"{self.path}:{number}")
             if text.strip():
                 yield text
+
+
+@dataclass(frozen=True)
+class Several(Source):
+    """Sources that are read one after another, as one corpus.
+
+    Attributes:
+        sources: At least two; documents of all are joined, those of given texts too.
+    """
+
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return "; ".join(source.name for source in self.sources)
+
+    def _identify(self) -> str:
+        return texts_hash([source.identity for source in self.sources])
+
+    def documents(self, skip: int = 0) -> Iterator[str]:
+        """See `Source`."""
+        return islice(chain.from_iterable(s.documents() for s in self.sources), skip, None)
 
 
 def text_of(row: Any, field: str, where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -39,19 +40,34 @@ def source_named(name: str) -> Source:
         raise InvalidInput("the name of the texts is empty: give a file or a dataset")
     if place == LAB and not path.exists():
         return LabCorpus()
-    if path.is_file():
-        return _file(path, options)
-    if not path.is_dir() and _looks_like_a_path(place, path):
+    if path.exists() or _looks_like_a_path(place, path):
+        return file_source(path, options)
+    return HubDataset(place, **options)
+
+
+def file_source(path: str | os.PathLike[str], options: dict[str, str] | None = None) -> Source:
+    """Return the texts of a file, or of a data set in a directory.
+
+    Args:
+        path: A text file, a file of JSON lines, or a directory.
+        options: What stands behind "?" in a name; see `source_named`.
+
+    Raises:
+        MissingFile: There is nothing.
+        InvalidInput: Something is said of a file that has no use for it.
+    """
+    place, options = Path(path).expanduser(), options or {}
+    if place.is_dir():
+        return HubDataset(str(place), **options)
+    if not place.is_file():
         raise MissingFile(f"there is no file {place}: give a text file, a JSONL or a dataset")
-    return HubDataset(str(path) if path.is_dir() else place, **options)
-
-
-def _file(path: Path, options: dict[str, str]) -> Source:
-    is_json = path.suffix in JSON
+    is_json = place.suffix in JSON
     useless = [option for option in options if not (is_json and option == "field")]
     if useless:
-        raise InvalidInput(f"{useless[0]} is said of the file {path}, which has none: leave it out")
-    return JsonLines(path, **options) if is_json else TextFile(path)
+        raise InvalidInput(
+            f"{useless[0]} is said of the file {place}, which has none: leave it out"
+        )
+    return JsonLines(place, **options) if is_json else TextFile(place)
 
 
 def _looks_like_a_path(place: str, path: Path) -> bool:

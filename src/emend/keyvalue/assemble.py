@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any
 
 from torch import Tensor
 
+from emend._settings import Count, NotNegative, Positive, Seed
 from emend.edits import Edit
-from emend.errors import InvalidInput, UnknownName
+from emend.keyvalue.sources import TextsSetting
 from emend.keyvalue.values import CHUNK, Optimizer, SearchSettings
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch, describe_base
@@ -23,52 +24,42 @@ UNRECORDED = ("texts", "templates", "cache")
 class SearchConfig:
     """Settings that all methods share that seek a value. None is taken from the model's shape."""
 
-    steps: int | None = None
+    steps: Count | None = None
     """Forward passes of the search; by default 25 (gated or rotary) or 20."""
-    learning_rate: float = 0.5
+    learning_rate: Positive = 0.5
     """Step size of Adam."""
-    optimizer: str = "adam"
+    optimizer: Optimizer = "adam"
     """What seeks: adam, as published, or lbfgs, which comes as far in a quarter of the steps."""
-    weight_decay: float | None = None
+    weight_decay: NotNegative | None = None
     """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
-    clamp: float = 4.0
+    clamp: Positive = 4.0
     """Bound on |delta| / |v0|."""
-    kl_factor: float = 0.0625
+    kl_factor: NotNegative = 0.0625
     """Factor on the KL divergence that keeps what the subject is."""
     preserve: tuple[str, ...] = ()
     """Further prompts, each with one "{}" for the subject, whose answers are to stay as they are
     (their first three tokens); those that ask for what is edited are found and left out."""
-    preserve_factor: float = 1.0
+    preserve_factor: NotNegative = 1.0
     """Factor on the mean KL divergence at the end of these."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
-    chunk: int | None = None
+    chunk: Count | None = None
     """Edits sought together; by default 6, and 1 by lbfgs, which magnifies how sums round. With 1,
     a value is the same to the last bit whatever else is sought."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sampled contexts."""
-    texts: str | tuple[str, ...] | None = None
-    """Texts for the second moments, or the name of a file or dataset of them; by default the lab's
-    corpus for its models, else none."""
+    texts: TextsSetting | None = None
+    """Texts for the second moments: the name of a file or data set, several files, or (in Python)
+    a list of the texts themselves; by default the lab's corpus for its models, else none."""
     cache: bool = True
     """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 
 
 def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
-    """What the search takes of a method's settings; None is filled from the model's shape.
-
-    Raises:
-        InvalidInput: Fewer than one step, or an empty chunk.
-        UnknownName: There is no such optimizer.
-    """
+    """Return what the search takes of a method's settings; None is filled from the shape."""
     steps = (25 if view.is_llama_like else 20) if config.steps is None else config.steps
-    if config.optimizer not in get_args(Optimizer):
-        raise UnknownName("optimizer", config.optimizer, get_args(Optimizer))
     usual = 1 if config.optimizer == "lbfgs" else CHUNK
     chunk = usual if config.chunk is None else config.chunk
-    for name, count in (("steps", steps), ("chunk", chunk)):
-        if count < 1:
-            raise InvalidInput(f"{name} is {count}, expected at least 1")
     decay = config.weight_decay
     if decay is None:
         decay = 1e-3 if view.is_llama_like else 0.5
@@ -82,7 +73,7 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
         config.preserve_factor,
         share_subject=getattr(config, "share_subject", False),
         chunk=chunk,
-        optimizer=cast(Optimizer, config.optimizer),
+        optimizer=config.optimizer,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from emend._settings import NotNegative, Positive, Whole
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue._objective import Site
@@ -32,24 +33,24 @@ class SpreadConfig(SearchConfig):
 
     layers: tuple[int, ...] | None = None
     """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
-    clamp: float = 0.75
+    clamp: Positive = 0.75
     """Bound on |delta| / |z0|."""
     share_subject: bool = True
     """Seek one change for all edits of a subject: written at one key, they would otherwise be
     averaged. Off for the published form."""
-    fit_steps: int = 0
+    fit_steps: Whole = 0
     """Fit the changes of all layers together in so many steps, instead of solving them one after
     another: for very many edits, of which much would be moved elsewhere. Needs texts."""
-    fit_weight: float = 10.0
+    fit_weight: NotNegative = 10.0
     """What a token of these texts weighs there, against an edit."""
-    fit_rate: float = 0.5
+    fit_rate: Positive = 0.5
     """Part of a wanted change that a step can make there, at first."""
-    fit_answers: int = 0
+    fit_answers: Whole = 0
     """Go on for so many steps which also fit what is said: the targets, and to the prompts of
     ``preserve`` the answers of before."""
-    fit_from: int = 0
+    fit_from: Whole = 0
     """Fit only where there are so many edits or more; fewer are solved layer by layer."""
-    fit_answers_from: int = 0
+    fit_answers_from: Whole = 0
     """Take the steps of ``fit_answers`` only where there are so many edits or more."""
 
 
@@ -168,10 +169,7 @@ def build(
 
 
 def _fitting(config: SpreadConfig, edits: int, *, has_texts: bool) -> Fitting | None:
-    """How all layers are fitted together; None where they are not. Nonsense is refused."""
-    for name in ("fit_steps", "fit_answers", "fit_from", "fit_answers_from"):
-        if (value := getattr(config, name)) < 0:
-            raise InvalidInput(f"{name} is {value}, expected 0 or more")
+    """How all layers are fitted together; None where they are not."""
     steps = {
         "fit_steps": config.fit_steps,
         "fit_answers": config.fit_answers if edits >= config.fit_answers_from else 0,

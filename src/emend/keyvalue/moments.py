@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from emend._progress import progress
+from emend._warn import warn
 from emend.errors import InvalidInput, NumericalFailure
 from emend.keyvalue import _kept
-from emend.keyvalue._corpus import Source, Texts
-from emend.keyvalue._named import source_named
+from emend.keyvalue._corpus import Source
 from emend.keyvalue._sums import Sums
 from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.keyvalue.memory import check_fits, estimate_moments
+from emend.keyvalue.sources import Given, as_source
 from emend.models import ModelView, model_fingerprint
 from emend.models._forward import longest_text
 from emend.models.placing import device_of
@@ -81,7 +82,7 @@ def cache_directory() -> Path:
 def second_moments(
     view: ModelView,
     tokenizer: Any,
-    texts: str | Sequence[str] | Source,
+    texts: Given,
     layers: Sequence[int],
     *,
     max_tokens: int | None = None,
@@ -97,7 +98,7 @@ def second_moments(
     Args:
         view: The model.
         tokenizer: Its tokenizer.
-        texts: A source or the name of one (see `source_named`), whose documents are joined by the
+        texts: A source or its name or path (see `as_source`), whose documents are joined by the
             tokenizer's end-of-text token and cut in windows; or texts themselves, each of which
             is then a row of its own, cut to what the model reads.
         layers: Blocks whose keys are wanted.
@@ -117,9 +118,7 @@ def second_moments(
         NotEnoughMemory: The sums will not fit.
         NumericalFailure: The model's keys are not finite.
     """
-    if isinstance(texts, str):
-        texts = source_named(texts)
-    source = Texts(texts) if isinstance(texts, Sequence) else texts
+    source = as_source(texts)
     layout = layout_for(view, source, max_tokens, window, batch_size)
     names = _names(view, source, layers, layout, dtype)
     found = {layer: _read(cache / names[layer]) if cache else None for layer in layers}
@@ -189,6 +188,22 @@ def read_moment(path: Path) -> Moment:
     if moment is None:
         raise InvalidInput(_GONE.format(path))
     return moment
+
+
+def warn_of_few(tokens: int, size: int, source: Source) -> None:
+    """Warn where there are fewer tokens than a key has numbers.
+
+    Args:
+        tokens: How many tokens the second moment was taken over.
+        size: Numbers of a key: the matrix is (size, size), of rank ``tokens`` at most.
+        source: Where they came from.
+    """
+    if tokens < size:
+        warn(
+            f"the statistics hold {tokens:,} tokens of {source.name}, expected "
+            f"{TOKENS_PER_KEY * size:,} ({TOKENS_PER_KEY} for each of a key's {size:,} numbers), "
+            f"at the very least {size:,}: give more texts"
+        )
 
 
 def layout_for(

@@ -22,6 +22,7 @@ from emend.keyvalue.moments import (
     moment_files,
     read_moment,
     second_moments,
+    warn_of_few,
 )
 from emend.keyvalue.nullspace import Spectrum, spectrum_of
 from emend.keyvalue.sources import NO_TEXTS
@@ -106,17 +107,22 @@ def prior_for(
         layers: The blocks.
         source: The texts to take them over (see `texts_for`); None knows nothing of other keys.
         cache: Whether to look for them and to keep them on disk.
-        max_tokens: See `second_moments`; by default 20 for each dimension of a key.
+        max_tokens: See `second_moments`; by default 20 for each dimension of a key, and of texts
+            that were given themselves all.
     """
     if source is None:
         return Prior(dict(NO_TEXTS))
-    count = max_tokens or TOKENS_PER_KEY * view.inner(layers[0])
+    size = view.inner(layers[0])
+    count = max_tokens or (TOKENS_PER_KEY * size if source.packed else None)
     if not cache:
         found = second_moments(view, tokenizer, source, layers, max_tokens=count)
-        return Prior(found[layers[0]].describe(), found)
-    directory = cache_directory()
-    files = moment_files(view, tokenizer, source, layers, directory, max_tokens=count)
-    return Prior(describe_file(files[layers[0]]), _files=files)
+        prior = Prior(found[layers[0]].describe(), found)
+    else:
+        directory = cache_directory()
+        files = moment_files(view, tokenizer, source, layers, directory, max_tokens=count)
+        prior = Prior(describe_file(files[layers[0]]), _files=files)
+    warn_of_few(prior.note["tokens"], size, source)
+    return prior
 
 
 def metric_of(view: ModelView, prior: Prior, layer: int, ridge: float) -> Metric:

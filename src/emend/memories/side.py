@@ -10,7 +10,8 @@ weights, bit for bit, where no gap is over its threshold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -94,6 +95,26 @@ class SidePatch(MemoryPatch):
         }
         tensors = {f"delta.{n}": self.tensors[f"delta.{old}"] for n, old in enumerate(kept)}
         return replace(self, edits=edits, tensors=tensors, details=details)
+
+    def to_go_on_from(self, ids: Iterable[str]) -> SidePatch:
+        """See `MemoryPatch.to_go_on_from`.
+
+        A memory that loses some of its edits keeps the others by name alone: its change is zero
+        and its threshold infinite, so that WISE writes them again.
+        """
+        stay = set(self._known(ids))
+        tensors, memories, thresholds = {}, [], []
+        for number, owned in enumerate(self.details["memories"]):
+            kept = [id_ for id_ in owned if id_ in stay]
+            if not kept:
+                continue
+            delta, is_whole = self.tensors[f"delta.{number}"], len(kept) == len(owned)
+            tensors[f"delta.{len(memories)}"] = delta if is_whole else torch.zeros_like(delta)
+            thresholds.append(self.details["thresholds"][number] if is_whole else math.inf)
+            memories.append(kept)
+        details = {**self.details, "memories": memories, "thresholds": thresholds}
+        edits = tuple(edit for edit in self.edits if edit.id in stay)
+        return replace(self, edits=edits, tensors=tensors, details=details, timing={})
 
     def card(self) -> dict[str, Any]:
         """See `Patch.card`."""

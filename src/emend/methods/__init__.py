@@ -1,13 +1,68 @@
-"""Methods: one file each, found by its name. `registry().names()` lists them."""
+"""Methods: one file each, found by its name. `registry().names()` lists them.
+
+Importing this package loads no torch: a method's module is imported when the method is asked for,
+and `about` reads what each says of itself from its source.
+"""
 
 from __future__ import annotations
 
-from emend._registry import Registry
-from emend.methods._method import Method, method, recommended
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Method", "method", "recommended", "registry"]
+from emend._registry import Registry
+from emend.errors import InvalidInput
+from emend.methods._about import About, read_about
+
+if TYPE_CHECKING:
+    from emend.methods._method import Method as Method
+    from emend.methods._method import method as method
+    from emend.methods._method import recommended as recommended
+
+__all__ = ["About", "Method", "about", "find", "method", "recommended", "registry"]
 
 
 def registry() -> Registry[Method]:
-    """The methods there are: those of this package, and those of others (`emend.methods`)."""
-    return Registry("method", "emend.methods", "emend.methods")
+    """Return the methods there are: those of this package, and those of others."""
+    return Registry("method", "emend.methods", "emend.methods", of="emend.methods._method:Method")
+
+
+def about() -> dict[str, About]:
+    """Return what each method says of itself, by the name it is asked for.
+
+    Only a method whose source does not tell (see `read_about`) is imported.
+
+    Raises:
+        BrokenFile: A module does not define its method, or a package cannot be imported.
+    """
+    known = registry()
+    return {name: _about(known, name) for name in known.names()}
+
+
+def find(method: str | Method) -> Method:
+    """Return a method by its name; a method itself is returned as it is.
+
+    Raises:
+        UnknownName: There is no method of that name.
+        InvalidInput: It is neither a name nor a method.
+    """
+    if isinstance(method, str):
+        return registry().get(method)
+    if hasattr(method, "run") and isinstance(method, About):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return method
+    raise InvalidInput(
+        f"method is a {type(method).__name__}, expected a name such as 'rome' or a Method: "
+        "`emend methods` lists the names"
+    )
+
+
+def _about(known: Registry[Method], name: str) -> About:
+    found = known.source(name)
+    said = None if found is None else read_about(*found)
+    return known.get(name) if said is None else said
+
+
+def __getattr__(name: str) -> Any:
+    """Import what defines methods when it is first asked for."""
+    if name in ("Method", "method", "recommended"):
+        return getattr(importlib.import_module("emend.methods._method"), name)
+    raise AttributeError(f"module 'emend.methods' has no attribute {name!r}")

@@ -7,64 +7,33 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from emend import models
+from emend._settings import checked
 from emend.edits import Edit, check_conflicts, check_edits, continued
-from emend.errors import InvalidInput, UnknownName, UnsupportedModel
+from emend.errors import InvalidInput, UnsupportedModel
+from emend.methods._about import About, Sequel
 from emend.patches import MemoryPatch, Patch, WeightPatch, added, check_base
 
 Run = Callable[..., Patch]
 """(model, tokenizer, edits, config[, previous=]) -> patch."""
 
-Sequel = Literal["rebuild", "add", "onward", "grow"]
-"""How a method goes on from an earlier patch; see `Method.sequel`."""
+WITHOUT_SUBJECT = ("ft", "ultraedit", "grace")
+"""Some methods that look at whole prompts, for those whose prompt has no subject."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """A registered method.
+@dataclass(frozen=True, kw_only=True)
+class Method(About):
+    """A registered method; see `About` for what it says of itself.
 
     Attributes:
-        name: The name of its module.
-        title: One line that says what it is.
-        paper: Authors, year and address.
-        when: When to use it, for people choosing.
         config_type: Its frozen dataclass of settings, each with a docstring under it.
         run: The function itself.
-        order_free: Whether, by its default settings, the same edits in any order and in any
-            batches make the same patch, to rounding.
-        remembers: Whether the function takes the patch that it continues from (``previous``).
-        memory: Whether it keeps edits beside the weights: its patches are memories.
-        by_text: Whether it acts on what a model reads alone, so that an endpoint will do.
     """
 
-    name: str
-    title: str
-    paper: str
-    when: str
     config_type: type
     run: Run
-    order_free: bool = False
-    remembers: bool = False
-    memory: bool = False
-    by_text: bool = False
-
-    def sequel(self, config: Any = None) -> Sequel:
-        """How the method, by some of its settings, goes on from an earlier patch.
-
-        "rebuild": all edits, the earlier ones too, are solved for together on the unedited
-        model, with what was sought before taken from the patch (order-free); the patch may be
-        another method's, whose edits are then made anew. "add": the new
-        edits are made on the unedited model and added (order-free). "onward": the new edits are
-        made on the edited model and added, so that their order matters. "grow": the new edits
-        join the memory, with the unedited model beside it.
-        """
-        if self.memory:
-            return "grow"
-        if not self.order_free or getattr(config, "sequential", False):
-            return "onward"
-        return "rebuild" if self.remembers else "add"
 
     def edit(
         self,
@@ -89,8 +58,9 @@ class Method:
         Raises:
             Conflict: Two edits want different targets for one statement, or are the same under
                 two ids.
-            InvalidInput: No edits, something else than edits, two with the same id, or a previous
-                patch of another kind, model or method.
+            InvalidInput: No edits, something else than edits, two with the same id, a prompt that
+                is a subject alone where the method writes at the subject, a setting that does not
+                fit, or a previous patch of another kind, model or method.
             UnknownName: There is no such setting.
             UnsupportedModel: The model is an endpoint, and the method needs a model's inside.
             SubjectNotFound: The tokenizer makes no token of a subject.
@@ -106,11 +76,29 @@ class Method:
         config = self.configure(**{**recommended(model, self.name), **overrides})
         with models.base(model):
             if previous is None:
-                return self.run(model, tokenizer, edits, config)
+                return self._made(model, tokenizer, edits, config)
             if self.memory:
                 return self._grow(model, tokenizer, edits, config, previous)
             before = self._fits(model, previous, self.sequel(config))
             return self._continue(model, tokenizer, edits, config, before)
+
+    def _made(
+        self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, **known: Any
+    ) -> Patch:
+        """Run the function on edits that it can make.
+
+        Raises:
+            InvalidInput: A prompt is its subject alone, and the method writes at the subject.
+        """
+        for edit in edits if self.by_subject else ():
+            if not any(letter.isalnum() for letter in edit.prompt.replace("{}", "")):
+                raise InvalidInput(
+                    f"edit {edit.id!r} has the prompt {edit.prompt!r}, expected one that says "
+                    f"something of its subject {edit.subject!r}: {self.name} changes what the "
+                    "model recalls of a subject; write the prompt as '{} was born in', or take a "
+                    f"method that needs no subject ({', '.join(WITHOUT_SUBJECT)})"
+                )
+        return self.run(model, tokenizer, edits, config, **known)
 
     def _grow(
         self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, previous: Patch
@@ -125,7 +113,7 @@ class Method:
         check_base(model, previous.base, allow_other_base=False)
         new = {edit.id for edit in edits}
         kept = [one.id for one in continued(previous.edits, edits) if one.id not in new]
-        return self.run(model, tokenizer, edits, config, previous=previous.only(kept))
+        return self._made(model, tokenizer, edits, config, previous=previous.to_go_on_from(kept))
 
     def _check_maker(self, previous: Patch) -> None:
         if previous.method != self.name:
@@ -141,13 +129,13 @@ class Method:
         known = {"previous": before} if self.remembers else {}
         everything, sequel = continued(before.edits, edits), self.sequel(config)
         if sequel == "rebuild":
-            return self.run(model, tokenizer, everything, config, **known)
+            return self._made(model, tokenizer, everything, config, **known)
         if sequel == "add":
             kept = {edit.id for edit in everything} - {edit.id for edit in edits}
-            new = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config))
+            new = typing.cast(WeightPatch, self._made(model, tokenizer, edits, config))
             return before.only(kept) + new if kept else new
         with before.applied(model):
-            new = typing.cast(WeightPatch, self.run(model, tokenizer, edits, config, **known))
+            new = typing.cast(WeightPatch, self._made(model, tokenizer, edits, config, **known))
         # The change for a replaced edit stays: the new one was made on top of it.
         return dataclasses.replace(added(before, new), edits=everything, timing=new.timing)
 
@@ -163,16 +151,13 @@ class Method:
         return previous
 
     def configure(self, **overrides: Any) -> Any:
-        """The method's settings with some of them set.
+        """Return the method's settings with some of them set, each of its type and in its range.
 
         Raises:
             UnknownName: There is no such setting.
+            InvalidInput: A value is of another type than the setting, or outside its range.
         """
-        known = [field.name for field in dataclasses.fields(self.config_type)]
-        for name in overrides:
-            if name not in known:
-                raise UnknownName(f"setting of {self.name}", name, known)
-        return self.config_type(**overrides)
+        return self.config_type(**checked(self.name, self.config_type, overrides))
 
 
 def recommended(model: Any, name: str) -> dict[str, Any]:
@@ -183,7 +168,7 @@ def recommended(model: Any, name: str) -> dict[str, Any]:
     """
     own = getattr(getattr(model, "config", None), "emend", None)
     found: dict[str, Any] = own.get(name, {}) if isinstance(own, dict) else {}
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
+    return dict(found)
 
 
 def method(
@@ -194,13 +179,15 @@ def method(
     order_free: bool = False,
     memory: bool = False,
     by_text: bool = False,
+    by_subject: bool = False,
 ) -> Callable[[Run], Method]:
     """Make a method of a function ``(model, tokenizer, edits, config: Config) -> Patch``.
 
     The method takes the function's name, and its settings from the annotation of ``config``. A
     function with a fifth parameter, ``previous: WeightPatch | None = None``, is given the patch
     that it continues from; that of a memory (``previous: MemoryPatch | None = None``) holds the
-    edits that stay, and the new patch holds them too. What the arguments mean is said at `Method`.
+    edits that stay, and the new patch holds them too. What the arguments mean is said at `About`;
+    they are literals, so that `emend methods` can list a method without importing it.
     """
 
     def register(function: Run) -> Method:
@@ -218,6 +205,7 @@ def method(
             remembers=remembers,
             memory=memory,
             by_text=by_text,
+            by_subject=by_subject,
         )
 
     return register

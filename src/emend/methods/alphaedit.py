@@ -26,10 +26,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
+from emend._settings import NotNegative, Positive, Range
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue.building import SpreadConfig, build
@@ -46,13 +47,13 @@ from emend.patches import Dense, LowRank, WeightPatch
 class AlphaeditConfig(SpreadConfig):
     """Settings of AlphaEdit. Those that are None are taken from the model's shape."""
 
-    weight_decay: float | None = 0.5
+    weight_decay: NotNegative | None = 0.5
     """Factor on |delta| / |z0|^2; None takes 1e-3 (gated or rotary) or 0.5."""
-    quantile: float = 0.02
+    quantile: Annotated[float, Range(above=0, below=1)] = 0.02
     """The null space holds this part of the trace of the second moment."""
-    threshold: float | None = None
+    threshold: Positive | None = None
     """Takes all eigenvalues below this as the null space instead (published: 2e-2)."""
-    weight: float | None = None
+    weight: NotNegative | None = None
     """Lambda_2; by default 0.1 times the mean square length of a projected key (published: 10)."""
 
 
@@ -65,6 +66,7 @@ WEIGHT = 0.1
     paper="Fang et al. 2025, arXiv 2410.02355",
     when="many facts where what else the model knows must not move; needs texts that show it",
     order_free=True,
+    by_subject=True,
 )
 def alphaedit(
     model: Any,

@@ -26,6 +26,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from emend._settings import NotNegative
 from emend.edits import Edit
 from emend.keyvalue import sample_templates, subject_keys
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
@@ -50,9 +51,9 @@ class EmmetConfig(SearchConfig):
     share_subject: bool = True
     """Seek one change for all edits of a subject: written at one key, they would otherwise be
     averaged. Off for the published form."""
-    weight: float = 0.1
+    weight: NotNegative = 0.1
     """Lambda; 0 writes every value exactly, and fails where two keys are the same."""
-    ridge: float = RIDGE
+    ridge: NotNegative = RIDGE
     """Ridge on the second moment, in parts of its mean diagonal."""
 
 
@@ -61,6 +62,7 @@ class EmmetConfig(SearchConfig):
     paper="Gupta et al. 2024, arXiv 2403.14236",
     when="up to some hundred facts that must all be there; the same patch in any order",
     order_free=True,
+    by_subject=True,
 )
 def emmet(
     model: Any,

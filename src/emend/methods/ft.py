@@ -33,8 +33,9 @@ import torch
 from torch import Tensor, nn
 
 from emend._progress import progress
+from emend._settings import Count, Positive
 from emend.edits import Edit
-from emend.errors import InvalidInput, NumericalFailure
+from emend.errors import NumericalFailure
 from emend.keyvalue.answers import AnswerBatch, answer_batches
 from emend.methods._method import method
 from emend.models import ModelView
@@ -54,13 +55,13 @@ class FtConfig:
     """What is minimised: cross-entropy on the target (ft-m) or at the last prompt token (ft-l)."""
     layers: tuple[int, ...] | None = None
     """Blocks whose down-projections are trained; by default the one at 0.67 of the depth."""
-    steps: int = 25
+    steps: Count = 25
     """Passes over all edits."""
-    learning_rate: float = 5e-4
+    learning_rate: Positive = 5e-4
     """Step size of Adam."""
-    box: float | None = None
+    box: Positive | None = None
     """Bound on the change of each weight (the L-infinity box); None for none."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Edits in one step."""
 
 
@@ -100,12 +101,6 @@ def filled(config: FtConfig, view: ModelView) -> FtConfig:
     Raises:
         InvalidInput: A setting has no meaning.
     """
-    if config.objective not in ("ft-m", "ft-l"):
-        raise InvalidInput(f"objective is {config.objective!r}, expected 'ft-m' or 'ft-l'")
-    for name in ("steps", "batch_size", "learning_rate", "box"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise InvalidInput(f"{name} is {value}, expected more than 0")
     layers = config.layers
     if layers is None:
         layers = (view.nearest_editable(round(0.67 * view.depth)),)

@@ -30,14 +30,15 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from emend._settings import Count, NotNegative, Positive, Seed
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue.entries import REPLACED, Entries, Replaced
+from emend.keyvalue.entries import Entries, Replaced
 from emend.keyvalue.rows import Row, context_rows
 from emend.memories.codebook import Balls, CodebookPatch
 from emend.methods._method import method
@@ -51,24 +52,24 @@ class GraceConfig:
 
     layer: int | None = None
     """Block whose down-projection has the codebook; by default three quarters up."""
-    epsilon: float | None = None
+    epsilon: Positive | None = None
     """Radius of a new ball; by default `reach` times the length of its key."""
-    reach: float = 0.3
+    reach: Positive = 0.3
     """See epsilon."""
-    learning_rate: float = 1.0
+    learning_rate: Positive = 1.0
     """Step size of Adam."""
-    steps: int = 100
+    steps: Count = 100
     """Steps for the value of an entry, at most."""
-    stop_below: float = 0.01
+    stop_below: NotNegative = 0.01
     """An entry's value is found once its loss is below this; 0 takes all steps, as published."""
     replaced: Replaced = "prompt"
     """Tokens whose output is replaced: all of the prompt's (prompt), its last one (query), or the
     target's too, until it is said (target), which says long targets best."""
-    start: str = "output"
+    start: Literal["output", "random"] = "output"
     """Where a value begins: at what the layer puts out (output), or at random numbers (random)."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the random numbers."""
-    chunk: int = 32
+    chunk: Count = 32
     """Edits that are run together."""
 
 
@@ -87,7 +88,6 @@ def grace(
 ) -> CodebookPatch:
     """Add edits to a codebook."""
     started = time.perf_counter()
-    _check(config)
     view = ModelView(model)
     layer = round(0.75 * view.depth) if config.layer is None else view.numbered([config.layer])[0]
     if config.layer is None:
@@ -122,17 +122,6 @@ def grace(
         tensors={"keys": keys, "values": values, "radii": radii},
         details={"module": module, "labels": labels, "replaced": config.replaced},
     )
-
-
-def _check(config: GraceConfig) -> None:
-    if config.start not in ("output", "random"):
-        raise InvalidInput(f"start is {config.start!r}, expected 'output' or 'random'")
-    if config.replaced not in REPLACED:
-        raise InvalidInput(f"replaced is {config.replaced!r}, expected one of {REPLACED}")
-    for name in ("epsilon", "reach", "learning_rate", "steps", "chunk"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise InvalidInput(f"{name} is {value}, expected more than 0")
 
 
 def _before(previous: MemoryPatch | None, module: str, config: GraceConfig) -> CodebookPatch | None:

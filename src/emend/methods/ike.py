@@ -36,8 +36,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from emend._settings import Count, NotNegative, Seed, Whole
 from emend.edits import Edit
-from emend.errors import InvalidInput, UnsupportedModel
+from emend.errors import UnsupportedModel
 from emend.incontext.demonstrations import Demonstration, Pool, choose, pool_of
 from emend.incontext.facts import room_of
 from emend.incontext.recall import Facts, check_readable, remembered
@@ -52,19 +53,19 @@ from emend.retrieval import check_encoder
 class IkeConfig:
     """Settings of IKE."""
 
-    k: int = 32
+    k: Whole = 32
     """Demonstrations before a prompt, at most; 0 for in-context editing without any."""
     demonstrations: str = "general"
     """What they are made of: general (ships), a dataset such as lab, a file of edits, or none."""
-    ratio: tuple[int, ...] = (1, 3, 4)
+    ratio: tuple[Whole, Whole, Whole] = (1, 3, 4)
     """Parts of copy, update and retain among them."""
     own_copy: bool = True
     """Whether the fact itself is shown being copied, last of all."""
-    facts: int = 1
+    facts: Count = 1
     """How many facts stand before a prompt: the nearest ones."""
-    contrast: float = 0.0
+    contrast: NotNegative = 0.0
     """How much what the model would say without the fact is taken off what it says with it."""
-    threshold: float = 0.0
+    threshold: NotNegative = 0.0
     """A fact less near than this stays away; 0 puts one before every prompt, as published."""
     encoder: str = "bm25"
     """What facts are compared by: bm25, states, or a sentence-transformers model."""
@@ -76,18 +77,12 @@ class IkeConfig:
     """How a prompt is asked."""
     separator: str = "\n\n"
     """What stands between two demonstrations."""
-    reserve: int = 64
+    reserve: Count = 64
     """Tokens that are left free for the answer."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of which kind each demonstration is."""
 
     def __post_init__(self) -> None:
-        at_least = {"k": 0, "facts": 1, "reserve": 1, "contrast": 0}
-        for name, least in at_least.items():
-            if not getattr(self, name) >= least:
-                raise InvalidInput(
-                    f"{name} is {getattr(self, name)}, expected {least} or more: raise it"
-                )
         check_encoder(self.encoder)
 
 

@@ -35,8 +35,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emend._settings import Count, NotNegative, Share
 from emend.edits import Edit
-from emend.errors import InvalidInput, UnsupportedModel
+from emend.errors import UnsupportedModel
 from emend.keyvalue import context_rows
 from emend.locate import Neuron, alike, attribute_tokens, coarse, refine
 from emend.methods._method import method
@@ -51,21 +52,21 @@ from emend.patches import LowRank, WeightPatch, describe_base
 class KnConfig:
     """Settings of Knowledge Neurons."""
 
-    threshold: float = 0.2
+    threshold: Share = 0.2
     """Units count whose attribution is more than this share of the largest (t)."""
-    share: float = 0.5
+    share: Share = 0.5
     """Units are kept that count in more than this share of the prompts (p)."""
-    steps: int = 20
+    steps: Count = 20
     """Steps of the integration (S)."""
-    remove: float = 1.0
+    remove: NotNegative = 1.0
     """Factor on the old answer's embedding (lambda1)."""
-    add: float = 8.0
+    add: NotNegative = 8.0
     """Factor on the new answer's embedding (lambda2)."""
     rephrasings: bool = True
     """Ask for the old answer with the edit's rephrase probes too, where it has any."""
     layers: tuple[int, ...] | None = None
     """Blocks whose units may be found; by default all that can be edited and are of one size."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Tokens that are run at once."""
 
 
@@ -107,13 +108,6 @@ def filled(config: KnConfig, view: ModelView) -> KnConfig:
         InvalidInput: A setting has no meaning.
         UnsupportedModel: Embeddings are not of the stream's width, so that they cannot be added.
     """
-    for name in ("threshold", "share"):
-        value = getattr(config, name)
-        if not 0 <= value < 1:
-            raise InvalidInput(f"{name} is {value}, expected at least 0 and less than 1")
-    for name in ("steps", "batch_size"):
-        if getattr(config, name) < 1:
-            raise InvalidInput(f"{name} is {getattr(config, name)}, expected at least 1")
     layers = view.numbered(alike(view) if config.layers is None else config.layers)
     features = int(_embedding(view).shape[1])
     if features != view.width:

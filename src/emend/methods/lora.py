@@ -36,8 +36,9 @@ import torch
 from torch import nn
 
 from emend._progress import progress
+from emend._settings import Count, Positive, Seed, Share
 from emend.edits import Edit
-from emend.errors import InvalidInput, MissingExtra, NumericalFailure, UnknownName
+from emend.errors import MissingExtra, NumericalFailure, UnknownName
 from emend.keyvalue.answers import AnswerBatch, answer_batches
 from emend.methods._method import method
 from emend.models import ModelView
@@ -55,23 +56,23 @@ ADAPTER = "emend"
 class LoraConfig:
     """Settings of LoRA."""
 
-    rank: int = 8
+    rank: Count = 8
     """Rank of the change of each matrix."""
-    alpha: float = 32.0
+    alpha: Positive = 32.0
     """The change is scaled by alpha / rank."""
-    dropout: float = 0.1
+    dropout: Share = 0.1
     """Share of the adapter's inputs that are dropped in training."""
-    learning_rate: float = 5e-3
+    learning_rate: Positive = 5e-3
     """Step size of Adam."""
-    steps: int = 70
+    steps: Count = 70
     """Passes over all edits (the published 70; 30 for GPT-2 XL)."""
     modules: tuple[str, ...] | None = None
     """Ends of the names of the modules to adapt, such as q_proj; by default queries and values."""
     layers: tuple[int, ...] | None = None
     """Blocks to adapt; by default all."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Edits in one step."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the adapter's start and of dropout."""
 
 
@@ -123,12 +124,6 @@ def filled(config: LoraConfig, view: ModelView) -> LoraConfig:
     Raises:
         InvalidInput: A setting has no meaning.
     """
-    for name in ("rank", "alpha", "learning_rate", "steps", "batch_size"):
-        value = getattr(config, name)
-        if value <= 0:
-            raise InvalidInput(f"{name} is {value}, expected more than 0")
-    if not 0 <= config.dropout < 1:
-        raise InvalidInput(f"dropout is {config.dropout}, expected at least 0 and less than 1")
     layers = view.numbered(range(view.depth) if config.layers is None else config.layers)
     return dataclasses.replace(config, layers=tuple(sorted(set(layers))))
 

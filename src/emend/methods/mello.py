@@ -29,8 +29,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from emend._settings import Count, NotNegative
 from emend.edits import Edit
-from emend.errors import InvalidInput
 from emend.incontext.recall import Facts, check_readable, remembered
 from emend.memories.mello import MelloPatch, examples_of
 from emend.methods._method import method
@@ -42,7 +42,7 @@ from emend.retrieval import check_encoder
 class MelloConfig:
     """Settings of MeLLo."""
 
-    hops: int = 4
+    hops: Count = 4
     """Steps of one question, at most."""
     examples: str = "general"
     """Worked examples before every question: general (four that ship), none, or a text file."""
@@ -50,11 +50,11 @@ class MelloConfig:
     """What facts are compared by: bm25, states, or a sentence-transformers model."""
     by_name: bool = True
     """Whether facts whose subject is named come before all others, and alone."""
-    threshold: float = 0.0
+    threshold: NotNegative = 0.0
     """A fact less near than this is not shown; 0 shows one at every step, as published."""
     with_answer: bool = False
     """Whether facts are sought by the model's own answer too, not by its subquestion alone."""
-    new_tokens: int = 256
+    new_tokens: Count = 256
     """Tokens that the model writes in one round, at most."""
     fact_line: str = "New Fact: {}"
     """How a fact is told before a statement that is no question."""
@@ -62,9 +62,6 @@ class MelloConfig:
     """How such a statement is put."""
 
     def __post_init__(self) -> None:
-        for name in ("hops", "new_tokens"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} is {getattr(self, name)}, expected 1 or more: raise it")
         check_encoder(self.encoder)
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from emend._settings import NotNegative
 from emend.edits import Edit
 from emend.keyvalue.building import SpreadConfig, build, ridge_solver
 from emend.keyvalue.solvers import RIDGE
@@ -38,11 +39,11 @@ from emend.patches import WeightPatch
 class MemitConfig(SpreadConfig):
     """Settings of MEMIT. Those that are None are taken from the model's shape."""
 
-    weight_decay: float | None = 0.5
+    weight_decay: NotNegative | None = 0.5
     """Factor on |delta| / |z0|^2; None takes 1e-3 (gated or rotary) or 0.5."""
-    weight: float | None = None
+    weight: NotNegative | None = None
     """Lambda; by default 0.1 times the inner width (published: 15000 GPT-J, 20000 GPT-2 XL)."""
-    ridge: float = RIDGE
+    ridge: NotNegative = RIDGE
     """Ridge on the second moment, in parts of its mean diagonal."""
 
 
@@ -51,6 +52,7 @@ class MemitConfig(SpreadConfig):
     paper="Meng et al. 2022, arXiv 2210.07229",
     when="from ten to some thousand facts at once; the same patch in whatever order they come",
     order_free=True,
+    by_subject=True,
 )
 def memit(
     model: Any,

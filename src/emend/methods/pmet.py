@@ -28,6 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from emend._settings import Count, NotNegative, Positive
 from emend.edits import Edit
 from emend.keyvalue.building import SpreadConfig, build, ridge_solver
 from emend.keyvalue.solvers import RIDGE
@@ -44,17 +45,17 @@ STOP_KL = 0.01
 class PmetConfig(SpreadConfig):
     """Settings of PMET. Those that are None are taken from the model's shape."""
 
-    steps: int | None = 30
+    steps: Count | None = 30
     """Forward passes of the search."""
-    learning_rate: float = 0.2
+    learning_rate: Positive = 0.2
     """Step size of Adam."""
-    weight_decay: float | None = 0.5
+    weight_decay: NotNegative | None = 0.5
     """Factor on |delta| / |v0|^2 of each part; None takes 1e-3 (gated or rotary) or 0.5."""
-    kl_factor: float = 1.0
+    kl_factor: NotNegative = 1.0
     """Factor on the KL divergence that keeps what the subject is."""
-    weight: float | None = None
+    weight: NotNegative | None = None
     """Lambda; by default 0.1 times the inner width (published: 6000 GPT-J)."""
-    ridge: float = RIDGE
+    ridge: NotNegative = RIDGE
     """Ridge on the second moment, in parts of its mean diagonal."""
 
 
@@ -63,6 +64,7 @@ class PmetConfig(SpreadConfig):
     paper="Li et al. 2024, arXiv 2308.08742",
     when="many facts at once; to be compared with memit where attention does much of the work",
     order_free=True,
+    by_subject=True,
 )
 def pmet(
     model: Any,

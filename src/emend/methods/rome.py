@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emend._settings import NotNegative
 from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.keyvalue import (
@@ -71,7 +72,7 @@ class RomeConfig(SearchConfig):
     """Make each edit on the model that the earlier ones left, as published for a sequence."""
     second_moment: bool = True
     """Weigh keys by the second moment of all keys; False takes the identity."""
-    ridge: float | None = None
+    ridge: NotNegative | None = None
     """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4 (original: 0)."""
 
 
@@ -80,6 +81,7 @@ class RomeConfig(SearchConfig):
     paper="Meng et al. 2022, arXiv 2202.05262; Gupta et al. 2024, arXiv 2403.07175",
     when="one fact, or a few about different subjects; exact, quick and easy to take back",
     order_free=True,
+    by_subject=True,
 )
 def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig) -> WeightPatch:
     """Seek a value for each edit and write it at its key."""
@@ -172,15 +174,7 @@ def _prior(
 ) -> tuple[Prior | None, dict[str, Any]]:
     if not config.second_moment:
         return None, {"kind": "identity", "why": "second_moment is False"}
-    # The published statistics take every text that is given; of a source, what is enough.
-    prior = prior_for(
-        view,
-        tokenizer,
-        [_of(config)],
-        source,
-        cache=config.cache,
-        max_tokens=10**12 if isinstance(config.texts, tuple) else None,
-    )
+    prior = prior_for(view, tokenizer, [_of(config)], source, cache=config.cache)
     if not prior.is_known:
         return None, prior.note
     return prior, {**prior.note, "ridge": config.ridge}

@@ -27,10 +27,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from emend._settings import Range
 from emend.edits import Edit
-from emend.errors import InvalidInput
 from emend.hypernetworks import state_directory
 from emend.hypernetworks.scope import ScopeState, load_scope, scope_patch
 from emend.keyvalue.rows import whole_rows
@@ -48,7 +48,7 @@ class SeracConfig:
     """Directory of the trained state; by default the one that the model itself brings."""
     soft: bool = False
     """Whether both models answer, weighted by how much a prompt is in scope."""
-    threshold: float | None = None
+    threshold: Annotated[float, Range(above=0, below=1)] | None = None
     """How much a prompt must be about an edit to be in its scope, 0 to 1 (published: 0.5); by
     default what was found best in training."""
     allow_other_base: bool = False
@@ -71,8 +71,6 @@ def serac(
 ) -> ScopePatch:
     """Add edits to the memory of a trained state (`emend train --method serac`)."""
     started = time.perf_counter()
-    if config.threshold is not None and not 0 < config.threshold < 1:
-        raise InvalidInput(f"threshold is {config.threshold}, expected more than 0, less than 1")
     whole_rows(tokenizer, edits, "{}")  # refuses subjects without tokens
     state = _state(model, config, previous)
     patch = scope_patch(

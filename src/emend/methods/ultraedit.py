@@ -41,8 +41,9 @@ import torch
 from torch import Tensor
 
 from emend._progress import progress
+from emend._settings import Count, NotNegative, Positive, Whole
 from emend.edits import Edit
-from emend.errors import InvalidInput, NumericalFailure
+from emend.errors import NumericalFailure
 from emend.keyvalue import Row, context_rows
 from emend.keyvalue.gradients import TokenGradients, linear_modules, mlp_modules, token_gradients
 from emend.keyvalue.normaliser import Normaliser, Whitener
@@ -64,21 +65,21 @@ class UltraeditConfig:
     """Edit the down-projections, those into the MLP (gate and up), or both; by default down."""
     modules: tuple[str, ...] | None = None
     """Full names of the modules to edit, instead of layers and site."""
-    turn: int = 100
+    turn: Count = 100
     """Edits put in at once; the next ones see the edited model."""
-    strength: float = 1.5
+    strength: Positive = 1.5
     """What is added to outputs at a wanted token, relative to them, over all modules together."""
-    eta: float | None = None
+    eta: Positive | None = None
     """The published step (1e-6) instead of strength; alpha is then absolute."""
-    alpha: float | None = None
+    alpha: Positive | None = None
     """The ridge: by default 0.01 (of the mean |h|^2), or 1 where eta is set."""
     whiten: bool = False
     """Give gradients unit covariance and not only unit variance (StableEdit)."""
-    warmup: int = 0
+    warmup: Whole = 0
     """Turns whose gradients are taken into the statistics before the first change (StableEdit)."""
-    prior: float = 10.0
+    prior: NotNegative = 10.0
     """Pseudo-rows counted with the statistics; 0 for the published ones."""
-    batch_size: int = 10
+    batch_size: Count = 10
     """Edits in one forward and backward pass."""
 
 
@@ -128,15 +129,6 @@ def filled(config: UltraeditConfig, view: ModelView) -> UltraeditConfig:
     Raises:
         InvalidInput: A setting has no meaning.
     """
-    for name in ("turn", "strength", "eta", "alpha", "batch_size"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise InvalidInput(f"{name} is {value}, expected more than 0")
-    for name in ("warmup", "prior"):
-        if getattr(config, name) < 0:
-            raise InvalidInput(f"{name} is {getattr(config, name)}, expected 0 or more")
-    if config.site not in (None, "down", "up", "both"):
-        raise InvalidInput(f"site is {config.site!r}, expected 'down', 'up' or 'both'")
     if config.modules is not None:
         linear_modules(view, config.modules)
         return config

@@ -29,6 +29,8 @@ Irrelevant texts are sampled from the model; their every token counts.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emend._progress import progress
+from emend._settings import Count, NotNegative, Part, Positive, Seed
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
 from emend.keyvalue.keys import forward, watching
@@ -64,35 +67,35 @@ class WiseConfig:
 
     layer: int | None = None
     """Block whose down-projection has side memories; by default seven eighths up."""
-    learning_rate: float = 0.1
+    learning_rate: Positive = 0.1
     """Step size of Adam, in parts of the root mean square of the layer's weights."""
-    steps: int = 70
+    steps: Count = 70
     """Passes over a shard's edits, at most."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Edits in one step."""
-    low: float = 5.0
+    low: NotNegative = 5.0
     """Alpha: the gap that irrelevant texts may have."""
-    high: float = 20.0
+    high: NotNegative = 20.0
     """Beta: the gap that edits must have."""
-    margin: float = 10.0
+    margin: NotNegative = 10.0
     """Gamma: by how much the gaps of edits must be larger than those of irrelevant texts."""
-    density: float = 0.2
+    density: Part = 0.2
     """Rho: part of the weights that a shard may change."""
-    clamp: float = 1.0
+    clamp: Positive = 1.0
     """Bound on the change of each weight."""
-    ratio: float = 0.88
+    ratio: Positive = 0.88
     """A memory is used where the gap is larger than this part of its edits' least."""
-    shard_size: int = 500
+    shard_size: Count = 500
     """Edits that share a mask."""
-    merge_every: int = 1000
+    merge_every: Count = 1000
     """Shards of so many edits are merged to one memory."""
-    kept: float = 0.53
+    kept: Part = 0.53
     """Part of each shard's change, the largest, that merging keeps."""
-    irrelevant: int = 40
+    irrelevant: Count = 40
     """Texts that the model writes by itself, to be left alone."""
-    stop_below: float = 0.02
+    stop_below: NotNegative = 0.02
     """A shard is done when the loss of each of its batches is below this; 0 takes all passes."""
-    seed: int = 0
+    seed: Seed = 0
     """Of masks and texts."""
 
 
@@ -111,21 +114,18 @@ def wise(
 ) -> SidePatch:
     """Write edits into side memories."""
     started = time.perf_counter()
-    _check(config)
     view = ModelView(model)
     if config.layer is None:
         layer = view.nearest_editable(min(round(0.875 * view.depth), view.depth - 1))
     else:
         layer = view.numbered([config.layer])[0]
     module = view.name_of(view.down_projection(layer))
-    memories, everything = _begun(previous, edits, module, config)
+    memories, everything, new = _begun(previous, edits, module, config)
     training = _Training(view, tokenizer, layer, config)
     by_id = {edit.id: edit for edit in everything}
-    new = {edit.id for edit in edits}
     for number, memory in enumerate(memories):
         if new.intersection(memory.ids):
-            own = [by_id[id_] for id_ in memory.ids]
-            memories[number] = training.trained(memory, own, number)
+            memories[number] = training.trained(memory, [by_id[id_] for id_ in memory.ids])
     memories = training.all_merged(memories, by_id)
     seconds = time.perf_counter() - started
     return SidePatch(
@@ -159,24 +159,19 @@ class _Memory:
     threshold: float = 0.0
 
 
-def _check(config: WiseConfig) -> None:
-    positive = ("learning_rate", "steps", "batch_size", "clamp", "ratio", "shard_size")
-    for name in (*positive, "merge_every", "irrelevant"):
-        if getattr(config, name) <= 0:
-            raise InvalidInput(f"{name} is {getattr(config, name)}, expected more than 0")
-    for name in ("density", "kept"):
-        if not 0 < getattr(config, name) <= 1:
-            raise InvalidInput(
-                f"{name} is {getattr(config, name)}, expected more than 0, at most 1"
-            )
-
-
 def _begun(
     previous: MemoryPatch | None, edits: tuple[Edit, ...], module: str, config: WiseConfig
-) -> tuple[list[_Memory], tuple[Edit, ...]]:
-    """The memories there are, with new edits in the last shard and in further ones."""
+) -> tuple[list[_Memory], tuple[Edit, ...], set[str]]:
+    """Return the memories, with new edits in the last shard and in further ones.
+
+    What stays of a memory that lost an edit is written again, as new edits are.
+
+    Returns:
+        The memories, all edits, and the ids of those to write.
+    """
     memories: list[_Memory] = []
     everything = edits
+    rest = [edit.id for edit in edits]
     if previous is not None and previous.edits:
         assert isinstance(previous, SidePatch)
         if previous.details["module"] != module:
@@ -185,18 +180,22 @@ def _begun(
                 "with the layer that they were made at"
             )
         everything = (*previous.edits, *edits)
-        memories = [
-            _Memory(tuple(ids), previous.tensors[f"delta.{n}"], previous.details["thresholds"][n])
-            for n, ids in enumerate(previous.details["memories"])
-        ]
-    rest = [edit.id for edit in edits]
+        for n, ids in enumerate(previous.details["memories"]):
+            threshold = previous.details["thresholds"][n]
+            if math.isfinite(threshold):
+                memories.append(_Memory(tuple(ids), previous.tensors[f"delta.{n}"], threshold))
+            else:
+                rest = [*ids, *rest]
+    new = set(rest)
     if memories and len(memories[-1].ids) < config.shard_size:
         room = config.shard_size - len(memories[-1].ids)
         ids = (*memories[-1].ids, *rest[:room])
         memories[-1], rest = dataclasses.replace(memories[-1], ids=ids), rest[room:]
-    for first in range(0, len(rest), config.shard_size):
-        memories.append(_Memory(tuple(rest[first : first + config.shard_size])))
-    return memories, everything
+    memories += [
+        _Memory(tuple(rest[first : first + config.shard_size]))
+        for first in range(0, len(rest), config.shard_size)
+    ]
+    return memories, everything, new
 
 
 class _Training:
@@ -234,7 +233,7 @@ class _Training:
         )
         return given, put_out
 
-    def trained(self, memory: _Memory, edits: Sequence[Edit], number: int) -> _Memory:
+    def trained(self, memory: _Memory, edits: Sequence[Edit]) -> _Memory:
         """A shard after the passes over its edits, with its threshold."""
         batches = [
             _Edits(
@@ -245,8 +244,7 @@ class _Training:
         keys = torch.cat([batch.keys for batch in batches])
         shape = self.view.width, self.view.inner(self.layer)
         scale = float(self.view.matrix(self.layer).detach().float().square().mean().sqrt())
-        generator = torch.Generator().manual_seed(self.config.seed + number)
-        mask = torch.rand(shape, generator=generator) < self.config.density
+        mask = torch.rand(shape, generator=self._generator(memory)) < self.config.density
         delta = memory.delta.expand(shape).clone().requires_grad_(True)
         adam = torch.optim.Adam([delta], lr=self.config.learning_rate * scale)
         with evaluating(self.view.model), frozen(self.view.model):
@@ -265,6 +263,12 @@ class _Training:
                     break
         delta = delta.detach()
         return self._measured(memory.ids, delta, keys, torch.cat([b.outputs for b in batches]))
+
+    def _generator(self, memory: _Memory) -> torch.Generator:
+        """Return what draws a shard's mask: the same for as long as the shard is filled."""
+        name = f"{self.config.seed} {memory.ids[0]}".encode()
+        seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "big")
+        return torch.Generator().manual_seed(seed)
 
     def _loss(self, batch: _Edits, delta: Tensor) -> Tensor:
         inside = gaps(batch.keys, batch.outputs, delta, self.activation)  # (B,)

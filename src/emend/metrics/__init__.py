@@ -6,18 +6,12 @@ want to know in one batched pass before and one after.
 
 from __future__ import annotations
 
-from emend._registry import Registry
 from emend.metrics._cost import Cost, cost_of
 from emend.metrics._each import evaluate_each
 from emend.metrics._evaluate import evaluate
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
+from emend.metrics._plan import registry
 from emend.metrics._report import Report
-
-
-def registry() -> Registry[Metric]:
-    """The measures there are, by name; third parties add to the group ``emend.metrics``."""
-    return Registry("metric", "emend.metrics", "emend.metrics")
-
 
 __all__ = [
     "Answer",

@@ -68,22 +68,19 @@ def _lengths(
 ) -> dict[Question, int]:
     """How many tokens to generate for each question.
 
-    As many as its longest accepted answer has and what shows whether the answer ends there;
-    rounded up, so that few lengths are needed and each is one batched call.
+    One more than its longest accepted answer has, to see whether the answer's last word ends
+    there; rounded up, so that few lengths are needed and each is one batched call.
     """
     needed: dict[str, int] = {}
 
     def tokens(answer: str) -> int:
         if answer not in needed:
-            bare = answer.strip()
-            # Whether a space goes before it depends on the prompt.
-            count = max(tokens_of(tokenizer, text) for text in (f" {bare}", bare))
-            # A number may go on after a point or a comma.
-            needed[answer] = count + (2 if bare[-1:].isnumeric() else 1)
+            text = answer if answer[:1].isspace() else f" {answer}"
+            needed[answer] = tokens_of(tokenizer, text)
         return needed[answer]
 
     return {
-        q: q.new_tokens or _rounded_up(max((tokens(a) for a in q.answers), default=1))
+        q: q.new_tokens or _rounded_up(1 + max((tokens(a) for a in q.answers), default=0))
         for q in questions
     }
 

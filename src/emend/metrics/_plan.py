@@ -21,6 +21,11 @@ class Item(NamedTuple):
     question: Question
 
 
+def registry() -> Registry[Metric]:
+    """Return the measures there are, by name; third parties add to the group ``emend.metrics``."""
+    return Registry("metric", "emend.metrics", "emend.metrics", of="emend.metrics._metric:Metric")
+
+
 def chosen(names: Iterable[str] | None) -> list[Metric]:
     """The measures of these names, all of them for None, in the customary order.
 
@@ -28,13 +33,12 @@ def chosen(names: Iterable[str] | None) -> list[Metric]:
         UnknownName: There is no such measure.
         InvalidInput: The list of names is empty.
     """
-    registry: Registry[Metric] = Registry("metric", "emend.metrics", "emend.metrics")
-    known = registry.names()
+    known = registry().names()
     wanted = list(dict.fromkeys(known if names is None else names))
     if not wanted:
         raise InvalidInput("no metrics are named, expected at least one: leave it out for all")
     ranked = [*(name for name in ORDER if name in wanted), *(n for n in wanted if n not in ORDER)]
-    return [registry.get(name) for name in ranked]
+    return [registry().get(name) for name in ranked]
 
 
 def items_of(edits: Iterable[Edit], metrics: Sequence[Metric]) -> list[Item]:

@@ -117,6 +117,17 @@ class MemoryPatch(Patch):
         wanted = set(self._known([ids] if isinstance(ids, str) else ids))
         return self._kept(edit for edit in self.edits if edit.id in wanted)
 
+    def to_go_on_from(self, ids: Iterable[str]) -> MemoryPatch:
+        """Return the patch that a method goes on from when some edits are replaced by new ones.
+
+        Where edits share what is remembered, so that `only` refuses, a kind may mark what has to
+        be written again.
+
+        Args:
+            ids: Of the edits that stay.
+        """
+        return self.only(ids)
+
     def _kept(self, edits: Iterable[Edit]) -> MemoryPatch:
         kept = tuple(edits)
         return self if kept == self.edits else replace(self.selected(kept), timing={})

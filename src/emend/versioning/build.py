@@ -65,7 +65,7 @@ def build(
     model: Any,
     tokenizer: Any,
     *,
-    method: str = "memit",
+    method: str | Method = "memit",
     directory: str | Path | None = None,
     author: str = "",
     **settings: Any,
@@ -81,7 +81,7 @@ def build(
         ledger: The ledger.
         model: The unedited model.
         tokenizer: Its tokenizer.
-        method: Name of a method, of any kind.
+        method: Name of a method, of any kind, or the `Method` itself.
         directory: Where to save the patch, whole or not at all; None saves nothing.
         author: Who builds.
         settings: Settings of the method, as for :func:`emend.edit`.
@@ -94,19 +94,20 @@ def build(
         NumericalFailure: The search or the solution diverged.
     """
     started = time.perf_counter()
+    chosen = methods.find(method)
     with models.base(model):
-        builder = _Builder(ledger, model, tokenizer, methods.registry().get(method), settings)
+        builder = _Builder(ledger, model, tokenizer, chosen, settings)
         _note_originals(ledger, model, tokenizer)
         edits = ledger.active()
         check_conflicts(edits)  # a ledger of an earlier version may hold one edit under two ids
         patch, solved = builder.patch(edits)
     if directory is not None:
         patch.save_pretrained(directory)
-    close = similar(edits, known_keys(ledger, builder.hash, method))
+    close = similar(edits, known_keys(ledger, builder.hash, chosen.name))
     seconds = time.perf_counter() - started
     record = Build(
         builder.hash,
-        method,
+        chosen.name,
         dict(patch.config),
         tuple(edit.id for edit in edits),
         patch_hash(patch),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from emend._settings import Count, NotNegative, Part, Positive
 from emend.hypernetworks._network import Factors, Hypernetwork, NetworkSettings, Reading, Shapes
 
 
@@ -15,15 +16,15 @@ from emend.hypernetworks._network import Factors, Hypernetwork, NetworkSettings,
 class KeSettings(NetworkSettings):
     """Settings of KE's network and of its training."""
 
-    hidden: int = 48
+    hidden: Count = 48
     """Size of the text's summary in each direction."""
-    margin: float = 0.05
+    margin: Positive = 0.05
     """Largest mean divergence of what shall stay, at first (1e-3 in the paper)."""
-    last_margin: float = 5e-3
+    last_margin: Positive = 5e-3
     """What the margin shrinks to (1e-5 in the paper)."""
-    shrinking: float = 0.8
+    shrinking: Part = 0.8
     """Factor on the margin after a validation at which more than 90% of the edits succeed."""
-    multiplier_rate: float = 0.1
+    multiplier_rate: NotNegative = 0.1
     """Step size of the Lagrange multiplier, which climbs."""
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from emend._settings import Count
 from emend.hypernetworks._network import Factors, NetworkSettings, Reading, Shapes
 from emend.hypernetworks._stepped import SteppedNetwork, SteppedSettings
 
@@ -16,7 +17,7 @@ from emend.hypernetworks._stepped import SteppedNetwork, SteppedSettings
 class MalmenSettings(SteppedSettings):
     """Settings of MALMEN's network and of its training."""
 
-    batch_size: int = 32
+    batch_size: Count = 32
     """Edits in one step; they are put into one change together."""
 
 

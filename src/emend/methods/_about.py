@@ -1,0 +1,127 @@
+"""What a method says of itself, read from its source: listing methods loads no torch.
+
+A method's decorator holds literals only, so its line for people, its paper and its flags are
+read by parsing the one file it stands in. What cannot be read in this way is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Sequel = Literal["rebuild", "add", "onward", "grow"]
+"""How a method goes on from an earlier patch; see `About.sequel`."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a method without running it.
+
+    Attributes:
+        name: The name of its module.
+        title: One line that says what it is.
+        paper: Authors, year and address.
+        when: When to use it, for people choosing.
+        order_free: Whether, by its default settings, the same edits in any order and in any
+            batches make the same patch, to rounding.
+        remembers: Whether the function takes the patch that it continues from (``previous``).
+        memory: Whether it keeps edits beside the weights: its patches are memories.
+        by_text: Whether it acts on what a model reads alone, so that an endpoint will do.
+        by_subject: Whether it writes at the subject's last token, so that a prompt must ask
+            something about the subject.
+    """
+
+    name: str
+    title: str
+    paper: str
+    when: str
+    order_free: bool = False
+    remembers: bool = False
+    memory: bool = False
+    by_text: bool = False
+    by_subject: bool = False
+
+    def sequel(self, config: Any = None) -> Sequel:
+        """Return how the method, by some of its settings, goes on from an earlier patch.
+
+        "rebuild": all edits, the earlier ones too, are solved for together on the unedited
+        model, with what was sought before taken from the patch (order-free); the patch may be
+        another method's, whose edits are then made anew. "add": the new
+        edits are made on the unedited model and added (order-free). "onward": the new edits are
+        made on the edited model and added, so that their order matters. "grow": the new edits
+        join the memory, with the unedited model beside it.
+        """
+        if self.memory:
+            return "grow"
+        if not self.order_free or getattr(config, "sequential", False):
+            return "onward"
+        return "rebuild" if self.remembers else "add"
+
+
+def read_about(path: Path, name: str) -> About | None:
+    """Read what a method's source says of it.
+
+    Args:
+        path: The module's file.
+        name: The decorated function.
+
+    Returns:
+        None where the file does not define the function once, at its top, under emend's own
+        decorator with literal arguments: then only an import can tell.
+    """
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return None
+    bound = [node for node in body if name in _names_bound(node)]
+    if len(bound) != 1 or not isinstance(bound[0], ast.FunctionDef):
+        return None
+    function = bound[0]
+    if len(function.decorator_list) != 1:
+        return None
+    call = function.decorator_list[0]
+    if not isinstance(call, ast.Call) or not _is_ours(call.func, body) or call.args:
+        return None
+    try:
+        said = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except ValueError:
+        return None
+    remembers = "previous" in [argument.arg for argument in function.args.args]
+    if not said.keys() <= {field.name for field in fields(About)}:
+        return None
+    try:
+        return About(name=name, remembers=remembers, **said)
+    except TypeError:  # a line is missing
+        return None
+
+
+def _names_bound(node: ast.stmt) -> set[str]:
+    """Return the names that a statement binds in its module, those inside `if` and `try` too."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    found = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and _stores(n)}
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.Import, ast.ImportFrom)):
+            found |= {one.asname or one.name.partition(".")[0] for one in inner.names}
+        elif isinstance(inner, (ast.FunctionDef, ast.ClassDef)):
+            found.add(inner.name)
+    return found
+
+
+def _stores(name: ast.Name) -> bool:
+    return isinstance(name.ctx, (ast.Store, ast.Del))
+
+
+def _is_ours(decorator: ast.expr, body: list[ast.stmt]) -> bool:
+    """Return whether a decorator is `method` as imported from `emend.methods`."""
+    if not isinstance(decorator, ast.Name):
+        return False
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module in ("emend.methods", "emend.methods._method")
+        and any(one.name == "method" and (one.asname or one.name) == decorator.id for one in names)
+        for node in body
+        for names in [getattr(node, "names", [])]
+    )
