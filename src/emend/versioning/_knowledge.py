@@ -107,7 +107,7 @@ class Knowledge:
             back, _ = self._answer(answer, self._rules.relations[relation.inverse])
             if back is None or self.differ(back, subject):
                 return Fact(None, f"the model says {question!r} {answer!r}, but not the reverse")
-        return Fact(answer, f'"{question} {answer}" (the model, {probability:.2f})')
+        return Fact(answer, f'"{joined(question, answer)}" (the model, {probability:.2f})')
 
     def differ(self, one: str, other: str) -> bool:
         """Whether two names are of different things, as far as is known."""
