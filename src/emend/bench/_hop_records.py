@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emend._io import write_json, write_json_lines
 from emend.edits import MultiHop
+from emend.edits.answers import states_answer
 from emend.errors import InvalidInput
-from emend.metrics._protocols import begins_with
 
 RECORDS, SUMMARY, TRACES = "records.jsonl", "summary.json", "traces.jsonl"
 
@@ -83,18 +83,22 @@ def record_of(
         {
             "question": question,
             "text": said[prompt],
-            "right": is_one_of(said[prompt], instance.answers),
-            "old": is_one_of(said[prompt], instance.old_answers),
+            "right": states_answer(said[prompt], instance.answers),
+            "old": states_answer(said[prompt], instance.old_answers),
         }
         for question, prompt in zip(instance.questions, prompts, strict=True)
     ]
     edits = [
-        {"edit": one.id, "text": said[one.text], "right": is_one_of(said[one.text], [one.target])}
+        {
+            "edit": one.id,
+            "text": said[one.text],
+            "right": states_answer(said[one.text], [one.target]),
+        }
         for one in instance.edits
     ]
     hops = [
         {"cloze": hop.cloze, "text": said[hop.cloze]}
-        | {"right": is_one_of(said[hop.cloze], hop.answers)}
+        | {"right": states_answer(said[hop.cloze], hop.answers)}
         for hop in instance.hops
     ]
     return {
@@ -106,11 +110,6 @@ def record_of(
         "edits": edits,
         "hops": hops,
     }
-
-
-def is_one_of(text: str, answers: Iterable[str]) -> bool:
-    """Whether a text is one of some answers: it begins with it and the word ends there."""
-    return any(begins_with(text, answer) for answer in answers)
 
 
 def _shares(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

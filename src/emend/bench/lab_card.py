@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from emend._progress import progress
+from emend.edits.answers import states_answer
 from emend.lab import hops, speech
 from emend.lab.language import PHONE_STATEMENTS, RELATION_BY_NAME
 from emend.lab.world import Fact, World
@@ -161,7 +162,10 @@ def _multi_hop(
                 texts[row] += text
     ended = [text + hops.FINAL.rstrip() for text in texts]
     finals = generate(model, tokenizer, ended, max_new_tokens=4, stop=".")
-    right = [final.strip() == chain[-1].object for final, chain in zip(finals, chains, strict=True)]
+    right = [
+        states_answer(final, [chain[-1].object])
+        for final, chain in zip(finals, chains, strict=True)
+    ]
     return round(sum(right) / count, 4)
 
 

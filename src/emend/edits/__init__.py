@@ -16,6 +16,8 @@ from emend.edits._statements import (
     reason_of,
 )
 from emend.edits._write import write_edits
+from emend.edits.answers import states_answer
+from emend.edits.joining import continuation, joined
 
 __all__ = [
     "GROUPS",
@@ -28,12 +30,15 @@ __all__ = [
     "check_edits",
     "conflict",
     "conflicting",
+    "continuation",
     "continued",
     "edit_from_record",
     "edit_to_record",
+    "joined",
     "keys_of",
     "normalised",
     "read_edits",
     "reason_of",
+    "states_answer",
     "write_edits",
 ]

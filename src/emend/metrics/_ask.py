@@ -68,19 +68,22 @@ def _lengths(
 ) -> dict[Question, int]:
     """How many tokens to generate for each question.
 
-    One more than its longest accepted answer has, to see whether the answer's last word ends
-    there; rounded up, so that few lengths are needed and each is one batched call.
+    As many as its longest accepted answer has and what shows whether the answer ends there;
+    rounded up, so that few lengths are needed and each is one batched call.
     """
     needed: dict[str, int] = {}
 
     def tokens(answer: str) -> int:
         if answer not in needed:
-            text = answer if answer[:1].isspace() else f" {answer}"
-            needed[answer] = tokens_of(tokenizer, text)
+            bare = answer.strip()
+            # Whether a space goes before it depends on the prompt.
+            count = max(tokens_of(tokenizer, text) for text in (f" {bare}", bare))
+            # A number may go on after a point or a comma.
+            needed[answer] = count + (2 if bare[-1:].isnumeric() else 1)
         return needed[answer]
 
     return {
-        q: q.new_tokens or _rounded_up(1 + max((tokens(a) for a in q.answers), default=0))
+        q: q.new_tokens or _rounded_up(max((tokens(a) for a in q.answers), default=1))
         for q in questions
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from emend.edits import Edit, Probe
 from emend.metrics import _protocols as protocols
-from emend.metrics._judges import preference
+from emend.metrics._judges import is_accepted, preference
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._summary import mean_over_edits, summarize
 
@@ -29,7 +29,7 @@ def _ask(edit: Edit) -> list[Question]:
 
 
 def _question(edit: Edit, probe: Probe) -> Question:
-    comparable = probe.group in _NEW_COULD_SLIP_IN and edit.target not in probe.answers
+    comparable = probe.group in _NEW_COULD_SLIP_IN and not is_accepted(edit.target, probe.answers)
     rival = edit.target if comparable else None
     return Question(probe.prompt, probe.answers, group=probe.group, rival=rival)
 

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from emend import models
+from emend.edits.answers import first_phrase
 from emend.edits.joining import joined
 from emend.errors import InvalidInput
 from emend.ledger import LIVE, Entry, Ledger
@@ -21,9 +22,6 @@ TAG = "derived"
 
 ANSWER_TOKENS = 12
 """The longest answer of a model that is read."""
-
-STOPS = (".", "\n", ",")
-"""What an answer ends at."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ def expand(
 def asker(model: Any, tokenizer: Any) -> Ask:
     """What asks the unedited model: its greedy answer and the probability of it.
 
-    An answer ends before a full stop, a comma or a line's end. Its probability is the product over
-    its tokens, from 0 to 1; that of no answer is 0.
+    An answer ends before the end of a sentence, a comma or a line's end. Its probability is the
+    product over its tokens, from 0 to 1; that of no answer is 0.
 
     Args:
         model: The model; patches attached to it are suspended for each question.
@@ -113,12 +111,13 @@ def asker(model: Any, tokenizer: Any) -> Ask:
     def ask(prompt: str) -> tuple[str, float]:
         with models.base(model):
             text = models.generate(
-                model, tokenizer, [prompt], max_new_tokens=ANSWER_TOKENS, stop=STOPS
+                model, tokenizer, [prompt], max_new_tokens=ANSWER_TOKENS, stop="\n"
             )[0]
-            if not text.strip():
+            answer = first_phrase(text)
+            if not answer:
                 return "", 0.0
-            score = models.score(model, tokenizer, [prompt], [text])[0]
-        return text.strip(), math.exp(score.total)
+            score = models.score(model, tokenizer, [prompt], [answer])[0]
+        return answer, math.exp(score.total)
 
     return ask
 

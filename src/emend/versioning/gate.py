@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from emend import metrics, models
+from emend.edits.answers import same_sentence
 from emend.ledger import Ledger
 from emend.metrics import Answer, Question, Report
 from emend.metrics._ask import ask
-from emend.metrics._protocols import exact_match, normalized, same_answer
+from emend.metrics._protocols import exact_match, same_answer
 from emend.versioning._suite import Choice, Probe, Suite
 from emend.versioning.build import Built, build
 
@@ -274,12 +275,7 @@ def _changed(question: Question, before: Answer, after: Answer) -> tuple[float, 
 def _kept(question: Question, before: Answer, after: Answer) -> tuple[float, float]:
     if question.answers:
         return 1.0, same_answer(before, after, question.answers)
-    return 1.0, float(normalized(_sentence(before.text)) == normalized(_sentence(after.text)))
-
-
-def _sentence(text: str) -> str:
-    """The text up to the end of its first sentence or line."""
-    return text.strip().split("\n")[0].split(". ")[0].rstrip(".")
+    return 1.0, float(same_sentence(before.text, after.text))
 
 
 def _share(
