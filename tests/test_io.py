@@ -173,8 +173,8 @@ def test_reports_journals_and_sweeps_hold_any_text(tmp_path):
     assert list(Report.load(tmp_path / "report").records) == [record, record]
 
     journal = Journal(tmp_path / "journal.jsonl")
-    journal.add(["m", NASTY, 3, []], NASTY)
-    assert Journal(tmp_path / "journal.jsonl").get(["m", NASTY, 3, []]) == NASTY
+    journal.add("a key", NASTY, NASTY)
+    assert Journal(tmp_path / "journal.jsonl").get("a key") == NASTY
 
     row = Row({"layer": 3}, reliability=1.0, error=NASTY)
     records = Records(tmp_path / "sweep.jsonl", {"model": NASTY}, [])

@@ -34,12 +34,13 @@ import xxhash
 from emend import _tensors
 
 VERSIONS = {
+    "cholesky factor": 1,
     "endpoint answer": 1,
     "key covariance": 1,
     "model": 1,
     "patch": 1,
-    "settings": 1,
     "single change": 1,
+    "spectrum": 1,
     "sweep": 1,
     "target value": 1,
     "text source": 1,

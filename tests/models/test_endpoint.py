@@ -135,19 +135,35 @@ def test_nothing_that_was_answered_is_lost(serve, tmp_path) -> None:
     assert kept in (["a", "b"], ["a", "b", "d"])  # the fourth may be under way already
     with path.open("a") as file:
         file.write('{"key": "cut sh')
-    _, again = serve(lambda prompt, *_: f" again {prompt}")
+    server.answer = lambda prompt, *_: f" again {prompt}"
+    _, again = serve(base_url=server.url)
     again.keep_answers(path)
     texts = models.generate(again, None, ["a", "b", "c", "d"])
     assert texts[:3] == [" <a>", " <b>", " again c"]
     assert texts[3] == (" <d>" if "d" in kept else " again d")
-    assert len(server.requests) == len(kept) + 1
-    third, model = serve()
-    model.keep_answers(path)
-    assert models.generate(model, None, ["a", "b", "c", "d"]) == texts
-    assert not third.requests
+    asked = len(server.requests)
+    _, third = serve(base_url=server.url)
+    third.keep_answers(path)
+    assert models.generate(third, None, ["a", "b", "c", "d"]) == texts
+    assert len(server.requests) == asked
     # Another length is another question.
-    models.generate(model, None, ["a"], max_new_tokens=3)
-    assert len(third.requests) == 1
+    models.generate(third, None, ["a"], max_new_tokens=3)
+    assert len(server.requests) == asked + 1
+
+
+def test_no_server_is_answered_from_the_journal_of_another(serve, tmp_path) -> None:
+    """Fault 11: the key of an answer lacked the address."""
+    path = tmp_path / "answers.jsonl"
+    _, first = serve(lambda *_: " Rome")
+    _, second = serve(lambda *_: " Paris")
+    for model, expected in ((first, " Rome"), (second, " Paris"), (first, " Rome")):
+        model.keep_answers(path)
+        assert models.generate(model, None, ["The city is"]) == [expected]
+    assert len(path.read_text().splitlines()) == 2
+    _, slashed = serve(base_url=f"{first.options.base_url}/")
+    slashed.keep_answers(path)
+    assert models.generate(slashed, None, ["The city is"]) == [" Rome"]
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_probabilities_are_not_to_be_had(serve) -> None:

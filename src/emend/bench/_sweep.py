@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emend import api, methods, metrics
+from emend import _identity, api, methods, metrics
 from emend._progress import progress
 from emend.bench._sweep_records import Records, Row
 from emend.edits import Edit, check_edits
@@ -105,7 +105,7 @@ def sweep(
     started = time.perf_counter()
     trial = _Trial(model, tokenizer, check_edits(edits), method, together, dict(settings or {}))
     trial.batch_size = batch_size
-    records = Records(path, trial.about(), trial.ids())
+    records = Records(path, trial.inputs(), trial.about())
     rows: list[Row] = []
     for setting in progress(trial.choices(layers, width), f"trying layers of {trial.method.name}"):
         row = records.find(setting)
@@ -150,32 +150,34 @@ class _Trial:
         self.together = self.sequel == "rebuild" if together is None else together
         self.batch_size = 64
 
-    def about(self) -> dict[str, Any]:
-        """What a result depends on, beside the layer."""
-        from emend.patches import describe_base
+    def inputs(self) -> dict[str, Any]:
+        """All that a result depends on besides the layer."""
+        from emend.keyvalue.settings import settings_content
+        from emend.models import ModelView, model_fingerprint
 
+        given = {**methods.recommended(self.model, self.method.name), **self.settings}
+        config = self.method.configure(**given)
         return {
-            "model": describe_base(self.model)["hash"],
-            "method": self.method.name,
+            "model": model_fingerprint(self.model),
+            "tokenizer": _identity.tokenizer_fingerprint(self.tokenizer),
+            "method": [self.method.name, self.method.version],
+            "settings": settings_content(config, ModelView(self.model)),
             "together": self.together,
-            "settings": self.settings,
+            "metrics": METRICS,
+            "edits": self.edits,
         }
 
-    def ids(self) -> list[Any]:
-        """What decides the facts: the edits with their probes."""
-        return [dataclasses.asdict(edit) for edit in self.edits]
+    def about(self) -> dict[str, Any]:
+        """What each line of the records says for people to read."""
+        return {"method": self.method.name, "together": self.together, "edits": len(self.edits)}
 
     def choices(self, layers: Sequence[int] | None, width: int | None) -> list[dict[str, Any]]:
         """The settings to try."""
-        depth = self.model_depth()
-        chosen = range(depth) if layers is None else layers
-        outside = [layer for layer in chosen if not -depth <= layer < depth]
-        if outside or not chosen:
-            raise InvalidInput(
-                f"layers to try are {list(chosen)} of a model with {depth} blocks: "
-                f"take some from 0 to {depth - 1}"
-            )
-        ends = list(dict.fromkeys(layer % depth for layer in chosen))
+        from emend.models import ModelView
+
+        view = ModelView(self.model)
+        chosen = range(view.depth) if layers is None else layers
+        ends = list(dict.fromkeys(view.numbered(chosen)))
         if self.flag == "layer":
             if width not in (None, 1):
                 raise InvalidInput(
@@ -186,12 +188,6 @@ class _Trial:
         if wide < 1:
             raise InvalidInput(f"width is {wide}, expected at least 1")
         return [{"layers": list(range(max(end - wide + 1, 0), end + 1))} for end in ends]
-
-    def model_depth(self) -> int:
-        """Number of blocks."""
-        from emend.models import ModelView
-
-        return ModelView(self.model).depth
 
     def usual_width(self) -> int:
         """How many layers the method edits by default: it says so in what it makes."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emend import _identity
 from emend._io import append_json_line, read_kept_lines
 from emend.errors import InvalidInput
 
@@ -70,20 +69,21 @@ class Records:
 
     Args:
         path: The file; None keeps nothing.
-        about: What all rows depend on: model, method, settings.
-        facts: The facts, with their probes.
+        inputs: All that every row depends on, as `_identity.key` takes it.
+        about: What stands in each line for people to read.
 
     Raises:
         InvalidInput: The path is a directory.
     """
 
-    def __init__(self, path: str | Path | None, about: Mapping[str, Any], facts: Any) -> None:
+    def __init__(
+        self, path: str | Path | None, inputs: Mapping[str, Any], about: Mapping[str, Any]
+    ) -> None:
         self.path = None if path is None else Path(path)
         if self.path is not None and self.path.is_dir():
             raise InvalidInput(f"{path} is a directory, expected a file of results: name one in it")
-        text = json.dumps([about, facts], sort_keys=True, default=str)
-        self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.about = {name: about[name] for name in about if name != "settings"}
+        self.key = _identity.key("sweep", **inputs)
+        self.about = dict(about)
         self.rows = self._read()
 
     def find(self, setting: Mapping[str, Any]) -> Row | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
-from emend import lab
+from emend import _identity, lab
 from emend.errors import BrokenFile, InvalidInput
 
 LONGEST = 1 << 16
@@ -36,17 +34,21 @@ class Source(ABC):
     def __str__(self) -> str:
         return self.name
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """The same for the same texts, and for no others."""
-        return self._identify()
+        """The same for the same texts, and for no others; their name and place do not count.
+
+        It is made anew each time, since a file may be rewritten.
+        """
+        return _identity.key("text source", **self._identify())
 
     @abstractmethod
     def documents(self, skip: int = 0) -> Iterator[str]:
         """The documents in order, after the first ``skip``; empty ones are left out."""
 
     @abstractmethod
-    def _identify(self) -> str: ...
+    def _identify(self) -> dict[str, Any]:
+        """Give all that decides the documents, how they are read too, for `_identity.key`."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class Texts(Source):
         """See `Source`."""
         return "given texts"
 
-    def _identify(self) -> str:
-        return texts_hash(self.texts)
+    def _identify(self) -> dict[str, Any]:
+        return {"form": "texts", "texts": _identity.texts_digest(self.texts)}
 
     def documents(self, skip: int = 0) -> Iterator[str]:
         """See `Source`."""
@@ -86,8 +88,8 @@ class LabCorpus(Source):
         """See `Source`."""
         return f"lab corpus, {LAB_TEXTS} documents"
 
-    def _identify(self) -> str:
-        return texts_hash(lab.corpus_texts(LAB_TEXTS))
+    def _identify(self) -> dict[str, Any]:
+        return {"form": "texts", "texts": _identity.texts_digest(lab.corpus_texts(LAB_TEXTS))}
 
     def documents(self, skip: int = 0) -> Iterator[str]:
         """See `Source`."""
@@ -109,8 +111,8 @@ class TextFile(Source):
         """See `Source`."""
         return self.path.name
 
-    def _identify(self) -> str:
-        return file_hash(self.path)
+    def _identify(self) -> dict[str, Any]:
+        return {"form": "text file", "content": _file_digest(self.path)}
 
     def documents(self, skip: int = 0) -> Iterator[str]:
         """See `Source`."""
@@ -147,8 +149,9 @@ class JsonLines(Source):
         """See `Source`."""
         return f"{self.path.name}, field {self.field}"
 
-    def _identify(self) -> str:
-        return f"{file_hash(self.path)}|{self.field}"
+    def _identify(self) -> dict[str, Any]:
+        content = _file_digest(self.path)
+        return {"form": "JSON lines", "content": content, "field": self.field}
 
     def documents(self, skip: int = 0) -> Iterator[str]:
         """See `Source`."""
@@ -184,8 +187,8 @@ class Several(Source):
         """See `Source`."""
         return "; ".join(source.name for source in self.sources)
 
-    def _identify(self) -> str:
-        return texts_hash([source.identity for source in self.sources])
+    def _identify(self) -> dict[str, Any]:
+        return {"form": "several", "sources": [source.identity for source in self.sources]}
 
     def documents(self, skip: int = 0) -> Iterator[str]:
         """See `Source`."""
@@ -208,21 +211,15 @@ def text_of(row: Any, field: str, where: str) -> str:
     )
 
 
-def texts_hash(texts: Sequence[str]) -> str:
-    """A hash of texts in their order."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
-    return digest.hexdigest()[:16]
+def _file_digest(path: Path) -> str:
+    try:
+        return _identity.file_digest(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
-def file_hash(path: Path) -> str:
-    """A hash of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+def _unreadable(path: Path, error: OSError) -> InvalidInput:
+    return InvalidInput(f"{path} cannot be read ({error.strerror}): choose another")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -233,4 +230,4 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise BrokenFile(f"{path} is not UTF-8 text ({error.reason}): convert it") from error
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read ({error.strerror}): choose another") from error
+        raise _unreadable(path, error) from error

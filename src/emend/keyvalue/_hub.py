@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from emend import _identity
 from emend.errors import InvalidInput, MissingExtra
-from emend.keyvalue._corpus import Source, file_hash, text_of
+from emend.keyvalue._corpus import Source, text_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class HubDataset(Source):
         config: Which of its configurations; None for the only one.
         split: Which split.
         field: The column that holds the text.
-        revision: Commit, branch or tag; None for the newest.
+        revision: Commit, branch or tag; None for the newest. What it names when it is first
+            asked for is read and is in the identity.
     """
 
     path: str
@@ -38,14 +40,16 @@ class HubDataset(Source):
         parts += [part for part in (self.config, self.split, self.revision) if part]
         return " ".join(parts) + f", field {self.field}"
 
-    def _identify(self) -> str:
-        """Name or content, configuration, split, field, and the revision that is read."""
-        parts = [self.config, self.split, self.field]
-        if Path(self.path).is_dir():
-            files = sorted(file for file in Path(self.path).rglob("*") if file.is_file())
-            digest = hashlib.sha256("".join(file_hash(file) for file in files).encode())
-            return "|".join(map(str, [digest.hexdigest()[:16], *parts]))
-        return "|".join(map(str, [self.path, *parts, self._commit()]))
+    def _identify(self) -> dict[str, Any]:
+        """Content, or name and commit; configuration, split and field."""
+        parts = {"form": "dataset", "config": self.config, "split": self.split, "field": self.field}
+        if self._is_local:
+            return {**parts, "content": _identity.directory_digest(Path(self.path))}
+        return {**parts, "name": self.path, "commit": self._commit}
+
+    @property
+    def _is_local(self) -> bool:
+        return Path(self.path).is_dir()
 
     def documents(self, skip: int = 0) -> Iterator[str]:
         """See `Source`.
@@ -54,30 +58,38 @@ class HubDataset(Source):
             MissingExtra: The library is not installed.
             InvalidInput: There is no such dataset, configuration, split or column.
         """
-        rows = self._asked("load_dataset", split=self.split, streaming=True, revision=self.revision)
+        library = self._library()
+        revision = self.revision if self._is_local else self._commit
+        try:
+            rows = library.load_dataset(
+                self.path, self.config, split=self.split, streaming=True, revision=revision
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unusable(error) from error
         texts = (text_of(row, self.field, f"dataset {self.path}") for row in rows)
         taken = (text for text in texts if text.strip())
         for _ in range(skip):
             next(taken, None)
         return taken
 
+    @cached_property
     def _commit(self) -> str:
-        """The commit that the revision names now, so that a cache does not outlive a change."""
+        """The commit that the revision names now, and which is read.
+
+        It is asked for once: a branch may move between two questions, and the texts of the one
+        commit would be kept as those of the other.
+        """
         hub: Any = importlib.import_module("huggingface_hub")
         try:
             return str(hub.HfApi().dataset_info(self.path, revision=self.revision).sha)
         except (OSError, ValueError) as error:
             raise self._unusable(error) from error
 
-    def _asked(self, function: str, **options: Any) -> Any:
+    def _library(self) -> Any:
         try:
-            datasets: Any = importlib.import_module("datasets")
+            return importlib.import_module("datasets")
         except ImportError as error:
             raise MissingExtra.of("datasets", "datasets", "read Hugging Face datasets") from error
-        try:
-            return getattr(datasets, function)(self.path, self.config, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> InvalidInput:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,8 @@
-"""Tensors kept on disk with a note: whole or not at all, also where the machine goes down."""
+"""A cache of tensors on disk, each file with a note, whole or not at all.
+
+A cache saves time and decides nothing: where its directory cannot be written, that is said once in
+a warning and work goes on.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,30 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emend._io import whole_file
+from emend._warn import warn
+from emend.errors import InvalidInput, first_line
 
 # A file that another process replaces while it is opened gives a RuntimeError.
 _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 
 
+_warned: set[Path] = set()
+
+
 def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able note: aside, to the disk itself, then renamed."""
+    """Write tensors and a JSON-able note, or warn once that the directory cannot be written."""
     whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    with whole_file(path) as aside:
-        save_file(whole, aside, {"emend": json.dumps(dict(note))})
+    try:
+        with whole_file(path) as aside:
+            save_file(whole, aside, {"emend": json.dumps(dict(note))})
+    except (InvalidInput, OSError, SafetensorError) as error:
+        if path.parent in _warned:
+            return
+        _warned.add(path.parent)
+        warn(
+            f"what is computed once cannot be kept in {path.parent} ({first_line(error)}): it is "
+            "computed anew each time; set EMEND_CACHE to a directory that can be written"
+        )
 
 
 def kept_note(path: Path) -> dict[str, Any] | None:

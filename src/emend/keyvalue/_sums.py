@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emend.errors import UnsupportedModel
 from emend.keyvalue import _kept
 from emend.keyvalue._windows import Batch, Position
 from emend.models import ModelView
@@ -31,7 +32,7 @@ class Sums:
 
     Args:
         view: The model.
-        layers: Blocks whose keys are wanted.
+        layers: Blocks whose keys are wanted, counted from 0, each once.
         dtype: Of the sums.
 
     Attributes:
@@ -47,16 +48,18 @@ class Sums:
         }
 
     def run(self, batch: Batch) -> None:
-        """Run a batch up to the last layer's keys, and add them.
+        """Run a batch up to the last layer's keys, and add them to every layer's sums.
 
         Padding is not masked: in a causal model no token sees what is right of it, while rows of
         padding that see nothing give NaN in some models.
         """
         ids = batch.input_ids.to(device_of(self.view.embeddings))
+        reached: set[int] = set()
 
         def taking(layer: int) -> Any:
             def take(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
                 self._add(layer, args[0], batch.real)
+                reached.add(layer)
 
             return take
 
@@ -70,6 +73,12 @@ class Sums:
             last = self.view.down_projection(max(self.layers))
             stack.enter_context(stopping(last, before=True))
             model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        if passed := sorted({*self.layers} - reached):
+            raise UnsupportedModel(
+                f"{type(model).__name__} runs without the down-projection of "
+                f"{', '.join(f'layer {layer}' for layer in passed)}, so there are no keys to sum "
+                "there: take other layers"
+            )
 
     def _add(self, layer: int, keys: Tensor, real: Tensor | None) -> None:
         keys = keys.reshape(-1, keys.shape[-1])  # (tokens, inner)

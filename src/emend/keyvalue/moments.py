@@ -1,14 +1,13 @@
 """Second moments of keys: C = E[k k^T], uncentred, over the tokens of many texts (spec S3).
 
-One pass collects those of all layers wanted, and stops at the last of them. What was computed is
-kept on disk under a key made of the weights' hash, the layer, the texts, the count, the window and
-the dtype. A pass that was killed goes on where its sums were last written down, with the same
-result to the last bit.
+One pass collects those of all layers wanted, and stops at the last of them. It runs the unedited
+model, whatever is attached to it. What was computed is kept on disk under a key (`_identity`) made
+of the model, its tokenizer, the layer, the content of the texts and `_settings`. A pass that was
+killed goes on where its sums were last written down, with the same result to the last bit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emend import _identity
 from emend._progress import progress
 from emend._warn import warn
 from emend.errors import InvalidInput, NumericalFailure
@@ -28,7 +28,7 @@ from emend.keyvalue._sums import Sums
 from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.keyvalue.memory import check_fits, estimate_moments
 from emend.keyvalue.sources import Given, as_source
-from emend.models import ModelView, model_fingerprint
+from emend.models import ModelView, base, model_fingerprint
 from emend.models._forward import longest_text
 from emend.models.placing import device_of
 
@@ -101,26 +101,32 @@ def second_moments(
         texts: A source or its name or path (see `as_source`), whose documents are joined by the
             tokenizer's end-of-text token and cut in windows; or texts themselves, each of which
             is then a row of its own, cut to what the model reads.
-        layers: Blocks whose keys are wanted.
+        layers: Blocks whose keys are wanted; negative numbers count from the end.
         max_tokens: Where to stop. Windows stop there exactly; of texts, none is begun after it.
             None takes all.
         dtype: Of the sums, float32 or float64. The product of one batch is taken in the keys' own
             precision, at least float32.
-        cache: Directory to look in and to keep the result in; None keeps nothing.
+        cache: Directory to look in and to keep the result in; None keeps nothing. One that cannot
+            be written is named in a warning, and nothing is kept.
         window: Tokens of a window, at most; never more than the model reads.
         batch_size: Windows in one pass; texts, sixteen times as many. None takes 2 on a CPU, whose
             cache they fit, and 8 elsewhere.
         seconds: How often the sums are written down, for a run that is killed to go on from.
         ignore_memory: Begin even where the memory free will not do.
 
+    Returns:
+        By layer, counted from 0.
+
     Raises:
-        InvalidInput: No texts, or a window of no tokens.
+        InvalidInput: No texts, a window of no tokens, or a layer that the model does not have.
+        UnsupportedModel: A layer has no dense MLP, or the model passes it by.
         NotEnoughMemory: The sums will not fit.
         NumericalFailure: The model's keys are not finite.
     """
     source = as_source(texts)
+    layers = tuple(dict.fromkeys(view.numbered(layers)))
     layout = layout_for(view, source, max_tokens, window, batch_size)
-    names = _names(view, source, layers, layout, dtype)
+    names = _names(view, tokenizer, source, layers, layout, dtype)
     found = {layer: _read(cache / names[layer]) if cache else None for layer in layers}
     missing = [layer for layer in layers if found[layer] is None]
     if missing:
@@ -131,8 +137,10 @@ def second_moments(
         sums = Sums(view, missing, dtype)
         path = None
         if cache:
-            run = "|".join([*(names[layer] for layer in missing), str(layout.rows)])
-            path = cache / f"{_short(run)}.partial"
+            run = _identity.key(
+                "key covariance", of=[names[layer] for layer in missing], rows=layout.rows
+            )
+            path = cache / f"{run}.partial"
         count = _collect(sums, source, tokenizer, layout, path, seconds)
         for layer, matrix in sums.whole().items():
             moment = Moment(matrix.div_(count), count, source.name, source.identity)
@@ -144,7 +152,7 @@ def second_moments(
     return {layer: moment for layer, moment in found.items() if moment is not None}
 
 
-def moment_files(
+def kept_moments(
     view: ModelView,
     tokenizer: Any,
     source: Source,
@@ -152,22 +160,29 @@ def moment_files(
     cache: Path,
     *,
     max_tokens: int | None = None,
-) -> dict[int, Path]:
-    """The files of several layers' second moments; what is missing is collected, in one pass.
+) -> dict[int, Path | Moment]:
+    """Find several layers' second moments; what is missing is collected, in one pass.
 
-    Where all are there, none is read: with large models a single one can fill the memory.
+    Returns:
+        By layer, counted from 0, the file; where it could not be written, what would be in it.
+        What is in a file is not read: with large models a single one can fill the memory.
     """
     layout = layout_for(view, source, max_tokens)
-    names = _names(view, source, layers, layout, torch.float32)
+    layers = tuple(dict.fromkeys(view.numbered(layers)))
+    names = _names(view, tokenizer, source, layers, layout, torch.float32)
     files = {layer: cache / names[layer] for layer in layers}
     missing = [layer for layer in layers if _kept.kept_note(files[layer]) is None]
+    made: dict[int, Moment] = {}
     if missing:
-        second_moments(view, tokenizer, source, missing, max_tokens=max_tokens, cache=cache)
-    return files
+        made = second_moments(view, tokenizer, source, missing, max_tokens=max_tokens, cache=cache)
+    return {
+        layer: made[layer] if layer in made and _kept.kept_note(file) is None else file
+        for layer, file in files.items()
+    }
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """What a patch keeps of a second moment that `moment_files` found; see `Moment.describe`.
+    """What a patch keeps of a second moment that `kept_moments` found; see `Moment.describe`.
 
     Raises:
         InvalidInput: The file has gone since.
@@ -179,7 +194,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def read_moment(path: Path) -> Moment:
-    """What `moment_files` found.
+    """What `kept_moments` found.
 
     Raises:
         InvalidInput: The file has gone since.
@@ -244,11 +259,12 @@ def _collect(
     if layout.limit is not None and source.packed:
         total = -(-(layout.limit - position.tokens) // (layout.window * layout.rows))
     written = time.monotonic()
-    for batch in progress(batches, "collecting second moments", total):
-        sums.run(batch)
-        if path and time.monotonic() - written >= seconds:
-            sums.keep(path, position)
-            written = time.monotonic()
+    with base(sums.view.model):
+        for batch in progress(batches, "collecting second moments", total):
+            sums.run(batch)
+            if path and time.monotonic() - written >= seconds:
+                sums.keep(path, position)
+                written = time.monotonic()
     if not position.tokens:
         raise InvalidInput(
             f"no texts to take second moments over ({source.name}): give some hundred"
@@ -261,14 +277,30 @@ def _collect(
 
 
 def _names(
-    view: ModelView, source: Source, layers: Sequence[int], layout: Layout, dtype: torch.dtype
+    view: ModelView,
+    tokenizer: Any,
+    source: Source,
+    layers: Sequence[int],
+    layout: Layout,
+    dtype: torch.dtype,
 ) -> dict[int, str]:
-    """Names of files that hold the second moments."""
-    shape = f"packed {layout.window}" if source.packed else "apart"
-    common = [model_fingerprint(view.model), source.identity, str(layout.limit), shape, str(dtype)]
+    """Names of files that hold the second moments of layers counted from 0."""
+    common: dict[str, Any] = {
+        "model": model_fingerprint(view.model),
+        "tokenizer": _identity.tokenizer_fingerprint(tokenizer),
+        "texts": source.identity,
+        "settings": _settings(source, layout, dtype),
+    }
+    keys = {layer: _identity.key("key covariance", **common, layer=layer) for layer in layers}
+    return {layer: f"{key}.safetensors" for layer, key in keys.items()}
+
+
+def _settings(source: Source, layout: Layout, dtype: torch.dtype) -> dict[str, Any]:
+    """What a second moment depends on besides the model, the tokenizer, the layer and the texts."""
     return {
-        layer: _short("|".join([*common, str(layer % view.depth)])) + ".safetensors"
-        for layer in layers
+        "window": layout.window if source.packed else None,
+        "max_tokens": layout.limit,
+        "dtype": dtype,
     }
 
 
@@ -280,10 +312,6 @@ def _described(note: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
         "tokens": note["count"],
         "dtype": str(dtype).removeprefix("torch."),
     }
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _read(path: Path) -> Moment | None:

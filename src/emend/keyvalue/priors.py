@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from emend import _identity
 from emend.keyvalue import _kept
 from emend.keyvalue._corpus import Source
 from emend.keyvalue.joint import Inverse, Metric, Scaled, inverse
@@ -19,14 +20,14 @@ from emend.keyvalue.moments import (
     Moment,
     cache_directory,
     describe_file,
-    moment_files,
+    kept_moments,
     read_moment,
     second_moments,
     warn_of_few,
 )
 from emend.keyvalue.nullspace import Spectrum, spectrum_of
 from emend.keyvalue.sources import NO_TEXTS
-from emend.models import ModelView
+from emend.models import ModelView, base
 
 PROBE = (8, 32)
 """Rows and tokens of the random text that shows how large keys are."""
@@ -34,32 +35,29 @@ PROBE = (8, 32)
 
 @dataclass(frozen=True)
 class Prior:
-    """The second moments of some layers.
+    """The second moments of some layers, counted from 0.
 
     Attributes:
         note: What a patch keeps of them, JSON-able.
     """
 
     note: dict[str, Any]
-    _given: dict[int, Moment] | None = None
-    _files: dict[int, Path] | None = None
+    _found: Mapping[int, Path | Moment] = field(default_factory=dict[int, "Path | Moment"])
 
     @property
     def is_known(self) -> bool:
         """Whether there are second moments at all."""
-        return self._given is not None or self._files is not None
+        return bool(self._found)
 
     @property
     def kept(self) -> tuple[int, ...]:
         """The layers of which what is made once, such as a spectrum, is kept on disk."""
-        return tuple(self._files or ())
+        return tuple(layer for layer, found in self._found.items() if isinstance(found, Path))
 
     def moment(self, layer: int) -> Tensor:
         """(inner, inner) of one layer; read from disk, so that one at a time is in memory."""
-        if self._files is not None:
-            return read_moment(self._files[layer]).matrix
-        assert self._given is not None
-        return self._given[layer].matrix
+        found = self._found[layer]
+        return (read_moment(found) if isinstance(found, Path) else found).matrix
 
     def inverse(self, layer: int, ridge: float, device: torch.device) -> Inverse:
         """C^-1 of one layer by its Cholesky factor, which is kept on disk beside C.
@@ -67,7 +65,7 @@ class Prior:
         Raises:
             NumericalFailure: C is singular.
         """
-        path = self._beside(layer, f"cholesky-{ridge:g}")
+        path = self._beside(layer, "cholesky factor", ridge=ridge)
         if path and (found := _kept.kept(path, "upper")):
             return Inverse(found[0].to(device).mT)
         metric = inverse(self.moment(layer).to(device), ridge)
@@ -77,7 +75,7 @@ class Prior:
 
     def spectrum(self, layer: int) -> Spectrum:
         """The eigendecomposition of one layer's C, which is kept on disk beside C."""
-        path = self._beside(layer, "eigen")
+        path = self._beside(layer, "spectrum")
         if path and (found := _kept.kept(path, "values", "vectors")):
             return Spectrum(*found)
         spectrum = spectrum_of(self.moment(layer))
@@ -85,9 +83,13 @@ class Prior:
             _kept.keep(path, {"values": spectrum.values, "vectors": spectrum.vectors}, {})
         return spectrum
 
-    def _beside(self, layer: int, what: str) -> Path | None:
-        """Where what is made of a layer's C is kept; None where C is not."""
-        return self._files[layer].with_suffix(f".{what}.safetensors") if self._files else None
+    def _beside(self, layer: int, algorithm: str, **settings: Any) -> Path | None:
+        """Where what an algorithm makes of a layer's C is kept; None where C is not."""
+        file = self._found[layer]
+        if not isinstance(file, Path):
+            return None
+        key = _identity.key(algorithm, of=file.name, **settings)
+        return file.with_suffix(f".{algorithm.replace(' ', '-')}-{key[:12]}.safetensors")
 
 
 def prior_for(
@@ -104,7 +106,7 @@ def prior_for(
     Args:
         view: The model.
         tokenizer: Its tokenizer.
-        layers: The blocks.
+        layers: The blocks; negative numbers count from the end.
         source: The texts to take them over (see `texts_for`); None knows nothing of other keys.
         cache: Whether to look for them and to keep them on disk.
         max_tokens: See `second_moments`; by default 20 for each dimension of a key, and of texts
@@ -114,15 +116,16 @@ def prior_for(
         return Prior(dict(NO_TEXTS))
     size = view.inner(layers[0])
     count = max_tokens or (TOKENS_PER_KEY * size if source.packed else None)
-    if not cache:
-        found = second_moments(view, tokenizer, source, layers, max_tokens=count)
-        prior = Prior(found[layers[0]].describe(), found)
-    else:
+    found: Mapping[int, Path | Moment]
+    if cache:
         directory = cache_directory()
-        files = moment_files(view, tokenizer, source, layers, directory, max_tokens=count)
-        prior = Prior(describe_file(files[layers[0]]), _files=files)
-    warn_of_few(prior.note["tokens"], size, source)
-    return prior
+        found = kept_moments(view, tokenizer, source, layers, directory, max_tokens=count)
+    else:
+        found = second_moments(view, tokenizer, source, layers, max_tokens=count)
+    first = next(iter(found.values()))
+    note = describe_file(first) if isinstance(first, Path) else first.describe()
+    warn_of_few(note["tokens"], size, source)
+    return Prior(note, found)
 
 
 def metric_of(view: ModelView, prior: Prior, layer: int, ridge: float) -> Metric:
@@ -146,7 +149,7 @@ def key_size(view: ModelView, layer: int) -> float:
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(view.vocabulary, PROBE, generator=generator)
-    with watching(view, [layer]) as seen:
+    with base(view.model), watching(view, [layer]) as seen:
         forward(view, ids, layer)
     keys = seen[layer][0].double()  # (rows, tokens, inner), or folded
     return float(keys.reshape(-1, keys.shape[-1]).square().mean(1).median())

@@ -1,21 +1,20 @@
 """Values that were sought before, kept in a patch so that going on from it seeks only new ones.
 
 A value is sought on the unedited model, and is the same whatever other edits there are. So it can
-be kept under a fingerprint of all that it depends on: the model's weights, the request, the
-contexts, the layer and the settings of the search. What has another fingerprint is sought again.
+be kept under a key of all that it depends on (`_identity`): the model, its tokenizer, the request,
+the contexts, the layer and the settings of the search. What has another key is sought again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from emend import _identity
 from emend.edits import Edit
 from emend.keyvalue._objective import Site
 from emend.keyvalue.values import SearchSettings, search_values
@@ -59,8 +58,16 @@ def sought_values(
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A loss is not finite.
     """
+    layer = view.numbered([layer])[0]
     asked = {**dataclasses.asdict(settings), "chunk": None}  # on which nothing depends
-    common = json.dumps([model_fingerprint(view.model), list(templates), layer, site, asked])
+    common = {
+        "model": model_fingerprint(view.model),
+        "tokenizer": _identity.tokenizer_fingerprint(tokenizer),
+        "templates": templates,
+        "layer": layer,
+        "site": site,
+        "settings": asked,
+    }
     together = _companions(edits) if settings.share_subject else {}
     names = [_name(common, edit, together.get(edit.subject, [])) for edit in edits]
     state = {name: known[name] for name in names if known and name in known}
@@ -86,6 +93,6 @@ def _request(edit: Edit) -> list[str]:
     return [edit.prompt, edit.subject, edit.target]
 
 
-def _name(common: str, edit: Edit, companions: list[list[str]]) -> str:
-    content = json.dumps([common, _request(edit), companions])
-    return f"{PREFIX}{hashlib.sha256(content.encode()).hexdigest()[:32]}.{edit.id}"
+def _name(common: Mapping[str, Any], edit: Edit, companions: list[list[str]]) -> str:
+    key = _identity.key("target value", **common, request=_request(edit), companions=companions)
+    return f"{PREFIX}{key}.{edit.id}"

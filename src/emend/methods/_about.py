@@ -31,6 +31,8 @@ class About:
         by_text: Whether it acts on what a model reads alone, so that an endpoint will do.
         by_subject: Whether it writes at the subject's last token, so that a prompt must ask
             something about the subject.
+        version: Raised when the same settings give another patch, beyond rounding: what a ledger
+            or a sweep has kept of an earlier version is then made anew.
     """
 
     name: str
@@ -42,6 +44,7 @@ class About:
     memory: bool = False
     by_text: bool = False
     by_subject: bool = False
+    version: int = 1
 
     def sequel(self, config: Any = None) -> Sequel:
         """Return how the method, by some of its settings, goes on from an earlier patch.

@@ -180,6 +180,7 @@ def method(
     memory: bool = False,
     by_text: bool = False,
     by_subject: bool = False,
+    version: int = 1,
 ) -> Callable[[Run], Method]:
     """Make a method of a function ``(model, tokenizer, edits, config: Config) -> Patch``.
 
@@ -206,6 +207,7 @@ def method(
             memory=memory,
             by_text=by_text,
             by_subject=by_subject,
+            version=version,
         )
 
     return register

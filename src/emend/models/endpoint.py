@@ -2,13 +2,13 @@
 
 `load("openai:NAME", base_url="http://...")` gives one. `generate` asks it, `score` cannot: an
 endpoint gives no probabilities of given texts. Every answer is written to a journal at once, where
-one is named, and is not asked for again: a run that stopped in the middle goes on where it was.
+one is named, and is not asked for again: a run that stopped in the middle goes on where it was. An
+answer is known by the server's address, the interface and all of the request (`_identity`), so that
+no server answers for another.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import nn
 
+from emend import _identity
 from emend._io import append_json_line, read_kept_lines
 from emend.errors import EndpointFailure, InvalidInput, MissingExtra
 
@@ -107,33 +108,44 @@ class Endpoint(nn.Module):
         return [answers[prompt] for prompt in prompts]
 
     def _one(self, prompt: str, max_new_tokens: int, stop: Sequence[str]) -> str:
-        asked = [self.name, prompt, max_new_tokens, list(stop)]
-        known = self._journal.get(asked) if self._journal else None
+        request = self._request(prompt, max_new_tokens, stop)
+        key = self._key(request, stop)
+        known = self._journal.get(key) if self._journal else None
         if known is not None:
             return known
-        text = self._tried(lambda: self._ask(prompt, max_new_tokens, stop))
+        text = self._tried(lambda: self._ask(request))
         # Servers differ in whether a stop string is part of the text.
         cuts = [cut for one in stop if (cut := text.find(one)) >= 0]
         text = text[: min(cuts)] if cuts else text
         if self._journal:
-            self._journal.add(asked, text)
+            self._journal.add(key, prompt, text)
         return text
 
-    def _ask(self, prompt: str, max_new_tokens: int, stop: Sequence[str]) -> str:
+    def _request(self, prompt: str, max_new_tokens: int, stop: Sequence[str]) -> dict[str, Any]:
+        """What the interface is sent."""
         options: dict[str, Any] = {"model": self.served, "temperature": 0}
         if stop:
             options["stop"] = list(stop)[:4]  # the interface takes no more
         if self.chat:
             messages = [{"role": "system", "content": CHAT}, {"role": "user", "content": prompt}]
-            found = self._client.chat.completions.create(
-                messages=messages, max_completion_tokens=max_new_tokens, **options
-            )
-            text: Any = found.choices[0].message.content
+            return {**options, "messages": messages, "max_completion_tokens": max_new_tokens}
+        return {**options, "prompt": prompt, "max_tokens": max_new_tokens}
+
+    def _key(self, request: dict[str, Any], stop: Sequence[str]) -> str:
+        """The key of an answer: which server it is of, and all that it was asked."""
+        return _identity.key(
+            "endpoint answer",
+            address=str(self._client.base_url).rstrip("/"),
+            interface="chat" if self.chat else "completions",
+            request=request,
+            stop=stop,
+        )
+
+    def _ask(self, request: dict[str, Any]) -> str:
+        if self.chat:
+            text: Any = self._client.chat.completions.create(**request).choices[0].message.content
         else:
-            found = self._client.completions.create(
-                prompt=prompt, max_tokens=max_new_tokens, **options
-            )
-            text = found.choices[0].text
+            text = self._client.completions.create(**request).choices[0].text
         if not isinstance(text, str):
             raise TypeError(f"its answer holds {type(text).__name__}, expected text")
         return text
@@ -194,15 +206,15 @@ class Journal:
                 self._known[entry["key"]] = entry["text"]
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def get(self, asked: Sequence[Any]) -> str | None:
-        """The answer to what was asked, if it is known."""
-        return self._known.get(_key(asked))
+    def get(self, key: str) -> str | None:
+        """The answer that is kept under a key."""
+        return self._known.get(key)
 
-    def add(self, asked: Sequence[Any], text: str) -> None:
-        """Keep an answer, in the file before this returns."""
-        entry = {"key": _key(asked), "prompt": asked[1], "text": text}
+    def add(self, key: str, prompt: str, text: str) -> None:
+        """Keep an answer, in the file before this returns; the prompt is there for people."""
+        entry = {"key": key, "prompt": prompt, "text": text}
         with self._lock:
-            self._known[entry["key"]] = text
+            self._known[key] = text
             append_json_line(self.path, entry)
 
 
@@ -242,10 +254,6 @@ def _retry_after(headers: Any) -> float | None:
         return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
     except ValueError:
         return None
-
-
-def _key(asked: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
 
 
 def _line(error: BaseException) -> str:

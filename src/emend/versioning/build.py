@@ -1,9 +1,10 @@
 """From a ledger to a patch: only what is new is solved for.
 
 The active edits are the source and the patch is their build. What a method sought for an edit is
-kept in the ledger under a fingerprint of all that it depends on, so that a build after one edit
-was added or taken out seeks next to nothing; and it is sought one by one, so that the same edits
-make the same patch to the last bit, in whatever order they came and whatever was there between.
+kept in the ledger under a key of all that it depends on (`_identity`), so that a build after one
+edit was added or taken out seeks next to nothing; and it is sought one by one, so that the same
+edits make the same patch to the last bit, in whatever order they came and whatever was there
+between.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from emend.keyvalue.solved import edit_of
 from emend.ledger import Build, Ledger
 from emend.methods import Method
 from emend.models import ModelView, generate
-from emend.patches import Factor, Patch, WeightPatch, add, describe_base
+from emend.patches import Factor, Patch, WeightPatch, add, base_difference, describe_base
 from emend.versioning.similar import Similar, similar
 from emend.versioning.solved import (
-    change_name,
+    change_names,
     keep_change,
     keep_values,
     known_change,
@@ -103,7 +104,7 @@ def build(
         patch, solved = builder.patch(edits)
     if directory is not None:
         patch.save_pretrained(directory)
-    close = similar(edits, known_keys(ledger, builder.hash, chosen.name))
+    close = similar(edits, known_keys(ledger, patch))
     seconds = time.perf_counter() - started
     record = Build(
         builder.hash,
@@ -182,7 +183,8 @@ class _Builder:
 
     def _added(self, edits: tuple[Edit, ...]) -> tuple[Patch, int]:
         """The sum of single changes, those that are known taken from the ledger."""
-        names = [change_name(self.hash, self.method.name, self.config, edit) for edit in edits]
+        view = ModelView(self.model)
+        names = change_names(view, self.tokenizer, self.method, self.config, edits)
         known = self.ledger.values(self.hash, self.method.name, names)
         new = [pair for pair in zip(names, edits, strict=True) if pair[0] not in known]
         for name, edit in progress(new, "solving what is new"):
@@ -219,11 +221,12 @@ def _parts(missing: Iterable[Edit], edits: Sequence[Edit]) -> list[list[Edit]]:
 
 def _check_base(ledger: Ledger, base: dict[str, Any]) -> None:
     """Refuse a model that the ledger is not of."""
-    own = (ledger.base or {}).get("hash")
-    if own is not None and own != base["hash"]:
+    own = ledger.base or {}
+    difference = base_difference(own, base)
+    if difference is not None:
         raise InvalidInput(
-            f"the ledger is of the model {(ledger.base or {}).get('name')!r} ({own}), found one "
-            f"with the hash {base['hash']}: load that model, or begin a ledger for this one"
+            f"the ledger is of the model {own.get('name')!r} with {difference[0]}, found one with "
+            f"{difference[1]}: load that model, or begin a ledger for this one"
         )
 
 

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from emend import _identity
 from emend.edits import Edit
 from emend.keyvalue import subject_keys
+from emend.keyvalue.settings import settings_content
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Ledger
-from emend.models import ModelView, encode
+from emend.methods import Method
+from emend.models import ModelView, encode, model_fingerprint
 from emend.patches import LowRank, MemoryPatch, Patch, WeightPatch
 
 BARE = ["{}"]
 
 
 def known_values(ledger: Ledger, base: str, method: str) -> dict[str, Tensor]:
-    """The values that were sought for a method on a base model, by fingerprint."""
+    """The values that were sought for a method on a base model, by name."""
     return {name: load(data)["value"] for name, data in ledger.values(base, method).items()}
 
 
-def known_keys(ledger: Ledger, base: str, method: str) -> dict[str, Tensor]:
-    """The key of each edit that was solved for, (inner,) float32, by the edit's id."""
-    found: dict[str, Tensor] = {}
-    for name, data in ledger.values(base, method).items():
-        tensors, edit = load(data), edit_of(name)
-        if edit is not None and "key" in tensors:
-            found[edit] = tensors["key"]
-    return found
+def known_keys(ledger: Ledger, patch: Patch) -> dict[str, Tensor]:
+    """Find the key of each edit of a patch, (inner,) float32, by the edit's id.
+
+    Only the values that the patch itself was built from are looked up. What the ledger keeps of
+    other layers, settings or precisions has keys of another space.
+    """
+    if not isinstance(patch, WeightPatch):
+        return {}
+    names = {name: edit for name in patch.state if (edit := edit_of(name)) is not None}
+    values = ledger.values(str(patch.base.get("hash")), patch.method, names)
+    found = {names[name]: load(data) for name, data in values.items()}
+    return {edit: tensors["key"] for edit, tensors in found.items() if "key" in tensors}
 
 
 def keep_values(
@@ -42,7 +46,7 @@ def keep_values(
     """Write down the values of a patch that are new, each with its key and its lookup token.
 
     Returns:
-        The new values by fingerprint.
+        The new values by name.
     """
     new = {name: value for name, value in patch.state.items() if name not in known}
     owners = {name: edit for name in new if (edit := edit_of(name)) is not None}
@@ -100,11 +104,29 @@ def known_change(data: bytes, edit: Edit) -> dict[str, LowRank]:
     }
 
 
-def change_name(base: str, method: str, config: Any, edit: Edit) -> str:
-    """The fingerprint of all that the change of a single edit depends on."""
-    content = [base, method, config, edit.prompt, edit.subject, edit.target]
-    text = json.dumps(content, default=str, sort_keys=True)
-    return f"change.{hashlib.sha256(text.encode()).hexdigest()[:32]}.{edit.id}"
+def change_names(
+    view: ModelView, tokenizer: Any, method: Method, config: Any, edits: Sequence[Edit]
+) -> list[str]:
+    """Name the change of each edit by all that it depends on.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        method: A method whose changes do not depend on other edits.
+        config: Its settings.
+        edits: The edits.
+    """
+    common = {
+        "model": model_fingerprint(view.model),
+        "tokenizer": _identity.tokenizer_fingerprint(tokenizer),
+        "method": [method.name, method.version],
+        "settings": settings_content(config, view),
+    }
+    keys = [
+        _identity.key("single change", **common, request=[edit.prompt, edit.subject, edit.target])
+        for edit in edits
+    ]
+    return [f"change.{key}.{edit.id}" for key, edit in zip(keys, edits, strict=True)]
 
 
 def layer_of(patch: WeightPatch) -> int:
@@ -114,18 +136,14 @@ def layer_of(patch: WeightPatch) -> int:
 
 
 def patch_hash(patch: Patch) -> str:
-    """A hash of what a patch does: its content to the last bit, for which base and edits."""
-    digest = hashlib.sha256(str(patch.base.get("hash")).encode())
-    for edit in sorted(edit.id for edit in patch.edits):
-        digest.update(json.dumps(edit).encode())
-    for name, matrices in sorted(_content(patch).items()):
-        digest.update(name.encode())
-        for matrix in matrices:
-            digest.update(str(tuple(matrix.shape)).encode())
-            digest.update(matrix.reshape(-1).view(torch.uint8).numpy().tobytes())
-    if isinstance(patch, MemoryPatch):
-        digest.update(json.dumps([patch.kind, patch.details], sort_keys=True).encode())
-    return digest.hexdigest()
+    """Hash what a patch does: its content to the last bit, for which base and edits."""
+    return _identity.key(
+        "patch",
+        base=patch.base.get("hash"),
+        edits=sorted(edit.id for edit in patch.edits),
+        content=_content(patch),
+        memory=[patch.kind, patch.details] if isinstance(patch, MemoryPatch) else None,
+    )
 
 
 def _content(patch: Patch) -> dict[str, Sequence[Tensor]]:
