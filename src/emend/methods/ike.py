@@ -31,12 +31,12 @@ least like first, and the card says how many fit.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from emend._settings import Count, NotNegative, Seed, Whole
+from emend._warn import warn
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.incontext.demonstrations import Demonstration, Pool, choose, pool_of
@@ -162,9 +162,8 @@ def _fitting(
             left_out = writer.write([edit], edit.text, room, tokenizer)[1]
             least = min(least, max(0, len(writer.chosen[edit.id]) - left_out))
     if least < wanted:
-        warnings.warn(
+        warn(
             f"the model's context holds {least} of {wanted} demonstrations before the longest "
-            f"prompt: the least like are left out; k={least} asks for no more",
-            stacklevel=6,
+            f"prompt: the least like are left out; k={least} asks for no more"
         )
     return {"tokens": room, "demonstrations": wanted, "fitting": least}
