@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emend._io import write_json, write_text
-from emend._settings import from_file
 from emend.cli import _options
 from emend.cli._ledger import Author, Path_, author_name, opened, warn_of_similar
 from emend.cli._output import output_directory, print_json, print_table
@@ -62,7 +61,7 @@ def command(
         config_type = methods.registry().get(chosen).config_type
         known = asked.settings if chosen == asked.method else {}
         settings = {
-            **from_file(chosen, config_type, known),
+            **known,
             **settings_for(chosen, config_type, config, set),
         }
         network, tokenizer = api.load(model, **loading)

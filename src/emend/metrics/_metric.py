@@ -63,7 +63,9 @@ class Metric:
         title: One line that says what it measures.
         ask: The questions about one edit; may be none.
         judge: The outcome by protocol of one question, from the answers before and after.
-        headline: The protocol that a summary's "before" and "after" are.
+        headline: The protocol that a summary's "before" and "after" are; an answer is as it should
+            be where its value after the edit is 1.
+        unit: Of these values: "share" from 0 to 1, shown in percent, or any other by its name.
         summarize: Records of this measure and the patch's timing to the entry in the summary;
             None for the mean over probes, groups and edits, in this order.
         grouped: Whether the summary also shows each group by itself.
@@ -74,5 +76,6 @@ class Metric:
     ask: Ask
     judge: Judge
     headline: str = "exact_match"
+    unit: str = "share"
     summarize: Summarize | None = None
     grouped: bool = False

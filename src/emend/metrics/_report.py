@@ -43,16 +43,20 @@ class Report:
         """The values by measure.
 
         ``summary["reliability"]["after"]`` is by exact match; ``["protocols"]`` has every
-        protocol, ``["groups"]`` every group, ``n`` counts edits that were asked. Values are
-        shares from 0 to 1 (fluency: bits x 100), None where nothing was asked.
+        protocol, ``["groups"]`` every group, ``n`` counts edits that were asked. ``["headline"]``
+        names the protocol of the first two, ``["unit"]`` what they are: shares from 0 to 1 or
+        another unit (fluency: bits x 100). Values are None where nothing was asked.
         """
         result: dict[str, dict[str, Any]] = {}
         for metric in chosen(self.metrics):
             records = [record for record in self.records if record["metric"] == metric.name]
             if metric.summarize is not None:
-                result[metric.name] = metric.summarize(records, self.timing)
+                entry = metric.summarize(records, self.timing)
             else:
-                result[metric.name] = summarize(records, metric.headline, grouped=metric.grouped)
+                entry = summarize(records, metric.headline, grouped=metric.grouped)
+            if metric.unit == "share":
+                entry = {"before": None, "after": None, "n": 0, "protocols": {}, **entry}
+            result[metric.name] = {**entry, "headline": metric.headline, "unit": metric.unit}
         return result
 
     def save(self, directory: str | Path) -> Path:

@@ -36,4 +36,5 @@ efficiency = Metric(
     ask=_ask,
     judge=_judge,
     summarize=_summarize,
+    unit="seconds",
 )

@@ -52,4 +52,5 @@ fluency = Metric(
     ask=_ask,
     judge=_judge,
     headline=ENTROPY,
+    unit="bits x 100",
 )

@@ -16,7 +16,11 @@ MOST = 1000
 Record = Mapping[str, Any]
 
 
-def chosen(records: Sequence[Record]) -> list[Record]:
+Headlines = Mapping[str, str]
+"""By measure, the protocol that decides whether an answer is as it should be."""
+
+
+def chosen(records: Sequence[Record], headlines: Headlines) -> list[Record]:
     """The first edits' own answers, then two of each other group, one wrong where there is one."""
     by_group: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -26,15 +30,15 @@ def chosen(records: Sequence[Record]) -> list[Record]:
         if metric == "reliability":
             picked += found[:FIRST]
             continue
-        wrong = next((i for i, record in enumerate(found) if not _is_good(record)), None)
+        wrong = next((i for i, record in enumerate(found) if not _is_good(record, headlines)), None)
         order = [0, *([wrong] if wrong else []), *range(1, len(found))]
         picked += [found[i] for i in list(dict.fromkeys(order))[:PER_GROUP]]
     return picked
 
 
-def example_table(records: Sequence[Record]) -> Markup:
+def example_table(records: Sequence[Record], headlines: Headlines) -> Markup:
     """Questions with the answers before and after, and whether each is as it should be."""
-    rows = [_row(record) for record in records[:MOST]]
+    rows = [_row(record, headlines) for record in records[:MOST]]
     if len(records) > MOST:
         rest = f"… and {len(records) - MOST} more in records.jsonl"
         rows.append([element("td", rest, colspan=6)])
@@ -42,8 +46,8 @@ def example_table(records: Sequence[Record]) -> Markup:
     return table(head, rows, "answers")
 
 
-def _row(record: Record) -> list[object]:
-    good = _is_good(record)
+def _row(record: Record, headlines: Headlines) -> list[object]:
+    good = _is_good(record, headlines)
     mark = element("td", "✓" if good else "✗", class_="good" if good else "bad")
     expected = " / ".join(answer.strip() for answer in record["answers"])
     if record["metric"] == "locality":
@@ -58,8 +62,8 @@ def _row(record: Record) -> list[object]:
     ]
 
 
-def _is_good(record: Record) -> bool:
-    outcome = record["protocols"].get("exact_match")
+def _is_good(record: Record, headlines: Headlines) -> bool:
+    outcome = record["protocols"].get(headlines.get(record["metric"], ""))
     return bool(outcome and outcome["after"] == 1.0)
 
 

@@ -86,5 +86,10 @@ def label(name: str) -> str:
 
 
 def is_share(entry: Entry) -> bool:
-    """Whether a summary's entry is about answers, so that its values are shares."""
-    return "exact_match" in entry.get("protocols", {})
+    """Return whether the values of a summary's entry are shares from 0 to 1."""
+    return entry.get("unit") == "share"
+
+
+def headlines(summary: Mapping[str, Entry]) -> dict[str, str]:
+    """Return the protocol that decides, by measure, whether an answer is as it should be."""
+    return {name: entry["headline"] for name, entry in summary.items() if "headline" in entry}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from emend.report._examples import chosen, example_table
@@ -14,6 +14,7 @@ from emend.report._results import (
     Entry,
     Result,
     bytes_text,
+    headlines,
     is_share,
     label,
     plain,
@@ -44,7 +45,7 @@ def overview(results: Sequence[Result]) -> Markup:
         element(
             "figure",
             element("figcaption", result.name),
-            dot_plot(_rows(result.summary), f"Measures on {result.name}, before and after"),
+            dot_plot(_rows(_shares(result)), f"Measures on {result.name}, before and after"),
         )
         for result in results
     ]
@@ -53,7 +54,7 @@ def overview(results: Sequence[Result]) -> Markup:
         element("span", class_="key before"),
         " before ",
         element("span", class_="key after"),
-        " after the edit, by exact match of the greedy answer",
+        " after the edit, by exact match of the greedy answer (measures of others: by their own)",
         class_="legend",
     )
     return joined(element("div", *figures, class_="figures"), key)
@@ -61,28 +62,25 @@ def overview(results: Sequence[Result]) -> Markup:
 
 def _rows(entries: Mapping[str, Entry]) -> list[Row]:
     return [
-        Row(label(name), entry["before"], entry["after"])
-        for name, entry in entries.items()
-        if "before" in entry and (is_share(entry) or entry["after"] is None)
+        Row(label(name), entry.get("before"), entry.get("after")) for name, entry in entries.items()
     ]
 
 
 def measures(result: Result) -> Markup:
     """The table of measures: protocols side by side, before and after."""
-    titles = list(PROTOCOL_TITLES.values())
-    head: list[object] = ["measure", "edits", *titles]
+    own = {entry["headline"]: label(entry["headline"]) for entry in _shares(result).values()}
+    titles = PROTOCOL_TITLES | {name: own[name] for name in own if name not in PROTOCOL_TITLES}
+    head: list[object] = ["measure", "edits", *titles.values()]
     rows: list[list[object]] = []
-    for name, entry in result.summary.items():
-        if not is_share(entry):
-            continue
-        rows.append(_measure_row(element("th", label(name), scope="row"), entry))
+    for name, entry in _shares(result).items():
+        rows.append(_measure_row(element("th", label(name), scope="row"), entry, titles))
         for group, part in entry.get("groups", {}).items():
             cell = element("th", label(group), scope="row", class_="group")
-            rows.append(_measure_row(cell, part))
+            rows.append(_measure_row(cell, part, titles))
         if "correct" in entry:
             cell = element("th", "answers that are right", scope="row", class_="group")
             correct = {**entry["correct"], "protocols": {"exact_match": entry["correct"]}}
-            rows.append(_measure_row(cell, correct))
+            rows.append(_measure_row(cell, correct, titles))
     notes = element(
         "p",
         "Each cell: before → after. Exact match: the greedy answer is an accepted one. Teacher "
@@ -94,13 +92,17 @@ def measures(result: Result) -> Markup:
     return joined(table(head, rows, "numbers"), _fluency(result), notes)
 
 
-def _measure_row(cell: Markup, entry: Entry) -> list[object]:
-    cells = [_change(entry["protocols"].get(protocol)) for protocol in PROTOCOL_TITLES]
+def _shares(result: Result) -> dict[str, Entry]:
+    return {name: entry for name, entry in result.summary.items() if is_share(entry)}
+
+
+def _measure_row(cell: Markup, entry: Entry, titles: Iterable[str]) -> list[object]:
+    cells = [_change(entry.get("protocols", {}).get(protocol)) for protocol in titles]
     return [cell, entry["n"], *cells]
 
 
 def _change(entry: Entry | None) -> Markup:
-    if entry is None or entry["after"] is None:
+    if entry is None or entry.get("after") is None:
         return element("td", "–")
     before = element("span", f"{share(entry['before'])} → ", class_="was")
     return element("td", before, share(entry["after"]))
@@ -108,7 +110,7 @@ def _change(entry: Entry | None) -> Markup:
 
 def _fluency(result: Result) -> Markup:
     entry = result.summary.get("fluency")
-    if not entry or entry["after"] is None:
+    if not entry or entry.get("after") is None:
         return Markup("")
     values = f"{plain(entry['before'])} → {plain(entry['after'])}"
     return element("p", f"Fluency (n-gram entropy of greedy text, bits × 100): {values}")
@@ -122,7 +124,7 @@ def groups(result: Result) -> Markup:
             element("figcaption", f"{label(name)} by group"),
             bar_plot(_rows(entry["groups"]), f"{label(name)} on {result.name} by group"),
         )
-        for name, entry in result.summary.items()
+        for name, entry in _shares(result).items()
         if entry.get("groups")
     ]
     if not figures:
@@ -136,12 +138,13 @@ def examples(result: Result) -> Markup:
     asked = [record for record in result.records if record["answers"]]
     if not asked:
         return Markup("")
+    decide = headlines(result.summary)
     every = element(
         "details",
         element("summary", f"All {len(asked)} answers"),
-        example_table(asked),
+        example_table(asked, decide),
     )
-    return joined(element("h3", "Answers"), example_table(chosen(asked)), every)
+    return joined(element("h3", "Answers"), example_table(chosen(asked, decide), decide), every)
 
 
 def efficiency(result: Result) -> Markup:

@@ -30,8 +30,8 @@ def summary_table(summary: Mapping[str, Entry], title: str | None = None) -> Tab
             for group, part in entry.get("groups", {}).items():
                 table.add_row(*_row(f"  {label(group)}", part), style="dim")
         elif "before" in entry:
-            count = str(entry.get("n", "–"))
-            table.add_row(label(name), count, plain(entry["before"]), plain(entry["after"]))
+            values = (plain(entry.get("before")), plain(entry.get("after")))
+            table.add_row(label(name), str(entry.get("n", "–")), *values)
     return table
 
 

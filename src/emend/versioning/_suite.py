@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from emend._settings import from_file
+from emend.errors import InvalidInput, MissingFile
 from emend.versioning._rules_file import Problems, load_file
 from emend.versioning._suite_parts import Fields
-
-NOT_SHARES = ("fluency", "efficiency")
-"""Measures that are no shares from 0 to 1, so that "at least" says nothing about them."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +152,26 @@ def _settings(top: Fields, method: str | None) -> dict[str, Any]:
     if given and method is None:
         top.problems.add("settings", "are given without a method, expected both: add method")
         return {}
-    names = registry.get(method).config_type.__dataclass_fields__ if method else ()
-    kept = {n: v for n, v in given.items() if top.known(f"settings.{n}", n, names)}
-    return {n: tuple(v) if isinstance(v, list) else v for n, v in kept.items()}
+    if method is None:
+        return {}
+    config_type, kept = registry.get(method).config_type, dict[str, Any]()
+    names = [one.name for one in fields(config_type)]
+    for name, value in given.items():
+        if not top.known(f"settings.{name}", name, names):
+            continue
+        try:
+            kept |= from_file(method, config_type, {name: value})
+        except (InvalidInput, MissingFile) as error:
+            top.problems.add("settings", str(error))
+    return kept
 
 
 def _metrics(top: Fields) -> dict[str, float]:
     from emend import metrics
 
-    known = [name for name in metrics.registry().names() if name not in NOT_SHARES]
+    registry = metrics.registry()
+    # Of a measure that is no share from 0 to 1, "at least" says nothing.
+    known = [name for name in registry.names() if registry.get(name).unit == "share"]
     if top.values.get("metrics") == {}:
         top.problems.add("metrics", f"is empty, expected one of {', '.join(known)}: add one")
     inner = top.inner("metrics", tuple(known))

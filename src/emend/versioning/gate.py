@@ -183,7 +183,8 @@ class _Taking:
         for name, least in thresholds.items():
             entry = self.report.summary[name] if self.report else {}
             records = self.report.records if self.report else ()
-            missed = tuple(_missed(r) for r in records if r["metric"] == name and _is_missed(r))
+            own = [record for record in records if record["metric"] == name]
+            missed = tuple(_missed(one) for one in own if _is_missed(one, entry["headline"]))
             if entry.get("after") is None:
                 missed = ("nothing to measure: no active edit has probes for it",)
             yield _share(
@@ -290,8 +291,9 @@ def _share(
     return Check(name, before, after, f">= {100 * least:g}%", passed, count, missed=missed)
 
 
-def _is_missed(record: Mapping[str, Any]) -> bool:
-    return record["protocols"]["exact_match"]["after"] < 1.0
+def _is_missed(record: Mapping[str, Any], protocol: str) -> bool:
+    outcome = record["protocols"].get(protocol)
+    return outcome is not None and outcome["after"] < 1.0
 
 
 def _missed(record: Mapping[str, Any]) -> str:
@@ -299,7 +301,8 @@ def _missed(record: Mapping[str, Any]) -> str:
     asked = f"{record['edit']}: {record['prompt']!r}"
     if record["metric"] == "locality":
         return f"{asked}: base {before!r}, patched {said!r}"
-    return f"{asked}: found {said!r}, expected {record['answers'][0]!r}"
+    expected = f", expected {record['answers'][0]!r}" if record["answers"] else ""
+    return f"{asked}: found {said!r}{expected}"
 
 
 def _line(name: str, question: Question, before: str, after: str) -> str:
