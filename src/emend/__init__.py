@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from emend.api import trace as trace
     from emend.api import trace_many as trace_many
     from emend.bench import sweep as sweep
+    from emend.datasets import read_edits as read_edits
+    from emend.datasets import write_edits as write_edits
     from emend.edits import Edit as Edit
     from emend.edits import Probe as Probe
-    from emend.edits import read_edits as read_edits
-    from emend.edits import write_edits as write_edits
     from emend.ledger import Ledger as Ledger
     from emend.patches import Patch as Patch
     from emend.patches import load_patch as load_patch
@@ -56,8 +56,8 @@ _HOME = {
     "sweep": "emend.bench",
     "Edit": "emend.edits",
     "Probe": "emend.edits",
-    "read_edits": "emend.edits",
-    "write_edits": "emend.edits",
+    "read_edits": "emend.datasets",
+    "write_edits": "emend.datasets",
     "Ledger": "emend.ledger",
     "Patch": "emend.patches",
     "load_patch": "emend.patches",

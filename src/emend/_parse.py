@@ -153,35 +153,66 @@ def json_lines(file: BinaryIO, problems: Problems) -> Iterator[Item]:
 
 def json_list(text: str, problems: Problems) -> Iterator[Item]:
     """The elements of a JSON list one after the other, so that each is known by its line."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    lines = _Lines(text)
     position = _after_space(text, 0)
     if position == len(text):
         return
     if text[position] != "[":
         fault = Fault("found no list", "[{...}, ...]", "add brackets")
-        problems.note(fault, line=_line(text, position))
+        problems.note(fault, line=lines.at(position))
         return
     position = _after_space(text, position + 1)
     more = text[position : position + 1] != "]"
     while more:
         try:
-            record, end = decoder.raw_decode(text, position)
+            record, end = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            line = _line(text, getattr(error, "pos", position))
+            line = lines.at(getattr(error, "pos", position))
             problems.note(_not_json(error, "here"), line=line)
             return
-        yield Item(_line(text, position), record)
+        yield Item(lines.at(position), record)
         position = _after_space(text, end)
         separator = text[position : position + 1]
         if separator not in (",", "]"):
             fault = Fault("is not JSON here", "',' or ']'", "mend the syntax")
-            problems.note(fault, line=_line(text, position))
+            problems.note(fault, line=lines.at(position))
             return
         more = separator == ","
         position = _after_space(text, position + 1) if more else position
     if _after_space(text, position + 1) != len(text):
         fault = Fault("found more after the list", "its end here", "remove the rest")
-        problems.note(fault, line=_line(text, position))
+        problems.note(fault, line=lines.at(position))
+
+
+def json_values(text: str, problems: Problems) -> Iterator[Item]:
+    """JSON values that follow one another, each over as many lines as it takes."""
+    lines = _Lines(text)
+    position = _after_space(text, 0)
+    while position < len(text):
+        try:
+            record, end = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            line = lines.at(getattr(error, "pos", position))
+            problems.note(_not_json(error, "here"), line=line)
+            return
+        yield Item(lines.at(position), record)
+        position = _after_space(text, end)
+
+
+class _Lines:
+    """Line numbers of positions that mostly grow, so that each line is counted once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._position, self._line = 0, 1
+
+    def at(self, position: int) -> int:
+        """The line (from 1) on which a position is."""
+        if position < self._position:
+            return self._text.count("\n", 0, position) + 1
+        self._line += self._text.count("\n", self._position, position)
+        self._position = position
+        return self._line
 
 
 def yaml_list(text: str, problems: Problems) -> Iterator[Item]:
@@ -266,6 +297,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 class _Twice(ValueError):
     """A name that stands twice in one object."""
 
@@ -314,7 +348,3 @@ def _after_space(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t\r\n":
         position += 1
     return position
-
-
-def _line(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1

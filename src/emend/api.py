@@ -7,7 +7,8 @@ from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from emend import methods
-from emend.edits import Edit, Probe, check_edits, read_edits, write_edits
+from emend.datasets import read_edits, write_edits
+from emend.edits import Edit, Probe, check_edits
 from emend.ledger import Ledger
 from emend.locate import audit, trace, trace_many
 from emend.metrics import Report, evaluate, evaluate_each

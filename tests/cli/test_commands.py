@@ -11,7 +11,7 @@ import typer.main
 
 from emend import __version__
 from emend.cli import app
-from emend.edits import read_edits
+from emend.datasets import read_edits
 from emend.patches import load_patch
 
 

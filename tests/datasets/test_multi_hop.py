@@ -110,7 +110,7 @@ def test_mquake_files_that_are_not_so_are_refused(file, tmp_path) -> None:
     with pytest.raises(BrokenFile) as caught:
         datasets.load("mquake", path=file)
     assert len(caught.value.problems) == 2
-    assert "record 1: lacks 'questions'" in caught.value.problems[0]
+    assert "[1] cannot be read (lacks 'questions')" in caught.value.problems[0]
     for text in ("[", "{}", "[]"):
         file.write_text(text)
         with pytest.raises(BrokenFile):

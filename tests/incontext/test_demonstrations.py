@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.tiny import tiny_tokenizer
 
-from emend.edits import Edit, Probe, write_edits
+from emend.datasets import write_edits
+from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, UnknownName
 from emend.incontext import FactLayout, Pool, choose, fitted, pool_of, statement
 from emend.incontext.demonstrations import kinds_for

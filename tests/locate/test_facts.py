@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emend.edits import Edit, write_edits
+from emend.datasets import write_edits
+from emend.edits import Edit
 from emend.errors import BrokenFile, MissingFile
 from emend.locate import read_facts
 

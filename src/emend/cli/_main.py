@@ -18,6 +18,8 @@ import typer.main
 
 from emend.cli import (
     audit,
+    convert,
+    datasets,
     demo,
     edit,
     eval,
@@ -54,6 +56,8 @@ def _app() -> typer.Typer:
     for module in (
         demo,
         methods,
+        datasets,
+        convert,
         edit,
         eval,
         multihop,

@@ -23,7 +23,11 @@ Method = Annotated[
 ]
 Edits = Annotated[
     Path | None,
-    typer.Option("--edits", help="A file of edits: .jsonl, .json or .yaml.", metavar="FILE"),
+    typer.Option(
+        "--edits",
+        help="Edits: JSON lines, JSON, YAML, CSV, a published form (`emend datasets`), or -.",
+        metavar="FILE",
+    ),
 ]
 OutputPath = Annotated[
     Path | None,

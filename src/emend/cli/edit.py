@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._edits import read_edits
 from emend.cli._output import output_directory, print_json
 from emend.cli._settings import settings_for
-from emend.edits import Edit, read_edits
+from emend.edits import Edit
 from emend.errors import InvalidInput
 
 NAME = "edit"
@@ -24,7 +25,9 @@ EXAMPLES = _options.examples(
     "emend edit --model lab/gptneo --method memit --previous patch/ --edits more.jsonl \\",
     "      --output_path both/",
     "",
-    "An edits file has one object per line:",
+    "emend edit --model gpt2 --edits counterfact.json --limit 20 --output_path patch/",
+    "",
+    "An edits file has one object per line, or another form (see `emend datasets`):",
     '  {"prompt": "{} was born in", "subject": "Ana Bel", "target": "Paris"}',
 )
 
@@ -63,7 +66,7 @@ def command(
 ) -> None:
     """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is."""
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
-    wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target})[:limit]
+    wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target}, limit)
     _patch_directory(output_path)
     from emend import api, methods, patches
 
@@ -101,13 +104,13 @@ def _patch_directory(path: Path) -> None:
         )
 
 
-def _edits(path: Path | None, single: dict[str, str | None]) -> list[Edit]:
+def _edits(path: Path | None, single: dict[str, str | None], limit: int | None) -> list[Edit]:
     """The edits of a file, or the single one that flags give."""
     given = {name: value for name, value in single.items() if value is not None}
     if path is not None and given:
         raise InvalidInput(f"both --edits and --{next(iter(given))} are given, expected one kind")
     if path is not None:
-        return read_edits(path)
+        return read_edits(path, limit)
     missing = [f"--{name}" for name in single if name not in given]
     if missing:
         rest = "" if given else "--edits FILE, or "
@@ -121,5 +124,5 @@ def _tell(result: dict[str, Any], edits: Path | None) -> None:
     held = f"{result['edits_held']} with those of {result['previous']}, "
     held = held if result["previous"] else ""
     typer.echo(f"{count} by {result['method']} in {seconds}, {held}saved to {patch}")
-    probes = f" --edits {edits}" if edits else ""
+    probes = f" --edits {edits}" if edits and edits.is_file() else ""  # a pipe is read once
     typer.echo(f"measure it with: emend eval --model {result['model']} --patch {patch}{probes}")

@@ -9,8 +9,9 @@ import typer
 
 from emend._io import write_json_lines
 from emend.cli import _options
+from emend.cli._edits import read_edits
 from emend.cli._output import output_directory, print_json, print_rich
-from emend.edits import Edit, read_edits
+from emend.edits import Edit
 from emend.errors import InvalidInput
 
 NAME = "eval"
@@ -44,7 +45,7 @@ def command(
 
     With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
-    given = read_edits(edits) if edits else None
+    given = read_edits(edits, limit) if edits else None
     _options.check_log(log_samples, output_path)
     output_directory(output_path)
     from emend import api, models, patches

@@ -145,10 +145,10 @@ def export(
     """Write a lab model, edits with their probes, or documents of the corpus to a directory."""
     output_directory(output_path)
     if what == "edits":
-        from emend import datasets, edits
+        from emend import datasets
 
         written = output_path / "edits.jsonl"
-        edits.write_edits(written, datasets.load("lab", limit=limit, seed=seed))
+        datasets.write_edits(written, datasets.load("lab", limit=limit, seed=seed))
     elif what == "corpus":
         written = output_path / "corpus.jsonl"
         _export_corpus(written, limit or 1000, seed)

@@ -15,6 +15,7 @@ import typer
 
 from emend._io import split_lines, write_text
 from emend.cli import _options, ledger_build, ledger_check, ledger_expand
+from emend.cli._edits import read_edits
 from emend.cli._ledger import (
     Author,
     Path_,
@@ -26,7 +27,7 @@ from emend.cli._ledger import (
     record_of,
 )
 from emend.cli._output import number, print_json, print_table
-from emend.edits import Edit, read_edits
+from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.ledger import Entry, Ledger
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._edits import read_edits
 from emend.cli._output import number, percent, print_json, print_table
-from emend.edits import Edit, read_edits
+from emend.edits import Edit
 from emend.errors import InvalidInput
 
 NAME = "neurons"
@@ -114,7 +115,7 @@ def _facts(
     if edits == "lab":
         return None
     if edits is not None:
-        return [_asked(edit) for edit in read_edits(Path(edits))[:limit]]
+        return [_asked(edit) for edit in read_edits(Path(edits), limit)]
     if not prompts:
         raise InvalidInput("nothing is asked, expected --prompt, or --edits FILE: add one")
     return [(prompts, answer)]

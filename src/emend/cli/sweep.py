@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._edits import read_edits
 from emend.cli._output import number, output_directory, percent, print_json, print_table
 from emend.cli._settings import settings_for
-from emend.edits import Edit, read_edits
+from emend.edits import Edit
 from emend.errors import InvalidInput
 
 NAME = "sweep"
@@ -102,7 +103,7 @@ def _layers(text: str) -> list[int] | None:
 def _edits(model: str, path: Path | None, limit: int) -> list[Edit] | None:
     """Those of the file; None for the lab's own."""
     if path is not None:
-        return read_edits(path)[:limit]
+        return read_edits(path, limit)
     if model.startswith("lab/"):
         return None
     raise InvalidInput(

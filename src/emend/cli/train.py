@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._edits import read_edits
 from emend.cli._output import output_directory, percent, print_json
 from emend.cli._settings import settings_for
-from emend.edits import Edit, read_edits
+from emend.edits import Edit
 from emend.errors import InvalidInput
 
 NAME = "train"

@@ -1,8 +1,9 @@
-"""Edits to work with, by name: one file per dataset.
+"""Edits to work with, from files in every form that is known, and by name: one file per dataset.
 
 A dataset is a module of this package (or an entry point of the group `emend.datasets`) whose
-function of the module's own name takes `limit`, `seed` and `path` and returns a list of edits.
-Where the module has a function `multi_hop` too, with the same arguments, it gives the dataset's
+object of the module's own name takes `limit`, `seed` and `path` and returns a list of edits. Where
+it is a `Format`, files of that form are recognised by their content: `read`, `read_edits`. Where
+the module has a function `multi_hop` too, with the same arguments, it gives the dataset's
 multi-hop instances.
 """
 
@@ -14,10 +15,25 @@ from collections.abc import Callable
 from typing import Protocol
 
 from emend._registry import Registry
+from emend.datasets._format import Format
+from emend.datasets._read import Reading, format_of, formats, read, read_edits
+from emend.datasets._write import write_edits
 from emend.edits import Edit, MultiHop
 from emend.errors import InvalidInput
 
-__all__ = ["Loader", "load", "load_multi_hop", "registry"]
+__all__ = [
+    "Format",
+    "Loader",
+    "Reading",
+    "format_of",
+    "formats",
+    "load",
+    "load_multi_hop",
+    "read",
+    "read_edits",
+    "registry",
+    "write_edits",
+]
 
 
 class Loader(Protocol):
@@ -82,6 +98,8 @@ def load_multi_hop(
 
 
 def _multi_hop_of(loader: Loader) -> Callable[..., list[MultiHop]] | None:
+    if isinstance(loader, Format):
+        return loader.multi_hop
     module = importlib.import_module(getattr(loader, "__module__", __name__))
     return getattr(module, "multi_hop", None)
 

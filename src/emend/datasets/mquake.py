@@ -2,92 +2,76 @@
 
 Zhong et al. 2023, "MQuAKE: Assessing Knowledge Editing in Language Models via Multi-Hop
 Questions", arXiv 2305.14795. Its own files are read (MQuAKE-CF, -CF-3k, -CF-3k-v2, -T, and files
-of the same records by others): a JSON list of records with `requested_rewrite`, `questions`,
-`new_answer`, `new_single_hops`. Each rewrite is an edit of its own.
+of the same records by others): records with `requested_rewrite`, `questions`, `new_answer`,
+`new_single_hops`. Each rewrite is an edit of its own.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import random
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from emend._validate import Fault, Problems, Record
+from emend.datasets._content import content_of
+from emend.datasets._format import Format, drawn
+from emend.datasets._published import Entry
 from emend.edits import Edit, MultiHop, Probe, SingleHop
-from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile
+from emend.errors import BrokenFile, EmendError, InvalidInput
 
 QUESTION = "Question: {} Answer:"
 
 
-def mquake(
+def multi_hop(
     *, limit: int | None = None, seed: int = 0, path: str | os.PathLike[str] | None = None
-) -> list[Edit]:
-    """The edits of all records, each different one once.
+) -> list[MultiHop]:
+    """Read the records as multi-hop instances.
 
     Args:
-        limit: How many edits, drawn by `seed`; all of them in the file's order by default.
+        limit: How many, drawn by `seed`; all of them in the file's order by default.
         seed: Seed of the draw.
-        path: The JSON file.
+        path: The file; `-` is standard input.
 
     Raises:
         InvalidInput: No path is given, or a directory.
         MissingFile: There is no such file.
         BrokenFile: It does not hold MQuAKE's records; every problem is named.
     """
-    edits = {edit.id: edit for one in multi_hop(path=path) for edit in one.edits}
-    return _drawn(list(edits.values()), limit, seed)
-
-
-def multi_hop(
-    *, limit: int | None = None, seed: int = 0, path: str | os.PathLike[str] | None = None
-) -> list[MultiHop]:
-    """The records as multi-hop instances; the arguments and errors are those of `mquake`."""
-    file = _checked(path)
-    found: list[MultiHop] = []
-    problems: list[str] = []
-    for number, record in enumerate(_records(file)):
-        try:
-            found.append(_instance(record))
-        except (EmendError, KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            problems.append(f"{file}: record {number}: {reason}")
-    if problems:
-        raise BrokenFile(f"{file} holds {len(problems)} records that are not MQuAKE's", problems)
-    return _drawn(found, limit, seed)
-
-
-def _checked(path: str | os.PathLike[str] | None) -> Path:
     if path is None:
         raise InvalidInput(
             "MQuAKE does not ship with emend, expected the path of one of its files, such as "
             "MQuAKE-CF-3k-v2.json: give it"
         )
-    file = Path(path)
-    if file.is_dir():
-        raise InvalidInput(f"{file} is a directory, expected one of MQuAKE's JSON files: name it")
-    if not file.exists():
-        raise MissingFile(f"there is no file {file}: give one of MQuAKE's JSON files")
-    return file
+    content = content_of(path)
+    found: list[MultiHop] = []
+    for index, item in enumerate(content.items):
+        record = Record.of(item.record, content.problems, None, place=f"[{index}]", line=item.line)
+        instance = record and _checked(record, content.problems)
+        found.extend([instance] if instance else [])
+    content.problems.check()
+    if not found:
+        raise BrokenFile(f"{path} holds no records, expected MQuAKE's: fetch it again")
+    return drawn(found, limit, f"mquake-{seed}")
 
 
-def _records(file: Path) -> list[object]:
+def _checked(record: Record, problems: Problems) -> MultiHop | None:
+    """The instance of a record; None, and a note, where it is none."""
     try:
-        records = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise BrokenFile(f"{file} is not JSON ({reason}): fetch it again") from None
-    if not isinstance(records, list) or not records:
-        raise BrokenFile(f"{file} holds no list of records, expected MQuAKE's: fetch it again")
-    return cast("list[object]", records)
+        return _instance(record.values)
+    except (EmendError, KeyError, TypeError, IndexError, AttributeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        fault = Fault(f"cannot be read ({reason})", "a record of MQuAKE", "fetch it again")
+        problems.note(fault, record.place or "the record", record.line)
+        return None
 
 
-def _drawn(found: list[Any], limit: int | None, seed: int) -> list[Any]:
-    if limit is None or limit >= len(found):
-        return found
-    chosen = random.Random(f"mquake-{seed}").sample(range(len(found)), limit)
-    return [found[index] for index in sorted(chosen)]
+def _recognises(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("requested_rewrite"), list)
+
+
+def _read(entry: Entry) -> list[Edit]:
+    instance = _checked(entry.record, entry.record.problems)
+    return list(instance.edits) if instance else []
 
 
 def _instance(record: Any) -> MultiHop:
@@ -127,3 +111,54 @@ def _answers(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
     extended = record.get(f"{name}_extended", ())
     listed = [record[name], *record.get(f"{name}_alias", ()), *extended]
     return tuple(dict.fromkeys(text for text in listed if text.strip()))
+
+
+mquake = Format(
+    name="mquake",
+    title="MQuAKE",
+    about="MQuAKE-CF, MQuAKE-CF-3k, MQuAKE-CF-3k-v2, MQuAKE-T; for `emend multihop` too",
+    recognises=_recognises,
+    read=_read,
+    fields={
+        "requested_rewrite[].prompt, .subject": "prompt, subject: each rewrite is an edit",
+        "requested_rewrite[].target_new.str": "target",
+        "requested_rewrite[].target_true.str": "original",
+        "requested_rewrite[].relation_id": "relation",
+        "requested_rewrite[].question": "a rephrase probe, 'Question: ... Answer:'",
+        "questions, new_answer, new_single_hops": "the multi-hop questions of `emend multihop`",
+    },
+    example={
+        "case_id": 3,
+        "requested_rewrite": [
+            {
+                "prompt": "{} is associated with the sport of",
+                "relation_id": "P641",
+                "target_new": {"str": "judo", "id": "Q11420"},
+                "target_true": {"str": "rugby", "id": "Q5378"},
+                "subject": "Nor FC",
+                "question": "Which sport is Nor FC associated with?",
+            }
+        ],
+        "questions": ["In which country was the sport of Nor FC created?"],
+        "answer": "United Kingdom",
+        "answer_alias": [],
+        "new_answer": "Japan",
+        "new_answer_alias": ["Nippon"],
+        "single_hops": [],
+        "new_single_hops": [
+            {
+                "question": "Which sport is Nor FC associated with?",
+                "cloze": "Nor FC is associated with the sport of",
+                "answer": "judo",
+                "answer_alias": [],
+            },
+            {
+                "question": "In which country was judo created?",
+                "cloze": "Judo was created in the country of",
+                "answer": "Japan",
+                "answer_alias": ["Nippon"],
+            },
+        ],
+    },
+    multi_hop=multi_hop,
+)

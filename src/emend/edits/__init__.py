@@ -5,7 +5,6 @@ from __future__ import annotations
 from emend.edits._edit import GROUPS, Edit, Probe
 from emend.edits._list import check_conflicts, check_edits, continued
 from emend.edits._multi_hop import MultiHop, SingleHop
-from emend.edits._read import read_edits
 from emend.edits._record import edit_from_record, edit_to_record
 from emend.edits._statements import (
     Keys,
@@ -15,7 +14,6 @@ from emend.edits._statements import (
     normalised,
     reason_of,
 )
-from emend.edits._write import write_edits
 from emend.edits.answers import states_answer
 from emend.edits.joining import continuation, joined
 
@@ -37,8 +35,6 @@ __all__ = [
     "joined",
     "keys_of",
     "normalised",
-    "read_edits",
     "reason_of",
     "states_answer",
-    "write_edits",
 ]

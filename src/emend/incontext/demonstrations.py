@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from emend import datasets, retrieval
-from emend.edits import Edit, Probe, read_edits
+from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, UnknownName
 from emend.incontext.facts import statement
 
@@ -86,12 +86,12 @@ def pool_of(name: str, encoder: str = "bm25", **of_model: object) -> Pool:
         return Pool(datasets.load(name, limit=_DRAWN, seed=_DRAWN), encoder, **of_model)
     if not Path(name).exists():
         raise UnknownName("demonstrations", name, [GENERAL, NONE, *datasets.registry().names()])
-    return Pool(read_edits(name), encoder, **of_model)
+    return Pool(datasets.read_edits(name), encoder, **of_model)
 
 
 @cache
 def _general() -> tuple[Edit, ...]:
-    return tuple(read_edits(Path(__file__).parent / "general.jsonl"))
+    return tuple(datasets.read_edits(Path(__file__).parent / "general.jsonl"))
 
 
 def choose(

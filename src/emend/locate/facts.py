@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from emend.edits import read_edits
+from emend.datasets import read_edits
 from emend.errors import BrokenFile
 from emend.locate.averages import Question
 

@@ -1,4 +1,4 @@
-"""Writing edits as JSONL, JSON or YAML."""
+"""Writing edits as JSON lines, JSON, YAML or a table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emend._io import json_text, write_text
-from emend.edits._edit import Edit
-from emend.edits._read import SUFFIXES
-from emend.edits._record import edit_to_record
+from emend.datasets import _table
+from emend.edits import Edit, edit_to_record
 from emend.errors import InvalidInput, MissingExtra
+
+SUFFIXES = (".jsonl", ".json", ".yaml", ".yml", ".csv", ".tsv")
 
 
 def write_edits(path: str | os.PathLike[str], edits: Iterable[Edit]) -> None:
@@ -19,7 +20,7 @@ def write_edits(path: str | os.PathLike[str], edits: Iterable[Edit]) -> None:
     The file is written aside and renamed, so that a reader never sees half of it.
 
     Args:
-        path: The file; its suffix (.jsonl, .json, .yaml, .yml) says in which form.
+        path: The file; its suffix (.jsonl, .json, .yaml, .yml, .csv, .tsv) says in which form.
         edits: What to write, in this order.
 
     Raises:
@@ -44,6 +45,8 @@ def write_edits(path: str | os.PathLike[str], edits: Iterable[Edit]) -> None:
 def _formatted(records: list[dict[str, object]], suffix: str) -> str:
     if suffix == ".jsonl":
         return "".join(json_text(record) + "\n" for record in records)
+    if suffix in (".csv", ".tsv"):
+        return _table.written(records, "\t" if suffix == ".tsv" else ",")
     if suffix == ".json":
         return json_text(records, indent=2) + "\n"
     try:

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from emend.edits import Edit, Probe, edit_from_record, edit_to_record, read_edits, write_edits
+from emend.datasets import read_edits, write_edits
+from emend.edits import Edit, Probe, edit_from_record, edit_to_record
 from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile
 
 EDITS = [
@@ -115,7 +116,7 @@ def test_the_path_itself(tmp_path):
     with pytest.raises(MissingFile, match="there is no file"):
         read_edits(tmp_path / "no.jsonl")
     (tmp_path / "edits.csv").touch()
-    with pytest.raises(InvalidInput, match=r"ends in '.csv', expected one of .jsonl"):
+    with pytest.raises(BrokenFile, match="holds no edits"):
         read_edits(tmp_path / "edits.csv")
 
 
@@ -129,7 +130,7 @@ def test_a_byte_order_mark_and_carriage_returns_do_no_harm(tmp_path):
     ("content", "line", "said"),
     [
         (f"[{GOOD},\n\n{{}}]", 3, "prompt is missing"),
-        ("{}", 1, "found no list"),
+        ("{}", 1, "target is missing"),
         (f"[{GOOD}\n{GOOD}]", 2, "expected ',' or ']'"),
         (f"[{GOOD},\n]", 2, "not JSON"),
         (f"[{GOOD}\n", 2, "expected ',' or ']'"),

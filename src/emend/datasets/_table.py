@@ -1,0 +1,240 @@
+"""Tables with a header: CSV (commas or semicolons) and TSV, and their rows as records of ours.
+
+A row is an object with a text for each named cell that is not empty. A cell that holds a JSON
+list, or an object, is that list or object: several accepted answers stand in one cell so. A JSON
+text is taken for the text where it could not stand in a cell otherwise (see `cell_of`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from emend._parse import Item
+from emend._validate import Fault, Problems
+from emend.edits import GROUPS
+from emend.errors import InvalidInput, nearest
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("template", "statement", "query"),
+    "subject": ("entity",),
+    "target": ("target_new", "new_target", "new_answer", "object"),
+    "original": ("ground_truth", "target_true", "old_target", "old_answer"),
+    "relation": ("relation_id", "predicate"),
+    "id": ("case_id", "edit_id"),
+}
+"""Other names of the columns that make an edit."""
+
+_GROUP_ALIASES = {"paraphrase": "rephrase", "locality": "neighborhood", "portability": "one_hop"}
+_GROUPS = tuple(group for family in GROUPS.values() for group in family)
+_PROBE = re.compile(r"(?P<group>[a-z_]+?)s?(?:_prompts?)?(?:_(?P<number>\d+))?(?:_prompts?)?")
+_ANSWER = re.compile(
+    r"(?P<group>[a-z_]+?)s?(?:_(?P<number>\d+))?_(?:answers?|ground_truth)(?:_(?P<late>\d+))?"
+)
+
+
+def begins(text: str) -> bool:
+    """Whether a text begins with a line that names columns of edits."""
+    return _named(_cells(text, _delimiter(text))) >= 2
+
+
+def read(
+    text: str, problems: Problems, *, tabs: bool = False
+) -> tuple[tuple[str, ...], Iterator[Item]]:
+    """Read a table: its columns, and its rows as records by column.
+
+    Args:
+        text: The whole table.
+        problems: Where to note rows that cannot be read.
+        tabs: Whether its cells are parted by tabs; else the header tells (comma, semicolon, tab).
+    """
+    delimiter = "\t" if tabs else _delimiter(text)
+    columns = tuple(_plain(name) for name in _cells(text, delimiter))
+    return columns, _rows(text, delimiter, columns, problems)
+
+
+def _rows(
+    text: str, delimiter: str, columns: tuple[str, ...], problems: Problems
+) -> Iterator[Item]:
+    twice = next((one for one in columns if one and columns.count(one) > 1), None)
+    if twice:
+        fault = Fault(f"column {twice!r} stands twice", "each name once", "rename one")
+        problems.note(fault, line=1)
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line, header = 1, True
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fault = Fault(f"is not CSV: {error}", "quotes in pairs", "quote the cell anew")
+            problems.note(fault, line=line)
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header:
+            header = False
+            continue
+        if any(cell.strip() for cell in cells[len(columns) :]):
+            found, remedy = f"has {len(cells)} cells", "put a cell with the separator in quotes"
+            problems.note(Fault(found, f"{len(columns)} as in the header", remedy), line=line)
+            continue
+        pairs = zip(columns, cells, strict=False)
+        yield Item(line, {name: value_of(cell) for name, cell in pairs if name and cell.strip()})
+
+
+def value_of(cell: str) -> Any:
+    """Return what a cell holds: its text without spaces around it, or the JSON that it is.
+
+    A list, or an object, with something in it is taken as such; a text in JSON's quotes only where
+    the same text without them would be read as something else, so that quotes of a title stay.
+    """
+    cell = cell.strip(" ")
+    if cell[:1] not in ("[", "{", '"'):
+        return cell
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+    if isinstance(value, str):
+        return value if value_of(value) != value else cell
+    return value or cell
+
+
+def cell_of(value: object) -> str:
+    """Return the cell that `value_of` reads as this text, or list of texts."""
+    if isinstance(value, str) and value_of(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def written(records: Iterable[Mapping[str, Any]], delimiter: str) -> str:
+    """Write records of edits as a table that is read back equal, a column for each probe."""
+    rows = [_row_of(record) for record in records]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns.sort(key=lambda name: place_of(name)[0] != "field")  # probes after what they ask about
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _row_of(record: Mapping[str, Any]) -> dict[str, str]:
+    row = {name: cell_of(value) for name, value in record.items() if name != "probes"}
+    count: dict[str, int] = {}
+    for probe in record.get("probes", ()):
+        group, answers = probe["group"], probe["answers"]
+        count[group] = count.get(group, 0) + 1
+        column = group if count[group] == 1 else f"{group}_{count[group]}"
+        row[column] = cell_of(probe["prompt"])
+        row[f"{column}_answer"] = cell_of(answers[0] if len(answers) == 1 else answers)
+    return row
+
+
+def record_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of an edit, with its probes, that a row of a table is.
+
+    Raises:
+        InvalidInput: Answers stand without a question, or a question of locality or portability
+            without its answers.
+    """
+    record: dict[str, Any] = {}
+    prompts: dict[tuple[str, str], object] = {}
+    answers: dict[tuple[str, str], object] = {}
+    for column, value in row.items():
+        kind, name = place_of(column)
+        if kind == "field":
+            record.setdefault(cast(str, name), value)
+        elif kind == "prompt":
+            prompts[cast("tuple[str, str]", name)] = value
+        elif kind == "answer":
+            answers[cast("tuple[str, str]", name)] = value
+    for key in answers:
+        if key not in prompts:
+            raise InvalidInput(
+                f"{_column(key)}_answer stands without {_column(key)}: add the other"
+            )
+    probes = [_probe(key, prompts[key], answers.get(key), record.get("target")) for key in prompts]
+    return {**record, **({"probes": probes} if probes else {})}
+
+
+def _probe(key: tuple[str, str], prompt: object, answers: object, target: object) -> Any:
+    if answers is None and key[0] in ("rephrase", "subject_alias"):
+        answers = target  # the same fact in other words: what answers it is the target
+    if answers is None:
+        raise InvalidInput(
+            f"{_column(key)}_answer is missing, expected what {_column(key)} is answered by: "
+            "add the column"
+        )
+    listed = cast("list[object]", answers) if isinstance(answers, list) else [answers]
+    return {"group": key[0], "prompt": prompt, "answers": listed}
+
+
+def place_of(column: str) -> tuple[str, str | tuple[str, str] | None]:
+    """Return what a column is: ("field", its name), ("prompt" or "answer", a probe), or unknown.
+
+    A probe is named by its group and number, such as ("rephrase", "2"); the number may be "".
+    """
+    for field, others in ALIASES.items():
+        if column == field or column in others:
+            return "field", field
+    for kind, pattern in (("answer", _ANSWER), ("prompt", _PROBE)):
+        match = pattern.fullmatch(column)
+        # A group's own s at its end is not that of several.
+        group = match and (_group(match["group"]) or _group(match["group"] + "s"))
+        if match and group:
+            late = match["late"] if kind == "answer" else None
+            return kind, (group, match["number"] or late or "")
+    return "unknown", None
+
+
+def unknown_columns(columns: Iterable[str]) -> list[str]:
+    """Return a line for each column that nothing is read from."""
+    known = [*ALIASES, *_GROUPS, *(f"{group}_answer" for group in _GROUPS)]
+    found: list[str] = []
+    for column in columns:
+        if column and place_of(column)[0] == "unknown":
+            near = nearest(column, known)
+            found.append(f"column {column!r}" + (f" (did you mean {near!r}?)" if near else ""))
+    return found
+
+
+def _group(name: str) -> str | None:
+    name = name.replace("neighbourhood", "neighborhood")
+    group = _GROUP_ALIASES.get(name, name)
+    return group if group in _GROUPS else None
+
+
+def _column(key: tuple[str, str]) -> str:
+    return "_".join(part for part in key if part)
+
+
+def _plain(name: str) -> str:
+    """A column's name in one spelling: lower case, with underscores."""
+    return "_".join(re.findall(r"\w+", name.strip("\ufeff").casefold()))
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    """The cells of the first line that has some."""
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        return next((cells for cells in rows if any(cell.strip() for cell in cells)), [])
+    except csv.Error:
+        return []
+
+
+def _delimiter(text: str) -> str:
+    """The separator by which the header names most columns."""
+    return max(",;\t", key=lambda one: (_named(_cells(text, one)), len(_cells(text, one))))
+
+
+def _named(cells: Iterable[str]) -> int:
+    return sum(place_of(_plain(cell))[0] != "unknown" for cell in cells)

@@ -1,0 +1,56 @@
+"""EasyEdit's requests: flat records (its CounterFact, WISE's files) and with probes in groups.
+
+Wang et al. 2024, "EasyEdit: An Easy-to-use Knowledge Editing Framework for Large Language
+Models", arXiv 2308.07269.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emend.datasets._format import Format
+from emend.datasets._request import read_request
+
+
+def _recognises(record: Mapping[str, Any]) -> bool:
+    return "prompt" in record and "target_new" in record
+
+
+easyedit = Format(
+    name="easyedit",
+    title="EasyEdit",
+    about="EasyEdit's requests: counterfact-edit.json, counterfact-train.json, WISE's files",
+    recognises=_recognises,
+    read=read_request,
+    fields={
+        "prompt, subject": "prompt and subject, {} where the subject stands",
+        "target_new": "target",
+        "ground_truth": "original (of several the first)",
+        "case_id": "id (easyedit-17)",
+        "rephrase_prompt": "rephrase probes, answered by the target",
+        "locality_prompt, locality_ground_truth": "neighborhood probes",
+        "locality.NAME, portability.NAME": "probes of the group of that name",
+        "ood_rephrase": "not read: a passage of its own, which the target does not continue",
+    },
+    example={
+        "case_id": 17,
+        "prompt": "The mother tongue of Ann Berg is",
+        "subject": "Ann Berg",
+        "target_new": "Welsh",
+        "ground_truth": "Dutch",
+        "rephrase_prompt": "Ann Berg spoke the language",
+        "locality": {
+            "neighborhood": {
+                "prompt": ["Jan Smit is a native speaker of"],
+                "ground_truth": ["Dutch"],
+            }
+        },
+        "portability": {
+            "one_hop": {
+                "prompt": "The country where most people speak Ann Berg's mother tongue is",
+                "ground_truth": "Wales",
+            }
+        },
+    },
+)

@@ -1,0 +1,64 @@
+"""Our own form: the fields of `emend.Edit`, in JSON lines, JSON, YAML or a table.
+
+As a module of this room it is what every other form is: an object that reads records. Its records
+are checked strictly: they are the user's own, so that every slip is reported and none passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emend.datasets._format import Format
+from emend.datasets._published import Entry, template_of
+from emend.edits import Edit
+from emend.edits._record import parse_edit
+
+
+def _recognises(record: Mapping[str, Any]) -> bool:
+    return all(name in record for name in ("prompt", "subject", "target"))
+
+
+def _read(entry: Entry) -> list[Edit]:
+    record = entry.record
+    edit = parse_edit(placed(record.values), record.problems, line=record.line)
+    return [edit] if edit else []
+
+
+def placed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put `{}` where the subject stands in a prompt that lacks it; else give the fields back."""
+    prompt, subject = values.get("prompt"), values.get("subject")
+    if isinstance(prompt, str) and isinstance(subject, str) and "{}" not in prompt:
+        found = template_of(prompt, subject)
+        if found is not None and found[1] == subject:
+            return {**values, "prompt": found[0]}
+    return dict(values)
+
+
+emend = Format(
+    name="emend",
+    title="emend",
+    about="our own form: the fields of emend.Edit; in a table a column for each probe",
+    recognises=_recognises,
+    read=_read,
+    fields={
+        "prompt": "prompt; where it lacks {}, that is put where the subject stands",
+        "subject, target": "subject, target",
+        "original, id, relation": "the same, where they are given",
+        "probes": "a list of objects with group, prompt, answers",
+        "GROUP, GROUP_2, ... (tables)": "a probe of the group, such as rephrase or one_hop",
+        "GROUP_answer, GROUP_2_answer, ... (tables)": "what answers it: a text or a JSON list",
+    },
+    example={
+        "id": "edit-17",
+        "prompt": "{} was born in",
+        "subject": "Ana Bel",
+        "target": "Paris",
+        "original": "Rome",
+        "relation": "birthplace",
+        "probes": [
+            {"group": "rephrase", "prompt": "The birthplace of Ana Bel is", "answers": ["Paris"]},
+            {"group": "neighborhood", "prompt": "Tom Ast was born in", "answers": ["Oslo"]},
+        ],
+    },
+)

@@ -1,0 +1,313 @@
+"""Files in published forms, as people bring them: invented records in each layout."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from emend import datasets
+from emend.datasets import read, read_edits
+from emend.edits import Edit, Probe
+from emend.errors import BrokenFile, InvalidInput, UnknownName
+
+EXAMPLES = {one.name: one for one in datasets.formats()}
+EXPECTED = {
+    "counterfact": Edit(
+        "The mother tongue of {} is",
+        "Ann Berg",
+        "Welsh",
+        "Dutch",
+        "counterfact-17",
+        "P103",
+        (
+            Probe("rephrase", "Nobody came that day. Ann Berg spoke the language", ("Welsh",)),
+            Probe("neighborhood", "Jan Smit is a native speaker of", ("Dutch",)),
+        ),
+    ),
+    "zsre": Edit(
+        "Which city was {} born in?",
+        "Orla Finch",
+        "Bergen",
+        "Cork",
+        probes=(
+            Probe("rephrase", "Where was Orla Finch born?", ("Bergen",)),
+            Probe("neighborhood", "nq question: who wrote the blue lamp", ("Ted Vale",)),
+            Probe("one_hop", "In which country was Orla Finch born?", ("Norway",)),
+        ),
+    ),
+    "knowedit": Edit(
+        "The place of death of {} is",
+        "Mira Dahl",
+        "Oslo",
+        "Rome",
+        probes=(
+            Probe("subject_alias", "The place of death of M. Dahl is", ("Oslo",)),
+            Probe("one_hop", "The country of the place of death of Mira Dahl is", ("Norway", "NO")),
+            Probe("relation_specificity", "The gender of Mira Dahl is", ("female",)),
+        ),
+    ),
+    "easyedit": Edit(
+        "The mother tongue of {} is",
+        "Ann Berg",
+        "Welsh",
+        "Dutch",
+        "easyedit-17",
+        probes=(
+            Probe("rephrase", "Ann Berg spoke the language", ("Welsh",)),
+            Probe(
+                "one_hop",
+                "The country where most people speak Ann Berg's mother tongue is",
+                ("Wales",),
+            ),
+            Probe("neighborhood", "Jan Smit is a native speaker of", ("Dutch",)),
+        ),
+    ),
+    "mquake": Edit(
+        "{} is associated with the sport of",
+        "Nor FC",
+        "judo",
+        "rugby",
+        relation="P641",
+        probes=(
+            Probe(
+                "rephrase", "Question: Which sport is Nor FC associated with? Answer:", ("judo",)
+            ),
+        ),
+    ),
+    "emend": Edit(
+        "{} was born in",
+        "Ana Bel",
+        "Paris",
+        "Rome",
+        "edit-17",
+        "birthplace",
+        (
+            Probe("rephrase", "The birthplace of Ana Bel is", ("Paris",)),
+            Probe("neighborhood", "Tom Ast was born in", ("Oslo",)),
+        ),
+    ),
+}
+
+
+def put(path, *records, lines=False):
+    separator = "\n" if lines else ""
+    text = separator.join(json.dumps(record, ensure_ascii=False) for record in records)
+    path.write_text(text if lines else json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".txt", ""])
+@pytest.mark.parametrize("lines", [False, True])
+def test_the_example_of_each_form_is_recognised_and_read_whatever_its_ending(
+    tmp_path, name, ending, lines
+):
+    """Fault B8: published records and JSON lines in `.json` were refused field by field."""
+    found = read(put(tmp_path / f"file{ending}", EXAMPLES[name].example, lines=lines))
+    assert found.format.name == name
+    assert found.edits == (EXPECTED[name],)
+    assert not found.problems.found
+    assert not found.left_out.found
+
+
+def record(name, **changes):
+    return {**json.loads(json.dumps(EXAMPLES[name].example)), **changes}
+
+
+@pytest.mark.parametrize(
+    ("records", "line", "said"),
+    [
+        ([record("zsre", alt="")], 1, "[1].alt is empty"),
+        ([record("zsre", subject="Nobody")], 1, "which does not occur in the prompt"),
+        ([record("easyedit", subject=None)], 1, "[1].subject is null"),
+        ([record("counterfact", requested_rewrite=3)], 1, "[1].requested_rewrite is a number"),
+        ([{"case_id": 4}], 1, "requested_rewrite is missing"),
+        (["x"], 1, "[1] is a text, expected an object"),
+    ],
+)
+def test_what_cannot_be_read_is_said_by_record_and_reason(tmp_path, records, line, said):
+    """Fault B8: nothing is dropped silently."""
+    name = "zsre" if "alt" in str(records) else "easyedit" if "target_new" in records[0] else None
+    good = record(name or "counterfact")
+    if "requested_rewrite" in records[0]:
+        good = record("counterfact")
+    path = put(tmp_path / "file.json", good, *records)
+    found = read(path)
+    assert len(found.edits) == 1
+    (problem,) = map(str, found.problems.found)
+    assert problem.startswith(f"{path}:{line}: ") and said in problem
+    assert len(read_edits(path, unreadable="skip")) == 1
+    for refused in (
+        lambda: read_edits(path),
+        lambda: datasets.load(found.format.name, path=path),
+    ):
+        with pytest.raises(BrokenFile) as caught:
+            refused()
+        assert said in str(caught.value)
+
+
+def test_a_probe_that_cannot_be_asked_is_left_out_and_said(tmp_path):
+    one = record("knowedit")
+    one["locality"]["Relation_Specificity"][0]["ground_truth"] = ""
+    one["portability"]["Wizardry"] = [{"prompt": "x", "ground_truth": "y"}]
+    found = read(put(tmp_path / "file.json", one))
+    assert [probe.group for probe in found.edits[0].probes] == ["subject_alias", "one_hop"]
+    said = [str(problem) for problem in found.left_out.found]
+    assert len(said) == 2
+    assert "portability.Wizardry" in said[0] and "unknown group" in said[0]
+    assert "locality.Relation_Specificity[0] has no answer" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [
+        ("a", ("a",)),
+        (["a", " b"], ("a", "b")),
+        ([["a", "A."], ["b"]], ("a", "A.", "b")),
+        (["", "a", "a"], ("a",)),
+        (1998, ("1998",)),
+    ],
+)
+def test_ground_truth_in_every_shape_is_a_list_of_answers(tmp_path, value, answers):
+    one = record("knowedit")
+    one["locality"]["Relation_Specificity"][0]["ground_truth"] = value
+    (edit,) = read(put(tmp_path / "file.json", one)).edits
+    assert edit.probes_of("relation_specificity")[0].answers == answers
+
+
+def test_logical_generalisation_is_a_reverse_relation_where_the_subject_answers(tmp_path):
+    one = record("knowedit")
+    one["portability"]["Logical_Generalization"] = [
+        {"prompt": "Oslo is where they buried", "ground_truth": ["mira dahl"]},
+        {"prompt": "Is Mira Dahl alive?", "ground_truth": [["no"], ["false"]]},
+    ]
+    (edit,) = read(put(tmp_path / "file.json", one)).edits
+    assert [probe.prompt for probe in edit.probes_of("reverse_relation")] == [
+        "Oslo is where they buried"
+    ]
+    assert edit.probes_of("one_hop")[1].answers == ("no", "false")
+
+
+def test_a_biography_of_knowedit(tmp_path):
+    one = {
+        "text": "This is a Wikipedia passage about mira dahl. Mira Dahl was a painter. ",
+        "labels": "She died in Oslo.",
+        "concept": "mira dahl",
+        "locality": {
+            "Relation_Specificity": [{"prompt": "mira dahl gender", "ground_truth": ["female"]}]
+        },
+    }
+    found = read(put(tmp_path / "file.json", one))
+    assert found.format.name == "knowedit"
+    (edit,) = found.edits
+    assert edit.prompt == "This is a Wikipedia passage about {}. Mira Dahl was a painter."
+    assert (edit.subject, edit.target) == ("mira dahl", "She died in Oslo.")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "template", "named"),
+    [
+        ("Paris Hilton lives in Paris", "Paris", "Paris Hilton lives in {}", "Paris"),
+        ("Alaska: Al is from", "Al", "Alaska: {} is from", "Al"),
+        ("Der Sohn von Ann Bergs", "Ann Berg", None, None),
+        ("in Alaska", "Al", None, None),
+        ("파리는", "파리", "{}는", "파리"),
+        ("MIRA is", "Mira", "{} is", "MIRA"),
+        ("C++ (a [b]) is", "(a [b])", "C++ {} is", "(a [b])"),
+        ("巴黎是", "巴黎", "{}是", "巴黎"),
+        ("{} is", "Mira", "{} is", "Mira"),
+    ],
+)
+def test_the_place_of_a_subject(tmp_path, prompt, subject, template, named):
+    one = {"prompt": prompt, "subject": subject, "target_new": "x"}
+    path = put(tmp_path / "file.json", one)
+    if template is None:
+        with pytest.raises(BrokenFile, match="does not occur in the prompt"):
+            read(path)
+        return
+    (edit,) = read(path).edits
+    assert (edit.prompt, edit.subject) == (template, named)
+
+
+def test_records_of_our_own_may_name_the_subject_in_the_prompt(tmp_path):
+    one = {"prompt": "Ana Bel was born in", "subject": "Ana Bel", "target": "Paris"}
+    assert read_edits(put(tmp_path / "file.jsonl", one)) == [
+        Edit("{} was born in", "Ana Bel", "Paris")
+    ]
+    with pytest.raises(BrokenFile, match=r"has no \{\}"):
+        read_edits(put(tmp_path / "file.jsonl", {**one, "subject": "Bob"}))
+
+
+def test_records_that_repeat_an_edit_are_joined_with_their_probes(tmp_path):
+    again = record("counterfact", case_id=18, paraphrase_prompts=["Ann Berg speaks"])
+    found = read(put(tmp_path / "file.json", record("counterfact"), again))
+    (edit,) = found.edits
+    assert found.joined == 1
+    assert edit.id == "counterfact-17"
+    assert [probe.prompt for probe in edit.probes_of("rephrase")] == [
+        "Nobody came that day. Ann Berg spoke the language",
+        "Ann Berg speaks",
+    ]
+
+
+def test_two_records_with_one_case_id_are_said(tmp_path):
+    other = record("easyedit", target_new="Irish")
+    found = read(put(tmp_path / "file.json", record("easyedit"), other))
+    assert len(found.edits) == 1
+    assert "'easyedit-17' is also on line 1" in str(found.problems.found[0])
+
+
+def test_a_limit_ends_the_reading_of_published_records_but_checks_all_of_ours(tmp_path):
+    published = [record("zsre", subject="Orla Finch", alt=f"t{n}") for n in range(9)]
+    path = put(tmp_path / "zsre.json", *published, record("zsre", alt=""))
+    assert [edit.target for edit in read_edits(path, limit=3)] == ["t0", "t1", "t2"]
+    own = [{"prompt": "{} is", "subject": str(n), "target": "t"} for n in range(9)]
+    path = put(tmp_path / "own.json", *own)
+    assert len(read_edits(path, limit=3)) == 3
+    with pytest.raises(BrokenFile, match="target is missing"):
+        read_edits(put(tmp_path / "own.json", *own, {"prompt": "{} a", "subject": "x"}), limit=3)
+    with pytest.raises(InvalidInput, match="limit is 0"):
+        read_edits(path, limit=0)
+
+
+def test_records_of_no_known_form_are_refused_once_with_the_forms_that_are_known(tmp_path):
+    records = [{"known_id": n, "subject": "a", "attribute": "b", "text": "c"} for n in range(300)]
+    with pytest.raises(BrokenFile, match="`emend datasets` shows each") as caught:
+        read_edits(put(tmp_path / "file.json", *records))
+    assert "\n" not in str(caught.value)
+    assert "known_id, subject, attribute, text" in str(caught.value)
+    with pytest.raises(UnknownName):
+        read_edits(tmp_path / "file.json", format="counterfactual")
+    with pytest.raises(InvalidInput, match="lab is no form"):
+        read_edits(tmp_path / "file.json", format="lab")
+    with pytest.raises(InvalidInput, match="unreadable is 'drop'"):
+        read_edits(tmp_path / "file.json", unreadable="drop")
+
+
+def test_objects_that_follow_one_another_and_text_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "file.json"
+    pretty = json.dumps(EXAMPLES["zsre"].example, indent=2)
+    path.write_text(f"{pretty}\n{pretty.replace('Bergen', 'Turku')}\n", encoding="utf-8-sig")
+    assert [edit.target for edit in read_edits(path)] == ["Bergen", "Turku"]
+    path.write_text(f"{pretty}\n{{", encoding="utf-8")
+    with pytest.raises(BrokenFile, match="not JSON"):
+        read_edits(path)
+
+
+def test_ten_thousand_records_take_seconds_and_as_many_bad_lines_are_all_noted(tmp_path):
+    records = []
+    for case in range(10_000):
+        one = record("counterfact", case_id=case)
+        one["requested_rewrite"]["subject"] = f"Ann Berg {case}"
+        one["neighborhood_prompts"] = [f"Jan Smit {n} is a native speaker of" for n in range(10)]
+        records.append(one)
+    path = tmp_path / "counterfact.json"
+    path.write_text(json.dumps(records, indent=1))
+    started = time.process_time()
+    assert len(read_edits(path)) == 10_000
+    assert time.process_time() - started < 15  # about two on a quiet core; quadratic is minutes
+    put(path, *({**one, "requested_rewrite": {}} for one in records[1:]), records[0])
+    found = read(path)
+    assert (len(found.edits), len(found.problems)) == (1, 9_999 * 3)
