@@ -236,29 +236,33 @@ def _rounded(value: Any) -> Any:
     return int(short) if short.is_integer() else short
 
 
-_models: WeakKeyDictionary[Any, tuple[Any, int, str]] = WeakKeyDictionary()
+_models: WeakKeyDictionary[Any, tuple[str, str]] = WeakKeyDictionary()
 _own: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
+_PROBE = (
+    "".join(map(chr, range(32, 127))) + " The capital of Poland is Warsaw, naïve café, 北京. 12,345"
+)
 _LIVE = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
 
 
 def _fast_parts(tokenizer: Any, backend: Any) -> dict[str, Any]:
     """The parts of a tokenizer of the library tokenizers.
 
-    Its model, up to megabytes of vocabulary and merges, is hashed once as long as it is the same
-    object of the same size; all else each time.
+    Its model, up to megabytes of vocabulary and merges, is hashed again only when it has another
+    size or treats a probe otherwise; all else each time.
     """
-    size = backend.get_vocab_size(with_added_tokens=False)
+    model, size = backend.model, backend.get_vocab_size(with_added_tokens=False)
+    some = [backend.id_to_token(number) for number in range(0, size, size // 256 + 1)]
+    probe = digest([size, some, backend.encode(_PROBE).ids])
     known = _models.get(tokenizer)
-    if known is None or known[0] is not backend or known[1] != size:
-        known = (backend, size, digest(backend.model.__getstate__()))
+    if known is None or known[0] != probe:
+        known = (probe, digest(model.__getstate__()))
         _models[tokenizer] = known
-    model = backend.model
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     states = {name: getattr(backend, name) for name in parts}
     added: dict[int, Any] = backend.get_added_tokens_decoder()
     return {
-        "model": known[2],
+        "model": known[1],
         "live": [getattr(model, name, None) for name in _LIVE],
         "added": {str(number): repr(token) for number, token in added.items()},
         **{name: part and part.__getstate__() for name, part in states.items()},

@@ -177,7 +177,7 @@ class _Trial:
 
         view = ModelView(self.model)
         chosen = range(view.depth) if layers is None else layers
-        ends = list(dict.fromkeys(view.numbered(chosen)))
+        ends = view.numbered(chosen)
         if self.flag == "layer":
             if width not in (None, 1):
                 raise InvalidInput(

@@ -146,9 +146,10 @@ def _layers_of(view: Any, wanted: tuple[int, ...] | str | None) -> tuple[int, ..
     if wanted == "all":
         return view.editable
     if isinstance(wanted, tuple):
-        for layer in wanted:
+        chosen = tuple(sorted(view.numbered(wanted)))
+        for layer in chosen:
             view.inner(layer)  # refuses what cannot be edited
-        return tuple(sorted({layer % view.depth for layer in wanted}))
+        return chosen
     return tuple(sorted({*default_layers(view), single_layer(view, None)}))
 
 

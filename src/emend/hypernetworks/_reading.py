@@ -28,7 +28,7 @@ def edited_shapes(view: ModelView, layers: Sequence[int] | None) -> dict[str, tu
     if layers is None:
         layers = view.editable_from(view.depth - max(3, round(view.depth / 3)))
     names: list[str] = []
-    for layer in sorted(set(view.numbered(layers))):
+    for layer in sorted(view.numbered(layers)):
         into, down = mlp_modules(view, layer)
         names += [*into, down]
     shapes: dict[str, tuple[int, int]] = {}

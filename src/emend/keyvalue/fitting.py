@@ -106,7 +106,7 @@ def fit_together(
         tokenizer: Its tokenizer.
         targets: What is wanted, with edits sorted by id.
         templates: Context templates, the bare one first.
-        layers: The layers, ascending.
+        layers: The layers; negative numbers count from the end.
         source: Texts of what is preserved.
         whitener: See `Whitener`.
         settings: See `Fitting`.
@@ -116,6 +116,7 @@ def fit_together(
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A loss is not finite.
     """
+    layers = sorted(view.numbered(layers))
     rows = context_rows(tokenizer, targets.edits, templates)
     read = read_texts(tokenizer, source, targets.edits)
     contexts = [

@@ -45,9 +45,14 @@ def subject_keys(
 
     Tokens after the subject cannot change either, so they are not run.
 
+    Returns:
+        By layer, counted from 0.
+
     Raises:
+        InvalidInput: The model has no such layer.
         SubjectNotFound: The tokenizer makes no token of a subject.
     """
+    layers = view.numbered(layers)
     rows = [
         row for each in context_rows(tokenizer, edits, check_templates(templates)) for row in each
     ]

@@ -87,7 +87,7 @@ def estimate_moments(
         dtype: Of the sums.
         tokens: Tokens in one pass.
     """
-    sizes = [view.inner(layer) for layer in layers]
+    sizes = [view.inner(layer) for layer in view.numbered(layers)]
     sums = sum(size * size for size in sizes) * dtype.itemsize
     largest = max(sizes, default=0)
     # A panel of at most a sixteenth (or 256 rows) before it is added, and float32 keys.
@@ -123,6 +123,7 @@ def estimate_edit(
         fits: Whether all layers are fitted together (``fit_steps``).
         answers: Whether what is said is fitted then, too (``fit_answers``).
     """
+    layers = view.numbered(layers)
     inner = max(view.inner(layer) for layer in layers)
     item = _itemsize(view)
     rows = edits * contexts

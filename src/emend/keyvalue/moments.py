@@ -124,7 +124,7 @@ def second_moments(
         NumericalFailure: The model's keys are not finite.
     """
     source = as_source(texts)
-    layers = tuple(dict.fromkeys(view.numbered(layers)))
+    layers = view.numbered(layers)
     layout = layout_for(view, source, max_tokens, window, batch_size)
     names = _names(view, tokenizer, source, layers, layout, dtype)
     found = {layer: _read(cache / names[layer]) if cache else None for layer in layers}
@@ -168,7 +168,7 @@ def kept_moments(
         What is in a file is not read: with large models a single one can fill the memory.
     """
     layout = layout_for(view, source, max_tokens)
-    layers = tuple(dict.fromkeys(view.numbered(layers)))
+    layers = view.numbered(layers)
     names = _names(view, tokenizer, source, layers, layout, torch.float32)
     files = {layer: cache / names[layer] for layer in layers}
     missing = [layer for layer in layers if _kept.kept_note(files[layer]) is None]

@@ -72,7 +72,7 @@ def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ..
     """
     if layers is None:
         return default_layers(view)
-    chosen = tuple(sorted(set(view.numbered(layers))))
+    chosen = tuple(sorted(view.numbered(layers)))
     for layer in chosen:
         view.down_projection(layer)  # refused now, and not when values have been sought
     if len(chosen) > 1 and not adds_directly(view, chosen[-1]):
@@ -88,7 +88,8 @@ def adds_directly(view: ModelView, layer: int) -> bool:
 
     So it is in most models; Gemma 2 and OLMo 2 put a norm between, Granite a factor.
     """
-    known = view.findings.get(("additive", layer % view.depth))
+    (layer,) = view.numbered([layer])
+    known = view.findings.get(("additive", layer))
     if known is not None:
         return known
     ids = [number % view.vocabulary for number in (1, 2, 3, 4)]
@@ -114,6 +115,7 @@ def seek_targets(
     at the down-projection's output instead (a single layer then; see `check_layers`).
     """
     ordered = tuple(sorted(edits, key=lambda edit: edit.id))
+    layers = sorted(view.numbered(layers))
     if site is None:
         site = "block" if adds_directly(view, layers[-1]) else "mlp"
     wanted, state = sought_values(
@@ -141,7 +143,7 @@ def spread(
         targets: What is wanted; see `seek_targets`.
         templates: Context templates, the bare one first. A key is the mean of that of the bare
             prompt and the mean of the others; what is missing is read in the bare prompt.
-        layers: The layers, ascending.
+        layers: The layers; negative numbers count from the end.
         solve: Solves one layer.
         share: Part of what is missing that a layer takes when so many are left, itself included.
         batch_size: Rows in one pass.
@@ -153,6 +155,7 @@ def spread(
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A solution is not finite.
     """
+    layers = sorted(view.numbered(layers))
     first, last = layers[0], layers[-1]
     rows = context_rows(tokenizer, targets.edits, templates)
     bare = Stream(view, [each[0].upto_subject for each in rows], first, last, batch_size=batch_size)

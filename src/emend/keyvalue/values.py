@@ -161,6 +161,7 @@ def search_values(
         NumericalFailure: A loss is not finite.
     """
     settings = settings or SearchSettings()
+    (layer,) = view.numbered([layer])
     jobs = make_jobs(
         view,
         tokenizer,

@@ -23,10 +23,14 @@ from emend.models import ModelView, score
 def scaled(
     view: ModelView, neurons: Iterable[Neuron], factor: float
 ) -> Generator[None, None, None]:
-    """Multiply the activation of the given units by ``factor``, at all tokens, in the block."""
+    """Multiply the activation of the given units by ``factor``, at all tokens, in the block.
+
+    Raises:
+        InvalidInput: The model has no such layer or unit.
+    """
     units: dict[int, list[int]] = {}
     for layer, unit in neurons:
-        units.setdefault(layer % view.depth, []).append(unit)
+        units.setdefault(view.numbered([layer])[0], []).append(unit)
     with ExitStack() as stack:
         for layer, chosen in units.items():
             if not all(0 <= unit < view.inner(layer) for unit in chosen):

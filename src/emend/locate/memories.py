@@ -149,9 +149,7 @@ class Memories:
         Raises:
             InvalidInput: There is no such unit, or the layer was not looked at.
         """
-        (layer,) = self.view.numbered([layer])
-        if layer not in self._top:
-            raise InvalidInput(f"layer {layer} was not looked at, expected one of {self.layers}")
+        layer = self._looked_at(layer)
         inner = self.view.inner(layer)
         if not 0 <= unit < inner:
             raise InvalidInput(
@@ -171,7 +169,7 @@ class Memories:
 
     def strongest(self, layer: int, count: int) -> list[int]:
         """Units of a layer in the order of what they add at their first trigger: |m_i| |v_i|."""
-        (layer,) = self.view.numbered([layer])
+        layer = self._looked_at(layer)
         with torch.no_grad():
             sizes = self.view.matrix(layer).float().norm(dim=0).cpu()
         weight = self._top[layer].values[:, 0].abs() * sizes
@@ -180,6 +178,12 @@ class Memories:
     def agreement(self) -> list[Agreement]:
         """How often values say what follows their triggers, by layer."""
         return [self._agreement(layer) for layer in self.layers]
+
+    def _looked_at(self, layer: int) -> int:
+        (layer,) = self.view.numbered([layer])
+        if layer not in self._top:
+            raise InvalidInput(f"layer {layer} was not looked at, expected one of {self.layers}")
+        return layer
 
     def _agreement(self, layer: int) -> Agreement:
         inner = self.view.inner(layer)

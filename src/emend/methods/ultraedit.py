@@ -135,7 +135,7 @@ def filled(config: UltraeditConfig, view: ModelView) -> UltraeditConfig:
     layers = config.layers
     if layers is None:
         layers = view.editable_from(round(0.75 * view.depth))
-    layers = tuple(sorted(set(view.numbered(layers))))
+    layers = tuple(sorted(view.numbered(layers)))
     names: list[str] = []
     for layer in layers:
         into, down = mlp_modules(view, layer)

@@ -257,13 +257,13 @@ def capture_blocks(
         arrangements: The layouts to try; one that served the model before spares the others.
 
     Raises:
-        InvalidInput: No rows, or a start outside its row.
+        InvalidInput: No rows, a start outside its row, or a layer that the model does not have.
         NumericalFailure: What the model's blocks put out is not finite.
         UnsupportedModel: The model's blocks, called again with what they were given, do not give
             the same again.
     """
     check_rows(rows, starts)
-    layer = layer % view.depth
+    (layer,) = view.numbered([layer])
     refused: Refused | None = None
     for arrange in arrangements:
         layout = arrange(rows, starts, padding, least)

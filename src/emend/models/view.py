@@ -200,7 +200,7 @@ class ModelView:
         return tuple(each for each in self.editable if each >= layer) or self.editable[-1:]
 
     def numbered(self, layers: Sequence[int]) -> tuple[int, ...]:
-        """The same blocks, in the same order, all counted from 0.
+        """Give the same blocks, in the same order, all counted from 0 and each once.
 
         Raises:
             InvalidInput: There are none, or the model has no such block.
@@ -210,7 +210,7 @@ class ModelView:
                 f"layers are {tuple(layers)} of a model with {self.depth} blocks: "
                 f"take some from 0 to {self.depth - 1}"
             )
-        return tuple(layer % self.depth for layer in layers)
+        return tuple(dict.fromkeys(layer % self.depth for layer in layers))
 
     def _check(self, layer: int) -> int:
         if not -self.depth <= layer < self.depth:
