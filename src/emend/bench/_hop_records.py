@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emend._brief import brief
 from emend._io import write_json, write_json_lines
 from emend.edits import MultiHop
 from emend.edits.answers import states_answer
@@ -15,6 +16,7 @@ from emend.errors import InvalidInput
 RECORDS, SUMMARY, TRACES = "records.jsonl", "summary.json", "traces.jsonl"
 
 
+@brief
 @dataclass(frozen=True)
 class HopReport:
     """Records of multi-hop questions, all plain JSON-able data.

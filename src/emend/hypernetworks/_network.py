@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from emend._brief import brief
 from emend._settings import Count, Positive, Seed, Whole
 from emend.keyvalue.gradients import TokenGradients
 
@@ -40,6 +41,7 @@ class NetworkSettings:
     """Seed of the first weights and of all draws."""
 
 
+@brief
 @dataclass(frozen=True)
 class Factors:
     """A change of one matrix: sum over n of outputs[n] inputs[n]^T.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emend._brief import brief
 from emend.edits import Edit
 from emend.keyvalue.rows import check_templates, context_rows
 from emend.models import ModelView
@@ -19,6 +20,7 @@ from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id
 
 
+@brief
 @dataclass(frozen=True)
 class Sites:
     """One down-projection at the subject's last token; E edits, C contexts, float32.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from emend import _identity
+from emend._brief import brief
 from emend._progress import progress
 from emend._warn import warn
 from emend.errors import InvalidInput, NumericalFailure
@@ -52,6 +53,7 @@ REMEDY = "take fewer layers or a smaller batch, or begin all the same by ignore_
 _GONE = "{} is no longer there, or broken: collect the statistics again"
 
 
+@brief
 @dataclass(frozen=True)
 class Moment:
     """The second moment of one layer's keys.

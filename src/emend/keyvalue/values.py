@@ -31,6 +31,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from emend._brief import brief
 from emend._progress import progress
 from emend.edits import Edit
 from emend.errors import NumericalFailure
@@ -102,6 +103,7 @@ class SearchSettings:
     optimizer: Optimizer = "adam"
 
 
+@brief
 @dataclass(frozen=True)
 class Value:
     """What was found for one edit; float32 (float64 for a float64 model), C contexts.

@@ -26,6 +26,9 @@ class LedgerFile:
         self.path = Path(path)
         self._store = _store.Store(self.path)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self.path}"
+
     @classmethod
     def create(
         cls: type[T], path: str | os.PathLike[str], base: Mapping[str, Any] | None = None

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emend._brief import brief
 from emend.errors import InvalidInput
 from emend.models import ModelView, join_target
 from emend.models._forward import check_length, evaluating
@@ -26,6 +27,7 @@ from emend.models.placing import device_of
 from emend.models.positions import prompt_tokens
 
 
+@brief
 @dataclass(frozen=True)
 class Lens:
     """What each block's output says at each token of a prompt.

@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emend._brief import brief
 from emend.errors import InvalidInput, UnknownName
 from emend.locate._approximate import approximated
 from emend.locate._asking import Asked, asked
@@ -104,6 +105,7 @@ class Settings:
         return tuple(site for site in ("mlp", "attention") if site in text)
 
 
+@brief
 @dataclass(frozen=True)
 class Trace:
     """The effects of restoring each token in each layer, for one prompt.

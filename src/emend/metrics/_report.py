@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from emend._brief import count_text
 from emend._io import split_lines, write_json, write_json_lines
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 from emend.metrics._metric import Record
@@ -19,7 +20,7 @@ RECORDS = "records.jsonl"
 SUMMARY = "summary.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Records of an evaluation and their summary, all plain JSON-able data.
 
@@ -37,6 +38,11 @@ class Report:
     metrics: Sequence[str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        edits = count_text(len({record["edit"] for record in self.records}), "edit")
+        measures = count_text(len(self.metrics), "measure")
+        return f"Report: {edits}, {measures}, {count_text(len(self.records), 'record')}"
 
     @cached_property
     def summary(self) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from emend._brief import brief
 from emend.edits.joining import continuation, without_end_spaces
 from emend.errors import InvalidInput, SubjectNotFound
 
@@ -22,6 +23,7 @@ Span = tuple[int, int]
 _NEUTRAL = ("\n", ".")
 
 
+@brief
 @dataclass(frozen=True)
 class Encoded:
     """A padded batch of token ids.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from emend._brief import size_text
 from emend.errors import InvalidInput, NumericalFailure
 
 
@@ -26,7 +27,7 @@ def _settled(tensor: Tensor, what: str) -> Tensor:
     return settled
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRank:
     """A change of rank at most r: ``delta = B @ A``.
 
@@ -56,6 +57,11 @@ class LowRank:
                     f"{len(self.columns)} columns are attributed but the rank is {self.rank}: "
                     "give one edit id per row of A"
                 )
+
+    def __repr__(self) -> str:
+        out, inner = self.shape
+        size = size_text(self.A.nbytes + self.B.nbytes)
+        return f"{type(self).__name__}: {out} x {inner}, rank {self.rank}, {size}"
 
     @property
     def rank(self) -> int:
@@ -92,7 +98,7 @@ class LowRank:
         return self.A, self.B
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense:
     """A change of full rank, as fine-tuning makes it.
 
@@ -104,6 +110,10 @@ class Dense:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "delta", _settled(self.delta, "dense change"))
+
+    def __repr__(self) -> str:
+        out, inner = self.shape
+        return f"{type(self).__name__}: {out} x {inner}, {size_text(self.delta.nbytes)}"
 
     @property
     def columns(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emend import models
+from emend._brief import size_text
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure, UnknownName
 from emend.models import Attachment
@@ -19,7 +20,7 @@ from emend.patches._base import check_base
 from emend.patches._patch import Patch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MemoryPatch(Patch):
     """Edits beside the weights, of one kind: a codebook, a side memory, prompts, routes.
 
@@ -83,6 +84,11 @@ class MemoryPatch(Patch):
         Raises:
             InvalidInput: The edits cannot be told apart.
         """
+
+    def _content(self) -> str:
+        """See `Patch`: "beside the weights, 1.2 MB"."""
+        size = sum(tensor.nbytes for tensor in self.tensors.values())
+        return f"beside the weights, {size_text(size)}"
 
     def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
         """See :meth:`Patch.attach`."""

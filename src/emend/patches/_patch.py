@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emend._brief import count_text
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -32,6 +34,15 @@ class Patch(ABC):
     config: Mapping[str, Any]
     base: Mapping[str, Any]
     timing: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        by = f" by {self.method}" if self.method else ""
+        edits = count_text(len(self.edits), "edit")
+        return f"{type(self).__name__}: {edits}{by}, {self._content()}"
+
+    def _content(self) -> str:
+        """Say in a few words what the patch holds, such as its rank and size."""
+        return "attached by hooks"
 
     @abstractmethod
     def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from emend import models
+from emend._brief import count_text, size_text
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnknownName
 from emend.patches import _algebra
@@ -20,7 +21,7 @@ from emend.patches._patch import Patch
 from emend.patches._serving import serving
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WeightPatch(Patch):
     """Changes of weight matrices by full module name; ``-p``, ``p + q``, ``p - q``, ``c * p``.
 
@@ -59,6 +60,18 @@ class WeightPatch(Patch):
         object.__setattr__(self, "state", dict(self.state))
         object.__setattr__(self, "edits", tuple(self.edits))
         object.__setattr__(self, "templates", tuple(self.templates))
+
+    def _content(self) -> str:
+        """See `Patch`: "4 layers, rank 20, 1.2 MB"."""
+        if not self.factors:
+            return "no change"
+        blocks = {part for name in self.factors for part in name.split(".") if part.isdigit()}
+        where = count_text(len(blocks), "layer")
+        if len(blocks) != len(self.factors):
+            matrices = count_text(len(self.factors), "matrix", "matrices")
+            where = f"{matrices} in {where}" if blocks else matrices
+        held = (each.nbytes for factor in self.factors.values() for each in factor.matrices())
+        return f"{where}, rank {self.rank}, {size_text(sum(held))}"
 
     def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
         """See :meth:`Patch.attach`."""
