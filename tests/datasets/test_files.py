@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
+from dataclasses import replace
 
 import pytest
 
 from emend.datasets import read_edits, write_edits
 from emend.edits import Edit, Probe, edit_from_record, edit_to_record
 from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile
+from emend.ledger import Ledger
 
 EDITS = [
     Edit("{} was born in", "Zoë Ång", "Paris", original="Rome", relation="birthplace"),
@@ -216,3 +219,47 @@ def test_jsonl_holds_only_what_is_set(tmp_path):
     write_edits(tmp_path / "edits.jsonl", [Edit("{} is", "a", "b", id="x")])
     line = (tmp_path / "edits.jsonl").read_text()
     assert json.loads(line) == {"id": "x", "prompt": "{} is", "subject": "a", "target": "b"}
+
+
+def _nasty_texts():
+    """Every character that YAML, JSON or Python treat apart, alone, at the ends and in pairs."""
+    odd = [chr(code) for code in (*range(1, 0x20), *range(0x7E, 0xA2), 0xAD, 0x61C)]
+    odd += ["\u2028", "\u2029", "\u200b", "\u202e", "\ufeff", "\ufffd", "\ufffe", "\uffff"]
+    odd += ["\ud7ff", "\ue000", "😀", "\U0010ffff", "e\u0301", "👩\u200d🚀", "巴黎", "กรุงเทพ"]
+    odd += [*"'\"\\:#-?!%&*@`|>{}[],~=", "\r\n", "\n\n", ": ", " #", "- ", "\\u2028", "\\n"]
+    words = ["no", "null", "~", "1e3", "0x1f", "1984", "1984-01-01", "12:30:45", ".inf", "<<", "y"]
+    draw = random.Random(26)
+    for text in (*odd, *words):
+        yield f"a{text}b"
+        yield f"a{text}"
+        yield text if text.strip() else f"{text}a{text}"
+    for _ in range(300):
+        yield "x" + "".join(draw.choices([*odd, *"ab "], k=draw.randint(1, 12)))
+    yield "word " * 100 + "\x85 end"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".yaml"])
+def test_any_text_is_read_back_equal(tmp_path, suffix):
+    """Fault 26 (and 20): U+0085 and its like came back from YAML as other characters."""
+    texts = list(_nasty_texts())
+    edits = [
+        Edit(
+            "{} is " + text,
+            "x" + text + "x",
+            text,
+            original=text,
+            id=f"{number}{text[:90]}.",
+            relation=text,
+            probes=(Probe("one_hop", text, (text, f"{text}.")),),
+        )
+        for number, text in enumerate(texts)
+    ]
+    path = tmp_path / f"edits{suffix}"
+    write_edits(path, edits)
+    assert read_edits(path) == edits
+    if suffix == ".jsonl":
+        with Ledger.create(tmp_path / "a.db") as one, Ledger.create(tmp_path / "b.db") as other:
+            one.add([replace(edit, subject=f"{n}{edit.subject}") for n, edit in enumerate(edits)])
+            one.export(tmp_path / "export.jsonl")
+            other.import_file(tmp_path / "export.jsonl")
+            assert [each.edit for each in other.entries()] == [each.edit for each in one.entries()]

@@ -57,7 +57,7 @@ def test_empty_lines_stand_between_documents_of_a_text_file(tmp_path, monkeypatc
     assert list(source_named(str(path)).documents()) == ["one\ntwo", "three", "four"]
     assert list(TextFile(path).documents(skip=2)) == ["four"]
     monkeypatch.setattr(_corpus, "LONGEST", 3)
-    assert list(TextFile(path).documents()) == ["one", "two", "three", "four"]
+    assert list(TextFile(path).documents()) == ["one", "two", "thr", "ee", "fou", "r"]
 
 
 def test_fields_of_a_jsonl(rows) -> None:
@@ -229,3 +229,21 @@ def test_what_methods_are_given(tmp_path) -> None:
     assert prior.note["tokens"] == packed.count
     model.config.emend = {"lab": {"seed": 0}}
     assert texts_for(view, None) == LabCorpus()
+
+
+def test_a_text_file_of_one_line_is_cut_and_never_all_in_memory(tmp_path) -> None:
+    """Fault 33: a file of one line was one document of any length."""
+    words = "Paris is the capital of France. " * 20_000
+    for name, text in {
+        "spaced": words,
+        "unspaced": "巴" * 200_000,
+        "ended": f"{words}\nend",
+    }.items():
+        path = tmp_path / f"{name}.txt"
+        path.write_text(text, encoding="utf-8")
+        documents = list(TextFile(path).documents())
+        assert max(map(len, documents)) <= _corpus.LONGEST
+        assert "".join(documents).replace("\n", "") == text.replace("\n", "")
+        if name == "spaced":
+            assert all(document.endswith(" ") for document in documents)
+    assert list(TextFile(path).documents(skip=3)) == documents[3:]

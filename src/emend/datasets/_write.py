@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from emend._io import json_text, write_text
 from emend.datasets import _table
@@ -53,4 +55,13 @@ def _formatted(records: list[dict[str, object]], suffix: str) -> str:
         import yaml  # an extra: the core does not need it
     except ImportError as error:
         raise MissingExtra.of("pyyaml", "yaml", "write YAML") from error
-    return yaml.safe_dump(records, allow_unicode=True, sort_keys=False)
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes what a reader of YAML would fold or part: U+0085, U+2028 and their like."""
+
+        def represent_text(self, text: str) -> Any:
+            style = None if text.isprintable() else '"'
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, Dumper.represent_text)
+    return yaml.dump(records, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=math.inf)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from emend import _identity, lab
 from emend.errors import BrokenFile, InvalidInput
 
 LONGEST = 1 << 16
-"""Characters after which a document of a text file is cut, so that any file can be streamed."""
+"""Characters after which a document of a text file is cut, at a space or the end of a line where
+there is one, so that any file can be streamed."""
 
 LAB_TEXTS = 4000
 """Documents of the lab's corpus; more than enough for its models."""
@@ -121,7 +123,7 @@ class TextFile(Source):
     def _documents(self) -> Iterator[str]:
         lines: list[str] = []
         size = 0
-        for _, line in _lines(self.path):
+        for line in _pieces(self.path):
             if line.strip():
                 lines.append(line)
                 size += len(line)
@@ -224,9 +226,26 @@ def _unreadable(path: Path, error: OSError) -> InvalidInput:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file with their numbers."""
+    with _opened(path) as file:
+        yield from enumerate(file, 1)
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """The lines of a file; one longer than `LONGEST` in pieces, and never all of it in memory."""
+    with _opened(path) as file:
+        rest = ""
+        while piece := rest + file.readline(LONGEST - len(rest)):
+            is_cut = len(piece) == LONGEST and not piece.endswith("\n")
+            end = (piece.rfind(" ") + 1 if is_cut else 0) or len(piece)
+            rest = piece[end:]
+            yield piece[:end]
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[TextIO, None, None]:
     try:
         with path.open(encoding="utf-8") as file:
-            yield from enumerate(file, 1)
+            yield file
     except UnicodeDecodeError as error:
         raise BrokenFile(f"{path} is not UTF-8 text ({error.reason}): convert it") from error
     except OSError as error:
