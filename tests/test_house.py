@@ -86,6 +86,23 @@ def test_nothing_is_unpickled_evaluated_or_set_for_the_whole_process(file):
     assert not {name: line for name, line in calls.items() if name in FORBIDDEN}
 
 
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_text_is_utf_8_and_lines_are_parted_at_line_feeds(file):
+    """Faults 20 and 22: no file in the locale's encoding, no str.splitlines, no half a file."""
+    for node in ast.walk(TREES[file]):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        name, said = node.func.attr, ast.unparse(node)
+        if name in ("read_text", "write_text"):
+            assert "utf-8" in said, said
+        if name == "open" and "path" in ast.unparse(node.func.value):
+            assert "b" in ast.unparse(node.args[0]) if node.args else "utf-8" in said, said
+        if name == "splitlines":
+            assert "read_bytes()" in said, f"{said}: emend._io.split_lines does it"
+        if name in ("replace", "rename", "getpid") and ast.unparse(node.func.value) == "os":
+            assert file.name == "_io.py" or said == "os.getpid()", said
+
+
 @pytest.mark.parametrize("room", ["methods", "metrics", "datasets"])
 def test_what_is_registered_imports_none_of_its_kind(room):
     public = {file.stem for file in (SOURCE / room).glob("[!_]*.py")}

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from emend.datasets import write_edits as write_edits
     from emend.edits import Edit as Edit
     from emend.edits import Probe as Probe
+    from emend.errors import EmendError as EmendError
     from emend.ledger import Ledger as Ledger
     from emend.patches import Patch as Patch
     from emend.patches import load_patch as load_patch
@@ -58,6 +59,7 @@ _HOME = {
     "Probe": "emend.edits",
     "read_edits": "emend.datasets",
     "write_edits": "emend.datasets",
+    "EmendError": "emend.errors",
     "Ledger": "emend.ledger",
     "Patch": "emend.patches",
     "load_patch": "emend.patches",
@@ -82,6 +84,7 @@ __all__ = [  # noqa: RUF022 - in the order in which people meet them
     "Patch",
     "load_patch",
     "Ledger",
+    "EmendError",
     "__version__",
 ]
 

@@ -19,6 +19,7 @@ import numbers
 import operator
 import os
 import reprlib
+import shlex
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -169,9 +170,29 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return _fitted(value, hint)
     except _Unfit:
         found = " ".join(_short.repr(value).split())
+        example = _example(hint) if name != "templates" else '["{}", "I heard that {}"]'
+        remedy = f"e.g. {name}={shlex.quote(example)}" if example else "give such a value"
         raise InvalidInput(
-            f"setting {name} is {found}, expected {words_of(hint)}: give such a value"
+            f"setting {name} is {found}, expected {words_of(hint)}: {remedy}"
         ) from None
+
+
+def _example(hint: Any) -> str:
+    """Write a value that a setting takes; "" where its words say enough."""
+    (kind, notes), *_ = [one for one in alternatives(hint) if one[0] is not type(None)]
+    ranges = [note for note in notes if isinstance(note, Range)]
+    if _reads(notes):
+        return ""
+    if typing.get_origin(kind) is Literal:
+        return str(typing.get_args(kind)[0])
+    if typing.get_origin(kind) is tuple:
+        elements = typing.get_args(kind)
+        rest = elements[:1] if elements[-1] is Ellipsis else elements[1:]
+        return ",".join(_example(one) for one in (elements[0], *rest))
+    for number in {int: (3, 1, 0), float: (0.5, 1.5, 0.0)}.get(kind, ()):
+        if all(one.holds(number) for one in ranges):
+            return str(number)
+    return {bool: "true", str: "text"}.get(kind, "")
 
 
 _short = reprlib.Repr()

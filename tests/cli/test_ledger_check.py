@@ -90,11 +90,11 @@ def test_misuse_is_told_before_anything_is_built(check, emend, tmp_path, ledger,
     outcome = check(broken)
     assert (outcome.status, outcome.out) == (2, "")
     first, *lines = outcome.err.splitlines()
-    assert first.endswith("has 3 problems:")
+    assert first.endswith(": 3 problems")
     for line, place in zip(
         lines, ("metrics", "perplexity.at_most", "perplexity.file"), strict=True
     ):
-        assert f"suite.json: {place}" in line
+        assert f"suite.json:1: {place}" in line
     check({**HOLDS, "settings": {"steps": "many"}}).is_one_line("steps", "'many'")
     check(HOLDS, "--method", "mmit").is_one_line("mmit", "did you mean")
     check(HOLDS, "--output_path", tmp_path / "general.txt").is_one_line("is a file")

@@ -69,7 +69,7 @@ def test_every_mistake_of_a_file_is_one_line():
     relation = {"prompts": ["no place"], "inverse": "spous"}
     with pytest.raises(BrokenFile) as caught:
         parse_rules({"relations": {"spouse": relation}, "composition": []}, "rules.yaml")
-    assert "'composition'" in caught.value.problems[0]
+    assert "composition is an unknown field" in caught.value.problems[0]
     assert "no {}" in caught.value.problems[1]
     with pytest.raises(InvalidInput, match="depth is 0"):
         closure(WEDDING, parse_rules(RULES), depth=0)

@@ -231,12 +231,12 @@ BROKEN = {
     },
 }
 PLACES = (
-    *("the suite: unknown field 'methd'", "method: unknown name 'rme'", "metrics: unknown field"),
-    *("metrics.locality: is 90", "metrics.generalization: is a text"),
-    *("must_change.probes[0].prompt", "must_change.probes[0].answers", "must_change.probes[1]: is"),
-    *("must_not_change.at_least: is true or false", "must_not_change.probes: has 0"),
-    *("perplexity.at_most_increase: is -1", "perplexity.file", "multiple_choice.at_most_drop"),
-    "multiple_choice.questions[0].answer: unknown name 'c'",
+    *("methd is an unknown field", "method is 'rme'", "metrics.reliabilty is an unknown field"),
+    *("metrics.locality is 90", "metrics.generalization is a text"),
+    *("must_change.probes[0].prompt", "must_change.probes[0].answers", "must_change.probes[1] is"),
+    *("must_not_change.at_least is true or false", "must_not_change.probes has 0"),
+    *("perplexity.at_most_increase is -1", "perplexity.file is ", "multiple_choice.at_most_drop"),
+    "multiple_choice.questions[0].answer is 'c'",
 )
 
 

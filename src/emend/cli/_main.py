@@ -36,6 +36,7 @@ from emend.cli import (
     trace,
     train,
 )
+from emend.cli._output import escape_unwritable
 from emend.errors import EmendError
 
 # Typer carries its own copy of click, or uses click itself, depending on its version; what it
@@ -104,6 +105,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    escape_unwritable()
     given = list(sys.argv[1:] if arguments is None else arguments)
     command: Any = typer.main.get_command(app)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -11,14 +12,21 @@ from typing import Any, cast
 
 import typer
 
+from emend._io import json_text
 from emend.errors import InvalidInput
 
 _PIPE_WIDTH = 120
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """Print one JSON object on standard output. Numbers that are not finite become null."""
-    typer.echo(json.dumps(finite(data), ensure_ascii=False, allow_nan=False))
+    """Print one JSON object on standard output. Numbers that are not finite become null.
+
+    Where standard output is not in UTF-8, characters beyond ASCII are escaped as JSON does it.
+    """
+    if (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
+        typer.echo(json_text(finite(data), allow_nan=False))
+    else:
+        typer.echo(json.dumps(finite(data), allow_nan=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -41,6 +49,13 @@ def print_rich(renderable: Any) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(renderable)
+
+
+def escape_unwritable() -> None:
+    """Have characters that the console's encoding lacks printed as escapes: no output fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def number(value: object, digits: int = 3) -> str:

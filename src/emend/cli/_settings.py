@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from emend._settings import from_file, from_text, hints_of, words_of
-from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile
+from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, first_line
 
 
 def describe(config_type: type) -> list[dict[str, Any]]:
@@ -105,8 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else _yaml(text)
     except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise BrokenFile(f"{path} cannot be read ({reason}): mend its syntax") from error
+        raise BrokenFile(f"{path} cannot be read ({first_line(error)}): mend its syntax") from error
     if not isinstance(data, Mapping):
         raise BrokenFile(f"{path} holds no mapping, expected lines like `clamp: 3`")
     return {str(name): value for name, value in cast("Mapping[Any, Any]", data).items()}

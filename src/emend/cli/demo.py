@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,11 +48,13 @@ def command(
         seed=seed,
         batch_size=batch_size,
     )
+    chosen = [word for one in model or () for word in ("--model", one)]
+    words = ["emend", "demo", *chosen, "--method", method]
     page = report.write_html(
         result.reports,
         output_path / "report.html",
         title="Facts changed in small language models",
-        command=f"emend demo --method {method} --limit {limit} --seed {seed}",
+        command=f"{shlex.join(words)} --limit {limit} --seed {seed}",
     )
     if json:
         print_json({**result.to_dict(), "report": page})

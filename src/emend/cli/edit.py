@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,5 +125,7 @@ def _tell(result: dict[str, Any], edits: Path | None) -> None:
     held = f"{result['edits_held']} with those of {result['previous']}, "
     held = held if result["previous"] else ""
     typer.echo(f"{count} by {result['method']} in {seconds}, {held}saved to {patch}")
-    probes = f" --edits {edits}" if edits and edits.is_file() else ""  # a pipe is read once
-    typer.echo(f"measure it with: emend eval --model {result['model']} --patch {patch}{probes}")
+    # a pipe is read once
+    probes = ["--edits", str(edits)] if edits and edits.is_file() else []
+    words = ["emend", "eval", "--model", str(result["model"]), "--patch", str(patch), *probes]
+    typer.echo(f"measure it with: {shlex.join(words)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -88,7 +89,7 @@ def train(
     if json:
         print_json({"arch": arch.value, "seed": seed, "output_path": written})
     else:
-        typer.echo(f"trained; try: emend demo --model {written}")
+        typer.echo(f"trained; try: emend demo --model {shlex.quote(str(written))}")
 
 
 @app.command(

@@ -73,7 +73,8 @@ def init(
         base = {**describe_base(api.load(model)[0]), "name": model}
     with Ledger.create(ledger, base) as made:
         found = {"ledger": made.path, "base": made.base}
-    print_json(found) if json else typer.echo(f"made {ledger}; add edits: emend ledger add")
+    said = f"made {ledger}; add edits: emend ledger add {shlex.quote(str(ledger))}"
+    print_json(found) if json else typer.echo(said)
 
 
 @app.command(

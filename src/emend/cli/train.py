@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,10 +98,8 @@ def command(
         print_json(result)
         return
     typer.echo(f"kept the network of step {found.step}: {output_path}")
-    typer.echo(
-        f"edit with it: emend edit --model {model} --method {method} "
-        f"--set state={output_path} --edits FILE --output_path patch/"
-    )
+    words = ["emend", "edit", "--model", model, "--method", method, "--set", f"state={output_path}"]
+    typer.echo(f"edit with it: {shlex.join(words)} --edits FILE --output_path patch/")
 
 
 def split(edits: list[Edit]) -> tuple[list[Edit], list[Edit]]:

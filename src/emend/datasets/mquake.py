@@ -17,7 +17,7 @@ from emend.datasets._content import content_of
 from emend.datasets._format import Format, drawn
 from emend.datasets._published import Entry
 from emend.edits import Edit, MultiHop, Probe, SingleHop
-from emend.errors import BrokenFile, EmendError, InvalidInput
+from emend.errors import BrokenFile, EmendError, InvalidInput, first_line
 
 QUESTION = "Question: {} Answer:"
 
@@ -59,7 +59,7 @@ def _checked(record: Record, problems: Problems) -> MultiHop | None:
     try:
         return _instance(record.values)
     except (EmendError, KeyError, TypeError, IndexError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
         fault = Fault(f"cannot be read ({reason})", "a record of MQuAKE", "fetch it again")
         problems.note(fault, record.place or "the record", record.line)
         return None

@@ -8,6 +8,7 @@ checkpoint.safetensors      the network as it stands and its optimiser; all that
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -54,9 +55,10 @@ def state_directory(method: str, model: Any, state: str | None) -> Path:
         place = Path(name or ".") / method
     if not (place / NETWORK).is_file():
         where = f"{place} holds" if state is not None else f"{name or 'the model'} brings"
+        of = shlex.quote(name) if name else "MODEL"
         raise MissingFile(
             f"{where} no trained network of {method}, expected {NETWORK}: train one with "
-            f"`emend train --method {method} --model {name or 'MODEL'} --output_path {method}/` "
+            f"`emend train --method {method} --model {of} --output_path {method}/` "
             f"and pass state={method}/"
         )
     return place

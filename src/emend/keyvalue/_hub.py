@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emend import _identity
-from emend.errors import InvalidInput, MissingExtra
+from emend.errors import InvalidInput, MissingExtra, first_line
 from emend.keyvalue._corpus import Source, text_of
 
 
@@ -92,7 +92,7 @@ class HubDataset(Source):
             raise MissingExtra.of("datasets", "datasets", "read Hugging Face datasets") from error
 
     def _unusable(self, error: Exception) -> InvalidInput:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)
         return InvalidInput(
             f"dataset {self.path!r} cannot be read ({reason}), expected a file, a directory or "
             "NAME?config=...&split=...: check the name, or the network"

@@ -266,8 +266,8 @@ def _itemsize(view: ModelView) -> int:
 
 def _free_of_machine() -> int | None:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
+        for line in Path("/proc/meminfo").read_bytes().splitlines():
+            if line.startswith(b"MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
@@ -280,9 +280,9 @@ def _free_of_machine() -> int | None:
 def _free_of_group(group: Path = Path("/sys/fs/cgroup")) -> int | None:
     """What the control group (a container's, a job's) leaves; cached files count as free."""
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return None if limit == "max" else int(limit) - used + int(counts.get("inactive_file", 0))
+        limit = (group / "memory.max").read_bytes().strip()
+        used = int((group / "memory.current").read_bytes())
+        counts = dict(line.split() for line in (group / "memory.stat").read_bytes().splitlines())
+        return None if limit == b"max" else int(limit) - used + int(counts.get(b"inactive_file", 0))
     except (OSError, ValueError):
         return None

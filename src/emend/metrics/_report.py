@@ -11,7 +11,7 @@ from typing import Any
 
 from emend._brief import count_text
 from emend._io import split_lines, write_json, write_json_lines
-from emend.errors import BrokenFile, InvalidInput, MissingFile
+from emend.errors import BrokenFile, InvalidInput, MissingFile, first_line
 from emend.metrics._metric import Record
 from emend.metrics._plan import chosen
 from emend.metrics._summary import summarize
@@ -114,5 +114,5 @@ class Report:
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenFile(
                 f"{directory} holds results that cannot be read "
-                f"({type(error).__name__}: {str(error).splitlines()[0]}): evaluate again"
+                f"({type(error).__name__}: {first_line(error)}): evaluate again"
             ) from None

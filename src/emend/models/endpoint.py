@@ -23,7 +23,7 @@ from torch import nn
 
 from emend import _identity
 from emend._io import append_json_line, read_kept_lines
-from emend.errors import EndpointFailure, InvalidInput, MissingExtra
+from emend.errors import EndpointFailure, InvalidInput, MissingExtra, first_line
 
 SCHEMES = {"openai": "completions", "openai-chat": "chat"}
 """What stands before the model's name, and the interface that is spoken."""
@@ -169,14 +169,14 @@ class Endpoint(nn.Module):
         if isinstance(error, openai.APITimeoutError):
             return f"no answer within {self.options.timeout:g} s", None
         if isinstance(error, openai.APIConnectionError):
-            return f"cannot be reached ({_line(error.__cause__ or error)})", None
+            return f"cannot be reached ({first_line(error.__cause__ or error)})", None
         if isinstance(error, openai.APIStatusError):
-            reason = f"answers {error.status_code} ({_line(error)})"
+            reason = f"answers {error.status_code} ({first_line(error)})"
             if error.status_code < 500 and error.status_code not in _PASSING:
                 raise self._failure(reason) from None
             return reason, _retry_after(error.response.headers)
         if isinstance(error, (*_FORM, openai.APIError)):
-            return f"answers in no format of OpenAI's ({_line(error)})", None
+            return f"answers in no format of OpenAI's ({first_line(error)})", None
         raise error
 
     def _patience(self, attempt: int, asked_for: float | None, reason: str) -> float:
@@ -236,8 +236,8 @@ def _client(options: EndpointOptions) -> Any:
     except openai.OpenAIError as error:
         if options.base_url is None:
             raise InvalidInput(
-                f"the client of OpenAI cannot be made ({_line(error)}): set OPENAI_API_KEY, or "
-                "give base_url for a server of your own"
+                f"the client of OpenAI cannot be made ({first_line(error)}): set OPENAI_API_KEY, "
+                "or give base_url for a server of your own"
             ) from None
     # A server of one's own often asks for no key, but the client always sends one.
     return openai.OpenAI(api_key="none", **given)
@@ -254,8 +254,3 @@ def _retry_after(headers: Any) -> float | None:
         return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
     except ValueError:
         return None
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

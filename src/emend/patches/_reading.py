@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from emend.errors import BrokenFile, InvalidInput, MissingFile
+from emend.errors import BrokenFile, InvalidInput, MissingFile, first_line
 from emend.patches._save import OWN_DATA
 
 
@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(read(path))
     except ValueError as error:
         raise BrokenFile(
-            f"{path} is not valid JSON ({str(error).splitlines()[0]}): save the patch again"
+            f"{path} is not valid JSON ({first_line(error)}): save the patch again"
         ) from None
     if not isinstance(data, dict):
         raise BrokenFile(
@@ -69,5 +69,5 @@ def tensors_of(path: Path, blob: bytes) -> dict[str, Tensor]:
     except (SafetensorError, ValueError) as error:
         raise BrokenFile(
             f"{path} is cut short or not a safetensors file "
-            f"({len(blob)} bytes; {str(error).splitlines()[0]}): save or download it again"
+            f"({len(blob)} bytes; {first_line(error)}): save or download it again"
         ) from None

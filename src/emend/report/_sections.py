@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -201,7 +202,7 @@ def _commands(results: Sequence[Result]) -> list[str]:
     lines: list[str] = []
     for result in results:
         for method in result.settings.get("methods", {}):
-            model = result.name
+            model = shlex.quote(result.name)
             lines += [
                 f"emend edit --model {model} --method {method} --edits edits.jsonl"
                 " --output_path patch/",

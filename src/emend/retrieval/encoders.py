@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from emend import models
-from emend.errors import InvalidInput, MissingExtra, MissingFile
+from emend.errors import InvalidInput, MissingExtra, MissingFile, first_line
 from emend.models._forward import evaluating
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens
@@ -119,7 +119,7 @@ class SentenceEncoder:
             self._model: Any = SentenceTransformer(name)
         except (OSError, ValueError) as error:
             raise MissingFile(
-                f"the encoder {name} cannot be loaded ({str(error).splitlines()[0]}): give bm25, "
+                f"the encoder {name} cannot be loaded ({first_line(error)}): give bm25, "
                 "states, or a sentence-transformers model that is there"
             ) from None
 

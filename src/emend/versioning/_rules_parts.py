@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from functools import partial
+from itertools import product
+from typing import NamedTuple
 
-from emend._validate import check_text, refuse
+from emend._validate import Fault, Problems, Record, name_fault, shown
 from emend.edits._edit import prompt_fault
-from emend.errors import InvalidInput, nearest
-from emend.versioning._rules_file import Problems
+from emend.errors import nearest
 
 TOP = ("sure", "relations", "compositions", "aliases")
 RELATION = ("prompts", "ask", "phrase", "inverse", "vacant", "alias")
@@ -70,46 +71,38 @@ class Parts(NamedTuple):
 
 
 def parse_parts(record: object, problems: Problems) -> Parts | None:
-    """The parts of a record; what cannot be used is noted and left out."""
-    top = _object("the file", record, TOP, problems)
+    """The parts of a record; None where it is no object. What cannot be used is noted."""
+    top = Record.of(record, problems, TOP, what="the file")
     if top is None:
         return None
-    relations: dict[str, Relation] = {}
-    for name, value in _mapping("relations", top.get("relations"), problems).items():
-        relation = _relation(name, value, problems)
-        if relation is not None:
-            relations[name] = relation
-    if not relations and not problems.lines:
-        problems.add("relations", "there are none, expected at least one: add one")
+    relations = {
+        name: relation
+        for name, value in top.mapping("relations").items()
+        if (relation := _relation(name, value, problems)) is not None
+    }
+    if not relations and not problems:
+        top.note("relations", Fault("has 0 entries", "at least one", "add one"))
     _check_inverses(relations, problems)
-    compositions = _compositions(top.get("compositions"), relations, problems)
-    aliases = _aliases(top.get("aliases"), problems)
-    return Parts(relations, compositions, aliases, _sure(top.get("sure"), problems))
+    compositions, aliases = _compositions(top, relations), _aliases(top)
+    return Parts(relations, compositions, aliases, _sure(top))
 
 
 def _relation(name: str, value: object, problems: Problems) -> Relation | None:
     place = f"relations.{name}"
-    given = _object(place, value, RELATION, problems)
+    given = Record.of(value, problems, RELATION, place=place)
     if given is None:
         return None
     if "." in name or "/" in name:
-        problems.add(place, "the name holds '.' or '/', expected none: rename it")
-    prompts = _prompts(f"{place}.prompts", given.get("prompts"), problems)
+        problems.note(Fault("has '.' or '/' in its name", "none", "rename it"), place)
+    prompts = given.texts("prompts", prompt_fault, least=1, distinct=True)
     ask = prompts
-    if given.get("ask") is not None:
-        ask = _prompts(f"{place}.ask", given["ask"], problems)
-    phrase = given.get("phrase")
-    if phrase is not None and not _good_prompt(f"{place}.phrase", phrase, problems):
-        return None
-    for part in ("inverse", "vacant"):
-        if given.get(part) is not None and not _good_text(f"{place}.{part}", given[part], problems):
-            return None
-    alias = given.get("alias", False)
-    if not isinstance(alias, bool):
-        problems.add(f"{place}.alias", f"is {_kind(alias)}, expected true or false")
-        return None
-    texts = [cast("str | None", given.get(part)) for part in ("phrase", "inverse", "vacant")]
-    return Relation(name, prompts, ask, *texts, alias=alias)
+    if given.has("ask"):
+        ask = given.texts("ask", prompt_fault, least=1, distinct=True)
+    phrase = given.text("phrase", prompt_fault, required=False)
+    inverse, vacant = (
+        given.text(part, name_fault, required=False) for part in ("inverse", "vacant")
+    )
+    return Relation(name, prompts, ask, phrase, inverse, vacant, given.flag("alias", False))
 
 
 def _check_inverses(relations: Mapping[str, Relation], problems: Problems) -> None:
@@ -117,157 +110,62 @@ def _check_inverses(relations: Mapping[str, Relation], problems: Problems) -> No
         place, back = f"relations.{relation.name}.inverse", relation.inverse
         if back is None:
             continue
-        if back not in relations:
-            problems.add(place, _unknown(back, relations))
-        elif relations[back].inverse not in (None, relation.name):
-            problems.add(
-                place,
-                f"is {back!r}, whose own inverse is {relations[back].inverse!r}, expected "
-                f"{relation.name!r}: make the two lead to each other",
-            )
+        fault = _relation_fault(back, relations)
+        if fault is None and relations[back].inverse not in (None, relation.name):
+            found = f"is {back!r}, whose own inverse is {relations[back].inverse!r}"
+            fault = Fault(found, repr(relation.name), "make the two lead to each other")
+        problems.note(fault, place)
 
 
-def _compositions(
-    value: object, relations: Mapping[str, Relation], problems: Problems
-) -> tuple[Composition, ...]:
+def _compositions(top: Record, relations: Mapping[str, Relation]) -> tuple[Composition, ...]:
     found: dict[tuple[str, str], Composition] = {}
-    for index, each in enumerate(_list("compositions", value, problems)):
-        place = f"compositions[{index}]"
-        given = _object(place, each, COMPOSITION, problems)
-        if given is None:
-            continue
-        firsts = _names(f"{place}.first", given.get("first"), relations, problems)
-        thens = _names(f"{place}.then", given.get("then"), relations, problems)
-        forms = _prompts(f"{place}.prompts", given.get("prompts"), problems)
-        for first, then in ((first, then) for first in firsts for then in thens):
-            if (first.name, then.name) in found:
-                problems.add(place, f"{first.name}, then {then.name} is there already: remove one")
-            if first.phrase is None or then.phrase is None:
-                without = first if first.phrase is None else then
-                problems.add(f"{place}", f"relation {without.name!r} has no phrase: add one")
+    check = partial(_relation_fault, known=relations)
+    for given in top.records("compositions", COMPOSITION):
+        firsts, thens = (given.texts(name, check, least=1) for name in ("first", "then"))
+        forms = given.texts("prompts", prompt_fault, least=1, distinct=True)
+        for first, then in product(firsts, thens):
+            if (first, then) in found:
+                twice = Fault(f"holds {first}, then {then} again", "each pair once", "remove one")
+                given.problems.note(twice, given.place)
+            phrases = relations[first].phrase, relations[then].phrase
+            if phrases[0] is None or phrases[1] is None:
+                without = first if phrases[0] is None else then
+                missing = Fault(f"leads over {without!r}, which has no phrase", "one", "add phrase")
+                given.problems.note(missing, given.place)
                 continue
-            phrase = then.phrase.replace("{}", first.phrase)
+            phrase = phrases[1].replace("{}", phrases[0])
             prompts = tuple(form.replace("{}", phrase) for form in forms)
-            made = Composition(first.name, then.name, prompts)
-            found[first.name, then.name] = made
+            found[first, then] = Composition(first, then, prompts)
     return tuple(found.values())
 
 
-def _aliases(value: object, problems: Problems) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def _aliases(top: Record) -> dict[str, tuple[str, ...]]:
+    given = Record(top.mapping("aliases"), top.problems, "aliases")
+    found = {name: given.texts(name, name_fault) for name in given.values}
     owners: dict[str, str] = {}
-    for name, others in _mapping("aliases", value, problems).items():
-        place = f"aliases.{name}"
-        texts = [one for one in _list(place, others, problems) if _good_text(place, one, problems)]
-        names = cast("list[str]", texts)
-        for one in names:
+    for name, others in found.items():
+        for one in others:
             if one == name:
-                problems.add(place, "a thing is no other name of itself: remove it")
+                given.note(name, Fault("is an alias of itself", "another name", "remove it"))
             if owners.setdefault(one, name) != name:
-                problems.add(place, f"{one!r} names {owners[one]!r} too, expected one: remove it")
-        found[name] = tuple(names)
+                twice = f"holds {one!r}, which names {owners[one]!r} too"
+                given.note(name, Fault(twice, "one owner of a name", "remove it"))
     return found
 
 
-def _sure(value: object, problems: Problems) -> float | None:
-    if value is None:
+def _sure(top: Record) -> float | None:
+    if not top.has("sure"):
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        problems.add("sure", f"is {str(value)[:40]!r}, expected a number above 0 and up to 1")
-        return None
-    return float(value)
+    sure = top.number("sure", most=1)
+    if sure == 0 and top.values["sure"] == 0:
+        top.note("sure", Fault("is 0", "a number above 0 and up to 1", "mend it"))
+    return sure
 
 
-def _names(
-    place: str, value: object, relations: Mapping[str, Relation], problems: Problems
-) -> list[Relation]:
-    """Relations named by one text or a list of texts."""
-    given = [value] if isinstance(value, str) else _list(place, value, problems, least=1)
-    found: list[Relation] = []
-    for name in given:
-        if isinstance(name, str) and name in relations:
-            found.append(relations[name])
-        elif _good_text(place, name, problems):
-            problems.add(place, _unknown(cast(str, name), relations))
-    return found
-
-
-def _prompts(place: str, value: object, problems: Problems) -> tuple[str, ...]:
-    given = _list(place, value, problems, least=1)
-    good = [one for one in given if _good_prompt(place, one, problems)]
-    texts = cast("list[str]", good)
-    if len(set(texts)) < len(texts):
-        problems.add(place, "one stands twice, expected each once: remove one")
-    return tuple(texts)
-
-
-def _list(place: str, value: object, problems: Problems, least: int = 0) -> list[object]:
-    if value is None and not least:
-        return []
-    if value is None:
-        problems.add(place, "is missing, expected a list of texts: add it")
-        return []
-    if not isinstance(value, list):
-        problems.add(place, f"is {_kind(value)}, expected a list: put it in brackets")
-        return []
-    found = cast("list[object]", value)
-    if len(found) < least:
-        problems.add(place, "is empty, expected at least one text: add one")
-    return found
-
-
-def _mapping(place: str, value: object, problems: Problems) -> dict[str, object]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        problems.add(place, f"is {_kind(value)}, expected an object with names")
-        return {}
-    given = cast("dict[object, object]", value)
-    return {
-        cast(str, name): each for name, each in given.items() if _good_text(place, name, problems)
-    }
-
-
-def _object(
-    place: str, value: object, known: tuple[str, ...], problems: Problems
-) -> dict[str, object] | None:
-    if not isinstance(value, dict):
-        problems.add(place, f"is {_kind(value)}, expected an object with {', '.join(known)}")
-        return None
-    given = cast("dict[object, object]", value)
-    for name in given:
-        if name not in known:
-            near = nearest(str(name), known)
-            hint = f"did you mean {near!r}?" if near else "remove it"
-            there = ", ".join(known)
-            problems.add(place, f"unknown field {str(name)[:40]!r}, expected {there}: {hint}")
-    return {str(name): each for name, each in given.items() if name in known}
-
-
-def _good_prompt(place: str, value: object, problems: Problems) -> bool:
-    try:
-        refuse("prompt", prompt_fault(value))
-    except InvalidInput as error:
-        problems.add(place, str(error))
-        return False
-    return True
-
-
-def _good_text(place: str, value: object, problems: Problems) -> bool:
-    try:
-        check_text("a text", value, trimmed=True)
-    except InvalidInput as error:
-        problems.add(place, str(error))
-        return False
-    return True
-
-
-def _unknown(name: str, known: Mapping[str, Relation]) -> str:
-    near = nearest(name, known)
-    hint = f"did you mean {near!r}?" if near else "add it to the relations"
-    return f"names {name[:40]!r}, which is no relation of the file: {hint}"
-
-
-def _kind(value: object) -> str:
-    names = {"dict": "an object", "list": "a list", "str": "a text", "bool": "true or false"}
-    return "missing" if value is None else names.get(type(value).__name__, "a number")
+def _relation_fault(value: object, known: Mapping[str, Relation]) -> Fault | None:
+    fault = name_fault(value)
+    if fault is not None or value in known:
+        return fault
+    near = nearest(str(value), known)
+    remedy = f"did you mean {near!r}?" if near else "add it to the relations"
+    return Fault(f"is {shown(value)}", "a relation of the file", remedy)

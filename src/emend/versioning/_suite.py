@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from emend._io import split_lines
+from emend._parse import LONGEST_FILE, decode, read_document
 from emend._settings import from_file
+from emend._validate import Fault, Problems, Record, choice_fault
 from emend.errors import InvalidInput, MissingFile
-from emend.versioning._rules_file import Problems, load_file
-from emend.versioning._suite_parts import Fields
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
         MissingExtra: It is YAML and pyyaml is not installed.
     """
     path = Path(path)
-    return parse_suite(load_file(path, "a suite"), str(path), path.parent, path.stem)
+    document = read_document(path, "a suite")
+    problems = Problems(str(path), document.line_of)
+    return _parsed(document.content, problems, path.parent, path.stem)
 
 
 def parse_suite(
@@ -119,19 +122,23 @@ def parse_suite(
     Raises:
         BrokenFile: Something in it cannot be used; there is a line about each thing.
     """
-    problems = Problems(where)
-    top = Fields.of("the suite", record, TOP, problems)
-    suite = _suite(top, directory or Path(), name) if top else Suite()
+    return _parsed(record, Problems(where), directory or Path(), name)
+
+
+def _parsed(record: object, problems: Problems, directory: Path, name: str) -> Suite:
+    top = Record.of(record, problems, TOP, what="the suite")
+    suite = _suite(top, directory, name) if top else Suite()
     if top and not any(check in top.values for check in CHECKS):
-        problems.add("the suite", f"checks nothing, expected one of {', '.join(CHECKS)}: add one")
+        fault = Fault("checks nothing", f"one of {', '.join(CHECKS)}", "add one")
+        problems.note(fault, "the suite")
     problems.check()
     return suite
 
 
-def _suite(top: Fields, directory: Path, name: str) -> Suite:
-    method = top.text("method", None)
+def _suite(top: Record, directory: Path, name: str) -> Suite:
+    method = top.text("method", required=False)
     return Suite(
-        name=top.text("name", name) or name,
+        name=top.text("name", required=False) or name,
         method=method,
         settings=_settings(top, method),
         metrics=_metrics(top),
@@ -142,74 +149,103 @@ def _suite(top: Fields, directory: Path, name: str) -> Suite:
     )
 
 
-def _settings(top: Fields, method: str | None) -> dict[str, Any]:
+def _settings(top: Record, method: str | None) -> dict[str, Any]:
     from emend import methods
 
     registry = methods.registry()
-    if method is not None and not top.known("method", method, registry.names()):
+    if method is not None and not top.note("method", choice_fault(method, registry.names())):
         return {}
     given = top.mapping("settings")
     if given and method is None:
-        top.problems.add("settings", "are given without a method, expected both: add method")
+        top.note("settings", Fault("are given without a method", "both", "add method"))
         return {}
     if method is None:
         return {}
     config_type, kept = registry.get(method).config_type, dict[str, Any]()
-    names = [one.name for one in fields(config_type)]
-    for name, value in given.items():
-        if not top.known(f"settings.{name}", name, names):
-            continue
+    inner = top.record("settings", [one.name for one in fields(config_type)])
+    for name, value in inner.values.items() if inner else ():
         try:
             kept |= from_file(method, config_type, {name: value})
         except (InvalidInput, MissingFile) as error:
-            top.problems.add("settings", str(error))
+            said = str(error).removeprefix(f"setting {name} ")
+            top.problems.note(Fault(said, "", ""), f"settings.{name}")
     return kept
 
 
-def _metrics(top: Fields) -> dict[str, float]:
+def _metrics(top: Record) -> dict[str, float]:
     from emend import metrics
 
     registry = metrics.registry()
     # Of a measure that is no share from 0 to 1, "at least" says nothing.
     known = [name for name in registry.names() if registry.get(name).unit == "share"]
     if top.values.get("metrics") == {}:
-        top.problems.add("metrics", f"is empty, expected one of {', '.join(known)}: add one")
-    inner = top.inner("metrics", tuple(known))
-    return {name: inner.number(name, None, 1.0) for name in inner.values} if inner else {}
+        top.note("metrics", Fault("is empty", f"one of {', '.join(known)}", "add one"))
+    inner = top.record("metrics", known)
+    return {name: inner.number(name, most=1) for name in inner.values} if inner else {}
 
 
-def _probes(top: Fields, name: str, answers: int) -> Probes | None:
-    inner = top.inner(name, ("at_least", "probes"))
+def _probes(top: Record, name: str, answers: int) -> Probes | None:
+    inner = top.record(name, ("at_least", "probes"))
     if inner is None:
         return None
-    found: list[Probe] = []
-    for each in inner.objects("probes", ("prompt", "answers")):
-        prompt = each.text("prompt") or ""
-        found.append(Probe(prompt, each.texts("answers", least=answers)))
-    return Probes(tuple(found), inner.number("at_least", 1.0, 1.0))
+    found = [
+        Probe(each.text("prompt") or "", each.texts("answers", least=answers, distinct=True))
+        for each in inner.records("probes", ("prompt", "answers"), least=1)
+    ]
+    return Probes(tuple(found), inner.number("at_least", 1.0, most=1))
 
 
-def _perplexity(top: Fields, directory: Path) -> Perplexity | None:
-    inner = top.inner("perplexity", ("at_most_increase", "file", "texts"))
+def _perplexity(top: Record, directory: Path) -> Perplexity | None:
+    inner = top.record("perplexity", ("at_most_increase", "file", "texts"))
     if inner is None:
         return None
-    increase = inner.number("at_most_increase", None)
+    increase = inner.number("at_most_increase")
     if ("file" in inner.values) == ("texts" in inner.values):
-        inner.problems.add(inner.place, "expected either file or texts: give one of them")
+        there = "both file and texts" if "file" in inner.values else "neither file nor texts"
+        fault = Fault(f"has {there}", "one of them", "give one")
+        inner.problems.note(fault, inner.place)
         return None
     if "texts" in inner.values:
-        return Perplexity(inner.texts("texts", least=1), increase)
-    return Perplexity(inner.lines("file", directory), increase)
+        return Perplexity(inner.texts("texts", least=1, distinct=True), increase)
+    return Perplexity(_lines(inner, "file", directory), increase)
 
 
-def _choices(top: Fields) -> Choices | None:
-    inner = top.inner("multiple_choice", ("at_most_drop", "questions"))
+def _lines(given: Record, name: str, directory: Path) -> tuple[str, ...]:
+    """The lines with something in them of the text file that a field names."""
+    file = given.text(name)
+    if file is None:
+        return ()
+    path = directory / file
+    try:
+        size = path.stat().st_size
+        raw = path.read_bytes() if size <= LONGEST_FILE else b""
+    except OSError as error:
+        reason = f"is {path}, which cannot be read ({(error.strerror or 'unreadable').lower()})"
+        given.note(name, Fault(reason, "a text file", "paths start where the suite is"))
+        return ()
+    if size > LONGEST_FILE:
+        found = f"is {path}, which has {size:,} bytes"
+        given.note(name, Fault(found, f"at most {LONGEST_FILE:,}", "take a part of it"))
+        return ()
+    inside = Problems(str(path))
+    lines = tuple(line for line in split_lines(decode(raw, inside) or "") if line.strip())
+    if inside:
+        problem = inside.found[0]
+        found = f"is {path}, in whose line {problem.line} we {problem.fault.found}"
+        given.note(name, problem.fault._replace(found=found))
+    elif not lines:
+        given.note(name, Fault(f"is {path}, which holds no text", "some", "write it"))
+    return lines
+
+
+def _choices(top: Record) -> Choices | None:
+    inner = top.record("multiple_choice", ("at_most_drop", "questions"))
     if inner is None:
         return None
     found: list[Choice] = []
-    for each in inner.objects("questions", ("prompt", "choices", "answer")):
-        prompt, choices = each.text("prompt") or "", each.texts("choices", least=2)
-        answer = each.text("answer")
-        if answer and choices and each.known("answer", answer, choices):
+    for each in inner.records("questions", ("prompt", "choices", "answer"), least=1):
+        prompt, choices = each.text("prompt"), each.texts("choices", least=2, distinct=True)
+        answer = each.choice("answer", choices) if choices else None
+        if prompt and answer:
             found.append(Choice(prompt, choices, choices.index(answer)))
-    return Choices(tuple(found), inner.number("at_most_drop", None, 100.0))
+    return Choices(tuple(found), inner.number("at_most_drop", most=100))

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from emend._parse import read_document
+from emend._validate import Problems
 from emend.edits import Edit
-from emend.versioning._rules_file import Problems, load_file
 from emend.versioning._rules_parts import Composition, Relation, parse_parts
 
 __all__ = ["SURE", "Composition", "Relation", "Rules", "lab_rules", "parse_rules", "read_rules"]
@@ -58,7 +59,8 @@ def read_rules(path: str | os.PathLike[str]) -> Rules:
         BrokenFile: Something in it cannot be used; there is a line about each thing.
         MissingExtra: It is YAML and pyyaml is not installed.
     """
-    return parse_rules(load_file(Path(path)), str(path))
+    document = read_document(Path(path), "rules")
+    return _parsed(document.content, Problems(str(path), document.line_of))
 
 
 def parse_rules(record: object, where: str = "rules") -> Rules:
@@ -71,7 +73,10 @@ def parse_rules(record: object, where: str = "rules") -> Rules:
     Raises:
         BrokenFile: Something in it cannot be used; there is a line about each thing.
     """
-    problems = Problems(where)
+    return _parsed(record, Problems(where))
+
+
+def _parsed(record: object, problems: Problems) -> Rules:
     parts = parse_parts(record, problems)
     problems.check()
     assert parts is not None  # or there would be a problem
