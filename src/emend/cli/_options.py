@@ -15,7 +15,10 @@ from emend.errors import InvalidInput
 Model = Annotated[
     str,
     typer.Option(
-        "--model", help="lab/gptneo, lab/qwen3, a directory, or a name on the hub.", metavar="MODEL"
+        "--model",
+        help="smollm2-135m (`emend models` lists more), lab/gptneo, lab/qwen3, a directory, "
+        "a .gguf file, or a name on the hub.",
+        metavar="MODEL",
     ),
 ]
 Method = Annotated[
@@ -32,6 +35,12 @@ Edits = Annotated[
 OutputPath = Annotated[
     Path | None,
     typer.Option("--output_path", help="The directory to write to.", metavar="DIRECTORY"),
+]
+AcceptLicense = Annotated[
+    bool,
+    typer.Option(
+        "--accept_license", help="Accept the terms of a packaged model that has some (gemma3-270m)."
+    ),
 ]
 BatchSize = Annotated[
     int, typer.Option("--batch_size", help="How many prompts are run at once.", min=1)
@@ -125,6 +134,7 @@ def _loading_flags(
             metavar="URL",
         ),
     ] = None,
+    accept_license: AcceptLicense = False,
 ) -> None:
     """The flags themselves; see `loads_model`."""
 
@@ -132,8 +142,8 @@ def _loading_flags(
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags that say how --model is loaded, as its argument ``loading``.
 
-    Its last flags are then --dtype, --device, --device_map, --load_in_4bit, --load_in_8bit and
-    --base_url;
+    Its last flags are then --dtype, --device, --device_map, --load_in_4bit, --load_in_8bit,
+    --base_url and --accept_license;
     ``loading`` holds those that were given, to be passed on: ``api.load(model, **loading)``.
     """
     flags = inspect.signature(_loading_flags, eval_str=True).parameters

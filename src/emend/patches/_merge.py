@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from emend import models
 from emend._io import refuse_foreign, whole_directory, write_json
 from emend.errors import BrokenFile, InvalidInput, NumericalFailure
 from emend.models.placing import weight_of
+from emend.models.saving import savable
 from emend.patches._base import check_base
 from emend.patches._factors import Factor
 from emend.patches._hooks import find_module
@@ -46,8 +46,7 @@ def save_merged(
     state = model.state_dict()
     state.update({f"{name}.weight": weight for name, weight in merged.items()})
     # save_pretrained notes its dtype and class in the configuration: not in the given model's.
-    shell: Any = copy.copy(model)
-    shell.config = copy.deepcopy(model.config)
+    shell = savable(model)
     with whole_directory(directory, ours, CARD) as aside, _no_bars():
         shell.save_pretrained(aside, state_dict=state)
         if tokenizer is not None:

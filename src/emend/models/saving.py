@@ -1,0 +1,48 @@
+"""Models that transformers' `save_pretrained` takes, whatever they were loaded from."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from emend.errors import InvalidInput
+
+
+def savable(model: Any) -> Any:
+    """Give a shallow copy of a model that can be saved; the model itself stays as it is.
+
+    A model that transformers loaded from a GGUF file has plain matrices, and a note that it is
+    quantised, for which transformers refuses to save it: the copy is without the note.
+
+    Args:
+        model: Of transformers.
+
+    Returns:
+        A model of the same weights, with a configuration of its own.
+
+    Raises:
+        InvalidInput: Its weights are quantised in a way that cannot be saved.
+    """
+    shell = copy.copy(model)
+    shell.config = copy.deepcopy(model.config)
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is None:
+        return shell
+    method = quantizer.quantization_config.quant_method
+    method = getattr(method, "value", method)
+    if method == "gguf" and not any(_packed(module) for module in model.modules()):
+        shell.hf_quantizer = None
+        shell.is_quantized = False
+        for name in ("quantization_config", "_is_quantized"):
+            vars(shell.config).pop(name, None)
+    elif not quantizer.is_serializable():
+        raise InvalidInput(
+            f"the model is quantised ({method}), expected weights that can be saved: load it "
+            "without quantisation, in float32 or bfloat16"
+        )
+    return shell
+
+
+def _packed(module: Any) -> bool:
+    """Whether transformers left a module's weight in the blocks of its GGUF file."""
+    return type(module).__name__.startswith("Gguf")
