@@ -8,7 +8,7 @@ import pytest
 
 from emend._parse import read_document
 from emend._validate import Fault, Problems, Record, text_fault
-from emend.edits import read_edits
+from emend.datasets import read_edits
 from emend.errors import BrokenFile, InvalidInput, first_line
 from emend.versioning import read_rules, read_suite
 

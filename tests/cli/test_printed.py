@@ -19,7 +19,8 @@ from emend import methods
 from emend._settings import checked
 from emend.cli import run
 from emend.cli._settings import settings_for
-from emend.edits import Edit, write_edits
+from emend.datasets import write_edits
+from emend.edits import Edit
 from emend.ledger import Ledger
 from emend.patches import Dense, WeightPatch
 

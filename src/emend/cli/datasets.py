@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from emend import datasets
+from emend._io import split_lines
 from emend.cli import _options
 from emend.cli._output import print_json, print_table
 
@@ -44,7 +45,7 @@ def _about(name: str) -> dict[str, Any]:
     found: Any = datasets.registry().get(name)
     if isinstance(found, datasets.Format):
         return {"name": name, "title": found.title, "file": "read", "about": found.about}
-    about = (found.__doc__ or "").strip().splitlines()
+    about = split_lines((found.__doc__ or "").strip())
     ships = {"name": name, "title": name, "file": "ships"}
     return {**ships, "about": about[0] if about else ""}
 
