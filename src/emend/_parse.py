@@ -164,14 +164,11 @@ def json_list(text: str, problems: Problems) -> Iterator[Item]:
     position = _after_space(text, position + 1)
     more = text[position : position + 1] != "]"
     while more:
-        try:
-            record, end = _DECODER.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            line = lines.at(getattr(error, "pos", position))
-            problems.note(_not_json(error, "here"), line=line)
+        found = lines.value_at(position, problems)
+        if found is None:
             return
-        yield Item(lines.at(position), record)
-        position = _after_space(text, end)
+        yield found[0]
+        position = found[1]
         separator = text[position : position + 1]
         if separator not in (",", "]"):
             fault = Fault("is not JSON here", "',' or ']'", "mend the syntax")
@@ -189,18 +186,15 @@ def json_values(text: str, problems: Problems) -> Iterator[Item]:
     lines = _Lines(text)
     position = _after_space(text, 0)
     while position < len(text):
-        try:
-            record, end = _DECODER.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            line = lines.at(getattr(error, "pos", position))
-            problems.note(_not_json(error, "here"), line=line)
+        found = lines.value_at(position, problems)
+        if found is None:
             return
-        yield Item(lines.at(position), record)
-        position = _after_space(text, end)
+        yield found[0]
+        position = found[1]
 
 
 class _Lines:
-    """Line numbers of positions that mostly grow, so that each line is counted once."""
+    """Lines and JSON values at positions that mostly grow, so that each line is counted once."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -213,6 +207,16 @@ class _Lines:
         self._line += self._text.count("\n", self._position, position)
         self._position = position
         return self._line
+
+    def value_at(self, position: int, problems: Problems) -> tuple[Item, int] | None:
+        """The value that begins at a position and where the next may; None, and a note, if none."""
+        try:
+            record, end = _DECODER.raw_decode(self._text, position)
+        except (ValueError, RecursionError) as error:
+            line = self.at(getattr(error, "pos", position))
+            problems.note(_not_json(error, "here"), line=line)
+            return None
+        return Item(self.at(position), record), _after_space(self._text, end)
 
 
 def yaml_list(text: str, problems: Problems) -> Iterator[Item]:

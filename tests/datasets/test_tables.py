@@ -121,6 +121,9 @@ def test_headers_that_cannot_be_read(tmp_path):
         read_edits(put(tmp_path / "a.csv", "prompt,subject,target,neighborhood\n{},a,b,c\n"))
     found = read(put(tmp_path / "a.csv", "prompt,subject,target,rephrse\n{} is,a,b,c\n"))
     assert "did you mean 'rephrase'?" in str(found.left_out.found[0])
+    found = read(put(tmp_path / "a.csv", "prompt,subject,target,object\n{} is,a,b,c\n"))
+    assert found.edits[0].target == "b"
+    assert "column 'object', which is 'target' under another name" in str(found.left_out.found[0])
 
 
 TEXTS = ["a", " a", "a\nb", 'say "x"', '"x"', "[1]", "{}", '{"a": 1}', "[", " [", "é,;\t", '" y"']

@@ -91,7 +91,7 @@ def command(
         "output_path": output_path,
         "card": patch.card(),
     }
-    print_json(result) if json else _tell(result, edits)
+    print_json(result) if json else _tell(result, edits, limit)
 
 
 def _patch_directory(path: Path) -> None:
@@ -119,13 +119,14 @@ def _edits(path: Path | None, single: dict[str, str | None], limit: int | None) 
     return [Edit(given["prompt"], given["subject"], given["target"])]
 
 
-def _tell(result: dict[str, Any], edits: Path | None) -> None:
+def _tell(result: dict[str, Any], edits: Path | None, limit: int | None) -> None:
     count = "1 edit" if result["edits"] == 1 else f"{result['edits']} edits"
     seconds, patch = f"{result['seconds']:.1f} s", result["output_path"]
     held = f"{result['edits_held']} with those of {result['previous']}, "
     held = held if result["previous"] else ""
     typer.echo(f"{count} by {result['method']} in {seconds}, {held}saved to {patch}")
-    # a pipe is read once
+    # A pipe is read once.
     probes = ["--edits", str(edits)] if edits and edits.is_file() else []
+    probes += ["--limit", str(limit)] if probes and limit else []
     words = ["emend", "eval", "--model", str(result["model"]), "--patch", str(patch), *probes]
     typer.echo(f"measure it with: {shlex.join(words)}")

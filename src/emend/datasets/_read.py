@@ -93,7 +93,7 @@ def read(
     reader = _Reader(content, chosen)
     for index, item in enumerate(chain(head, content.items)):
         reader.take(index, item)
-        if chosen.name != OWN and len(reader.edits) == limit:
+        if chosen.name != OWN and limit is not None and len(reader.edits) >= limit:
             break
     return reader.reading(limit)
 

@@ -154,9 +154,9 @@ def record_of(row: Mapping[str, Any]) -> dict[str, Any]:
         if kind == "field":
             record.setdefault(cast(str, name), value)
         elif kind == "prompt":
-            prompts[cast("tuple[str, str]", name)] = value
+            prompts.setdefault(cast("tuple[str, str]", name), value)
         elif kind == "answer":
-            answers[cast("tuple[str, str]", name)] = value
+            answers.setdefault(cast("tuple[str, str]", name), value)
     for key in answers:
         if key not in prompts:
             raise InvalidInput(
@@ -197,11 +197,16 @@ def place_of(column: str) -> tuple[str, str | tuple[str, str] | None]:
 
 
 def unknown_columns(columns: Iterable[str]) -> list[str]:
-    """Return a line for each column that nothing is read from."""
+    """Return what is said of each column that nothing is read from."""
     known = [*ALIASES, *_GROUPS, *(f"{group}_answer" for group in _GROUPS)]
     found: list[str] = []
+    first: dict[object, str] = {}
     for column in columns:
-        if column and place_of(column)[0] == "unknown":
+        kind, name = place_of(column)
+        same = column if kind == "unknown" else first.setdefault((kind, name), column)
+        if same != column:
+            found.append(f"column {column!r}, which is {same!r} under another name,")
+        if column and kind == "unknown":
             near = nearest(column, known)
             found.append(f"column {column!r}" + (f" (did you mean {near!r}?)" if near else ""))
     return found

@@ -41,7 +41,7 @@ def check_conflicts(edits: Iterable[Edit]) -> None:
         Conflict: Two want different targets for one statement, or are the same under two ids.
     """
     if pairs := conflicting(edits):
-        raise conflict(pairs, "keep one of them")
+        raise conflict(pairs, "keep one of them (`emend convert --distinct` keeps the first)")
 
 
 def continued(previous: Iterable[Edit], edits: Iterable[Edit]) -> tuple[Edit, ...]:
