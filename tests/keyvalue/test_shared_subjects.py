@@ -22,7 +22,7 @@ SAME = [
 
 
 def sought(edits, **settings):
-    model, tokenizer = tiny_model("llama")
+    model, tokenizer = tiny_model("llama", dtype=torch.float64)
     return search_values(
         ModelView(model), tokenizer, edits, TEMPLATES, 1, SearchSettings(steps=8, **settings)
     )

@@ -27,7 +27,8 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_values_are_those_of_the_plain_loop(architecture) -> None:
-    model, tokenizer = tiny_model(architecture)
+    # In float32 Adam magnifies how gradients round, which differs between processors.
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     view = ModelView(model)
     settings = SearchSettings(steps=5, learning_rate=0.1, stop_below=-1.0)
     found = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings)
@@ -36,9 +37,9 @@ def test_values_are_those_of_the_plain_loop(architecture) -> None:
         expected = reference.search_value(
             model, view.down_projection(1), rows, steps=5, learning_rate=0.1, stop_below=-1.0
         )
-        assert value.losses == pytest.approx(expected.losses, rel=1e-3)
+        assert value.losses == pytest.approx(expected.losses, rel=1e-5)
         assert relative(value.initial, expected.v_init) < 1e-5
-        assert relative(value.sought, expected.v_star) < 1e-4
+        assert relative(value.sought, expected.v_star) < 1e-5
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "llama", "gemma2", "bloom"])

@@ -52,7 +52,7 @@ def plain_fine_tuning(model, tokenizer, objective, layers, steps, rate, box):
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neo"])
 @pytest.mark.parametrize(("layers", "box"), [((2,), None), ((1, 3), None), ((1,), 1e-3)])
 def test_change_is_that_of_training_the_weights(architecture, objective, layers, box) -> None:
-    model, tokenizer = tiny_model(architecture, scale=1.5)
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64, scale=1.5)
     settings = {"objective": objective, "layers": layers, "box": box, "steps": 5}
     patch = ft.edit(model, tokenizer, EDITS, learning_rate=1e-3, **settings)
     expected = plain_fine_tuning(model, tokenizer, objective, layers, 5, 1e-3, box)

@@ -119,14 +119,14 @@ BORDERS = [
 
 @pytest.mark.parametrize(("name", "first", "architecture"), BORDERS)
 def test_two_devices_give_what_one_gives(name, first, architecture):
-    plain, tokenizer = tiny_model(architecture)
+    plain, tokenizer = tiny_model(architecture, dtype=torch.float64)
     where = layers_of(name, 2) if architecture == "gemma2" else layers_of(name, 1, 2)
     expected = edit(name, plain, tokenizer, **where)
     prompts, targets = [each.text for each in EDITS], [each.target for each in EDITS]
     with expected.applied(plain):
         wanted = score(plain, tokenizer, prompts, targets)
     with two_devices():
-        model = tiny_model(architecture)[0]
+        model = tiny_model(architecture, dtype=torch.float64)[0]
         split(model, find_blocks(model), first)
         patch = edit(name, model, tokenizer, **where)
         with patch.applied(model):

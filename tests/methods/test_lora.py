@@ -53,7 +53,7 @@ def plain_lora(model, tokenizer, names, steps, rate, seed):
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neo", "phi3", "falcon"])
 @pytest.mark.parametrize("layers", [None, (1, 3)])
 def test_logits_are_those_of_an_adapter_that_peft_trained_and_merged(architecture, layers) -> None:
-    model, tokenizer = tiny_model(architecture)
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "steps": 3, "layers": layers, "seed": 5}
     patch = lora.edit(model, tokenizer, EDITS, **settings)
     expected = plain_lora(model, tokenizer, sorted(patch.factors), 3, 5e-3, seed=5)

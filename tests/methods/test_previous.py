@@ -48,7 +48,7 @@ def difference(one: WeightPatch, other: WeightPatch) -> float:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if registry().get(n).order_free])
 def test_order_free_methods_build_the_same_from_any_sequence(name: str, tmp_path) -> None:
-    model, tokenizer = tiny_model("llama")
+    model, tokenizer = tiny_model("llama", dtype=torch.float64)
     whole = made(name, MORE, model, tokenizer)
     first = made(name, MORE[2:], model, tokenizer)
     loaded = load_patch(first.save_pretrained(tmp_path / "first"))
@@ -60,7 +60,7 @@ def test_order_free_methods_build_the_same_from_any_sequence(name: str, tmp_path
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_new_target_replaces_the_old_one(name: str) -> None:
-    model, tokenizer = tiny_model("gpt2")
+    model, tokenizer = tiny_model("gpt2", dtype=torch.float64)
     method = registry().get(name)
     first = made(name, EDITS, model, tokenizer)
     changed = Edit(EDITS[0].prompt, EDITS[0].subject, "French", id="changed")
@@ -96,7 +96,7 @@ def test_known_values_are_not_sought_again(monkeypatch) -> None:
 
 
 def test_values_serve_another_method() -> None:
-    model, tokenizer = tiny_model("llama")
+    model, tokenizer = tiny_model("llama", dtype=torch.float64)
     memit = made("memit", MORE[:3], model, tokenizer)
     taken = made("alphaedit", MORE[3:], model, tokenizer, previous=memit)
     assert difference(taken, made("alphaedit", MORE, model, tokenizer)) < 1e-4
@@ -106,7 +106,7 @@ def test_values_serve_another_method() -> None:
 
 
 def test_edits_in_sequence_are_made_on_the_edited_model() -> None:
-    model, tokenizer = tiny_model("gpt2")
+    model, tokenizer = tiny_model("gpt2", dtype=torch.float64)
     settings = {**FAST["rome"], "sequential": True}
     method = registry().get("rome")
     whole = method.edit(model, tokenizer, EDITS, **settings)

@@ -32,7 +32,7 @@ def bias_of(view, layer):
 @pytest.mark.parametrize("original", [False, True], ids=["r-rome", "original"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neo", "gemma2"])
 def test_key_gives_the_value_sought(architecture, original) -> None:
-    model, tokenizer = tiny_model(architecture)
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     view = ModelView(model)
     patch = rome.edit(
         model, tokenizer, EDITS[:1], original=original, texts=TEXT, ridge=1e-3, **FAST
@@ -58,7 +58,7 @@ def test_target_becomes_likelier() -> None:
 
 
 def test_several_edits_are_the_sum_of_each_alone() -> None:
-    model, tokenizer = tiny_model("llama")
+    model, tokenizer = tiny_model("llama", dtype=torch.float64)
     together = rome.edit(model, tokenizer, EDITS, **FAST)
     (name,) = together.factors
     assert together.factors[name].columns == ("first", "second", "third")

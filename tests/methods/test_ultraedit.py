@@ -43,7 +43,7 @@ def published(found, eta: float, alpha: float) -> torch.Tensor:
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 @pytest.mark.parametrize("count", [3, 10])
 def test_published_settings_are_the_equations(architecture, count) -> None:
-    model, tokenizer = tiny_model(architecture)
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     patch = ultraedit.edit(model, tokenizer, EDITS[:count], eta=1e-2, prior=0, layers=(2,))
     (name,) = patch.factors
     found = read(model, tokenizer, [name], EDITS[:count])[name]
@@ -53,7 +53,7 @@ def test_published_settings_are_the_equations(architecture, count) -> None:
 
 def test_both_sides_of_the_solve_agree(monkeypatch) -> None:
     """More tokens than inputs: solved on the side of the inputs, and dense."""
-    model, tokenizer = tiny_model("gpt2", width=16, inner=16)
+    model, tokenizer = tiny_model("gpt2", dtype=torch.float64, width=16, inner=16)
     patch = ultraedit.edit(model, tokenizer, EDITS, eta=1e-2, prior=0, layers=(1, 2))
     found = read(model, tokenizer, list(patch.factors))
     shared = [found[name] for name in patch.factors]
@@ -92,7 +92,7 @@ def test_later_turns_see_the_edited_model_and_order_matters() -> None:
 
 @pytest.mark.parametrize("whiten", [False, True])
 def test_going_on_from_a_patch_is_the_same_as_turns(tmp_path, whiten) -> None:
-    model, tokenizer = tiny_model("llama", width=16, inner=16)
+    model, tokenizer = tiny_model("llama", dtype=torch.float64, width=16, inner=16)
     settings = {"layers": (2,), "turn": 5, "whiten": whiten}
     together = ultraedit.edit(model, tokenizer, EDITS, **settings)
     first = ultraedit.edit(model, tokenizer, EDITS[:5], **settings)

@@ -102,6 +102,9 @@ def search_value(
     model.requires_grad_(False)
     optimizer = torch.optim.Adam([delta], lr=learning_rate)
     state: dict[str, Tensor] = {}
+    # Pads are at the right, where no token sees them. Masked, they would see nothing themselves
+    # in a sliding window, and their attention would be no number.
+    seen = torch.ones_like(rows.attention_mask)
 
     def add_delta(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         if "v_init" not in state:
@@ -120,7 +123,7 @@ def search_value(
     for step in range(steps):
         optimizer.zero_grad()
         with hooked(site, add_delta):
-            logits = model(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+            logits = model(input_ids=rows.input_ids, attention_mask=seen).logits
         is_a = torch.log_softmax(logits[-1, rows.lookup[-1]].to(wide), dim=-1)
         if "initial" not in state:
             state["initial"] = is_a.detach().clone()
