@@ -16,7 +16,8 @@ EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris"),
     Edit("The mother tongue of {} is", "Tom", "French"),
     Edit("{}, the", "Anna Berg", "cello"),
-    Edit("In the year of the great flood {} lived in the city of", "Tom Berg", "Lyon, Poland"),
+    # Near its target: beyond all sliding windows there is no slope, and Adam follows noise.
+    Edit("In the year of the great flood {} was in", "Tom Berg", "Lyon, Poland"),
     Edit("The capital of {}", "Poland", "is Rome"),
 ]
 
@@ -28,7 +29,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_values_are_those_of_the_plain_loop(architecture) -> None:
     # In float32 Adam magnifies how gradients round, which differs between processors.
-    model, tokenizer = tiny_model(architecture, dtype=torch.float64)
+    model, tokenizer = tiny_model(architecture, dtype=torch.float64, scale=2.0)
     view = ModelView(model)
     settings = SearchSettings(steps=5, learning_rate=0.1, stop_below=-1.0)
     found = search_values(view, tokenizer, EDITS, TEMPLATES, 1, settings)
@@ -37,9 +38,9 @@ def test_values_are_those_of_the_plain_loop(architecture) -> None:
         expected = reference.search_value(
             model, view.down_projection(1), rows, steps=5, learning_rate=0.1, stop_below=-1.0
         )
-        assert value.losses == pytest.approx(expected.losses, rel=1e-5)
-        assert relative(value.initial, expected.v_init) < 1e-5
-        assert relative(value.sought, expected.v_star) < 1e-5
+        assert value.losses == pytest.approx(expected.losses, rel=1e-6)
+        assert relative(value.initial, expected.v_init) < 1e-6
+        assert relative(value.sought, expected.v_star) < 1e-6
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neo", "llama", "gemma2", "bloom"])
