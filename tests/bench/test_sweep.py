@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import replace
 
 import pytest
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_tokenizer
 
 import emend
-from emend import metrics
+from emend import _identity, metrics
 from emend.bench import Row, sweep
 from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, NumericalFailure, UnknownName
+from emend.methods.rome import RomeConfig
 
 EDITS = [
     Edit(
@@ -115,6 +118,40 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
         tried.clear()
         sweep(model, tokenizer, **changed, layers=(0,), path=path)
         assert tried == [0]
+
+
+@pytest.mark.parametrize(
+    "change", ["recommended", "default", "version", "tokenizer", "configuration", "probe", "none"]
+)
+def test_records_are_of_the_same_inputs_only(change, tmp_path, monkeypatch):
+    """Fault 33: the key lacked defaults, recommended settings, versions and the tokenizer."""
+    model, tokenizer = tiny_model("gpt2")
+    edits, path = list(EDITS), tmp_path / "sweep.jsonl"
+    settings = {"steps": 2, "templates": ("{}",), "cache": False}
+    sweep(model, tokenizer, edits, settings=settings, layers=(1,), path=path)
+    if change == "recommended":
+        model.config.emend = {"rome": {"clamp": 0.5}}
+    elif change == "default":
+        monkeypatch.setattr(RomeConfig.__init__, "__defaults__", changed_default("clamp", 0.5))
+    elif change == "version":
+        monkeypatch.setitem(_identity.VERSIONS, "sweep", 99)
+    elif change == "tokenizer":
+        tokenizer = tiny_tokenizer("bytes_bos")
+    elif change == "configuration":
+        model.config.layer_norm_epsilon = 0.1
+    elif change == "probe":
+        edits[0] = replace(edits[0], probes=edits[0].probes[:2])
+    settings["cache"] = True  # on which nothing depends, as on where the count begins
+    sweep(model, tokenizer, edits, settings=settings, layers=(-3,), path=path)
+    assert len(path.read_text().splitlines()) == (1 if change == "none" else 2)
+
+
+def changed_default(name, value):
+    """The defaults of rome's settings with another one."""
+    names = list(inspect.signature(RomeConfig).parameters)
+    defaults = list(RomeConfig.__init__.__defaults__)
+    defaults[names.index(name)] = value
+    return tuple(defaults)
 
 
 def test_a_layer_that_fails_is_told_and_the_others_go_on(monkeypatch):

@@ -5,17 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from tests.reference import rome as reference
-from tests.tiny import TEXT, tiny_model
+from tests.tiny import TEXT, tiny_model, tiny_tokenizer
 
-from emend import _tensors
+from emend import _io, _tensors
 from emend.edits import Edit
 from emend.errors import InvalidInput, NotEnoughMemory, NumericalFailure
-from emend.keyvalue import memory, moments, priors, subject_keys
+from emend.keyvalue import _kept, memory, moments, priors, subject_keys
 from emend.keyvalue.moments import second_moments
 from emend.keyvalue.priors import metric_of, prior_for
 from emend.keyvalue.sources import TextFile, Texts, texts_for
@@ -130,9 +131,14 @@ def test_what_was_collected_is_kept(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["weights", "texts", "packed", "window", "layer", "count", "dtype"]
+    "change",
+    [
+        *("weights", "configuration", "tokenizer", "texts", "packed", "window", "layer"),
+        *("count", "dtype"),
+    ],
 )
 def test_anything_that_matters_is_in_the_key(change, tmp_path) -> None:
+    """Fault 4: a second tokenizer was served the first one's matrix."""
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
     settings = {"max_tokens": None, "window": 16, "dtype": torch.float32, "cache": tmp_path}
@@ -143,6 +149,10 @@ def test_anything_that_matters_is_in_the_key(change, tmp_path) -> None:
     if change == "weights":
         with torch.no_grad():
             model.transformer.h[0].mlp.c_fc.weight.mul_(1.5)
+    elif change == "configuration":
+        model.config.layer_norm_epsilon = 0.1
+    elif change == "tokenizer":
+        tokenizer = tiny_tokenizer("bytes_bos")
     elif change == "texts":
         texts = Texts(TEXT[:-1], packed=True)
     elif change == "packed":
@@ -306,3 +316,41 @@ def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None
     unkept = prior_for(view, tokenizer, [1], texts_for(view, TEXT), cache=False)
     monkeypatch.undo()
     assert torch.allclose(metric_of(view, unkept, 1, 1e-4).whiten(keys), first[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["below a file", "read only"])
+def test_a_cache_that_cannot_be_written_is_said_once(place, tmp_path, monkeypatch) -> None:
+    """Fault B6: the edit failed."""
+    model, tokenizer = tiny_model("gpt2")
+    view = ModelView(model)
+    root = tmp_path / "cache"
+    if place == "below a file":
+        root.write_text("")
+    else:
+        (root / "moments").mkdir(parents=True)
+        monkeypatch.setattr(_io, "name_beside", lambda path: Path("/proc/emend/none"))
+    monkeypatch.setenv("EMEND_CACHE", str(root))
+    monkeypatch.setattr(_kept, "_warned", set())
+    keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        prior = prior_for(view, tokenizer, [0, 2], texts_for(view, TEXT * 9))
+        found = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 2)]
+        second_moments(view, tokenizer, TEXT, [1], seconds=0.0, cache=priors.cache_directory())
+    assert ["EMEND_CACHE" in str(one.message) for one in said] == [True]
+    unkept = prior_for(view, tokenizer, [0, 2], texts_for(view, TEXT * 9), cache=False)
+    for layer, one in zip((0, 2), found, strict=True):
+        assert torch.equal(metric_of(view, unkept, layer, 1e-4).whiten(keys), one)
+    assert not prior.kept
+    assert prior.note == unkept.note
+
+
+def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, monkeypatch) -> None:
+    """Fault B6."""
+    model, tokenizer = tiny_model("gpt2")
+    view = ModelView(model)
+    monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
+    prior_for(view, tokenizer, [1], texts_for(view, TEXT))
+    monkeypatch.setattr(_io, "name_beside", lambda path: Path("/proc/emend/none"))
+    monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
+    assert prior_for(view, tokenizer, [1], texts_for(view, TEXT)).kept == (1,)

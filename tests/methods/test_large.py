@@ -8,12 +8,13 @@ from tests.models.test_placing import OFFLOADED
 from tests.tiny import TEXT, tiny_model
 from tests.two_devices import FIRST, SECOND, split, two_devices
 
+from emend import _tensors
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.methods import registry
 from emend.models import ModelView, score
 from emend.models._structure import find_blocks
-from emend.models.placing import device_of
+from emend.models.placing import device_of, stored_weights
 from emend.patches import Dense, load_patch
 
 SHORT = {"templates": ("{}", "Yes. {}"), "steps": 8}
@@ -106,6 +107,22 @@ def test_offloaded_models_are_edited_alike(name, way, tmp_path):
     with patch.applied(model):
         assert torch.equal(logits(model, tokenizer), wanted)
     assert [(n, p.device.type, p.requires_grad) for n, p in model.named_parameters()] == before
+
+
+@pytest.mark.parametrize("way", OFFLOADED)
+@pytest.mark.parametrize("name", ["memit", "rome"])
+def test_an_edit_hashes_each_weight_once(name, way, tmp_path, monkeypatch):
+    """Fault 34: four times in one edit, each time with all that is offloaded fetched."""
+    model, tokenizer = tiny_model("llama", dtype=torch.bfloat16)
+    model = OFFLOADED[way](model, tmp_path / "weights")
+    monkeypatch.setenv("EMEND_CACHE", str(tmp_path / "cache"))
+    count = sum(1 for _ in stored_weights(model))
+    hashed, computed = [], _tensors._computed
+    monkeypatch.setattr(_tensors, "_computed", lambda one: hashed.append(1) or computed(one))
+    patch = edit(name, model, tokenizer, **layers_of(name, 1, 2), texts=list(TEXT))
+    with patch.applied(model):
+        pass
+    assert len(hashed) == count
 
 
 BORDERS = [

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.methods.test_contract import EDITS, FAST, NAMES, fast
-from tests.tiny import tiny_model
+from tests.tiny import TEXT, tiny_model
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
+from emend.keyvalue import second_moments
+from emend.keyvalue.priors import key_size
 from emend.methods import registry
-from emend.models import score
+from emend.models import ModelView, score
 from emend.patches import Patch, WeightPatch, load_patch
 
 MORE = [
@@ -115,6 +118,30 @@ def test_edits_in_sequence_are_made_on_the_edited_model() -> None:
     assert difference(parts, whole) < 1e-5
     assert difference(method.edit(model, tokenizer, EDITS, **FAST["rome"]), whole) > 1e-4
     assert not model.training and torch.isfinite(whole.delta(next(iter(whole.factors)))).all()
+
+
+def test_statistics_of_a_sequence_are_those_of_the_base(tmp_path, monkeypatch) -> None:
+    """Fault 5: they were taken on the edited model, and kept as those of the base."""
+    model, tokenizer = tiny_model("gpt2")
+    settings = {**FAST["rome"], "texts": TEXT * 4, "sequential": True, "layer": 2}
+    method = registry().get("rome")
+    far = {**settings, "layer": 0, "clamp": 40.0, "learning_rate": 5.0, "cache": False}
+    first = method.edit(model, tokenizer, EDITS[:1], **far)
+    expected = second_moments(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
+    with first.applied(model):
+        edited = second_moments(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
+        assert torch.equal(edited, expected)
+        size = key_size(ModelView(model), 2)
+    assert size == key_size(ModelView(model), 2)
+    monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
+    settings["cache"] = True
+    method.edit(model, tokenizer, EDITS[1:], previous=first, **settings)
+    (kept,) = [
+        tensors["moment"]
+        for file in (tmp_path / "moments").glob("*.safetensors")
+        if "moment" in (tensors := load_file(file))
+    ]
+    assert torch.equal(kept, expected)
 
 
 def test_what_cannot_be_continued_is_refused() -> None:

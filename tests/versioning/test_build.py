@@ -5,20 +5,24 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from tests.tiny import tiny_model
+from tests.tiny import TEXT, tiny_model, tiny_tokenizer
 from tests.versioning.killed_build import SETTINGS
 
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnknownName
+from emend.keyvalue import subject_keys
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Ledger
+from emend.methods import registry
+from emend.models import ModelView
 from emend.patches import describe_base, load_patch
 from emend.versioning import build, similar
 from emend.versioning.build import PART
-from emend.versioning.solved import patch_hash
+from emend.versioning.solved import known_keys, patch_hash
 
 EDITS = [
     Edit("{} was born in", "Ana Bel", "Paris", id="a"),
@@ -98,6 +102,74 @@ def test_former_answers_are_noted_once(ledger):
     assert ledger.entry("a").edit.original
     assert ledger.entry("x").edit.original == "there"
     assert sum(event.what == "noted" for event in ledger.log()) == 1
+
+
+@pytest.mark.parametrize("method", ["rome", "memit"])
+def test_texts_are_known_by_content_and_not_by_name(method, ledger, tmp_path, monkeypatch):
+    """Fault 6: the file was rewritten, nothing was solved, and a fresh edit differed by 91%."""
+    monkeypatch.setenv("EMEND_CACHE", str(tmp_path / "cache"))
+    model, tokenizer = tiny_model("gpt2")
+    file = tmp_path / "texts.txt"
+    settings = {**SETTINGS, "method": method, "texts": str(file), "cache": True}
+    ledger.add(EDITS[:2])
+    built = []
+    for texts in (TEXT[:3] * 40, TEXT[3:] * 40):
+        file.write_text("\n\n".join(texts))
+        built.append(build(ledger, model, tokenizer, **settings))
+    assert built[0].build.patch_hash != built[1].build.patch_hash
+    given = {name: settings[name] for name in settings if name not in ("method", "cache")}
+    fresh = registry().get(method).edit(model, tokenizer, EDITS[:2], chunk=1, **given, cache=False)
+    for module, factor in fresh.factors.items():
+        expected, found = factor.dense(), built[1].patch.factors[module].dense()
+        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max())
+    file.rename(tmp_path / "moved.txt")
+    moved = build(ledger, model, tokenizer, **{**settings, "texts": str(tmp_path / "moved.txt")})
+    assert moved.solved == 0
+
+
+@pytest.mark.parametrize("method", ["rome", "memit"])
+@pytest.mark.parametrize("change", ["tokenizer", "configuration", "precision", "setting"])
+def test_what_was_solved_is_for_the_same_inputs_only(method, change, ledger):
+    """Fault 6, and its kind: no value that is kept answers for other inputs."""
+    model, tokenizer = tiny_model("gpt2")
+    settings = {**SETTINGS, "method": method}
+    ledger.add(EDITS[:2])
+    assert build(ledger, model, tokenizer, **settings).solved == 2
+    if change == "tokenizer":
+        tokenizer = tiny_tokenizer("bytes_bos")
+    elif change == "configuration":
+        model.config.activation_function = "relu"
+    elif change == "precision":
+        model = model.to(torch.bfloat16)
+    else:
+        settings["clamp"] = 0.7
+    assert build(ledger, model, tokenizer, **settings).solved == 2
+    assert build(ledger, model, tokenizer, **settings).solved == 0
+
+
+def test_a_newer_version_of_a_method_solves_again(ledger, monkeypatch):
+    """Fault 33: versions were in no key."""
+    model, tokenizer = tiny_model("gpt2")
+    ledger.add(EDITS[:2])
+    settings = {**SETTINGS, "method": replace(registry().get("rome"), version=7)}
+    assert build(ledger, model, tokenizer, **{**settings, "method": "rome"}).solved == 2
+    assert build(ledger, model, tokenizer, **settings).solved == 2
+    assert build(ledger, model, tokenizer, **settings).solved == 0
+
+
+def test_keys_of_other_layers_are_not_compared(ledger):
+    """Fault 13: the keys of one edit at several layers were mixed, whichever came last."""
+    model, tokenizer = tiny_model("gpt2")
+    view = ModelView(model)
+    ledger.add(EDITS[:2])
+    patches = {
+        layer: build(ledger, model, tokenizer, **SETTINGS, layers=(layer,)).patch
+        for layer in (3, 1, 2)
+    }
+    for layer, patch in patches.items():
+        keys = subject_keys(view, tokenizer, EDITS[:2], ["{}"], [layer])[layer].keys[:, 0]
+        found = known_keys(ledger, patch)
+        assert all(torch.allclose(found[e.id], k) for e, k in zip(EDITS, keys, strict=False))
 
 
 def test_other_methods_are_run_from_nothing(ledger):

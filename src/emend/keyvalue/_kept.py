@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> 
             f"what is computed once cannot be kept in {path.parent} ({first_line(error)}): it is "
             "computed anew each time; set EMEND_CACHE to a directory that can be written"
         )
+
+
+def drop(path: Path) -> None:
+    """Remove a file where it is and can be."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def kept_note(path: Path) -> dict[str, Any] | None:

@@ -150,7 +150,7 @@ def second_moments(
             if cache:
                 _write(cache / names[layer], moment)
         if path:
-            path.unlink(missing_ok=True)
+            _kept.drop(path)
     return {layer: moment for layer, moment in found.items() if moment is not None}
 
 
