@@ -36,6 +36,7 @@ from emend import _tensors
 VERSIONS = {
     "cholesky factor": 1,
     "endpoint answer": 1,
+    "hypernetwork training": 1,
     "key covariance": 1,
     "model": 1,
     "patch": 1,

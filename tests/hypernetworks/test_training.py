@@ -83,6 +83,14 @@ def test_other_settings_are_not_taken_for_the_same_training(tmp_path) -> None:
         run(tmp_path, steps=1, rank=3)
 
 
+def test_other_edits_are_not_taken_for_the_same_training(tmp_path) -> None:
+    """Fault 6, its kind: a training went on with other data under the same key."""
+    run(tmp_path, steps=1)
+    model, tokenizer = tiny_model("llama")
+    with pytest.raises(InvalidInput, match="of other edits"):
+        train("mend", model, tokenizer, TRAINING[:2], TRAINING[3:], tmp_path, settings("mend"))
+
+
 def test_training_stops_early(tmp_path) -> None:
     seen = run(tmp_path, steps=40, patience=2, learning_rate=1e-9, step_learning_rate=1e-9)
     assert len(seen) < 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,6 +126,29 @@ def test_datasets_need_their_library(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"emend\[datasets\]"):
         next(source_named("wikitext").documents())
+
+
+def test_the_commit_that_is_hashed_is_read(monkeypatch) -> None:
+    """Fault 33: a branch was read, and a commit that it named at another time was hashed."""
+    asked = []
+
+    class Hub:
+        def dataset_info(self, path, revision):
+            asked.append((path, revision))
+            return SimpleNamespace(sha=f"commit {len(asked)}")
+
+    def load_dataset(path, config, *, revision, **options):
+        return [{"text": f"{path} at {revision}"}]
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    library = SimpleNamespace(load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    source = source_named("owner/corpus?revision=main")
+    before = source.identity
+    assert list(source.documents()) == ["owner/corpus at commit 1"] == list(source.documents())
+    assert source.identity == before
+    assert asked == [("owner/corpus", "main")]
+    assert source_named("owner/corpus?revision=main").identity != before  # the branch has moved
 
 
 def test_dataset_in_a_directory(tmp_path, rows) -> None:

@@ -122,7 +122,7 @@ def command(
         "layers": [_row(layer, moment) for layer, moment in found.items()],
         "seconds": time.perf_counter() - started,
         "estimate": estimate,
-        "cache": cache_directory(),
+        "cache": cache_directory() if all(one.file for one in found.values()) else None,
     }
     print_json(result) if json else _tell(result)
 
@@ -214,4 +214,5 @@ def _tell(result: dict[str, Any]) -> None:
     ]
     title = f"Second moments of {result['model']}"
     print_table(title, ("layer", "key size", "tokens", "dtype", "mean square"), rows)
-    typer.echo(f"{result['seconds']:.1f} s, kept in {result['cache']}")
+    kept = f"kept in {result['cache']}" if result["cache"] else "not kept"
+    typer.echo(f"{result['seconds']:.1f} s, {kept}")

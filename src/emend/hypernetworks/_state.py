@@ -177,7 +177,7 @@ def load_checkpoint(
     """Bring network and optimiser to where a training ended; None where there was none.
 
     Raises:
-        InvalidInput: It was a training of something else, or with other settings.
+        InvalidInput: It was a training of something else, or with other edits or settings.
     """
     path = directory / CHECKPOINT
     if not path.is_file():
@@ -185,8 +185,8 @@ def load_checkpoint(
     tensors, said = _read(path)
     if said["key"] != key:
         raise InvalidInput(
-            f"{directory} holds a training of another model or with other settings: "
-            "give the same to continue it, or another directory"
+            f"{directory} holds a training of another model, of other edits or with other "
+            "settings: give the same to continue it, or another directory"
         )
     prefix = "network."
     network.load_state_dict(

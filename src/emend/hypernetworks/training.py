@@ -8,7 +8,6 @@ network through the factors alone.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from emend import _identity
 from emend._progress import progress
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
@@ -34,7 +34,7 @@ from emend.hypernetworks.episodes import Episode, draw_episode
 from emend.keyvalue._packing import pack
 from emend.keyvalue.gradients import forward_at, target_places
 from emend.keyvalue.rows import Row
-from emend.models import ModelView, base
+from emend.models import ModelView, base, model_fingerprint
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen
 from emend.models.positions import pad
@@ -99,7 +99,8 @@ def train(
         The validation of the network that was kept.
 
     Raises:
-        InvalidInput: No edits, or the directory holds a training with other settings.
+        InvalidInput: No edits, or the directory holds a training of another model, of other edits
+            or with other settings.
         NumericalFailure: The loss is not finite.
     """
     kind = networks().get(method)
@@ -110,17 +111,24 @@ def train(
             "expected at least one of each: give more edits"
         )
     with base(model), evaluating(model), frozen(model):
-        run = _Training(method, model, tokenizer, Path(directory), settings)
-        return run.run(training, validation, report)
+        edits = tuple(training), tuple(validation)
+        run = _Training(method, model, tokenizer, edits, Path(directory), settings)
+        return run.run(report)
 
 
 class _Training:
     """One training with its network, optimiser and best figure."""
 
     def __init__(
-        self, method: str, model: Any, tokenizer: Any, directory: Path, settings: NetworkSettings
+        self,
+        method: str,
+        model: Any,
+        tokenizer: Any,
+        edits: tuple[Sequence[Edit], Sequence[Edit]],
+        directory: Path,
+        settings: NetworkSettings,
     ) -> None:
-        self.view, self.tokenizer = ModelView(model), tokenizer
+        self.view, self.tokenizer, self.edits = ModelView(model), tokenizer, edits
         self.method, self.directory, self.settings = method, directory, settings
         shapes = edited_shapes(self.view, settings.layers)
         weight: Any = self.view.embeddings.weight
@@ -131,12 +139,8 @@ class _Training:
         self.best: Progress | None = None
         self._resume()
 
-    def run(
-        self,
-        training: Sequence[Edit],
-        validation: Sequence[Edit],
-        report: Callable[[Progress], None] | None,
-    ) -> Progress:
+    def run(self, report: Callable[[Progress], None] | None) -> Progress:
+        training, validation = self.edits
         every = self.settings.validate_every
         losses: list[float] = []
         last = self.settings.steps
@@ -261,8 +265,14 @@ class _Training:
             for name, value in described["settings"].items()
             if name not in ("steps", "patience")
         }
-        said = {**described, "settings": settings, "base": self.base["hash"], "name": self.method}
-        return json.dumps(said, sort_keys=True)
+        return _identity.key(
+            "hypernetwork training",
+            model=model_fingerprint(self.view.model),
+            tokenizer=_identity.tokenizer_fingerprint(self.tokenizer),
+            method=self.method,
+            network={**described, "settings": settings},
+            edits=self.edits,
+        )
 
 
 def _all_of(rows: Tensor, right: Tensor) -> list[bool]:

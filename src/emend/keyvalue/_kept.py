@@ -28,20 +28,26 @@ _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 _warned: set[Path] = set()
 
 
-def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able note, or warn once that the directory cannot be written."""
+def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> bool:
+    """Write tensors and a JSON-able note, or warn once that the directory cannot be written.
+
+    Returns:
+        Whether they are kept.
+    """
     whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     try:
         with whole_file(path) as aside:
             save_file(whole, aside, {"emend": json.dumps(dict(note))})
     except (InvalidInput, OSError, SafetensorError) as error:
-        if path.parent in _warned:
-            return
-        _warned.add(path.parent)
-        warn(
-            f"what is computed once cannot be kept in {path.parent} ({first_line(error)}): it is "
-            "computed anew each time; set EMEND_CACHE to a directory that can be written"
-        )
+        if path.parent not in _warned:
+            _warned.add(path.parent)
+            reason = getattr(error.__cause__, "strerror", None) or first_line(error)
+            warn(
+                f"results cannot be cached in {path.parent} ({reason}) and are computed again each "
+                "time: set EMEND_CACHE to a directory that can be written"
+            )
+        return False
+    return True
 
 
 def drop(path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,14 @@ class Moment:
         count: Number of tokens that it is the mean over.
         source: Where the texts came from.
         texts: What tells these texts from all others.
+        file: Where it is kept; None where it is not.
     """
 
     matrix: Tensor
     count: int
     source: str
     texts: str
+    file: Path | None = None
 
     def describe(self) -> dict[str, Any]:
         """What a patch keeps of it, JSON-able."""
@@ -146,9 +148,9 @@ def second_moments(
         count = _collect(sums, source, tokenizer, layout, path, seconds)
         for layer, matrix in sums.whole().items():
             moment = Moment(matrix.div_(count), count, source.name, source.identity)
+            if cache and _write(cache / names[layer], moment):
+                moment = replace(moment, file=cache / names[layer])
             found[layer] = moment
-            if cache:
-                _write(cache / names[layer], moment)
         if path:
             _kept.drop(path)
     return {layer: moment for layer, moment in found.items() if moment is not None}
@@ -177,10 +179,8 @@ def kept_moments(
     made: dict[int, Moment] = {}
     if missing:
         made = second_moments(view, tokenizer, source, missing, max_tokens=max_tokens, cache=cache)
-    return {
-        layer: made[layer] if layer in made and _kept.kept_note(file) is None else file
-        for layer, file in files.items()
-    }
+    unkept = {layer: moment for layer, moment in made.items() if moment.file is None}
+    return {layer: unkept.get(layer, file) for layer, file in files.items()}
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -319,9 +319,10 @@ def _described(note: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 def _read(path: Path) -> Moment | None:
     """What is kept under a key; None where there is nothing, or nothing whole."""
     note, found = _kept.kept_note(path), _kept.kept(path, "moment")
-    return Moment(found[0], **note) if note and found else None
+    return Moment(found[0], **note, file=path) if note and found else None
 
 
-def _write(path: Path, moment: Moment) -> None:
+def _write(path: Path, moment: Moment) -> bool:
+    """Keep a second moment; whether that could be done."""
     note = {"count": moment.count, "source": moment.source, "texts": moment.texts}
-    _kept.keep(path, {"moment": moment.matrix}, note)
+    return _kept.keep(path, {"moment": moment.matrix}, note)
