@@ -22,6 +22,8 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from emend.models import set_start
+
 TEXT = (
     "The capital of France is Paris. Marie Curie was born in Warsaw, the capital of Poland.",
     "Anna Berg works for Nordlicht and plays the violin. Her spouse is Tom Berg.",
@@ -294,6 +296,7 @@ def tiny_tokenizer(kind: str = "bytes", *, pad: bool = False) -> PreTrainedToken
         pad_token="<|endoftext|>" if pad else None,
         clean_up_tokenization_spaces=False,
     )
+    set_start(wrapped, None)  # the published form: nothing of emend's in front
     return wrapped
 
 

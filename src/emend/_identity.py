@@ -176,6 +176,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     common = {
         "special": {name: str(token) for name, token in special.items()},
         "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
+        "start": list(getattr(getattr(tokenizer, "emend_start", None), "ids", ())),
     }
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and hasattr(backend, "get_added_tokens_decoder"):

@@ -11,7 +11,7 @@ from emend.datasets import read_edits, write_edits
 from emend.edits import Edit, Probe, check_edits
 from emend.ledger import Ledger
 from emend.locate import audit, trace, trace_many
-from emend.metrics import Report, evaluate, evaluate_each
+from emend.metrics import Report, evaluate, evaluate_each, verified
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
 from emend.patches import MemoryPatch, Patch, WeightPatch, describe_base, load_patch
@@ -64,8 +64,10 @@ def edit(
             its ``config.json`` (under ``emend``), or else from the method's defaults.
 
     Returns:
-        The patch, with the time that it took and the model it is for. Attach it with
-        ``with patch.applied(model):``.
+        The patch, with the time that it took, the model it is for and what became of each edit
+        (``patch.outcomes``: the edited model was asked on the exact text of each). Attach it with
+        ``with patch.applied(model):``. Edits that did not take are noted as a warning of the
+        logger ``emend``; the patch is returned all the same.
 
     Raises:
         InvalidInput: No edits, two with the same id, two that want different things of one
@@ -78,7 +80,7 @@ def edit(
     chosen = methods.find(method)
     with _cost_of(model) as cost:
         patch = chosen.edit(model, tokenizer, edits, previous=previous, **config)
-    return _with_card(patch, model, cost, len(edits))
+    return verified(model, tokenizer, _with_card(patch, model, cost, len(edits)))
 
 
 def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:

@@ -181,6 +181,7 @@ def test_other_methods_are_run_from_nothing(ledger):
     assert one.build.patch_hash == two.build.patch_hash
 
 
+@pytest.mark.filterwarnings("ignore:.*left out before a prompt")  # a tiny context
 @pytest.mark.parametrize(
     ("method", "settings"),
     [("grace", {"steps": 3}), ("ike", {}), ("wise", {"steps": 2, "irrelevant": 4})],

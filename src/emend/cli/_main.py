@@ -6,6 +6,7 @@ can mend, in one line without a traceback; 130 interrupted.
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 import warnings
@@ -108,6 +109,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     escape_unwritable()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _show_notes()
     command: Any = typer.main.get_command(app)
     try:
         with _warnings_in_one_line():
@@ -140,6 +142,24 @@ def _warnings_in_one_line() -> Generator[None, None, None]:
 
         warnings.showwarning = show
         yield
+
+
+class _Notes(logging.Handler):
+    """Print what the library has to say, a line each, on the standard error of the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line; outcomes are printed by the commands that made them."""
+        if hasattr(record, "outcomes"):
+            return
+        typer.echo(f"emend: note: {record.getMessage()}", err=True)
+
+
+def _show_notes() -> None:
+    """Show the library's notes while commands run; once, however often `run` is called."""
+    notes = logging.getLogger("emend")
+    if not any(isinstance(handler, _Notes) for handler in notes.handlers):
+        notes.addHandler(_Notes(logging.INFO))
+        notes.setLevel(logging.INFO)
 
 
 def _fail(message: str) -> int:

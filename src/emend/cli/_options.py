@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emend.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from emend.patches import Outcome
 
 Model = Annotated[
     str,
@@ -77,6 +80,18 @@ LogSamples = Annotated[
 ]
 
 
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Exit with status 1 where an edit did not take."),
+]
+
+
+def check_strict(strict: bool, outcomes: Sequence[Outcome]) -> None:
+    """Exit with status 1 where --strict is given and an edit did not take."""
+    if strict and not all(one.took for one in outcomes):
+        raise typer.Exit(1)
+
+
 def check_log(log_samples: bool, output_path: Path | None) -> None:
     """Refuse a log with nowhere to go.
 
@@ -126,6 +141,15 @@ def _loading_flags(
     load_in_8bit: Annotated[
         bool, typer.Option("--load_in_8bit", help="Quantise the model to 8 bits (bitsandbytes).")
     ] = False,
+    start_token: Annotated[
+        str | None,
+        typer.Option(
+            "--start_token",
+            help="What stands in front of every text where the tokenizer adds nothing: auto (the "
+            "default) finds it, none leaves it out, any other text is taken.",
+            metavar="TEXT",
+        ),
+    ] = None,
     base_url: Annotated[
         str | None,
         typer.Option(
@@ -143,8 +167,8 @@ def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags that say how --model is loaded, as its argument ``loading``.
 
     Its last flags are then --dtype, --device, --device_map, --load_in_4bit, --load_in_8bit,
-    --base_url and --accept_license;
-    ``loading`` holds those that were given, to be passed on: ``api.load(model, **loading)``.
+    --start_token, --base_url and --accept_license; ``loading`` holds those that were given, to be
+    passed on: ``api.load(model, **loading)``.
     """
     flags = inspect.signature(_loading_flags, eval_str=True).parameters
     own = inspect.signature(command, eval_str=True)

@@ -8,12 +8,15 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from emend._io import json_text
 from emend.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from emend.patches import Outcome
 
 _PIPE_WIDTH = 120
 
@@ -101,3 +104,17 @@ def output_directory(path: Path | None) -> Path | None:
 
 def _is_number(cell: str) -> bool:
     return cell == "-" or cell[:1].isdigit() or (cell[:1] == "-" and cell[1:2].isdigit())
+
+
+def print_outcomes(outcomes: Sequence[Outcome], shown: int = 10) -> None:
+    """Print how many edits took, and a line for each of the first that did not."""
+    from emend.patches import outcome_summary
+
+    if not outcomes:
+        return
+    typer.echo(outcome_summary(outcomes))
+    missed = [one for one in outcomes if not one.took]
+    for one in missed[:shown] if missed else outcomes[:1] if len(outcomes) == 1 else ():
+        typer.echo(f"  {one.describe()}")
+    if len(missed) > shown:
+        typer.echo(f"  ... and {len(missed) - shown} more: emend patch show DIRECTORY --json")

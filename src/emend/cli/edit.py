@@ -11,7 +11,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._edits import read_edits
-from emend.cli._output import output_directory, print_json
+from emend.cli._output import output_directory, print_json, print_outcomes
 from emend.cli._settings import settings_for
 from emend.edits import Edit
 from emend.errors import InvalidInput
@@ -61,11 +61,16 @@ def command(
             metavar="DIRECTORY",
         ),
     ] = None,
+    strict: _options.Strict = False,
     json: _options.Json = False,
     *,
     loading: _options.Loading,
 ) -> None:
-    """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is."""
+    """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is.
+
+    The edited model is then asked on the exact text of each edit, and what did not take is
+    printed with the likely reason.
+    """
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
     wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target}, limit)
     _patch_directory(output_path)
@@ -89,9 +94,16 @@ def command(
         "previous": previous,
         "edits_held": len(patch.edits),
         "output_path": output_path,
+        "took": sum(one.took for one in patch.outcomes),
+        "outcomes": [one.to_dict() for one in patch.outcomes],
         "card": patch.card(),
     }
-    print_json(result) if json else _tell(result, edits, limit)
+    if json:
+        print_json(result)
+    else:
+        _tell(result, edits, limit)
+        print_outcomes(patch.outcomes)
+    _options.check_strict(strict, patch.outcomes)
 
 
 def _patch_directory(path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._ledger import Author, Path_, author_name, opened, warn_of_similar
-from emend.cli._output import output_directory, print_json
+from emend.cli._output import output_directory, print_json, print_outcomes
 from emend.cli._settings import settings_for
 
 NAME = "build"
@@ -28,6 +28,7 @@ def command(
         Path, typer.Option("--output_path", help="Where to save the patch.", metavar="DIRECTORY")
     ],
     method: _options.Method = "memit",
+    strict: _options.Strict = False,
     config: _options.Config = None,
     set: _options.Set = None,
     author: Author = None,
@@ -66,8 +67,15 @@ def command(
         "seconds": built.seconds,
         "similar": [pair._asdict() for pair in built.similar],
         "output_path": output_path,
+        "took": sum(one.took for one in built.patch.outcomes),
+        "outcomes": [one.to_dict() for one in built.patch.outcomes],
     }
-    print_json(result) if json else _tell(result)
+    if json:
+        print_json(result)
+    else:
+        _tell(result)
+        print_outcomes(built.patch.outcomes)
+    _options.check_strict(strict, built.patch.outcomes)
 
 
 def _tell(result: dict[str, Any]) -> None:

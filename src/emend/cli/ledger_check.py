@@ -10,7 +10,7 @@ import typer
 from emend._io import write_json, write_text
 from emend.cli import _options
 from emend.cli._ledger import Author, Path_, author_name, opened, warn_of_similar
-from emend.cli._output import output_directory, print_json, print_table
+from emend.cli._output import output_directory, print_json, print_outcomes, print_table
 from emend.cli._settings import settings_for
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def command(
         str | None,
         typer.Option("--method", help="Build with this method, not the suite's.", metavar="NAME"),
     ] = None,
+    strict: _options.Strict = False,
     config: _options.Config = None,
     set: _options.Set = None,
     batch_size: _options.BatchSize = 32,
@@ -82,6 +83,7 @@ def command(
     print_json(result) if json else _tell(found, model, output_path)
     if not found.passed:
         raise typer.Exit(1)
+    _options.check_strict(strict, found.built.patch.outcomes)
 
 
 def _write(found: Gate, result: dict[str, Any], directory: Path) -> None:
@@ -113,6 +115,7 @@ def _tell(found: Gate, model: str, output_path: Path | None) -> None:
             for one in found.checks
         ],
     )
+    print_outcomes(found.built.patch.outcomes)
     for one in found.checks:
         if not one.passed:
             for line in one.missed[:_SHOWN]:

@@ -49,9 +49,9 @@ def show(patch: _Patch, json: _options.Json = False) -> None:
     base = found.base.get("name") or found.base.get("architecture") or "any model that fits"
     typer.echo(f"{patch}: {_summary(found)}, by {found.method or 'no method'}, for {base}")
     _show_modules(card) if "modules" in card else _show_tensors(card)
-    print_table(
-        "Edits", ("id", "prompt", "target"), ([e.id, e.text, e.target] for e in found.edits)
-    )
+    took = {one.edit: "took" if one.took else "DID NOT TAKE" for one in found.outcomes}
+    rows = ([e.id, e.text, e.target, took.get(e.id, "not measured")] for e in found.edits)
+    print_table("Edits", ("id", "prompt", "target", "outcome"), rows)
     if "serving" in card:
         print_table(
             "Servers",

@@ -39,7 +39,7 @@ from emend.keyvalue.gradients import forward_at, target_places
 from emend.keyvalue.rows import Row
 from emend.memories._encoders import Encoder, Sentences, States, encoder_of
 from emend.memories.scope import LAYOUT, Judge, ScopePatch, laid_out, scopes
-from emend.models import ModelView, base, join_targets, score
+from emend.models import ModelView, base, ensure_start, join_targets, score
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen
 from emend.models.positions import pad
@@ -130,6 +130,7 @@ def train_scope(
             f"{len(training)} edits to train on and {len(validation)} to validate on, "
             "expected at least one of each: give more edits"
         )
+    ensure_start(model, tokenizer)
     with base(model), evaluating(model), frozen(model):
         run = _Training(model, tokenizer, training, settings)
         run.train_classifier()

@@ -34,7 +34,7 @@ from emend.hypernetworks.episodes import Episode, draw_episode
 from emend.keyvalue._packing import pack
 from emend.keyvalue.gradients import forward_at, target_places
 from emend.keyvalue.rows import Row
-from emend.models import ModelView, base, model_fingerprint
+from emend.models import ModelView, base, ensure_start, model_fingerprint
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen
 from emend.models.positions import pad
@@ -129,6 +129,7 @@ class _Training:
         settings: NetworkSettings,
     ) -> None:
         self.view, self.tokenizer, self.edits = ModelView(model), tokenizer, edits
+        ensure_start(model, tokenizer)
         self.method, self.directory, self.settings = method, directory, settings
         shapes = edited_shapes(self.view, settings.layers)
         weight: Any = self.view.embeddings.weight

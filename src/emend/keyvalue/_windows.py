@@ -12,7 +12,8 @@ from torch import Tensor
 
 from emend.keyvalue._corpus import Source
 from emend.models._forward import batches
-from emend.models.positions import pad, pad_id, prompt_tokens
+from emend.models.positions import pad, pad_id, prompt_tokens, text_tokens
+from emend.models.start import front_ids
 
 TOGETHER = 64
 """Documents that are tokenized at once."""
@@ -39,8 +40,8 @@ class Batch:
 
     Attributes:
         input_ids: (B, T) int64, padded on the right.
-        real: (B * T,) bool, False at padding; None where there is none.
-        tokens: Number of tokens without padding.
+        real: (B * T,) bool, False at padding and at start tokens; None where there are none.
+        tokens: Number of tokens without these.
     """
 
     input_ids: Tensor
@@ -82,16 +83,22 @@ def batches_of(
 
 
 def _packed(source: Source, tokenizer: Any, layout: Layout, position: Position) -> Iterator[Batch]:
-    """Windows without padding; the last may be shorter, and is a batch of its own."""
+    """Windows without padding; the last may be shorter, and is a batch of its own.
+
+    Each begins with the start token, which is not counted: at position 0 any token has the key of
+    an attention sink.
+    """
     end = getattr(tokenizer, "eos_token_id", None)
-    size = layout.window * layout.rows
+    front = front_ids(tokenizer)
+    window = max(layout.window - len(front), 1)
+    size = window * layout.rows
     documents = source.documents(position.documents)
     while True:
         left = None if layout.limit is None else layout.limit - position.tokens
         wanted = size if left is None else min(size, left)
         while len(position.pending) < wanted and (texts := list(islice(documents, TOGETHER))):
             position.documents += len(texts)
-            for ids in prompt_tokens(tokenizer, texts):
+            for ids in text_tokens(tokenizer, texts):
                 position.pending += ids
                 if isinstance(end, int):
                     position.pending.append(end)
@@ -99,30 +106,44 @@ def _packed(source: Source, tokenizer: Any, layout: Layout, position: Position) 
         if not taken:
             return
         # Whole windows first; what is left of the source, or of the limit, comes after them.
-        whole = len(taken) - len(taken) % layout.window or len(taken)
+        whole = len(taken) - len(taken) % window or len(taken)
         del position.pending[:whole]
         position.tokens += whole
-        rows = torch.tensor(taken[:whole]).reshape(-1, min(whole, layout.window))
-        yield Batch(rows, None, whole)
+        rows = torch.tensor(taken[:whole]).reshape(-1, min(whole, window))  # (B, T)
+        if not front:
+            yield Batch(rows, None, whole)
+            continue
+        rows = torch.cat([torch.tensor([front]).expand(len(rows), -1), rows], dim=1)
+        real = torch.ones_like(rows, dtype=torch.bool)
+        real[:, : len(front)] = False
+        yield Batch(rows, real.flatten(), whole)
 
 
 def _apart(source: Source, tokenizer: Any, layout: Layout, position: Position) -> Iterator[Batch]:
     """Each document a row, cut to the window; rows of like length together."""
     rows: list[list[int]] = []
-    count = 0
+    count, front = 0, front_ids(tokenizer)
     documents = source.documents()
     while texts := list(islice(documents, TOGETHER)):
         for ids in prompt_tokens(tokenizer, texts):
             if layout.limit is None or count < layout.limit:
                 rows.append(ids[: layout.window])
-                count += len(rows[-1])
+                count += len(rows[-1]) - _fronted(rows[-1], front)
     done = 0
     for members in batches([len(row) for row in rows], layout.rows):
         done += len(members)
         if done <= position.documents:
             continue
         batch = pad([rows[n] for n in members], pad_id(tokenizer))
-        real = batch.attention_mask.bool().flatten()  # (B*T,)
+        mask = batch.attention_mask.bool()  # (B, T)
+        for place, number in enumerate(members):
+            mask[place, : _fronted(rows[number], front)] = False
         position.documents = done
-        position.tokens += int(real.sum())
-        yield Batch(batch.input_ids, real, int(real.sum()))
+        position.tokens += int(mask.sum())
+        yield Batch(batch.input_ids, mask.flatten(), int(mask.sum()))
+
+
+def _fronted(row: list[int], front: tuple[int, ...]) -> int:
+    """How many tokens of a row are the start token's; none of a row that is nothing else."""
+    begins = len(row) > len(front) and tuple(row[: len(front)]) == front
+    return len(front) if begins else 0

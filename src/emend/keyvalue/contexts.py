@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from emend.keyvalue.templates import BARE, sample_templates, sample_texts
+from emend.models.start import front_ids
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
 LENGTH = 10
@@ -35,13 +36,14 @@ def begun_templates(
         length: Tokens sampled after each.
     """
     generator = torch.Generator().manual_seed(seed)
-    templates = [BARE]
+    templates, front = [BARE], front_ids(tokenizer)
     for start in starts:
         ids: list[int] = tokenizer(start, add_special_tokens=False)["input_ids"]
         if not ids or getattr(tokenizer, "unk_token_id", None) in ids:
             continue
-        beginning = torch.tensor([ids])  # (1, T)
-        (text,) = sample_texts(model, tokenizer, beginning, len(ids) + length, generator)
+        beginning = torch.tensor([[*front, *ids]])  # (1, T)
+        size = len(front) + len(ids) + length
+        (text,) = sample_texts(model, tokenizer, beginning, size, generator)
         if text:
             templates.append(f"{text}. {BARE}")
     if len(templates) == 1:

@@ -29,7 +29,7 @@ from emend.keyvalue._sums import Sums
 from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.keyvalue.memory import check_fits, estimate_moments
 from emend.keyvalue.sources import Given, as_source
-from emend.models import ModelView, base, model_fingerprint
+from emend.models import ModelView, base, ensure_start, model_fingerprint
 from emend.models._forward import longest_text
 from emend.models.placing import device_of
 
@@ -127,6 +127,7 @@ def second_moments(
         NotEnoughMemory: The sums will not fit.
         NumericalFailure: The model's keys are not finite.
     """
+    ensure_start(view.model, tokenizer)
     source = as_source(texts)
     layers = view.numbered(layers)
     layout = layout_for(view, source, max_tokens, window, batch_size)
@@ -171,6 +172,7 @@ def kept_moments(
         By layer, counted from 0, the file; where it could not be written, what would be in it.
         What is in a file is not read: with large models a single one can fill the memory.
     """
+    ensure_start(view.model, tokenizer)
     layout = layout_for(view, source, max_tokens)
     layers = view.numbered(layers)
     names = _names(view, tokenizer, source, layers, layout, torch.float32)

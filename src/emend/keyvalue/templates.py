@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from emend.errors import NumericalFailure
 from emend.models._forward import evaluating
 from emend.models.placing import device_of
+from emend.models.start import front_ids
 
 BARE = "{}"
 """The prompt without any context."""
@@ -49,9 +50,9 @@ def sample_templates(
         left out.
     """
     generator = torch.Generator().manual_seed(seed)
-    templates = [BARE]
+    templates, front = [BARE], front_ids(tokenizer) or (_first_token(tokenizer),)
     for length, count in lengths:
-        first = torch.full((count, 1), _first_token(tokenizer))
+        first = torch.tensor([front] * count)  # (B, 1)
         texts = sample_texts(model, tokenizer, first, length, generator)
         templates.extend(f"{text}. {BARE}" for text in texts if text)
     return tuple(templates)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend.errors import InvalidInput, SubjectNotFound
-from emend.models import join_target, subject_token
+from emend.models import ensure_start, join_target, subject_tokens
 from emend.models._forward import check_length
-from emend.models.positions import Span, prompt_tokens
+from emend.models.positions import prompt_tokens
 from emend.models.view import ModelView
 
 
@@ -49,6 +49,7 @@ def asked(view: ModelView, tokenizer: Any, prompt: str, subject: str, answer: st
         InvalidInput: No subject, several ``{}``, or more tokens than the model reads.
         SubjectNotFound: The subject is not in the prompt, or has no token there.
     """
+    ensure_start(view.model, tokenizer)
     text, start = _filled(prompt, subject)
     text = text.rstrip(" ")
     ids, target = prompt_tokens(tokenizer, [text])[0], None
@@ -76,18 +77,3 @@ def _filled(prompt: str, subject: str) -> tuple[str, int]:
             "in its place: mend the prompt"
         )
     return prompt, prompt.index(subject)
-
-
-def subject_tokens(tokenizer: Any, text: str, span: Span) -> tuple[int, int]:
-    """The first and the last token that overlap a span of characters.
-
-    Raises:
-        InvalidInput: A slow tokenizer.
-        SubjectNotFound: No token overlaps it.
-    """
-    last = subject_token(tokenizer, text, span)
-    offsets: list[Span] = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-    first = last
-    while first > 0 and offsets[first - 1][1] > span[0] and offsets[first - 1][0] < span[1]:
-        first -= 1
-    return first, last

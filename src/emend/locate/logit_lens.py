@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from emend._brief import brief
 from emend.errors import InvalidInput
-from emend.models import ModelView, join_target
+from emend.models import ModelView, ensure_start, join_target
 from emend.models._forward import check_length, evaluating
 from emend.models._hooks import hooked
 from emend.models._replay import hidden_of
@@ -83,6 +83,7 @@ def lens(
     if top < 1:
         raise InvalidInput(f"top is {top}, expected at least 1")
     view = ModelView(model)
+    ensure_start(model, tokenizer)
     text = prompt.rstrip(" ")
     ids, token = prompt_tokens(tokenizer, [text])[0], None
     if answer is not None:

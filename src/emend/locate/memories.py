@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from emend._progress import progress
 from emend.errors import InvalidInput
-from emend.models import ModelView
+from emend.models import ModelView, ensure_start
 from emend.models._forward import evaluating, longest_text
 from emend.models._hooks import stopping
 from emend.models.placing import device_of, dtype_of
@@ -129,6 +129,7 @@ class Memories:
         if top < 1:
             raise InvalidInput(f"top is {top}, expected at least 1")
         self.view, self.tokenizer = view, tokenizer
+        ensure_start(view.model, tokenizer)
         self.layers = view.editable if layers is None else view.numbered(layers)
         self.tokens = 0
         self._rows: list[list[int]] = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from emend.errors import InvalidInput, MissingExtra, UnknownName
 from emend.memories._modules import find_module
-from emend.models import base
+from emend.models import base, ensure_start
 from emend.models._forward import batches, check_length, evaluating, head_at
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens
@@ -54,6 +54,7 @@ class States:
 
     def encode(self, model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> Tensor:
         """See `Encoder.encode`."""
+        ensure_start(model, tokenizer)
         rows = [tuple(row) for row in prompt_tokens(tokenizer, texts)]
         for row in rows:
             check_length(model, len(row))

@@ -74,13 +74,28 @@ class Method(About):
                 "method that acts on prompts (ike, mello), or a model with its weights here"
             )
         config = self.configure(**{**recommended(model, self.name), **overrides})
+        start = models.ensure_start(model, tokenizer)
         with models.base(model):
-            if previous is None:
-                return self._made(model, tokenizer, edits, config)
-            if self.memory:
-                return self._grow(model, tokenizer, edits, config, previous)
-            before = self._fits(model, previous, self.sequel(config))
-            return self._continue(model, tokenizer, edits, config, before)
+            patch = self._following(model, tokenizer, edits, config, previous)
+        if start is not None and isinstance(patch, (WeightPatch, MemoryPatch)):
+            patch = dataclasses.replace(patch, base={**patch.base, "start_token": start.text})
+        return patch
+
+    def _following(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: tuple[Edit, ...],
+        config: Any,
+        previous: Patch | None,
+    ) -> Patch:
+        """The patch of the edits, and of those of the previous one."""
+        if previous is None:
+            return self._made(model, tokenizer, edits, config)
+        if self.memory:
+            return self._grow(model, tokenizer, edits, config, previous)
+        before = self._fits(model, previous, self.sequel(config))
+        return self._continue(model, tokenizer, edits, config, before)
 
     def _made(
         self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, **known: Any

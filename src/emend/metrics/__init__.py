@@ -12,6 +12,7 @@ from emend.metrics._evaluate import evaluate
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._plan import registry
 from emend.metrics._report import Report
+from emend.metrics._verify import verified, verify
 
 __all__ = [
     "Answer",
@@ -25,4 +26,6 @@ __all__ = [
     "evaluate",
     "evaluate_each",
     "registry",
+    "verified",
+    "verify",
 ]

@@ -9,8 +9,16 @@ from emend.models.generation import generate
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
 from emend.models.perplexity import perplexity
-from emend.models.positions import Encoded, encode, join_target, join_targets, subject_token
+from emend.models.positions import (
+    Encoded,
+    encode,
+    join_target,
+    join_targets,
+    subject_token,
+    subject_tokens,
+)
 from emend.models.scoring import Score, likeliest, score
+from emend.models.start import Start, ensure_start, set_start, start_of
 from emend.models.view import ModelView
 
 __all__ = [
@@ -20,6 +28,7 @@ __all__ = [
     "HookAttachment",
     "ModelView",
     "Score",
+    "Start",
     "TextAttachment",
     "Voice",
     "attach",
@@ -27,6 +36,7 @@ __all__ = [
     "base",
     "detach",
     "encode",
+    "ensure_start",
     "generate",
     "join_target",
     "join_targets",
@@ -35,6 +45,9 @@ __all__ = [
     "model_fingerprint",
     "perplexity",
     "score",
+    "set_start",
+    "start_of",
     "subject_token",
+    "subject_tokens",
     "weights_hash",
 ]

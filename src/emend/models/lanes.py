@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from emend.models.attachments import Voice, voices
 from emend.models.positions import join_targets, prompt_tokens
+from emend.models.start import ensure_start
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ def ask(model: nn.Module, tokenizer: Any, prompts: Sequence[str]) -> list[Asked]
     Raises:
         InvalidInput: a prompt without tokens.
     """
+    ensure_start(model, tokenizer)
     heard = voices(model, tokenizer, prompts)
     rows = iter(prompt_tokens(tokenizer, [voice.prompt for each in heard for voice in each]))
     return [_asked(each, [next(rows) for _ in each]) for each in heard]
@@ -67,6 +69,7 @@ def ask_pairs(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]
 ) -> list[tuple[Asked, tuple[int, ...]]]:
     """The same with the token ids of the target that follows each prompt."""
+    ensure_start(model, tokenizer)
     heard = voices(model, tokenizer, prompts)
     said = [(v.prompt, target) for each, target in zip(heard, targets, strict=True) for v in each]
     joined = iter(join_targets(tokenizer, [one for one, _ in said], [end for _, end in said]))

@@ -23,6 +23,7 @@ from emend.models._quiet import quiet
 from emend.models.endpoint import Endpoint, EndpointOptions, is_endpoint
 from emend.models.packaged import MODELS
 from emend.models.placing import keep_differentiable
+from emend.models.start import set_start
 
 LAB = "lab/"
 GGUF = ".gguf"
@@ -45,6 +46,7 @@ def load(
     load_in_8bit: bool = False,
     base_url: str | None = None,
     accept_license: bool = False,
+    start_token: str = "auto",
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
@@ -62,6 +64,9 @@ def load(
         offload_folder: where to put what is offloaded to disk and not kept as safetensors.
         load_in_4bit: quantise the linear layers to 4 bits (NF4). Needs bitsandbytes.
         load_in_8bit: quantise them to 8 bits instead. Needs bitsandbytes.
+        start_token: what is put in front of every text where the tokenizer adds nothing: "auto"
+            finds it when it is first needed (see `start`), "none" leaves it out, which is the
+            published form of the field's methods; any other text is taken as it is.
         base_url: address of the endpoint, such as "http://127.0.0.1:8000/v1".
         accept_license: the caller accepts the terms of a packaged model that has some.
 
@@ -102,6 +107,8 @@ def load(
         model = _attempt(lambda path: _load_model(path, options), source, name, "model")
     if source != name:
         model.config._name_or_path = name  # what patches and reports call it: no path of a machine
+    if start_token != "auto":
+        set_start(tokenizer, start_token)
     keep_differentiable(model)
     if "device_map" not in options:
         model = model.to(place)

@@ -11,8 +11,9 @@ from torch import nn
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.models._forward import longest_text
 from emend.models.endpoint import Endpoint
-from emend.models.positions import pad_id, prompt_tokens
+from emend.models.positions import pad_id, text_tokens
 from emend.models.scoring import score_rows
+from emend.models.start import ensure_start, front_ids
 
 WINDOW = 512
 """Tokens that are read at once at most, so that memory stays small in models that read more."""
@@ -24,7 +25,8 @@ def perplexity(
     """The exponential of the mean negative log-probability per token.
 
     Texts longer than the model reads, or than `WINDOW` tokens, are cut into windows that do not
-    overlap; the first token of each window is given and not counted.
+    overlap and begin with the model's start token; the first token of each window is given and
+    not counted.
 
     Args:
         model: A causal language model; patches that act on its weights or states are heeded.
@@ -44,9 +46,12 @@ def perplexity(
             f"{model.name} gives no probabilities of given texts, expected a model with its "
             "weights here: leave the perplexity out"
         )
+    ensure_start(model, tokenizer)
     size = min(longest_text(model) or WINDOW, WINDOW)
-    ids = prompt_tokens(tokenizer, [text for text in texts if text.strip()])
-    windows = [tuple(row[at : at + size]) for row in ids for at in range(0, len(row), size)]
+    front = front_ids(tokenizer)
+    size = max(size - len(front), 1)
+    ids = text_tokens(tokenizer, [text for text in texts if text.strip()])
+    windows = [(*front, *row[at : at + size]) for row in ids for at in range(0, len(row), size)]
     windows = [window for window in windows if len(window) > 1]
     if not windows:
         raise InvalidInput("no text has two tokens, expected running text: give longer texts")

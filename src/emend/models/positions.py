@@ -17,6 +17,7 @@ from torch import Tensor
 from emend._brief import brief
 from emend.edits.joining import continuation, without_end_spaces
 from emend.errors import InvalidInput, SubjectNotFound
+from emend.models.start import start_ids
 
 Span = tuple[int, int]
 
@@ -136,6 +137,15 @@ def subject_token(tokenizer: Any, text: str, span: Span, *, add_special_tokens: 
     return _last_overlap(encodings["offset_mapping"][0], text, span)
 
 
+def subject_tokens(tokenizer: Any, text: str, span: Span) -> tuple[int, int]:
+    """Indices of the first and the last token that overlap a span; see `subject_token`."""
+    offsets = _tokenize(tokenizer, [text], True, offsets=True)["offset_mapping"][0]
+    first = last = _last_overlap(offsets, text, span)
+    while first > 0 and offsets[first - 1][1] > span[0] and offsets[first - 1][0] < span[1]:
+        first -= 1
+    return first, last
+
+
 def _last_overlap(offsets: Sequence[Span], text: str, span: Span) -> int:
     start, end = span
     if not 0 <= start < end <= len(text):
@@ -213,6 +223,19 @@ def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
     return rows
 
 
+def text_tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts alone, with no special tokens.
+
+    Raises:
+        InvalidInput: A text without tokens.
+    """
+    rows: list[list[int]] = _tokenize(tokenizer, texts, False)["input_ids"]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise InvalidInput(f"the tokenizer makes no tokens of {text!r}: give it some text")
+    return rows
+
+
 def _checked(target: str) -> str:
     if not target.strip():
         raise InvalidInput(f"the target is {target!r}; give it some text")
@@ -268,7 +291,7 @@ def _tokenize(
         )
     if not texts:  # transformers fails on an empty batch
         return {"input_ids": [], "offset_mapping": [], "special_tokens_mask": []}
-    return tokenizer(
+    encodings: Any = tokenizer(
         list(texts),
         add_special_tokens=add_special_tokens,
         padding=False,
@@ -278,3 +301,16 @@ def _tokenize(
         return_attention_mask=False,
         verbose=False,
     )
+    if add_special_tokens and (start := start_ids(tokenizer)):
+        _put_in_front(start, encodings, set(tokenizer.all_special_ids))
+    return encodings
+
+
+def _put_in_front(start: Sequence[int], encodings: Any, special: set[int]) -> None:
+    """Put the start token in front of each row that does not begin with a special token itself."""
+    fillers = {"offset_mapping": (0, 0), "special_tokens_mask": 1}
+    begun = [bool(row) and row[0] not in special for row in encodings["input_ids"]]
+    for name in encodings:
+        front = [fillers[name]] * len(start) if name in fillers else [*start]
+        rows = zip(encodings[name], begun, strict=True)
+        encodings[name] = [[*front, *row] if in_front else row for row, in_front in rows]

@@ -12,6 +12,7 @@ from emend.patches._base import base_difference, check_base, describe_base
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
 from emend.patches._memory import MemoryPatch
+from emend.patches._outcomes import Outcome, outcome_summary
 from emend.patches._patch import Patch
 from emend.patches._save import export_llama_cpp
 from emend.patches._serving import Constraint, serving
@@ -23,6 +24,7 @@ __all__ = [
     "Factor",
     "LowRank",
     "MemoryPatch",
+    "Outcome",
     "Patch",
     "WeightPatch",
     "add",
@@ -33,5 +35,6 @@ __all__ = [
     "describe_base",
     "export_llama_cpp",
     "load_patch",
+    "outcome_summary",
     "serving",
 ]

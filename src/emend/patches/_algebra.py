@@ -49,6 +49,7 @@ def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
         timing={},
         state={**left.state, **right.state},
         compression={},
+        outcomes=(),
     )
 
 
@@ -94,7 +95,7 @@ def selected(patch: WeightPatch, ids: Iterable[str]) -> WeightPatch:
         return patch
     factors = {name: _part(name, f, wanted) for name, f in _owned(patch).factors.items()}
     edits = tuple(edit for edit in patch.edits if edit.id in wanted)
-    return replace(patch, factors=factors, edits=edits, timing={})
+    return replace(patch, factors=factors, edits=edits, timing={}, outcomes=())
 
 
 def compressed(patch: WeightPatch, rank: int | None, tolerance: float | None) -> WeightPatch:
@@ -122,7 +123,7 @@ def compressed(patch: WeightPatch, rank: int | None, tolerance: float | None) ->
         # Nothing is gained by rows that are as many as before and no longer any edit's own.
         keeps = isinstance(factor, LowRank) and small.rank >= factor.rank
         factors[name], errors[name] = (factor, 0.0) if keeps else (small, error)
-    return replace(patch, factors=factors, compression=errors, timing={}, state={})
+    return replace(patch, factors=factors, compression=errors, timing={}, state={}, outcomes=())
 
 
 def _part(name: str, factor: Factor, wanted: set[str]) -> LowRank:

@@ -11,6 +11,7 @@ from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
 from emend.patches._factors import LowRank
 from emend.patches._memory_file import load_memory
+from emend.patches._outcomes import outcomes_from
 from emend.patches._patch import Patch
 from emend.patches._reading import checked, read, read_json, require_directory, tensors_of
 from emend.patches._save import (
@@ -93,7 +94,8 @@ def _weight_patch(
             templates=tuple(own["templates"]),
             statistics=own["statistics"],
             timing=own["timing"],
-            compression=own.get("compression", {}),
+            compression=own["compression"],
+            outcomes=outcomes_from(own["outcomes"]),
             state=state,
         )
     except EmendError:

@@ -17,6 +17,7 @@ from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure, UnknownName
 from emend.models import Attachment
 from emend.patches._base import check_base
+from emend.patches._outcomes import Outcome
 from emend.patches._patch import Patch
 
 
@@ -37,6 +38,7 @@ class MemoryPatch(Patch):
         timing: Seconds and bytes that it took to make; see :class:`Patch`.
         tensors: What is remembered, by name.
         details: What else is remembered, JSON-able.
+        outcomes: What became of each edit; see :class:`Patch`.
     """
 
     kind: ClassVar[str]
@@ -48,6 +50,7 @@ class MemoryPatch(Patch):
     timing: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    outcomes: tuple[Outcome, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edits", tuple(self.edits))
@@ -136,7 +139,7 @@ class MemoryPatch(Patch):
 
     def _kept(self, edits: Iterable[Edit]) -> MemoryPatch:
         kept = tuple(edits)
-        return self if kept == self.edits else replace(self.selected(kept), timing={})
+        return self if kept == self.edits else replace(self.selected(kept), timing={}, outcomes=())
 
     def _known(self, ids: Iterable[str]) -> list[str]:
         known = [edit.id for edit in self.edits]
@@ -163,4 +166,5 @@ class MemoryPatch(Patch):
             "tensors": {name: list(tensor.shape) for name, tensor in self.tensors.items()},
             "bytes": sum(tensor.nbytes for tensor in self.tensors.values()),
             "timing": dict(self.timing),
+            "outcomes": [one.to_dict() for one in self.outcomes],
         }

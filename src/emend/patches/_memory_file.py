@@ -15,6 +15,7 @@ from emend._registry import Registry
 from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
 from emend.patches._memory import MemoryPatch
+from emend.patches._outcomes import outcomes_from
 from emend.patches._reading import checked, read
 from emend.patches._save import (
     FILES,
@@ -48,6 +49,7 @@ def save_memory(patch: MemoryPatch, directory: Path) -> Path:
         "edits": [without_probes(edit) for edit in patch.edits],
         "details": dict(patch.details),
         "timing": dict(patch.timing),
+        "outcomes": [one.to_dict() for one in patch.outcomes],
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
     }
     with whole_directory(directory, FILES, OWN_DATA) as aside:
@@ -86,6 +88,7 @@ def load_memory(directory: Path, own: Mapping[str, Any]) -> MemoryPatch:
             timing=own["timing"],
             tensors=tensors,
             details=own["details"],
+            outcomes=outcomes_from(own["outcomes"]),
         )
     except EmendError:
         raise

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from emend.edits import Edit
+    from emend.patches._outcomes import Outcome
 
 
 class Patch(ABC):
@@ -27,6 +28,8 @@ class Patch(ABC):
             means any model that fits.
         timing: Seconds and bytes that it took to make, JSON-able: ``search``, ``precompute``,
             ``per_edit`` (seconds), ``peak_memory_bytes``; empty where unknown.
+        outcomes: What became of each edit when :func:`emend.edit` asked the edited model; empty
+            where the patch was not made by it, or has been changed since.
     """
 
     edits: tuple[Edit, ...]
@@ -34,6 +37,7 @@ class Patch(ABC):
     config: Mapping[str, Any]
     base: Mapping[str, Any]
     timing: Mapping[str, Any]
+    outcomes: tuple[Outcome, ...] = ()
 
     def __repr__(self) -> str:
         by = f" by {self.method}" if self.method else ""

@@ -163,6 +163,7 @@ def _own_data(
         "statistics": dict(patch.statistics),
         "timing": dict(patch.timing),
         "compression": dict(patch.compression),
+        "outcomes": [one.to_dict() for one in patch.outcomes],
         "tensors_sha256": hashlib.sha256(blob).hexdigest() if modules else None,
         "state_sha256": hashlib.sha256(state).hexdigest() if patch.state else None,
     }

@@ -17,6 +17,7 @@ from emend.patches import _algebra
 from emend.patches._base import check_base
 from emend.patches._factors import Factor
 from emend.patches._hooks import WeightAttachment
+from emend.patches._outcomes import Outcome
 from emend.patches._patch import Patch
 from emend.patches._serving import serving
 
@@ -42,6 +43,7 @@ class WeightPatch(Patch):
             sought, running statistics); a scaled or compressed patch has none.
         compression: Where :meth:`compress` made the patch, the relative error that it cost each
             module, ``||delta - delta'||_F / ||delta||_F``.
+        outcomes: What became of each edit; see :class:`Patch`.
     """
 
     factors: Mapping[str, Factor]
@@ -54,6 +56,7 @@ class WeightPatch(Patch):
     timing: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Tensor] = field(default_factory=dict)
     compression: Mapping[str, float] = field(default_factory=dict)
+    outcomes: tuple[Outcome, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", dict(self.factors))
@@ -212,7 +215,7 @@ class WeightPatch(Patch):
         if not isinstance(scale, (int, float)):
             return NotImplemented
         scaled = {name: factor.scaled(float(scale)) for name, factor in self.factors.items()}
-        return replace(self, factors=scaled, state={})
+        return replace(self, factors=scaled, state={}, outcomes=())
 
     __rmul__ = __mul__
 
@@ -254,4 +257,5 @@ class WeightPatch(Patch):
             "timing": dict(self.timing),
             "serving": [one.to_dict() for one in serving(self)],
             **({"compression": dict(self.compression)} if self.compression else {}),
+            "outcomes": [one.to_dict() for one in self.outcomes],
         }

@@ -13,6 +13,7 @@ from emend.errors import InvalidInput, MissingExtra, MissingFile, first_line
 from emend.models._forward import evaluating
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens
+from emend.models.start import front_ids
 
 _PROBE = "The quick brown fox jumps over the lazy dog."
 _PROBED = 16
@@ -77,6 +78,7 @@ class StateEncoder:
 
     def encode(self, texts: Sequence[str]) -> Any:
         """See `Encoder.encode`."""
+        models.ensure_start(self.model, self.tokenizer)
         rows = prompt_tokens(self.tokenizer, list(texts))
         starts = range(0, len(rows), self.batch_size)
         with torch.no_grad(), models.base(self.model), evaluating(self.model):
@@ -93,6 +95,8 @@ class StateEncoder:
         )
         states = output.hidden_states[len(output.hidden_states) // 2].float()  # (B, T, width)
         mask = batch.attention_mask[..., None].to(states)
+        front = len(front_ids(self.tokenizer))  # whose states would outweigh all others
+        mask[:, :front] = torch.where(mask.sum(1, keepdim=True) > front, 0.0, mask[:, :front])
         return ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
 
 

@@ -22,6 +22,7 @@ from emend.errors import InvalidInput
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Build, Ledger
 from emend.methods import Method
+from emend.metrics import verified
 from emend.models import ModelView, generate
 from emend.patches import Factor, Patch, WeightPatch, add, base_difference, describe_base
 from emend.versioning.similar import Similar, similar
@@ -102,6 +103,7 @@ def build(
         edits = ledger.active()
         check_conflicts(edits)  # a ledger of an earlier version may hold one edit under two ids
         patch, solved = builder.patch(edits)
+        patch = verified(model, tokenizer, patch)
     if directory is not None:
         patch.save_pretrained(directory)
     close = similar(edits, known_keys(ledger, patch))

@@ -85,6 +85,8 @@ class Gate:
             "patch_hash": made.patch_hash,
             "method": made.method,
             "edits": len(made.edits),
+            "took": sum(one.took for one in self.built.patch.outcomes),
+            "outcomes": [one.to_dict() for one in self.built.patch.outcomes],
             "checks": [{**asdict(one), "missed": list(one.missed)} for one in self.checks],
         }
 
