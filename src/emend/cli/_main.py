@@ -38,6 +38,7 @@ from emend.cli import (
     trace,
     train,
 )
+from emend.cli._hints import as_flags, command_of
 from emend.cli._output import escape_unwritable
 from emend.errors import EmendError
 
@@ -115,7 +116,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with _warnings_in_one_line():
             status = command.main(args=given, prog_name="emend", standalone_mode=False)
     except EmendError as error:
-        return _fail(str(error))
+        return _fail(as_flags(str(error), command_of(command, given)))
     except _USAGE_ERROR as error:
         return _misuse(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -34,6 +34,12 @@ def command(
     batch_size: _options.BatchSize = 32,
     limit: _options.Limit = None,
     log_samples: _options.LogSamples = False,
+    allow_other_base: Annotated[
+        bool,
+        typer.Option(
+            "--allow_other_base", help="Measure on a model with other weights than its own too."
+        ),
+    ] = False,
     json: _options.Json = False,
     *,
     loading: _options.Loading,
@@ -55,7 +61,7 @@ def command(
     wanted = _edits(given, loaded.edits, patch)[:limit]
     network, tokenizer = api.load(model, **loading)
     _options.keep_answers(network, output_path)
-    with loaded.applied(network):
+    with loaded.applied(network, allow_other_base=allow_other_base):
         report = api.evaluate(network, tokenizer, wanted, batch_size=batch_size)
         samples = [one for each in models.attachments(network) for one in each.samples()]
     if output_path:

@@ -76,4 +76,4 @@ def _show(method: Any, json: bool) -> None:
     typer.echo(f"Order: {order}; from a patch, {SEQUELS[method.sequel()]}\n")
     rows = ([one["name"], one["type"], repr(one["default"]), one["help"]] for one in settings)
     print_table("Settings", ("name", "type", "default", "what it does"), rows)
-    typer.echo(f"Given as --set NAME=VALUE to `emend edit --method {method.name}`.")
+    typer.echo(f"Given as `emend edit --method {method.name} --set NAME=VALUE`.")

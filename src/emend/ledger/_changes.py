@@ -166,7 +166,7 @@ def settle(change: Change, fresh: Iterable[str], supersede: bool) -> set[str]:
     if together:
         raise _conflict(together, AT_ONCE)
     if losses and not supersede:
-        raise _conflict(losses, "revert one, or let the newer win with supersede (--supersede)")
+        raise _conflict(losses, "revert one, or let the newer win with supersede=True")
     lost: set[str] = set()
     for old, new in losses:
         if not lost & {old.id, new.id}:

@@ -133,7 +133,7 @@ def audit(
     weights = {name: weight for name, weight in weights_of(base) if weight.is_floating_point()}
     matrices = sum(weight.ndim == 2 for weight in weights.values())
     if isinstance(other, WeightPatch):
-        check_base(base, other.base, allow_other_base=False)
+        check_base(base, other.base)
         found, others = _of_patch(base, other), ()
     else:
         found, others = _of_models(base, other, weights)

@@ -125,7 +125,7 @@ class Method(About):
                 "a memory goes on from a memory"
             )
         self._check_maker(previous)
-        check_base(model, previous.base, allow_other_base=False)
+        check_base(model, previous.base)
         new = {edit.id for edit in edits}
         kept = [one.id for one in continued(previous.edits, edits) if one.id not in new]
         return self._made(model, tokenizer, edits, config, previous=previous.to_go_on_from(kept))
@@ -162,7 +162,7 @@ class Method(About):
             )
         if sequel == "add":
             self._check_maker(previous)
-        check_base(model, previous.base, allow_other_base=False)
+        check_base(model, previous.base)
         return previous
 
     def configure(self, **overrides: Any) -> Any:

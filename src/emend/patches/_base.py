@@ -65,8 +65,16 @@ def base_difference(
     return None
 
 
-def check_base(model: nn.Module, base: Mapping[str, Any], *, allow_other_base: bool) -> None:
+def check_base(
+    model: nn.Module, base: Mapping[str, Any], *, allow_other_base: bool | None = None
+) -> None:
     """Refuse a model other than the one that a patch was made for; see `base_difference`.
+
+    Args:
+        model: The model.
+        base: What the patch says of its own, as `describe_base` gives it.
+        allow_other_base: Take another one all the same; None where the caller has no such choice,
+            so that the message does not offer it.
 
     Raises:
         InvalidInput: The model's weights have another hash, or its configuration differs.
@@ -76,7 +84,8 @@ def check_base(model: nn.Module, base: Mapping[str, Any], *, allow_other_base: b
     difference = base_difference(base, describe_base(model))
     if difference is not None:
         name = base.get("name") or base.get("architecture") or "another model"
+        choice = "" if allow_other_base is None else ", or pass allow_other_base=True"
         raise InvalidInput(
             f"the model has {difference[1]} but the patch was made for {name} with "
-            f"{difference[0]}: load that model, or pass allow_other_base=True"
+            f"{difference[0]}: load that model{choice}"
         )
