@@ -21,6 +21,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_]*\b(?!-)")
 COMMAND = re.compile(r"(?<![\w/.])emend [a-z]+[^`]*")
 FOREIGN = {"patches/_serving.py", "report/_heat.py", "cli/_main.py", "cli/_hints.py"}
 """What names flags of other programs, variables of style sheets, or flags of every command."""
+OF_OTHERS = re.compile(r"\.py --|llama-gguf-split --|^--(dest|no-deps|only-binary|no-input)")
 
 
 def leaves(command=APP, path=("emend",)):
@@ -104,7 +105,7 @@ def named_commands(text):
     [
         pytest.param(*one, id=f"{one[0]}:{one[1]}")
         for one in TEXTS
-        if FLAG.search(one[3]) and one[0] not in FOREIGN and ".py --" not in one[3]
+        if FLAG.search(one[3]) and one[0] not in FOREIGN and not OF_OTHERS.search(one[3])
     ],
 )
 def test_every_flag_that_is_named_exists(place, line, function, text):
@@ -112,6 +113,8 @@ def test_every_flag_that_is_named_exists(place, line, function, text):
     for flag in set(FLAG.findall(text)):
         inside = [command for command, found in named_commands(text) if flag in found]
         inside = inside or (list(COMMANDS.values()) if text.startswith("  ") else [])
+        if flag == text:  # one word of a command that is put together
+            inside = list(COMMANDS.values())
         if inside:
             assert any(flag in flags_of(one) for one in inside), flag
             continue
@@ -150,16 +153,17 @@ def examples():
 
 @pytest.mark.parametrize("line", list(examples()))
 def test_every_example_is_understood(line):
-    words = shlex.split(line, comments=True)[1:]
-    command = command_of(APP, words)
-    assert command is not APP
-    depth = 2 if words[0] in ("ledger", "patch", "lab") else 1
-    command.make_context("emend", words[depth:])  # refuses what it does not know
+    command, words = APP, shlex.split(line, comments=True)[1:]
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("emend", words)  # refuses what it does not know
 
 
 def test_remedies_become_flags_of_the_command():
     evaluate, show = COMMANDS["eval"], COMMANDS["patch show"]
     said = "other weights: load that model, or pass allow_other_base=True"
+    license = "read them, then set X=y, or pass accept_license=True"
+    assert as_flags(f"a: {license}", show) == "a: read them, then set X=y"
     assert as_flags(said, evaluate) == "other weights: load that model, or pass --allow_other_base"
     assert as_flags(said, show) == "other weights: load that model"
     edit = COMMANDS["edit"]

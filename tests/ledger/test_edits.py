@@ -126,7 +126,7 @@ def test_conflicts_are_told_with_both(ledger, older, newer, conflict):
         assert caught.value.pairs == ((older, newer),)
         assert older.id in str(caught.value)
         assert newer.id in str(caught.value)
-        assert "--supersede" in str(caught.value)
+        assert "supersede=True" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert isinstance(caught.value, ValueError)
     else:

@@ -27,13 +27,12 @@ def as_flags(message: str, command: Any) -> str:
         if f"--{name}" in flags:
             bare = value.strip("'\"")
             return f"{word} --{name}" + ("" if bare == "True" else f" {bare}")
-        if "--set" in flags:
-            return f"{word} --set {name}={value.replace('True', 'true')}"
+        if "--set" in flags and value != "True":
+            return f"{word} --set {name}={value}"
         return found.group()
 
     def kept(found: re.Match[str]) -> str:
-        is_here = f"--{found.group(1)}" in flags or "--set" in flags
-        return found.group() if is_here else ""
+        return found.group() if f"--{found.group(1)}" in flags else ""
 
     said, colon, remedy = message.rpartition(": ")
     return said + colon + _ARGUMENT.sub(rewritten, _ALTERNATIVE.sub(kept, remedy))

@@ -61,7 +61,7 @@ def _show(name: str, json: bool) -> None:
     about = _about(name)
     typer.echo(f"{about['name']}: {about['title']}\n{about['about']}\n")
     if not is_format:
-        typer.echo("It has no files: commands that take it draw edits from it, by a seed and a limit.")
+        typer.echo("It has no files: commands draw edits from it, by a seed and a limit.")
         return
     print_table("Fields", ("field", "what it becomes"), ([one, fields[one]] for one in fields))
     typer.echo("Example of a record:")

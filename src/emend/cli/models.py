@@ -51,8 +51,10 @@ def list_models(context: typer.Context, json: _options.Json = False) -> None:
     for one in found:
         if one["terms"]:
             typer.echo(f"{one['name']}: its terms ({one['terms']}) have to be accepted first")
-    typer.echo("`emend models get NAME` gets one; so does --model NAME, the first time.")
-    typer.echo("--model also takes lab/gptneo, lab/qwen3, a directory, a .gguf file, a hub name.")
+    typer.echo(
+        "`emend models get NAME` gets one; so does, the first time, a command that takes it."
+    )
+    typer.echo("Commands also take lab/gptneo, lab/qwen3, a directory, a .gguf file, a hub name.")
 
 
 @app.command(

