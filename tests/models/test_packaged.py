@@ -17,7 +17,7 @@ import torch
 from tests.gguf_files import write_gguf, write_wheel
 from tests.models.test_loading import refusal
 
-from emend.errors import BrokenFile, InvalidInput, MissingFile, UnknownName
+from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, UnknownName
 from emend.models import load
 from emend.models._cached import cache_directory, cached_at
 from emend.models._packages import installed_files
@@ -204,6 +204,12 @@ def test_a_kill_leaves_nothing_half_done(index, tmp_path):
     process.communicate()
     assert cached_at(MODELS["tiny"]) is None
     assert load("tiny")
+
+
+def test_what_reads_it_is_asked_for_before_the_download(index, monkeypatch, capfd):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "emend[gguf]" in refusal(MissingExtra, "tiny")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

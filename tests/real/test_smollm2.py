@@ -35,11 +35,23 @@ def test_it_is_what_was_published(smollm2):
     assert model.dtype == torch.float32
     assert model.config._name_or_path == "smollm2-135m"
     assert not hasattr(model.config, "quantization_config")
-    # As its own tokenizer does: digits are cut out before spaces are joined to what follows.
-    assert tokenizer("in  1923").tokens() == ["in", "ĠĠ", "1", "9", "2", "3"]
     turn = [{"role": "user", "content": "Hello"}]
     chat = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     assert chat.endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
+
+
+TOKENS = {
+    "In  1923, 10000 men": [788, 256, 33, 41, 34, 35, 28, 216, 33, 32, 32, 32, 32, 1800],
+    "  two\n\n\nnewline's don't": [216, 827, 1116, 198, 28160, 506, 1326, 982],
+    "Hello <|im_start|>user<|im_end|>": [19556, 216, 1, 4093, 2],
+}
+"""Recorded from llama.cpp (xllamacpp 2026.10.11549) on the GGUF file."""
+
+
+def test_the_tokens_are_those_of_llama_cpp(smollm2):
+    """Among them single digits, which transformers does not cut out of this vocabulary itself."""
+    _, tokenizer = smollm2
+    assert {text: tokenizer(text).input_ids for text in TOKENS} == TOKENS
 
 
 def test_a_second_load_is_fast(smollm2, capfd):

@@ -16,7 +16,7 @@ import filelock
 
 from emend._io import whole_directory, write_json
 from emend._progress import announce
-from emend.models._gguf import CONVERSION, convert
+from emend.models._gguf import CONVERSION, check_reader, convert
 from emend.models._packages import join_parts, package_files, sha256_of
 from emend.models.packaged import PackagedModel, check_terms
 
@@ -43,6 +43,7 @@ def packaged_folder(model: PackagedModel, *, accept_license: bool = False) -> Pa
     place = cached_at(model)
     if place is not None:
         return place
+    check_reader(model.name)  # before the download
     check_terms(model, accept_license)
 
     def fill(folder: Path) -> dict[str, Any]:

