@@ -45,7 +45,7 @@ def whole_file(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise InvalidInput(f"{path} is a directory, expected a file to write: name a file in it")
-    _make_parent(target)
+    make_parent(target)
     aside = name_beside(target)
     with _explained(path, aside):
         try:
@@ -85,7 +85,7 @@ def whole_directory(
     """
     target = Path(os.path.realpath(target))
     refuse_foreign(target, ours, marker)
-    _make_parent(target)
+    make_parent(target)
     aside = name_beside(target)
     with _explained(target, aside):
         aside.mkdir()
@@ -245,7 +245,12 @@ def read_kept_lines(path: Path) -> list[Any]:
     return records
 
 
-def _make_parent(target: Path) -> None:
+def make_parent(target: Path) -> None:
+    """Make the directory of a file that is to be written.
+
+    Raises:
+        InvalidInput: It cannot be made.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

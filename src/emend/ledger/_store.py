@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from emend._io import clear_left, name_beside, sync
+from emend._io import clear_left, make_parent, name_beside, sync
 from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
 from emend.ledger._schema import APPLICATION_ID, MIGRATIONS, VERSION
 
@@ -128,12 +128,7 @@ def create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     for one in (path, *(path.with_name(path.name + suffix) for suffix in _LEFT_BESIDE)):
         if one.exists() or one.is_symlink():
             raise InvalidInput(f"{one} is there already, expected a new file: choose another path")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot make the directory {path.parent} ({error.strerror}): choose another path"
-        ) from error
+    make_parent(path)
     aside = name_beside(path)
     try:
         with _explained(path):
