@@ -52,6 +52,26 @@ def test_json_and_layers_and_settings(emend, model_directory, tmp_path) -> None:
     assert every["layers"][0]["tokens"] == found["layers"][0]["tokens"]
 
 
+def test_several_files_and_too_few_tokens(
+    emend, model_directory, texts_file, edits_file, tmp_path
+) -> None:
+    """Fault 8: statistics over the names of two files, 11 tokens, without a warning."""
+    few = tmp_path / "few texts.txt"
+    few.write_text("A short text.")
+    names = f"{few},{texts_file}"
+    found = emend("stats", "--model", model_directory, "--texts", names, "--json").data
+    assert found["source"] == "few texts.txt; texts.txt"
+    flags = ("--model", model_directory, "--edits", edits_file, "--set", "steps=1", "--json")
+    for name, warned in ((names, False), (few, True)):
+        output = ("--output_path", tmp_path / "patch", "--set", f"texts={name}")
+        outcome = emend("edit", *flags, *output)
+        statistics = load_patch(tmp_path / "patch").statistics
+        assert statistics["source"].startswith("few texts.txt")
+        hint = f"hold {statistics['tokens']} tokens of few texts.txt, expected 1,280"
+        assert (hint in outcome.err) == warned
+        assert outcome.err.count("emend: warning:") == warned
+
+
 def test_editors_take_what_was_collected(
     emend, model_directory, texts_file, edits_file, tmp_path, monkeypatch
 ) -> None:

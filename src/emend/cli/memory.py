@@ -33,7 +33,8 @@ def command(
         str | None,
         typer.Option(
             "--texts",
-            help="A text file, a JSONL, a dataset, or lab; the lab's models have theirs.",
+            help="A text file, a JSONL, a dataset, or lab; several are separated by commas. The "
+            "lab's models have theirs.",
             metavar="FILE|NAME",
         ),
     ] = None,
@@ -56,11 +57,12 @@ def command(
     if unit is not None and layer is None:
         raise InvalidInput(f"--unit {unit} is given without --layer, expected both: add it")
     from emend import api
-    from emend.keyvalue.sources import source_named, texts_for
+    from emend.keyvalue.sources import sources_named, texts_for
     from emend.locate import Memories
     from emend.models import ModelView
 
-    named = None if texts is None else source_named(texts)  # refused before a model is loaded
+    # refused before a model is loaded
+    named = None if texts is None else sources_named(texts.split(","))
     network, tokenizer = api.load(model, **loading)
     view = ModelView(network)
     source = texts_for(view, named)

@@ -41,7 +41,7 @@ _Texts = Annotated[
         "--texts",
         help="A text file (empty lines between documents), a JSONL (field text, or FILE?field=NAME)"
         ", a dataset on the hub or in a directory (NAME?config=C&split=S&field=F&revision=R), or "
-        "lab. By default the lab's corpus, for its models.",
+        "lab; several are separated by commas. By default the lab's corpus, for its models.",
         metavar="FILE|NAME",
     ),
 ]
@@ -86,11 +86,17 @@ def command(
     import torch
 
     from emend import api
-    from emend.keyvalue.moments import TOKENS_PER_KEY, cache_directory, second_moments
-    from emend.keyvalue.sources import source_named, texts_for
+    from emend.keyvalue.moments import (
+        TOKENS_PER_KEY,
+        cache_directory,
+        second_moments,
+        warn_of_few,
+    )
+    from emend.keyvalue.sources import sources_named, texts_for
     from emend.models import ModelView
 
-    named = None if texts is None else source_named(texts)  # refused before a model is loaded
+    # refused before a model is loaded
+    named = None if texts is None else sources_named(texts.split(","))
     network, tokenizer = api.load(model, **loading)
     view = ModelView(network)
     source = texts_for(view, named)
@@ -116,6 +122,8 @@ def command(
         cache=cache_directory(),
         ignore_memory=ignore_memory,
     )
+    first = found[chosen[0]]
+    warn_of_few(first.count, len(first.matrix), source)
     result = {
         "model": model,
         "source": source.name,
