@@ -141,7 +141,8 @@ def test_records_are_of_the_same_inputs_only(change, tmp_path, monkeypatch):
         model.config.layer_norm_epsilon = 0.1
     elif change == "probe":
         edits[0] = replace(edits[0], probes=edits[0].probes[:2])
-    settings["cache"] = True  # on which nothing depends, as on where the count begins
+    else:
+        settings["cache"] = True  # on which nothing depends, as on where layers are counted from
     sweep(model, tokenizer, edits, settings=settings, layers=(-3,), path=path)
     assert len(path.read_text().splitlines()) == (1 if change == "none" else 2)
 

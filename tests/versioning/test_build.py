@@ -18,7 +18,7 @@ from emend.keyvalue import subject_keys
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Ledger
 from emend.methods import registry
-from emend.models import ModelView
+from emend.models import ModelView, Start, start
 from emend.patches import describe_base, load_patch
 from emend.versioning import build, similar
 from emend.versioning.build import PART
@@ -145,6 +145,23 @@ def test_what_was_solved_is_for_the_same_inputs_only(method, change, ledger):
         settings["clamp"] = 0.7
     assert build(ledger, model, tokenizer, **settings).solved == 2
     assert build(ledger, model, tokenizer, **settings).solved == 0
+
+
+@pytest.mark.parametrize("method", ["rome", "memit"])
+def test_a_start_token_is_known_before_any_key_is_made(method, ledger, monkeypatch):
+    """Fault 6, its kind: what was solved behind a start token was kept as if there were none."""
+    model, tokenizer = tiny_model("gpt2")
+    found = Start("<s>", (tokenizer.convert_tokens_to_ids("<s>"),), "found", 1.0)
+    monkeypatch.setattr(start, "find_start", lambda *_: found)
+    ledger.add([replace(edit, original="Lyon") for edit in EDITS[:2]])
+    settings = {**SETTINGS, "method": method}
+    plain = build(ledger, model, tokenizer, **settings)
+    assert plain.solved == 2
+    for solved in (2, 0):
+        del tokenizer.emend_start  # as it comes from disk
+        built = build(ledger, model, tokenizer, **settings)
+        assert built.solved == solved
+        assert built.build.patch_hash != plain.build.patch_hash
 
 
 def test_a_newer_version_of_a_method_solves_again(ledger, monkeypatch):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emend import _identity, api, methods, metrics
+from emend import api, methods, metrics
 from emend._progress import progress
 from emend.bench._sweep_records import Records, Row
 from emend.edits import Edit, check_edits
@@ -153,13 +153,13 @@ class _Trial:
     def inputs(self) -> dict[str, Any]:
         """All that a result depends on besides the layer."""
         from emend.keyvalue.settings import settings_content
-        from emend.models import ModelView, model_fingerprint
+        from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
         given = {**methods.recommended(self.model, self.method.name), **self.settings}
         config = self.method.configure(**given)
         return {
             "model": model_fingerprint(self.model),
-            "tokenizer": _identity.tokenizer_fingerprint(self.tokenizer),
+            "tokenizer": tokens_fingerprint(self.model, self.tokenizer),
             "method": [self.method.name, self.method.version],
             "settings": settings_content(config, ModelView(self.model)),
             "together": self.together,

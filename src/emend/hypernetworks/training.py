@@ -34,7 +34,7 @@ from emend.hypernetworks.episodes import Episode, draw_episode
 from emend.keyvalue._packing import pack
 from emend.keyvalue.gradients import forward_at, target_places
 from emend.keyvalue.rows import Row
-from emend.models import ModelView, base, ensure_start, model_fingerprint
+from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
 from emend.models._forward import evaluating
 from emend.models._hooks import frozen
 from emend.models.positions import pad
@@ -269,7 +269,7 @@ class _Training:
         return _identity.key(
             "hypernetwork training",
             model=model_fingerprint(self.view.model),
-            tokenizer=_identity.tokenizer_fingerprint(self.tokenizer),
+            tokenizer=tokens_fingerprint(self.view.model, self.tokenizer),
             method=self.method,
             network={**described, "settings": settings},
             edits=self.edits,

@@ -29,7 +29,7 @@ from emend.keyvalue._sums import Sums
 from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.keyvalue.memory import check_fits, estimate_moments
 from emend.keyvalue.sources import Given, as_source
-from emend.models import ModelView, base, ensure_start, model_fingerprint
+from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
 from emend.models._forward import longest_text
 from emend.models.placing import device_of
 
@@ -291,7 +291,7 @@ def _names(
     """Names of files that hold the second moments of layers counted from 0."""
     common: dict[str, Any] = {
         "model": model_fingerprint(view.model),
-        "tokenizer": _identity.tokenizer_fingerprint(tokenizer),
+        "tokenizer": tokens_fingerprint(view.model, tokenizer),
         "texts": source.identity,
         "settings": _settings(source, layout, dtype),
     }

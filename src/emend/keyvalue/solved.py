@@ -18,7 +18,7 @@ from emend import _identity
 from emend.edits import Edit
 from emend.keyvalue._objective import Site
 from emend.keyvalue.values import SearchSettings, search_values
-from emend.models import ModelView, model_fingerprint
+from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
 PREFIX = "value."
 """Begins the names of values in a patch's state; the id of the edit ends them."""
@@ -62,7 +62,7 @@ def sought_values(
     asked = {**dataclasses.asdict(settings), "chunk": None}  # on which nothing depends
     common = {
         "model": model_fingerprint(view.model),
-        "tokenizer": _identity.tokenizer_fingerprint(tokenizer),
+        "tokenizer": tokens_fingerprint(view.model, tokenizer),
         "templates": templates,
         "layer": layer,
         "site": site,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emend.models.attachments import Attachment, Voice, attach, attachments, base, detach
 from emend.models.endpoint import Endpoint
-from emend.models.fingerprints import model_fingerprint, weights_hash
+from emend.models.fingerprints import model_fingerprint, tokens_fingerprint, weights_hash
 from emend.models.generation import generate
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
@@ -49,5 +49,6 @@ __all__ = [
     "start_of",
     "subject_token",
     "subject_tokens",
+    "tokens_fingerprint",
     "weights_hash",
 ]

@@ -8,6 +8,7 @@ from torch import nn
 
 from emend import _identity, _tensors
 from emend.models.placing import stored_weights
+from emend.models.start import ensure_start
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -33,6 +34,19 @@ def model_fingerprint(model: nn.Module) -> str:
     weights = _tensors.digests_of_all(stored_weights(model))
     config = _identity.config_fields(getattr(model, "config", None))
     return _identity.key("model", kind=type(model).__name__, weights=weights.exact, config=config)
+
+
+def tokens_fingerprint(model: nn.Module, tokenizer: Any) -> str:
+    """Hash what decides which tokens a model reads of a text: its tokenizer and start token.
+
+    The start token is looked for first where none is known yet, so that a key which is made before
+    the first pass is that which is made after it.
+
+    Returns:
+        32 hexadecimal digits; see `_identity.tokenizer_fingerprint`.
+    """
+    ensure_start(model, tokenizer)
+    return _identity.tokenizer_fingerprint(tokenizer)
 
 
 def weights_hash(model: nn.Module) -> str:

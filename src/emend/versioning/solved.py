@@ -15,7 +15,7 @@ from emend.keyvalue.settings import settings_content
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Ledger
 from emend.methods import Method
-from emend.models import ModelView, encode, model_fingerprint
+from emend.models import ModelView, encode, model_fingerprint, tokens_fingerprint
 from emend.patches import LowRank, MemoryPatch, Patch, WeightPatch
 
 BARE = ["{}"]
@@ -118,7 +118,7 @@ def change_names(
     """
     common = {
         "model": model_fingerprint(view.model),
-        "tokenizer": _identity.tokenizer_fingerprint(tokenizer),
+        "tokenizer": tokens_fingerprint(view.model, tokenizer),
         "method": [method.name, method.version],
         "settings": settings_content(config, view),
     }
