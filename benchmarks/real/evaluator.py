@@ -123,11 +123,11 @@ class Evaluator:
     def measure(self, records: Sequence[Record]) -> list[dict[str, float]]:
         """All quantities of each record but the perplexity."""
         rewrites = [(r.prompt, t) for r in records for t in (r.target_new, r.ground_truth)]
-        rephrased = [(r.rephrase_prompt, t) for r in records for t in (r.target_new, r.ground_truth)]
+        rephrased = [
+            (r.rephrase_prompt, t) for r in records for t in (r.target_new, r.ground_truth)
+        ]
         near = [
-            (r.locality_prompt, t)
-            for r in records
-            for t in (r.locality_ground_truth, r.target_new)
+            (r.locality_prompt, t) for r in records for t in (r.locality_ground_truth, r.target_new)
         ]
         asked = [self.chances(pairs) for pairs in (rewrites, rephrased, near)]
         found: list[dict[str, float]] = []
@@ -152,7 +152,8 @@ class Evaluator:
         """KL(before || after) a token on what the unedited model says of a subject."""
         told = self.told[subject]
         sums, count = 0.0, 0
-        for (_, start, before), after in zip(told, self.logits([r for r, _, _ in told]), strict=True):
+        scores = self.logits([row for row, _, _ in told])
+        for (_, start, before), after in zip(told, scores, strict=True):
             read = after[start - 1 : -1]
             sums += (before.exp() * (before - read)).sum().item()
             count += len(before)
