@@ -89,7 +89,8 @@ def digests_of(tensor: Tensor | Stored) -> Digests:
     if isinstance(tensor, Stored):
         return _of_stored(tensor)
     tensor = tensor.detach()
-    if tensor.is_inference():  # such tensors count no versions
+    # Inference tensors count no versions; those that wrap others (DTensor) have no memory.
+    if tensor.is_inference() or not tensor.data_ptr():
         return _computed(tensor)
     storage: Any = tensor.untyped_storage()
     place = (

@@ -10,6 +10,8 @@ from tests.tiny import tiny_model
 import emend
 from emend import datasets
 from emend.errors import InvalidInput
+from emend.models import ModelView
+from emend.patches import LowRank, WeightPatch
 
 
 @pytest.mark.parametrize("architecture", tuple(MODULES))
@@ -37,6 +39,37 @@ def test_rank_and_norm_of_each_changed_matrix(architecture):
         )
         assert (len(change.lens), len(change.candidates)) == (3, 3)
     assert found.matrices == sum(p.ndim == 2 for p in model.parameters())
+
+
+def test_directions_are_read_in_a_model_that_folds_rows():
+    """Fault 19: OPT's projections are given (rows * tokens, width)."""
+    model, words = tiny_model("opt")
+    view = ModelView(model)
+    module = view.down_projection(1)
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    rows, columns = direction[:, None], torch.randn(1, 64).abs()
+    patch = WeightPatch({view.name_of(module): LowRank(columns, rows)})
+    (change,) = emend.audit(model, patch, words, tokens=3).changes
+    ordinary = [i for i in range(len(words)) if i not in set(words.all_special_ids)]
+    drawn = torch.randint(len(ordinary), (256, 6), generator=torch.Generator().manual_seed(0))
+    texts = torch.tensor(ordinary)[drawn]
+    unit, outputs = direction / direction.norm(), []
+
+    def asked(hook):  # each text alone, whose output is (6, width) whoever folds
+        handle = module.register_forward_hook(hook)
+        with torch.no_grad():
+            found = [model(text[None]).logits[0, 3:].log_softmax(-1) for text in texts]
+        handle.remove()
+        return torch.cat(found)
+
+    plain = asked(lambda _m, _a, output: outputs.append(output.reshape(6, -1)[2].norm()))
+    size = torch.stack(outputs).mean()
+    at = torch.zeros(6, 1)
+    at[2] = 1
+    gains = asked(lambda _m, _a, output: output + (at * size * unit).reshape(output.shape)) - plain
+    best = gains.topk(int(0.025 * len(gains)), dim=0).values.mean(0)[ordinary].topk(3).values
+    found = [one.score for one in change.candidates]
+    assert found == pytest.approx(best.tolist(), rel=0.05)
 
 
 def test_a_patch_of_ours_tells_its_edits():

@@ -134,10 +134,17 @@ BORDERS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "first", "architecture"), BORDERS)
-def test_two_devices_give_what_one_gives(name, first, architecture):
+LBFGS = {"optimizer": "lbfgs"}
+BORDERS = [(*border, {}) for border in BORDERS]
+BORDERS += [("rome", 2, "llama", LBFGS), ("memit", 2, "llama", LBFGS)]
+
+
+@pytest.mark.parametrize(("name", "first", "architecture", "settings"), BORDERS)
+def test_two_devices_give_what_one_gives(name, first, architecture, settings):
+    """Fault 16: L-BFGS compared losses of the head's device with those of the edited layer's."""
     plain, tokenizer = tiny_model(architecture, dtype=torch.float64)
     where = layers_of(name, 2) if architecture == "gemma2" else layers_of(name, 1, 2)
+    where |= settings
     expected = edit(name, plain, tokenizer, **where)
     prompts, targets = [each.text for each in EDITS], [each.target for each in EDITS]
     with expected.applied(plain):

@@ -8,7 +8,7 @@ import pytest
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput
-from emend.models import Attachment, attach, attachments, base, detach, generate, score
+from emend.models import Attachment, acting, attach, attachments, base, detach, generate, score
 
 
 class Prefix(Attachment):
@@ -64,7 +64,9 @@ def test_base_gives_back_after_an_error_and_when_nested():
     assert one.active
     with base(model):
         attach(model, other)
-        assert attachments(model) == (other,)
+        assert attachments(model) == ()
+        with acting(model, Prefix("c")):
+            assert len(attachments(model)) == 1
     assert attachments(model) == (one, other)
 
 

@@ -37,10 +37,13 @@ class Steer(HookAttachment):
     def __init__(self, model, *, whole=False):
         super().__init__("steer", model)
         self.needs_whole_prompts = whole
-        block = ModelView(model).block(1)
-        self.handles.append(block.register_forward_hook(self.steer))
+        self.block = ModelView(model).block(1)
         generator = torch.Generator().manual_seed(0)
         self.vector = 20 * torch.randn(model.config.hidden_size, generator=generator)
+
+    def hooks(self, model):
+        yield from super().hooks(model)
+        yield self.block.register_forward_hook(self.steer)
 
     def steer(self, _module, _args, output):
         if self.batch is None:
@@ -93,10 +96,9 @@ def test_where_a_prompt_ends_is_known_in_every_pass(architecture, whole):
     assert found != clean
     with base(model):
         assert generate(model, tokenizer, PROMPTS, max_new_tokens=5) == clean
-    steer.remove()
     detach(model, steer)
     assert attachments(model) == ()
-    assert not hasattr(model, "_emend_batch")
+    assert not steer.handles
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -133,6 +135,7 @@ def test_hooks_are_told_of_what_is_read_now_only():
     batch.start = 6
     assert [each.tolist() for each in batch.queries(1)] == [[], []]
     hook = HookAttachment("hook", model)
+    attach(model, hook)
     outer, inner = Batch(torch.tensor([0])), Batch(torch.tensor([1]))
     with reading(model, outer):
         with reading(model, inner):

@@ -237,7 +237,7 @@ def test_an_adapter_beside_the_projection_is_not_mistaken_for_it():
     model, _ = tiny_model("llama", layers=2)
     config = peft.LoraConfig(r=4, target_modules=["down_proj", "o_proj"], task_type="CAUSAL_LM")
     view = ModelView(peft.get_peft_model(model, config).eval())
-    assert view.name_of(view.down_projection(1)).endswith("layers.1.mlp.down_proj.base_layer")
+    assert view.name_of(view.down_projection(1)) == "model.layers.1.mlp.down_proj"
 
 
 def test_layers_and_strangers_are_checked():

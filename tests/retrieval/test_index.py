@@ -11,6 +11,8 @@ import torch
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName
+from emend.models.positions import prompt_tokens
+from emend.models.start import front_ids
 from emend.retrieval import DenseIndex, Hit, StateEncoder, WordIndex, build_index
 from emend.retrieval.encoders import SentenceEncoder, check_fingerprint, fingerprint
 
@@ -112,6 +114,27 @@ def test_states_do_not_depend_on_the_batch(architecture) -> None:
     assert np.allclose(np.linalg.norm(alone, axis=1), 1)
     index = build_index(TEXTS, "states", model=model, tokenizer=tokenizer)
     assert [hits[0].place for hits in index.search(TEXTS)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("words", ["bytes", "bytes_bos"])
+def test_a_text_longer_than_the_context_is_read_in_windows(words) -> None:
+    """Fault 21: a raw IndexError; now all of its tokens count alike."""
+    model, tokenizer = tiny_model("gpt2", positions=16, tokenizer=words)
+    encoder = StateEncoder(model, tokenizer, batch_size=2)
+    long = " ".join(["Marie Curie was born in Warsaw, the capital of Poland."] * 3)
+    found = encoder.encode(["Anna", long, "Tom"])
+    (ids,) = prompt_tokens(tokenizer, [long])
+    front = len(front_ids(tokenizer))
+    assert (len(ids) > 32, front) == (True, int(words == "bytes_bos"))
+    summed = torch.zeros(32)
+    with torch.no_grad():
+        for at in range(front, len(ids), 16 - front):
+            window = torch.tensor([[*ids[:front], *ids[at : at + 16 - front]]])
+            states = model.transformer(window, output_hidden_states=True).hidden_states
+            summed += states[len(states) // 2][0, front:].sum(0)
+    assert found[1] == pytest.approx((summed / summed.norm()).numpy(), abs=1e-5)
+    assert found[[0, 2]] == pytest.approx(encoder.encode(["Anna", "Tom"]), abs=1e-5)
+    assert encoder.encode([]).shape == (0, 0)
 
 
 def test_another_encoder_is_told_from_the_one_before() -> None:

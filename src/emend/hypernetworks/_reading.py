@@ -16,7 +16,7 @@ from emend.keyvalue.rows import Row
 from emend.models import ModelView, encode
 from emend.models._hooks import hooked
 from emend.models._structure import projection_shape
-from emend.models.placing import device_of
+from emend.models.placing import device_of, widened
 
 
 def edited_shapes(view: ModelView, layers: Sequence[int] | None) -> dict[str, tuple[int, int]]:
@@ -88,12 +88,12 @@ def edited(
 
 def _adds(factors: Factors, owners: Tensor) -> Any:
     def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        given = args[0].reshape(len(owners), -1, args[0].shape[-1]).float()  # (B, T, in)
-        weights = given @ factors.inputs.to(given.device).T  # (B, T, N)
+        given = widened(args[0].reshape(len(owners), -1, args[0].shape[-1]))  # (B, T, in)
+        weights = given @ factors.inputs.to(given).T  # (B, T, N)
         if factors.rows is not None:
             own = owners[:, None] == factors.rows  # (B, N)
             weights = weights * own[:, None].to(weights)
-        change = (weights @ factors.outputs.to(weights.device)).reshape(output.shape)
-        return (output.float() + change).to(output.dtype)
+        change = (weights @ factors.outputs.to(weights)).reshape(output.shape)
+        return (widened(output) + change).to(output.dtype)
 
     return add

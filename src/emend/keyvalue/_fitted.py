@@ -18,11 +18,11 @@ from emend.errors import InvalidInput
 from emend.keyvalue._corpus import Source
 from emend.keyvalue._packing import parts
 from emend.keyvalue.keys import run_until
-from emend.keyvalue.stream import multiplied
 from emend.models import ModelView
 from emend.models._forward import fused
-from emend.models._hooks import frozen, hooked
+from emend.models._hooks import changing, frozen, hooked
 from emend.models._replay import hidden_of
+from emend.models.placing import widened
 from emend.models.positions import encode, pad, prompt_tokens
 
 DOCUMENTS, LENGTH = 4000, 64
@@ -190,9 +190,9 @@ def hidden_with(
 
     with ExitStack() as stack:
         for layer, change in (changes or {}).items():
-            stack.enter_context(multiplied(view.down_projection(layer), (change.T,)))
+            stack.enter_context(hooked(view.down_projection(layer), changing((change.T,))))
         for state in (fused(view.model), frozen(view.model), hooked(place, keep)):
             stack.enter_context(state)
         run_until(view, ids, place)
     found = seen[0].reshape(*ids.shape, -1)
-    return found if found.dtype == torch.float64 else found.float()
+    return widened(found)

@@ -47,11 +47,13 @@ class Lbfgs:
     def hold(self, tried: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Where each row stands once ``tried`` (E, P, width) has this ``loss`` (E,), and its loss.
 
-        A loss that is no number never holds.
+        A loss that is no number never holds. It may be on another device than ``tried``: in a
+        model that is split it comes from the head, and the vectors are where the edited layer is.
         """
+        loss = loss.to(self.value)
         better = loss < self.value
         held = torch.where(better[:, None], tried.flatten(1), self.held)
-        return held.view_as(tried), torch.where(better, loss.to(self.value), self.value)
+        return held.view_as(tried), torch.where(better, loss, self.value)
 
     def step(self, tried: Tensor, loss: Tensor, gradient: Tensor, limits: Tensor) -> Tensor:
         """What to try next.
@@ -62,11 +64,12 @@ class Lbfgs:
             gradient: (E, P, width), of the loss there.
             limits: (E, P), bounds on the length of each vector.
         """
+        loss = loss.to(self.value)
         at, slope = tried.flatten(1), gradient.flatten(1).nan_to_num(0.0, 0.0, 0.0)
         if bool(self.value.isinf().any()):
             self.scale = self.radius / slope.norm(dim=1).clamp(min=torch.finfo(slope.dtype).tiny)
         else:
-            self._learn(at - self.held, loss.to(self.value), slope)
+            self._learn(at - self.held, loss, slope)
         self.gradient = torch.where((loss < self.value)[:, None], slope, self.gradient)
         held, self.value = self.hold(tried, loss)
         self.held = held.flatten(1)

@@ -20,8 +20,8 @@ from emend.keyvalue import _kept
 from emend.keyvalue._windows import Batch, Position
 from emend.models import ModelView
 from emend.models._forward import evaluating
-from emend.models._hooks import stopping
-from emend.models.placing import device_of
+from emend.models._hooks import hooked, stopping
+from emend.models.placing import device_of, widened
 
 PANEL = 256
 """Rows of a panel, at least; at most 16 panels."""
@@ -67,7 +67,7 @@ class Sums:
         with ExitStack() as stack:
             for layer in self.layers:
                 down = self.view.down_projection(layer)
-                stack.callback(down.register_forward_pre_hook(taking(layer)).remove)
+                stack.enter_context(hooked(down, taking(layer), before=True))
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(model))
             last = self.view.down_projection(max(self.layers))
@@ -84,7 +84,7 @@ class Sums:
         keys = keys.reshape(-1, keys.shape[-1])  # (tokens, inner)
         if real is not None:
             keys = keys[real.to(keys.device)]
-        keys = keys if keys.dtype == torch.float64 else keys.float()
+        keys = widened(keys)
         if keys.device.type == "cuda" and self.matrices[layer].device != keys.device:
             self.matrices[layer] = self.matrices[layer].to(keys.device)
         matrix = self.matrices[layer]

@@ -28,6 +28,7 @@ from emend.models._hooks import frozen, hooked
 from emend.models._structure import projection_shape
 from emend.models.placing import device_of
 from emend.models.positions import Encoded, pad
+from emend.models.wrapping import find_plain
 
 Where = Literal["targets", "all"]
 """At which tokens: those that predict a target token, or all whose gradient is not zero."""
@@ -87,14 +88,11 @@ def linear_modules(view: ModelView, names: Sequence[str]) -> dict[str, nn.Module
     """
     found: dict[str, nn.Module] = {}
     for name in names:
-        try:
-            module = view.model.get_submodule(name)
-        except AttributeError:
-            module = None
+        module = find_plain(view.model, name)
         if module is None or projection_shape(module) is None:
             raise InvalidInput(
                 f"{type(view.model).__name__} has no linear module {name!r}: "
-                "name modules as model.named_modules() does, or leave the setting out"
+                "name modules as named_modules() of the plain model does, or leave the setting out"
             )
         found[name] = module
     return found

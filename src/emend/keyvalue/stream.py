@@ -19,10 +19,10 @@ from emend.errors import UnsupportedModel
 from emend.keyvalue._objective import Site
 from emend.models import ModelView
 from emend.models._forward import batches, evaluating, fused
-from emend.models._hooks import stopping
+from emend.models._hooks import changing, hooked, stopping
 from emend.models._replay import BlockCall, Slot
-from emend.models.partial import agreement, hooked
-from emend.models.placing import device_of
+from emend.models.partial import agreement
+from emend.models.placing import device_of, widened
 from emend.models.positions import pad
 from emend.patches import Dense, LowRank
 
@@ -59,7 +59,7 @@ class _Batch:
         """(B, T, features), or folded, -> a copy (B, features) at the last tokens, on the CPU."""
         apart = tensor.reshape(len(self.members), -1, tensor.shape[-1])
         picked = apart[torch.arange(len(self.members)), self.ends.to(tensor.device)].cpu()
-        return picked if picked.dtype == torch.float64 else picked.float()
+        return widened(picked)
 
 
 class Stream:
@@ -163,8 +163,7 @@ class Stream:
         with ExitStack() as stack:
             for look, seen in ((wipe, blocks), (keep, blocks[self.first :])):
                 for block in seen:
-                    handle = block.register_forward_pre_hook(look, with_kwargs=True)
-                    stack.callback(handle.remove)
+                    stack.enter_context(hooked(block, look, before=True, with_kwargs=True))
             for state in (torch.no_grad(), evaluating(model), fused(model)):
                 stack.enter_context(state)
             stack.enter_context(stopping(blocks[-1], before=True))
@@ -197,19 +196,5 @@ def _kept(leaf: Any) -> Any:
 @contextmanager
 def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None, None, None]:
     """Let a down-projection put out what it will with the change, as an attached patch does."""
-    with multiplied(module, change.matrices()) if change else nullcontext():
-        yield
-
-
-@contextmanager
-def multiplied(module: nn.Module, matrices: Sequence[Tensor]) -> Generator[None, None, None]:
-    """Add to a module's output its input times matrices (out, in), one after another."""
-
-    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        moved = args[0].to(device=output.device, dtype=torch.float32)
-        for matrix in matrices:
-            moved = moved @ matrix.to(moved.device).T
-        return (output.float() + moved).to(output.dtype)
-
-    with hooked(module, add):
+    with hooked(module, changing(change.matrices())) if change else nullcontext():
         yield

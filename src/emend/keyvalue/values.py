@@ -50,6 +50,7 @@ from emend.keyvalue.rows import check_templates
 from emend.models import ModelView
 from emend.models._forward import evaluating, fused
 from emend.models._hooks import frozen
+from emend.models.placing import widened
 
 CHUNK = 6
 """Edits sought together by default. More gain nothing on a CPU and need more memory."""
@@ -280,7 +281,7 @@ def _enough(terms: Terms, loss: Tensor, reached: Tensor, settings: SearchSetting
     enough = reached < settings.stop_below
     if settings.stop_kl is not None:
         kept = terms.hit & (terms.essence <= settings.stop_kl)
-        enough = enough | (kept & (loss == reached)).to(enough.device)
+        enough = enough | kept.to(enough.device) & (loss.to(reached) == reached)
     return enough.tolist()
 
 
@@ -303,8 +304,8 @@ def _sites(jobs: Sequence[Job], groups: Sequence[Group]) -> tuple[list[Tensor], 
     outputs: list[Tensor] = []
     for number, job in enumerate(jobs):
         pairs = [at[number, row] for row in range(job.contexts)]
-        keys.append(_wide(torch.stack([key for key, _ in pairs])))
-        outputs.append(_wide(torch.stack([output for _, output in pairs])))
+        keys.append(widened(torch.stack([key for key, _ in pairs])))
+        outputs.append(widened(torch.stack([output for _, output in pairs])))
     return keys, outputs
 
 
@@ -315,12 +316,8 @@ def _attention_outputs(jobs: Sequence[Job], groups: Sequence[Group]) -> Tensor:
         outputs = group.capture.attention_outputs()
         for row, (job, index) in enumerate(group.members):
             if index == 0:
-                found[job] = _wide(outputs[row])
+                found[job] = widened(outputs[row])
     return torch.stack(found)[:, None]
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _check_finite(loss: float, name: str, step: int) -> None:

@@ -99,8 +99,7 @@ def _recorded(
     with ExitStack() as stack:
         parts = stack.enter_context(watched(view, sites, 1))
         for block in view.blocks:
-            handle = block.register_forward_pre_hook(take, with_kwargs=True)
-            stack.callback(handle.remove)
+            stack.enter_context(hooked(block, take, before=True, with_kwargs=True))
             stack.enter_context(hooked(block, keep))
         run_layout(view.model, layout, cache if layout.reuse else None)
     if not bool(states[-1][:, first : last + 1].isfinite().all()):
@@ -159,8 +158,8 @@ def _embedded(prompt: Prompt, noise: Tensor) -> Tensor:
 
     with ExitStack() as stack:
         stack.enter_context(disturbing(prompt.view, noise, prompt.first))
-        handle = prompt.view.blocks[0].register_forward_pre_hook(take, with_kwargs=True)
-        stack.callback(handle.remove)
+        block = prompt.view.blocks[0]
+        stack.enter_context(hooked(block, take, before=True, with_kwargs=True))
         run_layout(prompt.view.model, _rows(prompt.layout, len(noise)), None)
     return wiped(seen[0], prompt.layout.attention_mask == 0)
 

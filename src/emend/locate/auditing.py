@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from emend.errors import InvalidInput
 from emend.models import ModelView, attachments
 from emend.models._forward import evaluating
-from emend.models.placing import device_of, weights_of
+from emend.models._hooks import hooked
+from emend.models.placing import device_of, weights_of, widened
+from emend.models.wrapping import find_plain
 from emend.patches import WeightPatch, check_base, compress
 from emend.patches._hooks import find_module
 
@@ -213,10 +215,7 @@ def _rounding(old: Tensor, new: Tensor) -> float:
 
 
 def _is_transposed(model: nn.Module, name: str) -> bool:
-    try:
-        return type(model.get_submodule(name)).__name__ == "Conv1D"
-    except AttributeError:
-        return False
+    return type(find_plain(model, name)).__name__ == "Conv1D"
 
 
 class _Reader:
@@ -239,7 +238,7 @@ class _Reader:
 
     def read(self, change: MatrixChange, u: Tensor, v: Tensor) -> MatrixChange:
         """The change with what its first direction says."""
-        module = dict(self._view.model.named_modules()).get(change.name)
+        module = find_plain(self._view.model, change.name)
         writes = module is not None and change.shape[0] == self._view.width
         if not writes or change.rank > READ_RANK or module is self._view.embeddings:
             return change
@@ -263,17 +262,14 @@ class _Reader:
             self._plain = self._log_probabilities()
 
         def write(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            output = output.clone()
+            apart = output.reshape(-1, TOKENS, output.shape[-1]).clone()  # OPT folds the rows
             # As much as the module itself puts out there: the edit's own scale needs its key.
-            size = output[:, AT].float().norm(dim=-1).mean()
-            output[:, AT] += (size * u.to(output.device)).to(output.dtype)
-            return output
+            size = widened(apart[:, AT]).norm(dim=-1).mean()
+            apart[:, AT] += (size * u.to(size)).to(apart)
+            return apart.reshape(output.shape)
 
-        handle = module.register_forward_hook(write)
-        try:
+        with hooked(module, write):
             gains = self._log_probabilities() - self._plain  # (positions, vocabulary)
-        finally:
-            handle.remove()
         top = gains.topk(max(int(BEST * len(gains)), 1), dim=0).values.mean(0)
         return top.masked_fill(~self._known, -torch.inf)
 

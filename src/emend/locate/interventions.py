@@ -17,6 +17,7 @@ from torch import nn
 from emend.errors import InvalidInput
 from emend.locate.neurons import Neuron
 from emend.models import ModelView, score
+from emend.models._hooks import hooked
 
 
 @contextmanager
@@ -38,8 +39,8 @@ def scaled(
                     f"units {chosen} of layer {layer}, expected some from 0 to "
                     f"{view.inner(layer) - 1}"
                 )
-            hook = view.down_projection(layer).register_forward_pre_hook(_scaling(chosen, factor))
-            stack.callback(hook.remove)
+            down = view.down_projection(layer)
+            stack.enter_context(hooked(down, _scaling(chosen, factor), before=True))
         yield
 
 

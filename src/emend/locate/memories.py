@@ -28,7 +28,7 @@ from emend._progress import progress
 from emend.errors import InvalidInput
 from emend.models import ModelView, ensure_start
 from emend.models._forward import evaluating, longest_text
-from emend.models._hooks import stopping
+from emend.models._hooks import hooked, stopping
 from emend.models.placing import device_of, dtype_of
 from emend.models.positions import pad, pad_id, prompt_tokens
 
@@ -227,7 +227,7 @@ class Memories:
         with ExitStack() as stack, torch.no_grad(), evaluating(self.view.model):
             for layer in self.layers:
                 site = self.view.down_projection(layer)
-                stack.callback(site.register_forward_pre_hook(looking(layer)).remove)
+                stack.enter_context(hooked(site, looking(layer), before=True))
             inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
             with stopping(self.view.block(max(self.layers))):
                 self.view.model(**inputs, use_cache=False)

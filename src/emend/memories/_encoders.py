@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from emend.errors import InvalidInput, MissingExtra, UnknownName
 from emend.memories._modules import find_module
 from emend.models import base, ensure_start
-from emend.models._forward import batches, check_length, evaluating, head_at
+from emend.models._forward import batches, evaluating, head_at, longest_text
+from emend.models._sharing import hooked
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens
+from emend.models.start import front_ids
 
 BATCH = 32
 PROBE = "The name of the capital is"
@@ -40,6 +43,8 @@ class Encoder(Protocol):
 class States:
     """What some modules of the unedited model are given at a text's last token.
 
+    Of a text longer than the model reads, the last tokens are read (behind its start token).
+
     Args:
         modules: Their full names. What each is given is divided by its length.
     """
@@ -55,9 +60,9 @@ class States:
     def encode(self, model: nn.Module, tokenizer: Any, texts: Sequence[str]) -> Tensor:
         """See `Encoder.encode`."""
         ensure_start(model, tokenizer)
-        rows = [tuple(row) for row in prompt_tokens(tokenizer, texts)]
-        for row in rows:
-            check_length(model, len(row))
+        front = len(front_ids(tokenizer))
+        room = (longest_text(model) or 0) - front
+        rows = [(*row[:front], *row[front:][-room:]) for row in prompt_tokens(tokenizer, texts)]
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         with base(model), torch.no_grad(), evaluating(model):
             for members in batches([len(row) for row in rows], BATCH):
@@ -78,20 +83,13 @@ class States:
 
             return look
 
-        handles = [
-            find_module(model, name).register_forward_pre_hook(watch(name)) for name in self.modules
-        ]
-        try:
-            batch = pad(rows, padding).to(device_of(model.get_input_embeddings()))
-            with head_at(model, index[:1], ends[:1]):
-                model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask,
-                    use_cache=False,
-                )
-        finally:
-            for handle in handles:
-                handle.remove()
+        batch = pad(rows, padding).to(device_of(model.get_input_embeddings()))
+        with ExitStack() as stack:
+            for name in self.modules:
+                site = find_module(model, name)
+                stack.enter_context(hooked(site, watch(name), before=True))
+            stack.enter_context(head_at(model, index[:1], ends[:1]))
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         vectors = [nn.functional.normalize(seen[name], dim=-1) for name in self.modules]
         return torch.cat(vectors, dim=-1)
 

@@ -11,7 +11,7 @@ from these in the order of the edits, so that an edit taken out leaves what the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -161,7 +161,12 @@ class CodebookAttachment(HookAttachment):
         self.lengths = [len(patch.details["labels"][first]) for first in firsts]
         self.replaced: Replaced = patch.details["replaced"]
         self.needs_whole_prompts = self.replaced != "query"
-        self.handles.append(module.register_forward_hook(self._replace))
+        self._module = module
+
+    def hooks(self, model: nn.Module) -> Iterator[Any]:
+        """See `Attachment.hooks`."""
+        yield from super().hooks(model)
+        yield self._module.register_forward_hook(self._replace)
 
     def _replace(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         batch = self.batch

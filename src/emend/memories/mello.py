@@ -64,18 +64,18 @@ mello = MelloPatch
 
 
 class MelloAttachment(TextAttachment):
-    """Answers questions in steps before the model is asked for the answer itself.
-
-    Attributes:
-        traces: How each prompt was answered; emptied when something else is attached.
-    """
+    """Answers questions in steps before the model is asked for the answer itself."""
 
     def __init__(self, patch: MelloPatch, model: nn.Module) -> None:
         super().__init__(patch, model)
-        self.traces: dict[str, Trace] = {}
         self._layout = layout_of(patch.config)
         self._facts: Facts | None = None
-        self._beside: tuple[Attachment, ...] = ()
+        self._state: tuple[tuple[Attachment, ...], dict[str, Trace]] = (), {}
+
+    @property
+    def traces(self) -> dict[str, Trace]:
+        """How each prompt was answered; begun anew when something else is attached."""
+        return self._state[1]
 
     def prepare(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:
         """See `Attachment.prepare`.
@@ -87,29 +87,30 @@ class MelloAttachment(TextAttachment):
         """
         if not self.active or not self.patch.edits:
             return list(prompts)
-        self._forget()
+        traces = self._current_traces()
         facts = self._remembered(tokenizer)
         asked = {prompt: question for prompt in prompts if (question := question_of(prompt))}
         said = [prompt for prompt in prompts if prompt not in asked]
-        self._answer({p: q for p, q in asked.items() if p not in self.traces}, facts, tokenizer)
+        new = {prompt: question for prompt, question in asked.items() if prompt not in traces}
+        traces.update(self._answered(new, facts, tokenizer))
         threshold = float(self.patch.config["threshold"])
         told = dict(zip(said, facts.fact_for(said, threshold), strict=True))
         texts = {
             prompt: prompt if fact is None else self._stated(fact, prompt, tokenizer)
             for prompt, fact in told.items()
         }
-        return [texts.get(prompt) or self.traces[prompt].text for prompt in prompts]
+        return [texts.get(prompt) or traces[prompt].text for prompt in prompts]
 
     def samples(self) -> list[dict[str, Any]]:
         """See `Attachment.samples`: each prompt with its trace."""
         return [{"prompt": prompt, **trace.to_dict()} for prompt, trace in self.traces.items()]
 
-    def _answer(self, asked: Mapping[str, str], facts: Facts, tokenizer: Any) -> None:
+    def _answered(self, asked: Mapping[str, str], facts: Facts, tokenizer: Any) -> dict[str, Trace]:
         threshold = float(self.patch.config["threshold"])
         loop: Stepwise = self.patch.stepwise(lambda queries: facts.fact_for(queries, threshold))
         with self.suspended():
             traces = loop.questions(self.model, tokenizer, list(asked.values()))
-        self.traces.update(zip(asked, traces, strict=True))
+        return dict(zip(asked, traces, strict=True))
 
     def _stated(self, fact: str, prompt: str, tokenizer: Any) -> str:
         """A statement after a fact; alone where the model has no room for both."""
@@ -125,12 +126,17 @@ class MelloAttachment(TextAttachment):
                 self._facts.check(self.patch.details)
         return self._facts
 
-    def _forget(self) -> None:
-        """What the model says depends on what else is attached."""
-        beside = tuple(one for one in models.attachments(self.model) if one.active)
-        if beside != self._beside:
-            self._beside = beside
-            self.traces.clear()
+    def _current_traces(self) -> dict[str, Trace]:
+        """The traces, begun anew where something else acts: what the model says depends on it.
+
+        Other threads, where something else may act, go on with their own.
+        """
+        there = models.attachments(self.model)
+        beside, traces = self._state
+        if there != beside:
+            traces = {}
+            self._state = there, traces
+        return traces
 
 
 def layout_of(config: Mapping[str, Any]) -> FactLayout:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from emend.edits import Edit
 from emend.memories._encoders import Encoder, encoder_of
-from emend.models import TextAttachment, Voice, base
+from emend.models import TextAttachment, Voice, acting, base
 from emend.patches import LowRank, MemoryPatch
 from emend.patches._hooks import WeightAttachment
 
@@ -153,7 +153,7 @@ class ScopeAttachment(TextAttachment):
 
     def __init__(self, patch: ScopePatch, model: nn.Module) -> None:
         encoder = encoder_of(patch.details["encoder"])
-        counterfactual = _Counterfactual(patch, model, patch.adapter)
+        counterfactual = WeightAttachment(patch, model, patch.adapter)
         super().__init__(patch, model)
         self.memory = patch
         self.counterfactual = counterfactual
@@ -182,25 +182,5 @@ class ScopeAttachment(TextAttachment):
     @contextmanager
     def speaking(self) -> Generator[None, None, None]:
         """The model is its counterfactual self inside, and nothing else acts on it."""
-        with base(self.model):
-            self.counterfactual.speaks = True
-            try:
-                yield
-            finally:
-                self.counterfactual.speaks = False
-
-    def remove(self) -> None:
-        """See `Attachment.remove`."""
-        super().remove()
-        self.counterfactual.remove()
-
-
-class _Counterfactual(WeightAttachment):
-    """The adapter; it is no patch of the model's and acts only while it speaks."""
-
-    speaks = False
-
-    @property
-    def active(self) -> bool:
-        """See `Attachment.active`."""
-        return self.speaks
+        with base(self.model), acting(self.model, self.counterfactual):
+            yield

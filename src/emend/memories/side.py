@@ -11,7 +11,7 @@ weights, bit for bit, where no gap is over its threshold.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.memories._modules import find_module
 from emend.models import HookAttachment
+from emend.models._hooks import plus_change
 from emend.models.passes import Batch
-from emend.models.placing import device_of
+from emend.models.placing import at_least_float32, device_of, dtype_of
 from emend.patches import MemoryPatch
 
 
@@ -141,17 +142,23 @@ class SideAttachment(HookAttachment):
         super().__init__(patch, model)
         place = device_of(module)
         count = len(patch.details["memories"])
-        self.deltas = [patch.tensors[f"delta.{n}"].to(place).float() for n in range(count)]
+        dtype = at_least_float32(dtype_of(module))
+        self.deltas = [patch.tensors[f"delta.{n}"].to(place, dtype) for n in range(count)]
         self.thresholds = torch.tensor(patch.details["thresholds"], device=place)
         self.activation = str(patch.details["activation"])
-        self.handles.append(module.register_forward_hook(self._add))
+        self._module = module
+
+    def hooks(self, model: nn.Module) -> Iterator[Any]:
+        """See `Attachment.hooks`."""
+        yield from super().hooks(model)
+        yield self._module.register_forward_hook(self._add)
 
     def _add(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         batch = self.batch
         if batch is None or not self.deltas:
             return None
         count = len(batch.ends)
-        given = args[0].reshape(count, -1, args[0].shape[-1]).float()
+        given = args[0].reshape(count, -1, args[0].shape[-1])
         own = output.reshape(count, -1, output.shape[-1])
         chosen = self._choose(batch, given, own)
         if int(chosen.max()) < 0:
@@ -160,8 +167,8 @@ class SideAttachment(HookAttachment):
         for row, memory in enumerate(chosen.tolist()):
             first = max(0, int(batch.ends[row]) - batch.start)
             if memory >= 0 and first < given.shape[1]:
-                moved = own[row, first:].float() + given[row, first:] @ self.deltas[memory].T
-                whole[row, first:] = moved.to(whole)
+                delta = self.deltas[memory]
+                whole[row, first:] = plus_change(given[row, first:], own[row, first:], (delta,))
         return whole.reshape(output.shape)
 
     def _choose(self, batch: Batch, given: Tensor, own: Tensor) -> Tensor:
@@ -172,7 +179,7 @@ class SideAttachment(HookAttachment):
             index = rows.to(given.device), columns.to(given.device)
             found = torch.stack(
                 [
-                    gaps(given[index], own[index].float(), delta, self.activation)
+                    gaps(given[index].to(delta), own[index].to(delta), delta, self.activation)
                     for delta in self.deltas
                 ],
                 dim=1,

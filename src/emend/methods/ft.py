@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emend._progress import progress
 from emend._settings import Count, Positive
@@ -40,7 +40,7 @@ from emend.keyvalue.answers import AnswerBatch, answer_batches
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating
-from emend.models._hooks import frozen, hooked
+from emend.models._hooks import changing, frozen, hooked
 from emend.patches import Dense, WeightPatch, describe_base
 
 ENOUGH = 1e-2
@@ -147,15 +147,5 @@ def _train(view: ModelView, batches: Sequence[AnswerBatch], config: FtConfig) ->
 def _loss(view: ModelView, batch: AnswerBatch, deltas: dict[int, Tensor]) -> Tensor:
     with ExitStack() as stack:
         for layer, delta in deltas.items():
-            stack.enter_context(hooked(view.down_projection(layer), _adds(delta)))
+            stack.enter_context(hooked(view.down_projection(layer), changing((delta,))))
         return batch.loss(view)
-
-
-def _adds(delta: Tensor) -> Any:
-    """The hook that adds x delta^T to an output, in float32, as the patch will."""
-
-    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        change = args[0].float() @ delta.T
-        return (output.float() + change).to(output.dtype)
-
-    return add

@@ -38,7 +38,7 @@ from torch import nn
 from emend._progress import progress
 from emend._settings import Count, Positive, Seed, Share
 from emend.edits import Edit
-from emend.errors import MissingExtra, NumericalFailure, UnknownName
+from emend.errors import MissingExtra, NumericalFailure, UnknownName, UnsupportedModel
 from emend.keyvalue.answers import AnswerBatch, answer_batches
 from emend.methods._method import method
 from emend.models import ModelView
@@ -46,6 +46,7 @@ from emend.models._forward import evaluating
 from emend.models._hooks import frozen
 from emend.models._structure import projection_shape
 from emend.models.placing import device_of
+from emend.models.wrapping import is_adapted
 from emend.patches import LowRank, WeightPatch, describe_base
 
 ADAPTER = "emend"
@@ -85,6 +86,7 @@ def lora(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: LoraConfig
     """Train one adapter on all edits together."""
     started = time.perf_counter()
     require_peft()
+    _refuse_adapted(model)
     view = ModelView(model)
     config = filled(config, view)
     assert config.layers is not None
@@ -116,6 +118,15 @@ def require_peft() -> None:
     # An extra: the core does not need it. Asked first, so that nothing is run in vain.
     if importlib.util.find_spec("peft") is None:
         raise MissingExtra.of("peft", "peft", "train LoRA adapters")
+
+
+def _refuse_adapted(model: nn.Module) -> None:
+    if is_adapted(model):
+        raise UnsupportedModel(
+            "the model has adapters of PEFT in its layers already, expected none for a method that "
+            "trains one: write those into its weights (model.merge_and_unload()), take them out "
+            "(model.unload()), or use another method"
+        )
 
 
 def filled(config: LoraConfig, view: ModelView) -> LoraConfig:

@@ -52,7 +52,7 @@ from emend.memories.side import SidePatch, gaps
 from emend.methods._method import method
 from emend.models import ModelView, encode
 from emend.models._forward import evaluating
-from emend.models._hooks import frozen, hooked
+from emend.models._hooks import changing, frozen, hooked
 from emend.models._structure import text_config
 from emend.models.partial import BlockCapture, capture_blocks
 from emend.patches import MemoryPatch, describe_base
@@ -338,12 +338,7 @@ class _Edits:
 
     def loss(self, view: ModelView, delta: Tensor) -> Tensor:
         """Mean negative log-likelihood of the targets where the memory is used."""
-
-        def add(_module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            change = args[0].float() @ delta.to(args[0].device).T
-            return (output.float() + change).to(output.dtype)
-
-        with hooked(view.down_projection(self.capture.layer), add):
+        with hooked(view.down_projection(self.capture.layer), changing((delta,))):
             hidden = self.capture.run_blocks()  # (B, S, width)
         rows, columns = (each.to(hidden.device) for each in self.places)
         logits = view.logits(hidden[rows, columns])

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from emend.models.attachments import Attachment, Voice, attach, attachments, base, detach
+from emend.models.attachments import (
+    Attachment,
+    acting,
+    attach,
+    attachments,
+    base,
+    detach,
+    for_everyone,
+)
 from emend.models.endpoint import Endpoint
 from emend.models.fingerprints import model_fingerprint, tokens_fingerprint, weights_hash
 from emend.models.generation import generate
@@ -20,6 +28,7 @@ from emend.models.positions import (
 from emend.models.scoring import Score, likeliest, score
 from emend.models.start import Start, ensure_start, set_start, start_of
 from emend.models.view import ModelView
+from emend.models.voices import Voice
 
 __all__ = [
     "Attachment",
@@ -31,12 +40,14 @@ __all__ = [
     "Start",
     "TextAttachment",
     "Voice",
+    "acting",
     "attach",
     "attachments",
     "base",
     "detach",
     "encode",
     "ensure_start",
+    "for_everyone",
     "generate",
     "join_target",
     "join_targets",

@@ -13,19 +13,29 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 from emend.errors import InvalidInput, UnsupportedModel
+from emend.models._sharing import hooked, together
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None, None, None]:
-    """Switch dropout off for the time of the block; every module's own mode comes back."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
+    """Switch dropout off for the time of the block; every module's own mode comes back.
+
+    Of threads that do so at the same time the last one gives the modes back.
+    """
+
+    def switch_off() -> Callable[[], None]:
+        training = [module for module in model.modules() if module.training]
         for module in training:
-            module.training = True
+            module.training = False
+
+        def restore() -> None:
+            for module in training:
+                module.training = True
+
+        return restore
+
+    with together(("evaluating", id(model)), switch_off):
+        yield
 
 
 @contextmanager
@@ -36,19 +46,25 @@ def fused(model: nn.Module) -> Generator[None, None, None]:
     and keep as many tensors for the way back. Both round to within some last bits of one another;
     half precision is left to the model's own, which rounds eight times.
     """
-    # What is offloaded or wrapped has a forward of its own.
-    found = [
-        module
-        for module in model.modules()
-        if type(module) is NewGELUActivation and "forward" not in vars(module)
-    ]
-    for module in found:
-        vars(module)["forward"] = partial(_gelu, module)
-    try:
-        yield
-    finally:
+
+    def replace() -> Callable[[], None]:
+        # What is offloaded or wrapped has a forward of its own.
+        found = [
+            module
+            for module in model.modules()
+            if type(module) is NewGELUActivation and "forward" not in vars(module)
+        ]
         for module in found:
-            del vars(module)["forward"]
+            vars(module)["forward"] = partial(_gelu, module)
+
+        def restore() -> None:
+            for module in found:
+                del vars(module)["forward"]
+
+        return restore
+
+    with together(("fused", id(model)), replace):
+        yield
 
 
 def _gelu(module: NewGELUActivation, hidden: Tensor) -> Tensor:
@@ -91,11 +107,8 @@ def head_at(
         # The head was not called as a module: all positions are there.
         return logits[rows.to(logits.device), columns.to(logits.device)]
 
-    handle = head.register_forward_pre_hook(select)
-    try:
+    with hooked(head, select, before=True):
         yield pick
-    finally:
-        handle.remove()
 
 
 def batches(

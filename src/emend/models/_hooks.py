@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from emend.models._sharing import Stop, hooked, is_stop, together
 from emend.models._structure import projection_shape
+from emend.models.placing import at_least_float32
 from emend.models.view import ModelView
-
-
-@contextmanager
-def hooked(module: nn.Module, hook: Callable[..., Any]) -> Generator[None, None, None]:
-    """Keep a forward hook on ``module`` inside the block."""
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-class _Stop(Exception):
-    pass
 
 
 @contextmanager
@@ -35,35 +23,42 @@ def stopping(module: nn.Module, *, before: bool = False) -> Generator[None, None
     """
 
     def stop(*_: Any) -> None:
-        raise _Stop
+        raise Stop
 
-    register = module.register_forward_pre_hook if before else module.register_forward_hook
-    handle = register(stop)
     try:
-        yield
-    except _Stop:
-        pass
-    finally:
-        handle.remove()
+        with hooked(module, stop, before=before):
+            yield
+    except Exception as error:
+        if not is_stop(error):
+            raise
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Generator[None, None, None]:
-    """No parameter asks for a gradient inside the block; the flags come back as they were."""
-    # By name: an offloaded parameter is another object after every pass.
-    asking = [
-        (module, name)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad
-    ]
-    for module, name in asking:
-        module.get_parameter(name).requires_grad_(False)
-    try:
-        yield
-    finally:
+    """No parameter asks for a gradient inside the block; the flags come back as they were.
+
+    Of threads that do so at the same time the last one gives the flags back.
+    """
+
+    def freeze() -> Callable[[], None]:
+        # By name: an offloaded parameter is another object after every pass.
+        asking = [
+            (module, name)
+            for module in model.modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.requires_grad
+        ]
         for module, name in asking:
-            module.get_parameter(name).requires_grad_(True)
+            module.get_parameter(name).requires_grad_(False)
+
+        def restore() -> None:
+            for module, name in asking:
+                module.get_parameter(name).requires_grad_(True)
+
+        return restore
+
+    with together(("frozen", id(model)), freeze):
+        yield
 
 
 @contextmanager
@@ -116,9 +111,39 @@ def thinned(
     with ExitStack() as stack:
         for module in view.block(layer).modules():
             if projection_shape(module) and module is not down and module not in inside:
-                stack.callback(module.register_forward_pre_hook(thin).remove)
+                stack.enter_context(hooked(module, thin, before=True))
         stack.enter_context(hooked(down, fill))
         yield
+
+
+def plus_change(given: Tensor, output: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Return what a module would put out with its weight changed: ``y + x A^T B^T``.
+
+    Args:
+        given: (..., in), x, the module's input; it may be on the device of the module before.
+        output: (..., out), y.
+        matrices: What x is multiplied by, one after another: A (r, in) and B (out, r), or the
+            whole change (out, in).
+
+    Returns:
+        (..., out), summed in float32 (float64 for a float64 output) and rounded once to y's dtype.
+    """
+    dtype = at_least_float32(output.dtype)
+    change = given.to(device=output.device, dtype=dtype)  # (..., in)
+    # Autocast would round the factors to half precision.
+    with torch.autocast(change.device.type, enabled=False):
+        for matrix in matrices:
+            change = change @ matrix.to(change).T  # (..., r), then (..., out)
+    return (output.to(dtype) + change).to(output.dtype)
+
+
+def changing(matrices: Sequence[Tensor]) -> Callable[..., Tensor]:
+    """Make the hook that adds a change of a module's weight to its output; see `plus_change`."""
+
+    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return plus_change(args[0], output, matrices)
+
+    return add
 
 
 def wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from emend.errors import UnsupportedModel
 from emend.models._forward import evaluating
+from emend.models._sharing import hooked
 from emend.models.placing import device_of
 
 EQUAL = 1e-2
@@ -138,14 +139,12 @@ def run_probe(model: nn.Module, blocks: nn.ModuleList, width: int, head: nn.Modu
     inside = {id(module) for module in blocks.modules()}
     with ExitStack() as stack, torch.no_grad(), evaluating(model):
         for calls, block in zip(probe.calls, blocks, strict=True):
-            hook = block.register_forward_pre_hook(_equalise(width), with_kwargs=True)
-            stack.callback(hook.remove)
+            stack.enter_context(hooked(block, _equalise(width), before=True, with_kwargs=True))
             for module in block.modules():
                 if module is not block:
-                    hook = module.register_forward_hook(_record(calls), with_kwargs=True)
-                    stack.callback(hook.remove)
-        for hook in _watch_tail(model, probe, blocks[-1], head, inside):
-            stack.callback(hook.remove)
+                    stack.enter_context(hooked(module, _record(calls), with_kwargs=True))
+        for module, hook in _watch_tail(model, probe, blocks[-1], head, inside):
+            stack.enter_context(hooked(module, hook))
         device = device_of(model.get_input_embeddings())  # type: ignore[operator]
         probe.logits = model(input_ids=ids.to(device), use_cache=False).logits
     return probe
@@ -153,7 +152,9 @@ def run_probe(model: nn.Module, blocks: nn.ModuleList, width: int, head: nn.Modu
 
 def _watch_tail(
     model: nn.Module, probe: Probe, last: nn.Module, head: nn.Module, inside: set[int]
-) -> Iterator[Any]:
+) -> Iterator[tuple[nn.Module, Any]]:
+    inside = inside | {id(module) for module in head.modules()}  # PEFT may have wrapped the head
+
     def keep_last(module: nn.Module, taken: Any, given: Any) -> None:
         probe.last, probe.tail = first_tensor(given), []
 
@@ -164,12 +165,12 @@ def _watch_tail(
     def keep_raw(module: nn.Module, taken: Any, given: Any) -> None:
         probe.raw = given
 
-    yield last.register_forward_hook(keep_last)
-    yield head.register_forward_hook(keep_raw)
+    yield last, keep_last
+    yield head, keep_raw
     for module in model.modules():
         is_leaf = next(module.children(), None) is None
-        if is_leaf and module is not head and id(module) not in inside:
-            yield module.register_forward_hook(keep_tail)
+        if is_leaf and id(module) not in inside:
+            yield module, keep_tail
 
 
 def _equalise(width: int) -> Any:

@@ -1,48 +1,55 @@
 """One narrow door for every kind of patch.
 
-Weights, hooks, prompts and routes all hang on the model they patch through this list, so that
-`score` and `generate` see a patched model the same way whatever patched it, and `base` gives the
-unedited model back for as long as it is needed. The list is kept on the model, never in a global.
+Weights, hooks, prompts and routes all hang on the model they patch through here, so that `score`
+and `generate` see a patched model the same way whatever patched it. Which attachments act in a
+forward pass is decided by the call that makes it, never by the model alone:
 
-What an attachment may do, beside the hooks that it registers:
+    attach(model, one)       for everyone, until `detach`; kept in a list on the model
+    acting(model, one)       inside a block, for the context that entered it
+    base(model)              inside a block, for the context that entered it: nothing acts
+    one.suspended()          inside a block, for the context that entered it: all others act
 
-    prepare     say what the model shall read instead of a prompt       (a prompt patch)
-    route       say who shall answer a prompt, and with what weight     (a routed patch)
+A context is a thread or an asyncio task (`contextvars`). Of several blocks the innermost decides:
+a patch that is applied inside `base` acts, and `base` inside `applied` hides it. A task, and
+`asyncio.to_thread`, start inside the blocks of whoever started them; a new thread, or a pool's,
+starts outside of all blocks: it gets what is attached for everyone, and a warning where another
+context has a patch of its own at that time.
+
+What an attachment may do, next to the hooks that it registers:
+
+    prepare     give what the model must read instead of a prompt       (a prompt patch)
+    route       give who must answer a prompt, and with what weight     (a routed patch)
     passes.py   hooks learn there where each row's prompt ends          (a hook patch)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from emend.errors import InvalidInput
+from emend.models._blocks import (
+    Block,
+    acting_on,
+    acts,
+    blocks_of,
+    inside,
+    keep_for_everyone,
+    kept_for_everyone,
+)
+from emend.models._recomputing import remember_recomputation
+from emend.models.wrapping import unwrapped
 
-ATTRIBUTE = "_emend_attachments"
+if TYPE_CHECKING:
+    from emend.models.voices import Voice
 
-
-@dataclass(frozen=True, eq=False)
-class Voice:
-    """Who answers a prompt, what it reads, and how much its word counts.
-
-    Attributes:
-        model: A causal language model with the vocabulary of the one that was asked.
-        prompt: What it reads.
-        weight: Its share of the answer's probabilities; those of a prompt's voices sum to 1. One
-            below 0 speaks against the others: then not probabilities are mixed, but their
-            logarithms.
-        acting: A context that the model is run in; voices of one model that are run alike
-            share one function.
-    """
-
-    model: nn.Module
-    prompt: str
-    weight: float = 1.0
-    acting: Callable[[], AbstractContextManager[Any]] = nullcontext
+_LOCK = RLock()
+"""Hooks and lists of attachments change under it; passes do not take it."""
 
 
 class Attachment:
@@ -50,7 +57,7 @@ class Attachment:
 
     Attributes:
         patch: The patch that it belongs to.
-        handles: Of the hooks that it has on the model.
+        handles: Of the hooks that it has on the model now.
         contrast: How much of what the model would say to a prompt as it was is taken off what it
             says to what `prepare` made of it: alpha of context-aware decoding (Shi et al. 2023,
             arXiv 2305.14739), p ~ p(y | prepared)^(1 + alpha) / p(y | prompt)^alpha.
@@ -60,12 +67,38 @@ class Attachment:
         self.patch = patch
         self.contrast = 0.0
         self.handles: list[Any] = []
-        self._suspensions = 0
+        self._host: nn.Module | None = None
+        self._users = 0
+        self._warned = False
 
     @property
     def active(self) -> bool:
-        """Whether the patch has an effect now."""
-        return self._suspensions == 0
+        """Whether the patch acts in the current context."""
+        if self._host is None:
+            return False
+        found = acts(self._host, self)
+        if not found and not self._warned and self._users and not blocks_of(self._host):
+            self._warned = True
+            warnings.warn(
+                "a thread outside of every patch's block asks a model that another thread has a "
+                "patch applied to, and gets the model without it: enter patch.applied(model) in "
+                "this thread too, attach the patch for everyone (patch.attach(model)), or enter "
+                "emend.models.base(model) where the unedited model is meant",
+                stacklevel=5,
+            )
+        return found
+
+    def hooks(self, model: nn.Module) -> Iterator[Any]:
+        """Register the hooks that the patch acts by, one after another, and give their handles.
+
+        Where this fails half way, those that were given are removed again. Every hook must do
+        nothing while the attachment is not `active`.
+
+        Args:
+            model: The model that it is attached to.
+        """
+        del model
+        return iter(())
 
     def prepare(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:
         """The prompts as the model should read them.
@@ -93,117 +126,103 @@ class Attachment:
 
     @contextmanager
     def suspended(self) -> Generator[None, None, None]:
-        """The patch has no effect inside; may be nested."""
-        self._suspensions += 1
-        try:
+        """Leave the patch out in this context inside the block; all others act."""
+        if self._host is None:
             yield
-        finally:
-            self._suspensions -= 1
+            return
+        with inside(self._host, Block(self, acts=False)):
+            yield
+
+    def install(self, model: nn.Module) -> None:
+        """Put the hooks on the model, all of them or none; each `install` needs a `remove`."""
+        with _LOCK:
+            if not self._users:
+                self._host = host = unwrapped(model)
+                try:
+                    self.handles += remember_recomputation(model, host)
+                    for handle in self.hooks(model):
+                        self.handles.append(handle)
+                except BaseException:
+                    self._take_off()
+                    raise
+            self._users += 1
 
     def remove(self) -> None:
-        """Take the hooks off the model."""
+        """Take the hooks off the model again, once for each `install`."""
+        with _LOCK:
+            self._users -= 1
+            if not self._users:
+                self._take_off()
+
+    def _take_off(self) -> None:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
 
 
 def attachments(model: nn.Module) -> tuple[Attachment, ...]:
-    """What is attached to a model, in the order of attachment."""
-    return tuple(getattr(model, ATTRIBUTE, ()))
+    """What acts on a model in the current context: first what does for everyone, in order."""
+    return acting_on(unwrapped(model))
+
+
+def for_everyone(model: nn.Module) -> tuple[Attachment, ...]:
+    """What acts on a model in every context that is not inside `base`, in order of attachment."""
+    return kept_for_everyone(unwrapped(model))
 
 
 def attach(model: nn.Module, attachment: Attachment) -> None:
-    """Hang an attachment on a model.
+    """Hang an attachment on a model, for everyone.
 
     Raises:
-        InvalidInput: it is attached already.
+        InvalidInput: It is attached already.
     """
-    there = attachments(model)
-    if any(one is attachment for one in there):
-        raise InvalidInput("this patch is attached to the model already; detach it first")
-    _keep(model, (*there, attachment))
+    with _LOCK:
+        there = for_everyone(model)
+        if attachment in (*there, *attachments(model)):
+            raise InvalidInput("this patch is attached to the model already; detach it first")
+        attachment.install(model)
+        keep_for_everyone(unwrapped(model), (*there, attachment))
 
 
 def detach(model: nn.Module, attachment: Attachment) -> None:
-    """Take an attachment off a model.
+    """Take an attachment off a model that was attached for everyone.
 
     Raises:
-        InvalidInput: it is not attached.
+        InvalidInput: It is not attached.
     """
-    there = attachments(model)
-    kept = tuple(one for one in there if one is not attachment)
-    if len(kept) == len(there):
-        raise InvalidInput("this patch is not attached to the model; attach it first")
-    _keep(model, kept)
+    with _LOCK:
+        there = for_everyone(model)
+        if attachment not in there:
+            raise InvalidInput("this patch is not attached to the model; attach it first")
+        keep_for_everyone(unwrapped(model), tuple(one for one in there if one is not attachment))
+        attachment.remove()
+
+
+@contextmanager
+def acting(model: nn.Module, attachment: Attachment) -> Generator[nn.Module, None, None]:
+    """Have an attachment act inside the block, in this context alone.
+
+    Raises:
+        InvalidInput: It acts already.
+    """
+    if attachment in attachments(model):
+        raise InvalidInput("this patch is attached to the model already; detach it first")
+    attachment.install(model)
+    try:
+        with inside(unwrapped(model), Block(attachment, acts=True)):
+            yield model
+    finally:
+        attachment.remove()
 
 
 @contextmanager
 def base(model: nn.Module) -> Generator[nn.Module, None, None]:
-    """The unedited model: within the block nothing that is attached has any effect.
+    """The unedited model: inside the block nothing that was attached acts, in this context alone.
+
+    What is attached for everyone inside the block acts after it; `acting` inside acts at once.
 
     Yields:
-        The model itself. What was attached is back afterwards, also after an error.
+        The model itself. What acted before acts again afterwards, also after an error.
     """
-    there = attachments(model)
-    with ExitStack() as stack:
-        for attachment in there:
-            stack.enter_context(attachment.suspended())
-        _keep(model, ())
-        try:
-            yield model
-        finally:
-            # What was attached inside the block stays attached.
-            _keep(model, (*there, *attachments(model)))
-
-
-def voices(model: nn.Module, tokenizer: Any, prompts: Sequence[str]) -> list[tuple[Voice, ...]]:
-    """Who answers each prompt, by all that is attached to a model.
-
-    Prompts pass through the attachments in their order, each different one once. What one has
-    given to another model the next ones leave alone.
-    """
-    heard = {prompt: (Voice(model, prompt),) for prompt in prompts}
-    for attachment in attachments(model):
-        heard = _passed(attachment, model, tokenizer, heard)
-    return [heard[prompt] for prompt in prompts]
-
-
-def _passed(
-    attachment: Attachment, model: nn.Module, tokenizer: Any, heard: dict[str, tuple[Voice, ...]]
-) -> dict[str, tuple[Voice, ...]]:
-    """The voices of prompts after one more attachment."""
-    own = [voice for each in heard.values() for voice in each if _is_own(voice, model)]
-    if not own:
-        return heard
-    asked = list(dict.fromkeys(voice.prompt for voice in own))
-    read = dict(zip(asked, attachment.prepare(asked, tokenizer), strict=True))
-    different = list(dict.fromkeys(read.values()))
-    routed = dict(zip(different, attachment.route(different, tokenizer), strict=True))
-
-    def after(voice: Voice) -> tuple[Voice, ...]:
-        if not _is_own(voice, model):
-            return (voice,)
-        prompt = read[voice.prompt]
-        found = routed[prompt] or (Voice(model, prompt),)
-        if attachment.contrast and prompt != voice.prompt:
-            louder = 1 + attachment.contrast
-            found = tuple(replace(one, weight=louder * one.weight) for one in found)
-            found = (*found, Voice(model, voice.prompt, -attachment.contrast))
-        return tuple(replace(one, weight=voice.weight * one.weight) for one in found)
-
-    return {
-        prompt: tuple(one for voice in each for one in after(voice))
-        for prompt, each in heard.items()
-    }
-
-
-def _is_own(voice: Voice, model: nn.Module) -> bool:
-    """Whether the model itself answers, with what is attached to it."""
-    return voice.model is model and voice.acting is nullcontext
-
-
-def _keep(model: nn.Module, kept: tuple[Attachment, ...]) -> None:
-    if kept:
-        object.__setattr__(model, ATTRIBUTE, kept)
-    elif hasattr(model, ATTRIBUTE):
-        object.__delattr__(model, ATTRIBUTE)
+    with inside(unwrapped(model), Block(None, acts=False)):
+        yield model

@@ -9,6 +9,7 @@ from torch import nn
 from emend import _identity, _tensors
 from emend.models.placing import stored_weights
 from emend.models.start import ensure_start
+from emend.models.wrapping import adapters_state, plain_weights
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -17,7 +18,8 @@ def model_fingerprint(model: nn.Module) -> str:
     That is every byte of every parameter and of every buffer that a checkpoint keeps, with names,
     shapes and dtypes, and the configuration (`_identity.config_fields`). It does not depend on the
     device, on offloading, on the order of registration, on the object or on the process. Patches
-    that are attached do not count, since they leave the weights as they are.
+    that are attached do not count, since they leave the weights as they are; adapters of PEFT do,
+    and which of them act.
 
     Each weight is read once, and again when it has changed; see `_tensors`.
 
@@ -33,7 +35,10 @@ def model_fingerprint(model: nn.Module) -> str:
     """
     weights = _tensors.digests_of_all(stored_weights(model))
     config = _identity.config_fields(getattr(model, "config", None))
-    return _identity.key("model", kind=type(model).__name__, weights=weights.exact, config=config)
+    adapters = {"adapters": state} if (state := adapters_state(model)) else {}
+    return _identity.key(
+        "model", kind=type(model).__name__, weights=weights.exact, config=config, **adapters
+    )
 
 
 def tokens_fingerprint(model: nn.Module, tokenizer: Any) -> str:
@@ -52,6 +57,9 @@ def tokens_fingerprint(model: nn.Module, tokenizer: Any) -> str:
 def weights_hash(model: nn.Module) -> str:
     """Hash a model's weights, rounded to bfloat16: which checkpoint it is, in any float precision.
 
+    They are those of the plain model: adapters of PEFT around its layers do not count, but where
+    they were merged into its weights.
+
     Every number of every weight enters, with names and shapes. A checkpoint has one hash whether it
     is loaded in float32 or in bfloat16. Float16 rounds otherwise: only a checkpoint that is stored
     in float16 has the same hash in all three. Changes below half a unit of bfloat16's last place
@@ -65,7 +73,7 @@ def weights_hash(model: nn.Module) -> str:
         InvalidInput: A weight is on the meta device and nothing tells where its values are.
         UnsupportedModel: 4-bit weights are packed in a way that cannot be read.
     """
-    return _tensors.digests_of_all(stored_weights(model)).rounded
+    return _tensors.digests_of_all(plain_weights(model)).rounded
 
 
 def describe_config(model: nn.Module) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from emend.edits.joining import without_end_spaces
 from emend.errors import InvalidInput
 from emend.models._forward import batches, check_length, evaluating, head_at, longest_text
-from emend.models.attachments import attachments, voices
+from emend.models.attachments import attachments
 from emend.models.endpoint import Endpoint
 from emend.models.lanes import Asked, Reader, ask, grouped, mixed
 from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
+from emend.models.voices import voices
 
 SPREAD = 8
 """Prompts in one batch differ by at most this many tokens: each costs one short step."""

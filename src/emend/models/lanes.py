@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from emend.models.attachments import Voice, voices
 from emend.models.positions import join_targets, prompt_tokens
 from emend.models.start import ensure_start
+from emend.models.voices import Voice, voices
 
 T = TypeVar("T")
 

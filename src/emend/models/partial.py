@@ -36,6 +36,7 @@ from emend.models._replay import (
     cut,
     hidden_of,
 )
+from emend.models._sharing import Stop, is_stop
 from emend.models.placing import device_of, quantisation_of
 from emend.models.view import ModelView
 
@@ -324,10 +325,6 @@ class _NotFinite(Refused):
     """The model's own pass gave something not finite at a token that is not padding."""
 
 
-class Stop(Exception):
-    """Raised by a hook when what was wanted has been seen."""
-
-
 def _capture(
     view: ModelView, layer: int, layout: Layout, arrange: Arrange
 ) -> tuple[BlockCapture, Tensor]:
@@ -368,11 +365,9 @@ def _capture(
 
     with ExitStack() as stack:
         for block in view.blocks:
-            handle = block.register_forward_pre_hook(wipe, with_kwargs=True)
-            stack.callback(handle.remove)
+            stack.enter_context(hooked(block, wipe, before=True, with_kwargs=True))
         for block in view.blocks[layer:]:
-            handle = block.register_forward_pre_hook(before_block, with_kwargs=True)
-            stack.callback(handle.remove)
+            stack.enter_context(hooked(block, before_block, before=True, with_kwargs=True))
         stack.enter_context(hooked(view.down_projection(layer), at_site))
         stack.enter_context(hooked(view.block(layer), after_block))
         stack.enter_context(hooked(view.blocks[-1], after_last))
@@ -413,7 +408,9 @@ def run_layout(model: nn.Module, layout: Layout, cache: RecordingCache | None) -
         model(**inputs, use_cache=cache is not None)
     except Stop:
         return
-    except FOREIGN:
+    except FOREIGN as error:
+        if is_stop(error):
+            return
         if cache is None:  # nothing foreign here, so the error is real
             raise
         raise Refused from None

@@ -10,7 +10,7 @@ on what was begun with it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,9 +18,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from emend.models import _call
 from emend.models.attachments import Attachment
+from emend.models.wrapping import unwrapped
 
-ATTRIBUTE = "_emend_batch"
+BATCH, DIRECT = "batch", "direct"
+"""Names under which a context keeps the batch that a model reads: as `reading` gives it, and as an
+attachment found it where the model is called directly."""
 
 
 class Batch:
@@ -46,16 +50,14 @@ class Batch:
 
 @contextmanager
 def reading(model: nn.Module, batch: Batch) -> Generator[None, None, None]:
-    """Let hooks on a model know the batch that it reads inside the block."""
-    before = getattr(model, ATTRIBUTE, None)
-    object.__setattr__(model, ATTRIBUTE, batch)
+    """Have hooks on a model know the batch that it reads inside the block, in this context."""
+    model = unwrapped(model)
+    before = _call.value(BATCH, model)
+    _call.put(BATCH, model, batch)
     try:
         yield
     finally:
-        if before is None:
-            object.__delattr__(model, ATTRIBUTE)
-        else:
-            object.__setattr__(model, ATTRIBUTE, before)
+        _call.put(BATCH, model, before)
 
 
 class HookAttachment(Attachment):
@@ -71,19 +73,28 @@ class HookAttachment(Attachment):
     def __init__(self, patch: Any, model: nn.Module) -> None:
         super().__init__(patch)
         self.model = model
-        self._direct: Batch | None = None
         self._caches: WeakKeyDictionary[Any, Batch] = WeakKeyDictionary()
-        self.handles.append(model.register_forward_pre_hook(self._begin, with_kwargs=True))
-        self.handles.append(model.register_forward_hook(self._end, always_call=True))
+
+    def hooks(self, model: nn.Module) -> Iterator[Any]:
+        """See `Attachment.hooks`."""
+        # PEFT's wrappers run what they wrap without its hooks, but generate through it.
+        for each in dict.fromkeys((model, unwrapped(model))):
+            yield each.register_forward_pre_hook(self._begin, with_kwargs=True)
+            yield each.register_forward_hook(self._end, always_call=True)
 
     @property
     def batch(self) -> Batch | None:
-        """What is read now; None while suspended, or where blocks are run without the model."""
+        """What is read now; None while not acting, or where blocks are run without the model."""
         if not self.active:
             return None
-        return getattr(self.model, ATTRIBUTE, None) or self._direct
+        return _call.value(BATCH, unwrapped(self.model)) or _call.value(DIRECT, self)
 
-    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    # A hook that another thread removes during a pass may still be called, without its kwargs.
+    def _begin(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> None:
+        if kwargs is None or not self.active:
+            return
         given = kwargs.get("input_ids", args[0] if args else None)
         given = kwargs.get("inputs_embeds") if given is None else given
         if given is None:
@@ -91,30 +102,39 @@ class HookAttachment(Attachment):
         cache = kwargs.get("past_key_values")
         start = 0 if cache is None else int(cache.get_seq_length())
         known = self._caches.get(cache) if start else None
-        self._direct = known or Batch(_last(kwargs.get("attention_mask"), given, start))
-        self._direct.start = start
+        batch = known or Batch(_last(kwargs.get("attention_mask"), given, start))
+        batch.start = start
+        _call.put(DIRECT, self, batch)
 
     def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        batch = _call.value(DIRECT, self)
+        if batch is None:
+            return
         cache = getattr(output, "past_key_values", None)
-        if cache is not None and self._direct is not None:
-            self._caches[cache] = self._direct
-        self._direct = None
+        if cache is not None:
+            self._caches[cache] = batch
+        _call.put(DIRECT, self, None)
 
 
 class TextAttachment(Attachment):
     """An attachment that acts on prompts and not inside the model.
 
-    Calling the model itself passes it by; that is said once.
+    Calling the model itself passes it by; that is stated once.
     """
 
     def __init__(self, patch: Any, model: nn.Module) -> None:
         super().__init__(patch)
         self.model = model
         self._told = False
-        self.handles.append(model.register_forward_pre_hook(self._tell))
+
+    def hooks(self, model: nn.Module) -> Iterator[Any]:
+        """See `Attachment.hooks`."""
+        for each in dict.fromkeys((model, unwrapped(model))):
+            yield each.register_forward_pre_hook(self._tell)
 
     def _tell(self, _module: nn.Module, _args: Any) -> None:
-        if self.active and not self._told and not hasattr(self.model, ATTRIBUTE):
+        read = _call.value(BATCH, unwrapped(self.model))
+        if self.active and not self._told and read is None:
             self._told = True
             warnings.warn(
                 f"the {self.patch.method} patch acts on prompts, and a model that is called "

@@ -12,7 +12,7 @@ matrix: modules are run, and hashes take what a checkpoint would hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -53,6 +53,16 @@ def devices_of(model: nn.Module) -> tuple[torch.device, ...]:
         part for part in model.modules() if next(part.parameters(recurse=False), None) is not None
     )
     return tuple(dict.fromkeys(device_of(part) for part in owners))
+
+
+def at_least_float32(dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype to add and sum in: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or as it is where it is float64."""
+    return tensor.to(at_least_float32(tensor.dtype))
 
 
 def dtype_of(module: nn.Module) -> torch.dtype | None:
@@ -97,27 +107,33 @@ def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield name, weight.read() if isinstance(weight, Stored) else weight
 
 
-def stored_weights(model: nn.Module) -> Iterator[tuple[str, Tensor | Stored]]:
+def stored_weights(
+    model: nn.Module, rename: Callable[[str], str | None] = str
+) -> Iterator[tuple[str, Tensor | Stored]]:
     """Every parameter, and every buffer that a checkpoint keeps, by name; those tied once.
 
     What is offloaded to files is not read. What a checkpoint keeps beside quantised weights (their
     scales) is given after them.
+
+    Args:
+        model: The model.
+        rename: Gives the name to use for that of a parameter or buffer; None leaves it out.
     """
     owners = dict(model.named_modules())
-    for name, parameter in _untied(model):
-        path, _, own = name.rpartition(".")
+    for name, full, parameter in _untied(model, rename):
+        path, _, own = full.rpartition(".")
         if type(parameter).__name__ in QUANTISED:
             check_differentiable(owners[path])
             for key, value in _packed(owners[path], own):
-                yield f"{path}.{key}", value
+                yield f"{name.rpartition('.')[0]}.{key}", value
         elif parameter.device.type != "meta":
             yield name, parameter.detach()
         else:
-            yield name, _found(parameter, name, _holders(owners, path, own))
+            yield name, _found(parameter, full, _holders(owners, path, own))
 
 
-def _untied(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and persistent buffers sorted by name, those of one storage once.
+def _untied(model: nn.Module, rename: Callable[[str], str | None]) -> list[tuple[str, str, Tensor]]:
+    """Parameters and persistent buffers by new and own name, those of one storage once.
 
     Of several names the first is taken that is not tied to another by the model's own account,
     so that the order of registration does not count.
@@ -129,21 +145,24 @@ def _untied(model: nn.Module) -> list[tuple[str, Tensor]]:
     }
     tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
     buffers = model.named_buffers(remove_duplicate=False)
-    named: list[tuple[str, Tensor]] = [
+    given: list[tuple[str, Tensor]] = [
         *model.named_parameters(remove_duplicate=False),
         *(item for item in buffers if item[0] not in passing),
     ]
-    found: dict[Hashable, tuple[str, Tensor]] = {}
-    for name, tensor in sorted(named, key=lambda item: (item[0] in tied, item[0])):
+    named = [(name, full, one) for full, one in given if (name := rename(full)) is not None]
+    found: dict[Hashable, tuple[str, str, Tensor]] = {}
+    for name, full, tensor in sorted(named, key=lambda item: (item[0] in tied, item[0])):
         if tensor.device.type == "meta" and name in tied:
             continue  # offloading makes two of a parameter that two modules share
-        found.setdefault(_storage_of(tensor), (name, tensor))
+        found.setdefault(_storage_of(tensor), (name, full, tensor))
     return sorted(found.values(), key=lambda item: item[0])
 
 
 def _storage_of(tensor: Tensor) -> Hashable:
     """What two tensors share that are the same numbers in memory."""
     if tensor.device.type == "meta" or not tensor.numel() or type(tensor).__name__ in QUANTISED:
+        return id(tensor)
+    if not tensor.data_ptr():  # it wraps other tensors (DTensor, torchao), and has no memory itself
         return id(tensor)
     return tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 

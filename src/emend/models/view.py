@@ -19,7 +19,8 @@ from emend.models._structure import (
     run_probe,
     text_config,
 )
-from emend.models.placing import check_differentiable, device_of, dtype_of, weight_of
+from emend.models.placing import check_differentiable, device_of, dtype_of, weight_of, widened
+from emend.models.wrapping import plain_modules, unwrapped
 
 SCALES: tuple[str, ...] = (
     "logit_scale",
@@ -43,7 +44,7 @@ class ModelView:
             through can be edited: dense blocks and shared experts; see `editable`.
 
     Attributes:
-        model: the model itself.
+        model: the model itself, out of what is wrapped around it (PEFT, torch.compile).
         blocks: its transformer blocks.
         depth: number of blocks.
         width: size of the residual stream.
@@ -61,6 +62,7 @@ class ModelView:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        model = _editable_model(model)
         check_differentiable(model)
         self.model = model
         self.embeddings = _part(model, "get_input_embeddings")
@@ -83,7 +85,7 @@ class ModelView:
         self.final_norm: nn.Module = next(norms, nn.Identity())
         self._finish = self._find_finish(probe)
         self.findings: dict[tuple[str, int], bool] = {}
-        self._names = {id(module): name for name, module in model.named_modules()}
+        self._names = {id(module): name for name, module in plain_modules(model)}
 
     def block(self, layer: int) -> nn.Module:
         """Block `layer`, counted from 0; negative numbers count from the end."""
@@ -184,7 +186,7 @@ class ModelView:
         for module in self._tail:
             hidden = module(hidden)
         logits = self._finish(self.head(hidden))
-        return logits if logits.dtype == torch.float64 else logits.float()
+        return widened(logits)
 
     @property
     def editable(self) -> tuple[int, ...]:
@@ -256,6 +258,22 @@ class ModelView:
             f"known scale (looked for {', '.join(SCALES + CAPS)} in its configuration); "
             "ask for support of this architecture"
         )
+
+
+def _editable_model(model: nn.Module) -> nn.Module:
+    """The model inside its wrappers, which computes what the wrapped one does.
+
+    Raises:
+        UnsupportedModel: An adapter around it puts tokens of its own before every text.
+    """
+    configs: Any = getattr(model, "peft_config", None) or {}
+    before = [name for name, one in configs.items() if getattr(one, "is_prompt_learning", False)]
+    if before:
+        raise UnsupportedModel(
+            f"the model's adapter {before[0]} puts tokens before every text, expected adapters of "
+            "weights: take the model inside it (model.get_base_model())"
+        )
+    return unwrapped(model)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

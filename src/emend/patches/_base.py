@@ -11,6 +11,7 @@ from emend.errors import InvalidInput
 from emend.models.endpoint import Endpoint
 from emend.models.fingerprints import describe_config, weights_hash
 from emend.models.placing import quantisation_of
+from emend.models.wrapping import adapters_of, unwrapped
 
 
 def describe_base(model: nn.Module) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
         JSON-able: ``name``, ``hash`` (see `weights_hash`), ``config`` (the fields that the model
         computes with), ``architecture``, ``model_type``, ``depth`` (blocks), ``width``,
         ``fan_in_fan_out`` (whether linear layers are stored transposed), and where linear layers
-        are quantised ``quantised`` ("4-bit", "8-bit").
+        are quantised ``quantised`` ("4-bit", "8-bit"). All of it is of the plain model, without
+        the adapters of PEFT around its layers; those that act are named in ``adapters``.
     """
     if isinstance(model, Endpoint):  # no weights to know it by: a patch for it fits any model
         return {"name": model.name, "architecture": "Endpoint"}
@@ -32,12 +34,13 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
         "name": str(getattr(config, "_name_or_path", "") or ""),
         "hash": weights_hash(model),
         "config": describe_config(model),
-        "architecture": type(model).__name__,
+        "architecture": type(unwrapped(model)).__name__,
         "model_type": str(getattr(config, "model_type", "") or ""),
         "depth": getattr(config, "num_hidden_layers", None),
         "width": getattr(config, "hidden_size", None),
         "fan_in_fan_out": transposed,
         **({"quantised": quantised} if quantised else {}),
+        **({"adapters": adapters} if (adapters := adapters_of(model)) else {}),
     }
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput
+from emend.models._hooks import plus_change
 from emend.models.attachments import Attachment
-from emend.models.placing import device_of
+from emend.models.placing import at_least_float32, device_of, dtype_of
+from emend.models.wrapping import find_plain
 
 if TYPE_CHECKING:
     from emend.patches._factors import Factor
@@ -23,47 +25,45 @@ class WeightAttachment(Attachment):
     def __init__(self, patch: Patch, model: nn.Module, factors: Mapping[str, Factor]) -> None:
         super().__init__(patch)
         modules = {name: find_module(model, name, factor) for name, factor in factors.items()}
-        self.handles += [
-            modules[name].register_forward_hook(_AddedChange(self, factor, modules[name]))
+        self._changes = [
+            (modules[name], _AddedChange(self, factor, modules[name]))
             for name, factor in factors.items()
         ]
 
+    def hooks(self, model: nn.Module) -> Iterator[Any]:
+        """See `Attachment.hooks`."""
+        for module, change in self._changes:
+            yield module.register_forward_hook(change)
+
 
 class _AddedChange:
-    """The hook of one module: ``y + x A^T B^T`` (or ``y + x delta^T``), in float32."""
+    """The hook of one module: ``y + x A^T B^T`` (or ``y + x delta^T``), in float32 or wider."""
 
     def __init__(self, attachment: WeightAttachment, factor: Factor, module: nn.Module) -> None:
         self._attachment = attachment
-        place = device_of(module)
+        place, dtype = device_of(module), at_least_float32(dtype_of(module))
         # Copies made under inference mode could not take part in a backward pass later.
         with torch.inference_mode(False):
-            self._matrices = tuple(matrix.to(place) for matrix in factor.matrices())
+            self._matrices = tuple(matrix.to(place, dtype) for matrix in factor.matrices())
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not self._attachment.active:
             return None
-        # What a module is given may still be on the device of the one before it.
-        change = inputs[0].to(device=output.device, dtype=torch.float32)  # (..., in)
-        # Autocast would round the factors to half precision.
-        with torch.autocast(change.device.type, enabled=False):
-            for matrix in self._matrices:
-                change = change @ matrix.to(change.device).T  # (..., r), then (..., out)
-        return (output.to(torch.float32) + change).to(output.dtype)
+        return plus_change(inputs[0], output, self._matrices)
 
 
 def find_module(model: nn.Module, name: str, factor: Factor) -> nn.Module:
-    """The linear module called ``name``, checked to fit the change.
+    """The linear module called ``name`` in the plain model, checked to fit the change.
 
     Raises:
         InvalidInput: There is no such module, or its weight has another shape.
     """
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
+    module = find_plain(model, name)
+    if module is None:
         raise InvalidInput(
             f"{type(model).__name__} has no module {name} that the patch changes: "
             "apply it to the model that it was made for"
-        ) from None
+        )
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise InvalidInput(

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from emend import models
 from emend._brief import size_text
 from emend.edits import Edit
-from emend.errors import InvalidInput, NumericalFailure, UnknownName
-from emend.models import Attachment
-from emend.patches._base import check_base
+from emend.errors import NumericalFailure, UnknownName
 from emend.patches._outcomes import Outcome
 from emend.patches._patch import Patch
 
@@ -73,14 +70,6 @@ class MemoryPatch(Patch):
         """
 
     @abstractmethod
-    def attachment(self, model: nn.Module) -> Attachment:
-        """What to hang on a model whose weights were checked.
-
-        Raises:
-            InvalidInput: The model does not fit otherwise.
-        """
-
-    @abstractmethod
     def selected(self, edits: tuple[Edit, ...]) -> MemoryPatch:
         """The patch with some of its edits only, maybe none.
 
@@ -92,29 +81,6 @@ class MemoryPatch(Patch):
         """See `Patch`: "beside the weights, 1.2 MB"."""
         size = sum(tensor.nbytes for tensor in self.tensors.values())
         return f"beside the weights, {size_text(size)}"
-
-    def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
-        """See :meth:`Patch.attach`."""
-        if self._attached(model) is not None:
-            raise InvalidInput("the patch is attached to this model already: detach it first")
-        check_base(model, self.base, allow_other_base=allow_other_base)
-        attachment = self.attachment(model)
-        try:
-            models.attach(model, attachment)
-        except BaseException:
-            attachment.remove()
-            raise
-
-    def detach(self, model: nn.Module) -> None:
-        """See :meth:`Patch.detach`."""
-        attachment = self._attached(model)
-        if attachment is None:
-            raise InvalidInput("the patch is not attached to this model: attach it first")
-        attachment.remove()
-        models.detach(model, attachment)
-
-    def _attached(self, model: nn.Module) -> Attachment | None:
-        return next((one for one in models.attachments(model) if one.patch is self), None)
 
     def without(self, *ids: str) -> MemoryPatch:
         """See :meth:`Patch.without`."""

@@ -17,6 +17,7 @@ from emend._io import refuse_foreign, whole_directory, write_json
 from emend.errors import BrokenFile, InvalidInput, NumericalFailure
 from emend.models.placing import weight_of
 from emend.models.saving import savable
+from emend.models.wrapping import is_adapted, unwrapped
 from emend.patches._base import check_base
 from emend.patches._factors import Factor
 from emend.patches._hooks import find_module
@@ -33,7 +34,7 @@ def merge_into(patch: WeightPatch, model: nn.Module, *, allow_other_base: bool) 
     merged = _merged(patch, model, allow_other_base)
     with torch.no_grad():
         for name, weight in merged.items():
-            model.get_submodule(name).get_parameter("weight").copy_(weight)
+            find_module(model, name, patch.factors[name]).get_parameter("weight").copy_(weight)
 
 
 def save_merged(
@@ -42,6 +43,8 @@ def save_merged(
     """See :meth:`WeightPatch.save_merged`."""
     ours = _own_files(directory)
     refuse_foreign(directory, ours, CARD)  # before the work, and again when it is done
+    _refuse_adapters(model)
+    model = unwrapped(model)
     merged = _merged(patch, model, allow_other_base)
     state = model.state_dict()
     state.update({f"{name}.weight": weight for name, weight in merged.items()})
@@ -96,9 +99,18 @@ def _own_files(directory: Path) -> Collection[str]:
         ) from None
 
 
+def _refuse_adapters(model: nn.Module) -> None:
+    if is_adapted(model):
+        raise InvalidInput(
+            "the model has adapters of PEFT in its layers, expected a plain model to save merged: "
+            "write those into its weights first (model.merge_and_unload()), or save the patch and "
+            "the adapters next to each other"
+        )
+
+
 def _merged(patch: WeightPatch, model: nn.Module, allow_other_base: bool) -> dict[str, Tensor]:
     """The changed weights by module, as the model stores them: nothing is written yet."""
-    if models.attachments(model):
+    if models.attachments(model) or models.for_everyone(model):
         raise InvalidInput(
             "a patch is attached to the model, expected the base alone: detach it before merging "
             "(p + q merges both)"

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emend import models
 from emend._brief import count_text
+from emend.errors import InvalidInput
+from emend.patches._base import check_base
 
 if TYPE_CHECKING:
     from torch import nn
 
     from emend.edits import Edit
+    from emend.models import Attachment
     from emend.patches._outcomes import Outcome
 
 
@@ -49,40 +53,84 @@ class Patch(ABC):
         return "attached by hooks"
 
     @abstractmethod
+    def attachment(self, model: nn.Module) -> Attachment:
+        """Make what hangs on a model while the patch acts; nothing hangs there yet.
+
+        Raises:
+            InvalidInput: The model does not fit the patch.
+        """
+
     def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
-        """Let the patch act on ``model`` until it is detached.
+        """Let the patch act on ``model`` for everyone, until it is detached.
+
+        It acts in every thread and task from then on, but for those inside ``models.base(model)``,
+        and inside ``applied`` of other patches together with these. Either all of its hooks are
+        on the model afterwards or, where one cannot be set, none. Where requests of many threads
+        or tasks want different patches, use ``applied``.
 
         Args:
-            model: The causal language model that the patch was made for.
+            model: The causal language model that the patch was made for, also one that PEFT or
+                torch.compile has wrapped.
             allow_other_base: Attach although the model's weights are not those the patch was
                 made for (its modules must still fit).
 
         Raises:
             InvalidInput: The model does not fit the patch, or it is attached already.
         """
+        models.attach(model, self._checked(model, models.for_everyone(model), allow_other_base))
 
-    @abstractmethod
     def detach(self, model: nn.Module) -> None:
-        """Take the patch off ``model`` again.
+        """Take the patch off ``model`` again, for everyone.
 
         Raises:
             InvalidInput: The patch is not attached to this model.
         """
+        there = (one for one in models.for_everyone(model) if one.patch is self)
+        attachment = next(there, None)
+        if attachment is not None:
+            models.detach(model, attachment)
+        elif any(one.patch is self for one in models.attachments(model)):
+            raise InvalidInput("the patch is applied to this model: leave the with block")
+        else:
+            raise InvalidInput("the patch is not attached to this model: attach it first")
 
     @contextmanager
     def applied(
         self, model: nn.Module, *, allow_other_base: bool = False
     ) -> Generator[nn.Module, None, None]:
-        """Let the patch act inside a ``with`` block; see :meth:`attach`.
+        """Let the patch act inside a ``with`` block, in this thread or asyncio task alone.
+
+        Other threads and tasks go on with what acts there, at the same time on the same model.
+        Tasks that are started inside the block, and ``asyncio.to_thread``, are inside it too; a
+        new thread or one of a pool is not, and gets the model as it is for everyone, with a
+        warning. Blocks nest: several patches act together, ``models.base(model)`` inside hides
+        them, and a patch applied inside that acts alone. What is computed again in a backward
+        pass (gradient checkpointing of transformers) is computed with the patches of its forward
+        pass, also when the block was left before.
+
+        Args:
+            model: See :meth:`attach`.
+            allow_other_base: See :meth:`attach`.
 
         Yields:
             The model that was given, for convenience.
+
+        Raises:
+            InvalidInput: The model does not fit the patch, or the patch acts on it already.
         """
-        self.attach(model, allow_other_base=allow_other_base)
-        try:
+        with models.acting(model, self._checked(model, (), allow_other_base)):
             yield model
-        finally:
-            self.detach(model)
+
+    def _checked(
+        self, model: nn.Module, more: Iterable[Attachment], allow_other_base: bool
+    ) -> Attachment:
+        if any(one.patch is self for one in (*more, *models.attachments(model))):
+            raise InvalidInput(
+                "the patch is attached to this model already: detach it first "
+                "(2 * patch doubles an edit by a weight patch)"
+            )
+        check_base(model, self.base, allow_other_base=allow_other_base)
+        return self.attachment(model)
 
     @abstractmethod
     def without(self, *ids: str) -> Patch:

@@ -9,12 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from emend import models
 from emend._brief import count_text, size_text
 from emend.edits import Edit
-from emend.errors import InvalidInput, UnknownName
+from emend.errors import UnknownName
 from emend.patches import _algebra
-from emend.patches._base import check_base
 from emend.patches._factors import Factor
 from emend.patches._hooks import WeightAttachment
 from emend.patches._outcomes import Outcome
@@ -76,29 +74,9 @@ class WeightPatch(Patch):
         held = (each.nbytes for factor in self.factors.values() for each in factor.matrices())
         return f"{where}, rank {self.rank}, {size_text(sum(held))}"
 
-    def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
-        """See :meth:`Patch.attach`."""
-        if self._attachment(model) is not None:
-            raise InvalidInput(
-                "the patch is attached to this model already: detach it first "
-                "(2 * patch doubles an edit)"
-            )
-        check_base(model, self.base, allow_other_base=allow_other_base)
-        models.attach(model, WeightAttachment(self, model, self.factors))
-
-    def detach(self, model: nn.Module) -> None:
-        """See :meth:`Patch.detach`."""
-        attachment = self._attachment(model)
-        if attachment is None:
-            raise InvalidInput("the patch is not attached to this model: attach it first")
-        attachment.remove()
-        models.detach(model, attachment)
-
-    def _attachment(self, model: nn.Module) -> WeightAttachment | None:
-        for attachment in models.attachments(model):
-            if isinstance(attachment, WeightAttachment) and attachment.patch is self:
-                return attachment
-        return None
+    def attachment(self, model: nn.Module) -> WeightAttachment:
+        """See :meth:`Patch.attachment`."""
+        return WeightAttachment(self, model, self.factors)
 
     def delta(self, module_name: str) -> Tensor:
         """The change of one module's weight, (out, in) float32.

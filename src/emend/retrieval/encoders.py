@@ -10,7 +10,7 @@ import torch
 
 from emend import models
 from emend.errors import InvalidInput, MissingExtra, MissingFile, first_line
-from emend.models._forward import evaluating
+from emend.models._forward import evaluating, longest_text
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens
 from emend.models.start import front_ids
@@ -63,6 +63,9 @@ def check_fingerprint(found: dict[str, Any], kept: dict[str, Any]) -> None:
 class StateEncoder:
     """The language model's own states, half way up, averaged over a text's tokens.
 
+    A text longer than the model reads is cut into windows that do not overlap, each behind the
+    start token; all of its tokens count alike.
+
     Args:
         model: A causal language model; what is attached to it has no effect here.
         tokenizer: Its tokenizer.
@@ -80,12 +83,27 @@ class StateEncoder:
         """See `Encoder.encode`."""
         models.ensure_start(self.model, self.tokenizer)
         rows = prompt_tokens(self.tokenizer, list(texts))
-        starts = range(0, len(rows), self.batch_size)
+        if not rows:
+            return np.zeros((0, 0), np.float32)
+        front = len(front_ids(self.tokenizer))
+        size = (longest_text(self.model) or front + max(map(len, rows))) - front
+        cut = [range(front, max(len(row), front + 1), size) for row in rows]
+        windows = [
+            [*row[:front], *row[at : at + size]]
+            for row, each in zip(rows, cut, strict=True)
+            for at in each
+        ]
+        owners = [number for number, each in enumerate(cut) for _ in each]
+        starts = range(0, len(windows), self.batch_size)
         with torch.no_grad(), models.base(self.model), evaluating(self.model):
-            found = [self._pooled(rows[start : start + self.batch_size]) for start in starts]
-        return normalized(np.concatenate(found)) if found else np.zeros((0, 0), np.float32)
+            found = [self._summed(windows[start : start + self.batch_size]) for start in starts]
+        sums = np.concatenate(found)  # (windows, width)
+        whole = np.zeros((len(rows), sums.shape[1]), np.float32)
+        np.add.at(whole, owners, sums)
+        return normalized(whole)
 
-    def _pooled(self, rows: list[list[int]]) -> Any:
+    def _summed(self, rows: list[list[int]]) -> Any:
+        """(B, width), the states of each row's tokens added up."""
         batch = pad(rows, pad_id(self.tokenizer)).to(device_of(self.model.get_input_embeddings()))
         output = self.model.base_model(
             input_ids=batch.input_ids,
@@ -97,7 +115,7 @@ class StateEncoder:
         mask = batch.attention_mask[..., None].to(states)
         front = len(front_ids(self.tokenizer))  # whose states would outweigh all others
         mask[:, :front] = torch.where(mask.sum(1, keepdim=True) > front, 0.0, mask[:, :front])
-        return ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+        return (states * mask).sum(1).cpu().numpy()
 
 
 class SentenceEncoder:
