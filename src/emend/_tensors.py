@@ -6,7 +6,7 @@ an operation of torch raises: an optimizer's step, ``load_state_dict``, ``copy_`
 given to another one. ``weight.data.add_`` and writes through numpy do not raise the counter.
 Therefore one number of every row and every column is compared too: this finds what merging
 adapters, adding rows to an embedding, or any dense change writes that way. A write past the counter
-to a few single numbers is not found: call `forget` after it.
+to a few single numbers is not found: call `models.forget_fingerprints` after it.
 
 torch is imported only where a tensor is at hand, so that this module can lie below all rooms.
 """
@@ -65,7 +65,7 @@ class Stored:
 class _Known:
     storage: Any
     version: int
-    sample: bytes
+    sample: str
     digests: Digests
 
 
@@ -125,7 +125,7 @@ def _of_stored(tensor: Stored) -> Digests:
     return known
 
 
-def _keep(place: Hashable, storage: Any, version: int, sample: bytes, digests: Digests) -> None:
+def _keep(place: Hashable, storage: Any, version: int, sample: str, digests: Digests) -> None:
     from torch.multiprocessing.reductions import StorageWeakRef
 
     known = _Known(StorageWeakRef(storage), version, sample, digests)
@@ -154,19 +154,19 @@ def _computed(tensor: Tensor) -> Digests:
     return Digests(about.hexdigest(), loosely.hexdigest())
 
 
-def _sample(tensor: Tensor) -> bytes:
-    """One number of each row and of each column, in places that are scattered."""
+def _sample(tensor: Tensor) -> str:
+    """Hash one number of each row and of each column, in places that are scattered."""
     import torch
 
     if not tensor.numel():
-        return b""
+        return ""
     table = tensor.reshape(-1, tensor.shape[-1]) if tensor.ndim else tensor.reshape(1, 1)
     rows = torch.arange(table.shape[0], device=tensor.device)
     columns = torch.arange(table.shape[1], device=tensor.device)
     at_row = torch.cat([rows, columns * 104_729 % len(rows)])
     at_column = torch.cat([rows * 7919 % len(columns), columns])
     step = -(-len(at_row) // SAMPLED)
-    return bytes(_bytes(table[at_row[::step], at_column[::step]]))
+    return xxhash.xxh3_128_hexdigest(_bytes(table[at_row[::step], at_column[::step]]))
 
 
 def _bytes(flat: Tensor) -> memoryview:

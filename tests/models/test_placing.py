@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.tiny import tiny_model
+from tests.two_devices import split, two_devices
 
 from emend.errors import InvalidInput
-from emend.models import ModelView, generate, model_fingerprint, score
+from emend.models import ModelView, generate, model_fingerprint, score, weights_hash
 from emend.models._hooks import frozen
+from emend.models._structure import find_blocks
 from emend.models.placing import device_of, dtype_of, weight_of, weights_of
 
 accelerate = pytest.importorskip("accelerate", reason="offloading needs accelerate")
@@ -68,6 +70,16 @@ def test_hash_of_an_offloaded_model_sees_a_changed_weight(tmp_path):
     after = model_fingerprint(model)
     assert before != after
     assert model_fingerprint(half_on_disk(model, tmp_path)) == after
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "llama"])
+def test_a_model_split_over_two_devices_is_the_same(architecture):
+    plain, _ = tiny_model(architecture)
+    with two_devices():
+        model, _ = tiny_model(architecture)
+        split(model, find_blocks(model), 2)
+        assert model_fingerprint(model) == model_fingerprint(plain)
+        assert weights_hash(model) == weights_hash(plain)
 
 
 def test_hooks_of_modules_with_children_are_found(tmp_path):

@@ -12,7 +12,12 @@ from emend.models.attachments import (
     for_everyone,
 )
 from emend.models.endpoint import Endpoint
-from emend.models.fingerprints import model_fingerprint, tokens_fingerprint, weights_hash
+from emend.models.fingerprints import (
+    forget_fingerprints,
+    model_fingerprint,
+    tokens_fingerprint,
+    weights_hash,
+)
 from emend.models.generation import generate
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
@@ -48,6 +53,7 @@ __all__ = [
     "encode",
     "ensure_start",
     "for_everyone",
+    "forget_fingerprints",
     "generate",
     "join_target",
     "join_targets",

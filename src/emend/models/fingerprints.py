@@ -76,6 +76,14 @@ def weights_hash(model: nn.Module) -> str:
     return _tensors.digests_of_all(plain_weights(model)).rounded
 
 
+def forget_fingerprints() -> None:
+    """Hash every weight anew, after single numbers were written through ``.data`` or numpy.
+
+    All other changes are noticed without this; see `_tensors`.
+    """
+    _tensors.forget()
+
+
 def describe_config(model: nn.Module) -> dict[str, Any]:
     """Give the fields of the configuration that a model computes with; see `_identity`."""
     return _identity.config_fields(getattr(model, "config", None))
