@@ -64,7 +64,7 @@ def test_trace_prints_what_the_library_finds(emend, model_directory, loaded):
     assert data["total"] == pytest.approx(found.total, abs=1e-6)
     told = emend(*asked, *settings)
     assert told.status == 0
-    assert told.err == ""
+    assert told.err == (f"emend: warning: {found.caveat}\n" if found.caveat else "")
     assert "MLP, window of 2" in told.out
     assert "States, later MLPs severed" in told.out
     other = emend(*asked, *settings, "--seed", 5, "--json").data
@@ -170,7 +170,9 @@ def test_an_answer_that_the_model_does_not_give_is_traced_with_one_line(emend, m
     told = emend(*asked, "--answer", "Zürich", "--draws", 1, "--json")
     assert told.status == 0
     assert json.loads(told.out)["answer"] != json.loads(told.out)["said"]
-    (line,) = told.err.splitlines()
+    line, *more = told.err.splitlines()
+    assert len(more) == (json.loads(told.out)["total"] <= 0)
+    assert all("the map means nothing" in one for one in more)
     assert line.startswith("emend: warning: the model says ")
     assert "traced all the same" in line
 

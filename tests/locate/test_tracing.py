@@ -9,7 +9,7 @@ from tests.reference.tracing import Plain
 from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.errors import InvalidInput, SubjectNotFound, UnknownName, UnsupportedModel
-from emend.locate import KINDS, trace
+from emend.locate import KINDS, trace, trace_many
 from emend.models import ModelView, subject_token
 
 PROMPT, SUBJECT = "We know that {} was born in", "Marie Curie"
@@ -186,6 +186,30 @@ def test_approximate_effects_are_those_of_small_noise() -> None:
     wide = trace(model, tokenizer, PROMPT, SUBJECT, approximate=True, **{**settings, "window": 3})
     summed = found.effects["mlp"][:, 1:4].sum(1)  # layers 1 to 3 around layer 2
     assert torch.allclose(wide.effects["mlp"][:, 2], summed)
+
+
+def test_noise_that_takes_nothing_away_is_stated() -> None:
+    """Fault B15: where noise raises the probability, the map means nothing."""
+    model, tokenizer = sharp("gpt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traces = {
+            word: trace(model, tokenizer, PROMPT, SUBJECT, word, draws=3)
+            for word in (" Warsaw", " Paris", " Tom", " the", " Lyon")
+        }
+    known = trace(model, tokenizer, PROMPT, SUBJECT, draws=3)
+    assert known.total > 0
+    assert known.caveat is None
+    assert known.to_dict()["caveat"] is None
+    word, raised = next((word, one) for word, one in traces.items() if one.total < 0)
+    assert "does not lower P(" in raised.caveat
+    assert raised.to_dict()["caveat"] == raised.caveat
+    with pytest.warns(UserWarning, match="the map means nothing"):
+        trace(model, tokenizer, PROMPT, SUBJECT, word, draws=3)
+    questions = [(PROMPT, SUBJECT, None), (PROMPT, SUBJECT, word)]
+    with pytest.warns(UserWarning, match="in 1 of 2 facts, so that the averages mean nothing"):
+        found = trace_many(model, tokenizer, questions, known_only=False, draws=3)
+    assert found.to_dict()["caveat"] == found.caveat
 
 
 def test_an_answer_that_the_model_does_not_give_is_traced_with_a_warning() -> None:

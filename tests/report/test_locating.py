@@ -88,6 +88,19 @@ def test_a_trace_page_has_every_effect_in_its_colour(tmp_path) -> None:
     assert "By itself the model says &#x27;Rome&#x27;" in other
 
 
+def test_pages_state_that_noise_took_nothing_away(tmp_path) -> None:
+    """Fault B15: in the report too."""
+    idle = made(clean=0.002, disturbed=0.009)
+    page = write_trace(idle, tmp_path / "page.html").read_text("utf-8")
+    line = "Noise at the subject does not lower P(&#x27;Oslo&#x27;) (0.2% to 0.9%), so that"
+    assert line in page
+    other = write_trace(made(), tmp_path / "b.html").read_text("utf-8")
+    assert "the map means nothing" not in other
+    found = AverageEffects((made(), made(seed=1), idle), 3, made().settings)
+    page = write_averages(found, tmp_path / "c.html").read_text("utf-8")
+    assert "in 1 of 3 facts, which have nothing to bring back" in page
+
+
 def test_maps_of_many_layers_are_narrow(tmp_path) -> None:
     page = write_trace(made(depth=40), tmp_path / "page.html").read_text("utf-8")
     assert 'class="heat narrow"' in page

@@ -6,6 +6,7 @@ indirect effect (AIE) over facts that the model knows, with intervals of 1.96 st
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -77,6 +78,22 @@ class AverageEffects:
         mean = mean_of(torch.tensor([[one.total] for one in self.traces]))
         return float(mean.mean), float(mean.margin)
 
+    @property
+    def caveat(self) -> str | None:
+        """One line where noise takes nothing away from the answers of some facts. Else None."""
+        idle = sum(one.caveat is not None for one in self.traces)
+        if not idle:
+            return None
+        rest = (
+            "so that the averages mean nothing: change noise, draws or seed"
+            if 2 * idle >= len(self.traces)
+            else "which have nothing to bring back and draw the averages towards 0"
+        )
+        return (
+            f"noise at the subject does not lower the answer's probability in {idle} of "
+            f"{len(self.traces)} facts, {rest}"
+        )
+
     def by_role(self, kind: str) -> dict[str, Mean]:
         """Average indirect effects of one kind, by role and layer."""
         collected: dict[str, list[Tensor]] = {role: [] for role in ROLES}
@@ -99,6 +116,7 @@ class AverageEffects:
             "asked": self.asked,
             "total": total,
             "total_margin": margin,
+            "caveat": self.caveat,
             "approximate": self.settings.approximate,
             "noise": self.settings.noise,
             "deviation": self.traces[0].deviation,
@@ -184,7 +202,10 @@ def trace_many(
         )
     bar = progress(known, "tracing facts")
     traces = tuple(traced(view, tokenizer, one, chosen) for one in bar)
-    return AverageEffects(traces, len(all_asked), chosen)
+    found = AverageEffects(traces, len(all_asked), chosen)
+    if found.caveat:
+        warnings.warn(found.caveat, stacklevel=2)
+    return found
 
 
 def _deviation(view: ModelView, questions: Sequence[Asked]) -> float:

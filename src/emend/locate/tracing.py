@@ -144,6 +144,19 @@ class Trace:
         """The total effect, clean - disturbed."""
         return self.clean - self.disturbed
 
+    @property
+    def caveat(self) -> str | None:
+        """One line where the map means nothing: noise took nothing away. Else None."""
+        if self.total > 0:
+            return None
+        chances = f"{100 * self.clean:.3g}% to {100 * self.disturbed:.3g}%"
+        other = "" if self.answer == self.said else "trace an answer that the model gives, or "
+        return (
+            f"noise at the subject does not lower P({self.answer.strip()!r}) ({chances}), so that "
+            "there is nothing to bring back and the map means nothing: "
+            f"{other}change noise, draws or seed"
+        )
+
     def peak(self, kind: str) -> tuple[int, int]:
         """(token, layer) of the largest effect; of equal ones the first."""
         effects = self.effects[kind]
@@ -157,6 +170,7 @@ class Trace:
             **{name: getattr(self, name) for name in names},
             "tokens": list(self.tokens),
             "total": self.total,
+            "caveat": self.caveat,
             "deviation": self.deviation,
             "approximate": settings.approximate,
             "noise": settings.noise,
@@ -187,7 +201,8 @@ def trace(
             approximate, batch_size.
 
     Returns:
-        The effects by kind, token and layer.
+        The effects by kind, token and layer; where noise takes nothing away from the answer they
+        mean nothing, which `Trace.caveat` states and a warning repeats.
 
     Raises:
         InvalidInput: A setting out of range, or a prompt that the model cannot read.
@@ -206,6 +221,8 @@ def trace(
             f"same: P({found.answer!r}) is {found.clean:.3g}",
             stacklevel=2,
         )
+    if found.caveat:
+        warnings.warn(found.caveat, stacklevel=2)
     return found
 
 

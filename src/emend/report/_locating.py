@@ -41,6 +41,11 @@ def how(approximate: bool, draws: int, noise: float) -> str:
     return f"{way}. Noise of {noise:g} standard deviations, {draws} draws."
 
 
+def sentence(text: str) -> str:
+    """A line as a sentence of a page."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def trace_page(found: Trace) -> str:
     """The page of one trace."""
     maps = [_trace_map(found, kind) for kind in found.effects]
@@ -56,6 +61,8 @@ def trace_page(found: Trace) -> str:
         element("p", lead, class_="lead"),
         element("p", how(settings.approximate, settings.draws, settings.noise), class_="note"),
     ]
+    if found.caveat:
+        parts.append(element("p", sentence(found.caveat), class_="note"))
     if found.answer != found.said:
         note = f"By itself the model says {found.said.strip()!r}."
         parts.append(element("p", note, class_="note"))
@@ -110,6 +117,8 @@ def averages_page(found: AverageEffects) -> str:
         element("p", lead, class_="lead"),
         element("p", how(settings.approximate, settings.draws, settings.noise), class_="note"),
     ]
+    if found.caveat:
+        parts.append(element("p", sentence(found.caveat), class_="note"))
     for kind, curves in drawn.items():
         title = title_of(kind, settings.window)
         parts += [element("h2", title), curve_plot(curves, title, low, high)]
