@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend.edits import Edit
+from emend.keyvalue._statements import own_statements
 from emend.keyvalue.rows import Row, context_rows, subject_rows, whole_rows
 from emend.models import ModelView
 from emend.models.positions import pad_id, prompt_tokens
@@ -70,6 +71,7 @@ def make_jobs(
     *,
     share_subject: bool = False,
     share_rows: bool = True,
+    statements: int = 0,
 ) -> list[Job]:
     """One job for each edit, or for each subject.
 
@@ -81,6 +83,7 @@ def make_jobs(
         preserve: Further prompts, each with one "{}" for the subject, whose answers are kept.
         share_subject: Whether edits of one subject are one job.
         share_rows: Whether an anchor may be read from a context that begins with its tokens.
+        statements: How many of the model's own statements of the subject are kept.
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
@@ -89,8 +92,11 @@ def make_jobs(
     essences = subject_rows(tokenizer, edits)
     groups = subject_groups(edits, share_subject)
     kept = kept_answers(view, tokenizer, [[edits[n] for n in group] for group in groups], preserve)
+    stated = own_statements(
+        view, tokenizer, [[edits[n] for n in group] for group in groups], statements
+    )
     jobs: list[Job] = []
-    for group, preserved in zip(groups, kept, strict=True):
+    for group, preserved, own in zip(groups, kept, stated, strict=True):
         rows = [row for number in group for row in contexts[number]]
         count, first = len(rows), group[0]
         anchors = [_essence(rows, essences[first], share_rows)]
@@ -98,6 +104,10 @@ def make_jobs(
             row = each.row
             rows.append(row)
             places = range(len(row.ids) - len(each.answer), len(row.ids))
+            anchors.extend(Anchor(len(rows) - 1, place, is_essence=False) for place in places)
+        for row in own:
+            rows.append(row)
+            places = range(row.lookup, len(row.ids))
             anchors.extend(Anchor(len(rows) - 1, place, is_essence=False) for place in places)
         jobs.append(Job(group, edits[first].id, tuple(rows), count, tuple(anchors)))
     return jobs

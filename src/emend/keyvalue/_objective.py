@@ -41,10 +41,11 @@ class Terms(NamedTuple):
     """The parts of the loss of each of J jobs, float32.
 
     Attributes:
-        nll: (J,), mean negative log-likelihood of the targets' tokens.
+        nll: (J,), mean negative log-likelihood of the targets' tokens, or of its part above what is
+            enough.
         hit: (J,) bool, whether every one of them is the likeliest.
         essence: (J,), KL(now || before) at the subject.
-        kept: (J,), mean of KL(now || before) over what is to be preserved; 0 where nothing is.
+        kept: (J,), mean of KL(before || now) over what is to be preserved; 0 where nothing is.
     """
 
     nll: Tensor
@@ -81,6 +82,7 @@ class Objective:
         groups: Their rows, captured.
         site: What the deltas are added to.
         published_order: See `SearchSettings`.
+        enough: Negative log-likelihood of a target's token below which it adds no loss.
         initial: (A, vocabulary) log-probabilities at the anchors before any change; None before
             the first step.
     """
@@ -93,11 +95,12 @@ class Objective:
         groups: Sequence[Group],
         site: Site,
         published_order: bool = False,
+        enough: float = 0.0,
         initial: Tensor | None = None,
     ) -> None:
         self.view, self.jobs, self.active, self.groups = view, jobs, list(active), groups
         self.site: Site = site
-        self.published_order, self.initial = published_order, initial
+        self.published_order, self.enough, self.initial = published_order, enough, initial
         place = {job: number for number, job in enumerate(active)}
         self.owner_of_row = [
             torch.tensor([place[job] for job, _ in group.members]) for group in groups
@@ -152,14 +155,17 @@ class Objective:
         ]
         logits = self.view.logits(torch.cat(hidden)[self.order])  # (N + A, vocabulary)
         said, anchored = logits.split([len(self.tokens), len(self.anchor_owners)])
-        nll = F.cross_entropy(said, self.tokens, reduction="none")
+        nll = (F.cross_entropy(said, self.tokens, reduction="none") - self.enough).clamp(min=0)
         missed = (said.detach().argmax(-1) != self.tokens).to(nll.dtype)
         anchored = torch.log_softmax(anchored, dim=-1)
         if self.initial is None:
             self.initial = anchored.detach().clone()
-        # KL(current || initial), as the published code has it.
-        kl = F.kl_div(self.initial, anchored, log_target=True, reduction="none").sum(-1)  # (A,)
+        # KL(now || before) at the subject, as the published code has it; KL(before || now) of what
+        # is to be preserved, so that nothing that the model states loses its probability.
         preserved = ~self.is_essence
+        share = torch.where(preserved[:, None], self.initial, anchored).exp()
+        gap = torch.where(preserved[:, None], self.initial - anchored, anchored - self.initial)
+        kl = (share * gap).sum(-1)  # (A,)
         count = self._summed(preserved.to(kl.dtype), self.anchor_owners).clamp(min=1)
         return Terms(
             self._summed(nll * self.weights.to(nll.dtype), self.owners),
@@ -212,5 +218,6 @@ class Objective:
         stays = torch.tensor([not done for done in finished], device=self.anchor_owners.device)
         initial = self.initial[stays[self.anchor_owners]]
         return Objective(
-            self.view, self.jobs, active, groups, self.site, self.published_order, initial
+            *(self.view, self.jobs, active, groups, self.site),
+            *(self.published_order, self.enough, initial),
         )

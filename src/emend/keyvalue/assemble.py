@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from emend._settings import Count, NotNegative, Positive, Seed
+from emend._settings import Count, NotNegative, Part, Positive, Seed, Whole
 from emend.edits import Edit
 from emend.keyvalue.sources import TextsSetting
 from emend.keyvalue.values import CHUNK, Optimizer, SearchSettings
@@ -41,6 +41,12 @@ class SearchConfig:
     (their first three tokens); those that ask for what is edited are found and left out."""
     preserve_factor: NotNegative = 1.0
     """Factor on the mean KL divergence at the end of these."""
+    statements: Whole = 0
+    """How many of the model's own statements of a subject are kept as they are; those that name
+    the object that is replaced are left out. 0 for the published form."""
+    enough: Part | None = None
+    """Probability of a target's token from which on the search leaves it alone, and only what is to
+    be kept counts; None for the published form, which raises it without end."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
     chunk: Count | None = None
@@ -74,6 +80,8 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
         share_subject=getattr(config, "share_subject", False),
         chunk=chunk,
         optimizer=config.optimizer,
+        statements=config.statements,
+        enough=config.enough,
     )
 
 

@@ -23,6 +23,7 @@ position only, where a model says which words follow a name and not what is know
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ class SearchSettings:
             one edit at a time, every row run apart and padded to the same length, gradients of
             rows added from the last to the first. Slower, and good only for reproducing
             recorded numbers: small gradients make Adam magnify how sums round.
+        statements: How many of the model's own statements of the subject are kept, by the mean of
+            KL(before || after) over their tokens; `preserve_factor` weighs it.
+        enough: Probability of a target's token from which on it adds no loss; None for the
+            published loss, which grows until it is 1.
         optimizer: Adam, or L-BFGS, which comes to the same loss in a fraction of the steps.
     """
 
@@ -102,6 +107,8 @@ class SearchSettings:
     chunk: int = CHUNK
     published_order: bool = False
     optimizer: Optimizer = "adam"
+    statements: int = 0
+    enough: float | None = None
 
 
 @brief
@@ -173,6 +180,7 @@ def search_values(
         check_templates(settings.preserve) if settings.preserve else (),
         share_subject=settings.share_subject,
         share_rows=not settings.published_order,
+        statements=settings.statements,
     )
     found: dict[int, Value] = {}
     published = settings.published_order
@@ -199,7 +207,8 @@ def _search(
         bases = torch.cat([_attention_outputs(jobs, groups).to(bases), bases], dim=1)
     assert bases.shape[1] == PARTS[site]
     sizes = bases.norm(dim=-1)  # (J, P)
-    objective = Objective(view, jobs, range(len(jobs)), groups, site, published)
+    enough = 0.0 if settings.enough is None else -math.log(settings.enough)
+    objective = Objective(view, jobs, range(len(jobs)), groups, site, published, enough)
     deltas, losses = _descend(objective, torch.zeros_like(bases), sizes, settings)
     return [
         _values(job, deltas[n][-1], keys[n], outputs[n], losses[n]) for n, job in enumerate(jobs)
@@ -246,7 +255,8 @@ def _loss(terms: Terms, delta: Tensor, sizes: Tensor, settings: SearchSettings) 
     eased = torch.where(terms.hit, settings.easing, 1.0)
     decay = (delta.norm(dim=-1) / sizes**2).sum(1).to(terms.nll.device)
     loss = terms.nll * eased + settings.kl_factor * terms.essence + settings.weight_decay * decay
-    return loss + settings.preserve_factor * terms.kept if settings.preserve else loss
+    keeps = settings.preserve or settings.statements
+    return loss + settings.preserve_factor * terms.kept if keeps else loss
 
 
 def _started(delta: Tensor, sizes: Tensor, settings: SearchSettings) -> _Adam | Lbfgs:
