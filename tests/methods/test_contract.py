@@ -234,3 +234,15 @@ def test_method_describes_itself(name) -> None:
         assert documented.get(field.name), f"{field.name} has no docstring under it"
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(config, field.name, None)
+
+
+TRAINED = ("ke", "malmen", "mend", "serac")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINED])
+def test_a_text_longer_than_the_context_is_refused_in_one_line(name):
+    """Fault 21: siblings of it; models with a table of positions raised a raw IndexError."""
+    model, tokenizer = tiny_model("gpt2", layers=3, positions=48)
+    long = Edit("Marie Curie went on " * 20 + "{} was born in", "Marie Curie", "Lyon")
+    with pytest.raises(InvalidInput, match="for a model that reads 48"):
+        registry().get(name).edit(model, tokenizer, [long], **fast(name, model))

@@ -14,7 +14,7 @@ from emend._brief import brief
 from emend.edits import Edit
 from emend.keyvalue.rows import check_templates, context_rows
 from emend.models import ModelView
-from emend.models._forward import batches, evaluating
+from emend.models._forward import batches, check_length, evaluating
 from emend.models._hooks import hooked, stopping
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id
@@ -121,6 +121,7 @@ def run_until(view: ModelView, input_ids: Tensor, module: nn.Module) -> None:
     padding that see nothing give NaN in some models (Gemma 2 in float64).
     """
     model: Any = view.model
+    check_length(model, input_ids.shape[1])
     ids = input_ids.to(device_of(view.embeddings))
     with evaluating(model), stopping(module):
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

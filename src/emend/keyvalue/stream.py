@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from emend.errors import UnsupportedModel
 from emend.keyvalue._objective import Site
 from emend.models import ModelView
-from emend.models._forward import batches, evaluating, fused
+from emend.models._forward import batches, check_length, evaluating, fused
 from emend.models._hooks import changing, hooked, stopping
 from emend.models._replay import BlockCall, Slot
 from emend.models.partial import agreement
@@ -90,6 +90,7 @@ class Stream:
     ) -> None:
         self.view, self.first, self.last, self.layer = view, first, last, first
         self.count = len(rows)
+        check_length(view.model, max(map(len, rows), default=0))
         self._batches: list[_Batch] = []
         for members in batches([len(row) for row in rows], batch_size):
             padded = pad([rows[n] for n in members])

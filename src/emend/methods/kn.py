@@ -42,7 +42,7 @@ from emend.keyvalue import context_rows
 from emend.locate import Neuron, alike, attribute_tokens, coarse, refine
 from emend.methods._method import method
 from emend.models import ModelView, join_targets
-from emend.models._forward import evaluating
+from emend.models._forward import check_length, evaluating
 from emend.models.placing import device_of, weight_of
 from emend.models.positions import pad, prompt_tokens
 from emend.patches import LowRank, WeightPatch, describe_base
@@ -135,6 +135,7 @@ def old_answers(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> dict[str, 
 
 
 def _greedy(model: Any, prompt: list[int], count: int) -> list[int]:
+    check_length(model, len(prompt) + count)
     ids = list(prompt)
     device = device_of(model.get_input_embeddings())
     with torch.no_grad(), evaluating(model):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import NumericalFailure, UnsupportedModel
-from emend.models._forward import evaluating
+from emend.models._forward import check_length, evaluating
 from emend.models._hooks import add_at, adding, frozen, hooked, thinned, wiped
 from emend.models._layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
 from emend.models._replay import (
@@ -258,12 +258,14 @@ def capture_blocks(
         arrangements: The layouts to try; one that served the model before spares the others.
 
     Raises:
-        InvalidInput: No rows, a start outside its row, or a layer that the model does not have.
+        InvalidInput: No rows, a start outside its row, a row longer than the model reads, or a
+            layer that the model does not have.
         NumericalFailure: What the model's blocks put out is not finite.
         UnsupportedModel: The model's blocks, called again with what they were given, do not give
             the same again.
     """
     check_rows(rows, starts)
+    check_length(view.model, max(map(len, rows)))
     (layer,) = view.numbered([layer])
     refused: Refused | None = None
     for arrange in arrangements:

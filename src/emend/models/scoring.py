@@ -193,13 +193,12 @@ def _logits_at(
     model: Any = reader.model
     # Padded on the right, every token stands where it stands alone: no position ids are needed.
     batch = pad(texts, padding).to(device_of(model.get_input_embeddings()))
+    # No token sees the padding on its right. Masked, it would see nothing where attention slides,
+    # which is NaN in some models (Gemma 2 in float64), and 0 * NaN spreads.
+    seen = torch.ones_like(batch.input_ids)
     read = Batch(torch.tensor(ends))
     with reader.acting(), reading(model, read), head_at(model, rows, columns) as pick:
-        return pick(
-            model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
-        )
+        return pick(model(input_ids=batch.input_ids, attention_mask=seen, use_cache=False).logits)
 
 
 def _score_batch(padding: int, pairs: Sequence[tuple[Asked, tuple[int, ...]]]) -> list[Score]:
