@@ -136,7 +136,7 @@ BORDERS = [
 
 LBFGS = {"optimizer": "lbfgs"}
 BORDERS = [(*border, {}) for border in BORDERS]
-BORDERS += [("rome", 2, "llama", LBFGS), ("memit", 2, "llama", LBFGS)]
+BORDERS += [("rome", 3, "llama", LBFGS), ("memit", 3, "llama", LBFGS)]
 
 
 @pytest.mark.parametrize(("name", "first", "architecture", "settings"), BORDERS)
