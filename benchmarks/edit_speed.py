@@ -144,7 +144,9 @@ def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...]) -> dict[str, 
     templates, edits = contexts(), ragged_edits(1)
     site = model.transformer.h[ROME_LAYER].mlp.c_proj
     view = ModelView(model)
-    prior = prior_for(view, tokenizer, [ROME_LAYER], texts_for(view, texts), max_tokens=10**12)
+    prior = prior_for(
+        view, tokenizer, [ROME_LAYER], texts_for(view, tokenizer, texts), max_tokens=10**12
+    )
     moment = prior.moment(ROME_LAYER)
     inverse = torch.linalg.inv(with_ridge(moment.double(), RIDGE)).float()
     settings = {"layer": ROME_LAYER, "steps": ROME_STEPS, "weight_decay": 0.5}
@@ -194,7 +196,7 @@ def run_spread(
     """Five edits by MEMIT and AlphaEdit, both ways; the plain search is run once for both."""
     templates, edits = contexts((11,), 5), even_edits(EDITS, before=3, after=after)
     view = ModelView(model)
-    prior = prior_for(view, tokenizer, LAYERS, texts_for(view, texts))
+    prior = prior_for(view, tokenizer, LAYERS, texts_for(view, tokenizer, texts))
     settings = {"layers": LAYERS, "steps": steps, "templates": templates, "texts": texts}
     updates: dict[str, published.Update] = {}
     own: dict[str, dict[str, Any]] = {}

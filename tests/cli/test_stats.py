@@ -91,7 +91,6 @@ def test_editors_take_what_was_collected(
 
 def test_misuse(emend, model_directory, texts_file, monkeypatch, cache) -> None:
     stats = ("stats", "--model", model_directory)
-    emend(*stats).is_one_line("no texts", "--texts")
     emend(*stats, "--texts", "nowhere.txt").is_one_line("no file nowhere.txt")
     given = (*stats, "--texts", texts_file)
     emend(*given, "--layers", "some").is_one_line("--layers is 'some'", "3,4,5, or all")

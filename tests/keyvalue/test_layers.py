@@ -44,7 +44,7 @@ def test_priors(made, tmp_path, monkeypatch):
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     view, tokenizer = made
     for cache in (True, False):
-        prior = prior_for(view, tokenizer, [-1, 1], texts_for(view, TEXT), cache=cache)
+        prior = prior_for(view, tokenizer, [-1, 1], texts_for(view, tokenizer, TEXT), cache=cache)
         assert float(prior.moment(3).diagonal().min()) > 0
 
 

@@ -288,14 +288,6 @@ def test_an_interrupted_pass_over_given_texts_goes_on(tmp_path, monkeypatch) -> 
     assert len(batches) == 1 + -(-len(TEXT * 20) // 16)
 
 
-def test_without_texts_the_patch_says_so() -> None:
-    model, tokenizer = tiny_model("gpt2")
-    prior = prior_for(ModelView(model), tokenizer, [1], None)
-    assert not prior.is_known
-    assert prior.note["kind"] == "identity"
-    assert "no texts" in prior.note["why"]
-
-
 def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
@@ -304,16 +296,16 @@ def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None
     hashing = _tensors._computed
     monkeypatch.setattr(_tensors, "_computed", lambda one: calls.append(1) or hashing(one))
     keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
-    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, TEXT))
+    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, tokenizer, TEXT))
     first = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert len(calls) == len(dict(stored_weights(model)))  # each weight once
     monkeypatch.setattr(priors, "inverse", lambda *_: pytest.fail("factored again"))
     monkeypatch.setattr(priors, "read_moment", lambda *_: pytest.fail("read without need"))
-    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, TEXT))
+    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, tokenizer, TEXT))
     again = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert len(calls) == len(dict(stored_weights(model)))
-    unkept = prior_for(view, tokenizer, [1], texts_for(view, TEXT), cache=False)
+    unkept = prior_for(view, tokenizer, [1], texts_for(view, tokenizer, TEXT), cache=False)
     monkeypatch.undo()
     assert torch.allclose(metric_of(view, unkept, 1, 1e-4).whiten(keys), first[1], rtol=1e-5)
 
@@ -334,11 +326,11 @@ def test_a_cache_that_cannot_be_written_is_said_once(place, tmp_path, monkeypatc
     keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        prior = prior_for(view, tokenizer, [0, 2], texts_for(view, TEXT * 9))
+        prior = prior_for(view, tokenizer, [0, 2], texts_for(view, tokenizer, TEXT * 9))
         found = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 2)]
         second_moments(view, tokenizer, TEXT, [1], seconds=0.0, cache=priors.cache_directory())
     assert ["EMEND_CACHE" in str(one.message) for one in said] == [True]
-    unkept = prior_for(view, tokenizer, [0, 2], texts_for(view, TEXT * 9), cache=False)
+    unkept = prior_for(view, tokenizer, [0, 2], texts_for(view, tokenizer, TEXT * 9), cache=False)
     for layer, one in zip((0, 2), found, strict=True):
         assert torch.equal(metric_of(view, unkept, layer, 1e-4).whiten(keys), one)
     assert not prior.kept
@@ -350,7 +342,7 @@ def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, monkeypatch) -> 
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
-    prior_for(view, tokenizer, [1], texts_for(view, TEXT))
+    prior_for(view, tokenizer, [1], texts_for(view, tokenizer, TEXT))
     monkeypatch.setattr(_io, "name_beside", lambda path: Path("/proc/emend/none"))
     monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
-    assert prior_for(view, tokenizer, [1], texts_for(view, TEXT)).kept == (1,)
+    assert prior_for(view, tokenizer, [1], texts_for(view, tokenizer, TEXT)).kept == (1,)

@@ -32,6 +32,7 @@ from emend.keyvalue.sources import (
     TextFile,
     Texts,
     as_source,
+    own_samples,
     source_named,
     sources_named,
     texts_for,
@@ -241,18 +242,20 @@ def test_too_few_tokens_are_said(tmp_path) -> None:
 def test_what_methods_are_given(tmp_path) -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
-    assert texts_for(view, None) is None
-    assert texts_for(view, ()) is None
-    assert texts_for(view, TEXT) == Texts(TEXT)
+    own = own_samples(view, tokenizer).identity
+    assert texts_for(view, tokenizer, None).identity == own
+    assert texts_for(view, tokenizer, ()).identity == own
+    assert texts_for(view, tokenizer, TEXT) == Texts(TEXT)
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(TEXT), encoding="utf-8")
-    prior = prior_for(view, tokenizer, [1], texts_for(view, str(path)), cache=False)
+    prior = prior_for(view, tokenizer, [1], texts_for(view, tokenizer, str(path)), cache=False)
     packed = second_moments(view, tokenizer, Texts(TEXT, packed=True), [1], max_tokens=20 * 64)[1]
     assert torch.equal(prior.moment(1), packed.matrix)
     assert prior.note["source"] == "a.txt"
     assert prior.note["tokens"] == packed.count
     model.config.emend = {"lab": {"seed": 0}}
-    assert texts_for(view, None) == LabCorpus()
+    assert texts_for(view, tokenizer, None) == LabCorpus()
+    assert texts_for(view, tokenizer, ()).name == "own samples, 256 tokens, seed 0"
 
 
 def test_a_text_file_of_one_line_is_cut_and_never_all_in_memory(tmp_path) -> None:

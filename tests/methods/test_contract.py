@@ -8,7 +8,7 @@ import hashlib
 import pytest
 import torch
 from tests.hypernetworks import trained
-from tests.tiny import TEXT, tiny_model
+from tests.tiny import tiny_model
 
 from emend.cli._settings import field_docstrings
 from emend.edits import Edit
@@ -30,7 +30,7 @@ FAST = {
     "memit": SHORT,
     "pmet": SHORT,
     "emmet": SHORT,
-    "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
+    "alphaedit": {**SHORT, "quantile": 0.05},
     "ike": {"k": 0, "own_copy": False},
     "mello": {"examples": "none", "new_tokens": 4},
 }
@@ -174,6 +174,9 @@ class Deaf:
 
     def __getattr__(self, name):
         return getattr(self.tokenizer, name)
+
+    def __len__(self):
+        return len(self.tokenizer)
 
     def __call__(self, texts, **options):
         spoken = [texts] if isinstance(texts, str) else list(texts)

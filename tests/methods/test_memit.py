@@ -77,7 +77,7 @@ def test_layers_come_from_the_shape() -> None:
 def test_without_texts_the_card_says_so() -> None:
     model, tokenizer = tiny_model("gpt2")
     patch = registry().get("memit").edit(model, tokenizer, EDITS[:1], templates=TEMPLATES, steps=3)
-    assert patch.statistics["kind"] == "identity"
+    assert patch.statistics["source"] == "own samples, 256 tokens, seed 0"
     assert patch.config["layers"] == (0, 1)
     assert patch.without("d").rank == 0
 

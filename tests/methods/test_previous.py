@@ -11,7 +11,6 @@ from tests.tiny import TEXT, tiny_model
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue import second_moments
-from emend.keyvalue.priors import key_size
 from emend.methods import registry
 from emend.models import ModelView, score
 from emend.patches import Patch, WeightPatch, load_patch
@@ -131,8 +130,6 @@ def test_statistics_of_a_sequence_are_those_of_the_base(tmp_path, monkeypatch) -
     with first.applied(model):
         edited = second_moments(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
         assert torch.equal(edited, expected)
-        size = key_size(ModelView(model), 2)
-    assert size == key_size(ModelView(model), 2)
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     settings["cache"] = True
     method.edit(model, tokenizer, EDITS[1:], previous=first, **settings)

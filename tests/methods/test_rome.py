@@ -83,15 +83,19 @@ def test_attached_patches_do_not_change_what_is_sought() -> None:
 def test_patch_says_what_it_was_made_with() -> None:
     model, tokenizer = tiny_model("llama")
     patch = rome.edit(model, tokenizer, EDITS[:1], **FAST)
-    assert patch.statistics["kind"] == "identity"
-    assert "no texts" in patch.statistics["why"]
+    assert patch.statistics["kind"] == "second moment"
+    assert patch.statistics["source"] == "own samples, 256 tokens, seed 0"
     assert patch.templates == TEMPLATES
     assert patch.config["layer"] == 1
     weighed = rome.edit(model, tokenizer, EDITS[:1], texts=TEXT, **FAST)
     assert weighed.statistics["kind"] == "second moment"
     assert weighed.statistics["tokens"] == sum(len(tokenizer(t)["input_ids"]) for t in TEXT)
+    without = rome.edit(model, tokenizer, EDITS[:1], second_moment=False, **FAST)
+    assert without.statistics == {"kind": "identity", "why": "second_moment is False"}
     (name,) = patch.factors
-    assert not torch.allclose(patch.delta(name), weighed.delta(name))
+    changes = [one.delta(name) for one in (patch, weighed, without)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.allclose(changes[one], changes[other])
 
 
 def test_direction_follows_the_second_moment() -> None:

@@ -161,7 +161,7 @@ class _Trial:
             "model": model_fingerprint(self.model),
             "tokenizer": tokens_fingerprint(self.model, self.tokenizer),
             "method": [self.method.name, self.method.version],
-            "settings": settings_content(config, ModelView(self.model)),
+            "settings": settings_content(config, ModelView(self.model), self.tokenizer),
             "together": self.together,
             "metrics": METRICS,
             "edits": self.edits,

@@ -33,8 +33,8 @@ def command(
         str | None,
         typer.Option(
             "--texts",
-            help="A text file, a JSONL, a dataset, or lab; several are separated by commas. The "
-            "lab's models have theirs.",
+            help="A text file, a JSONL, a dataset, or lab; several are separated by commas. By "
+            "default the lab's for its models, and for others what the model writes itself.",
             metavar="FILE|NAME",
         ),
     ] = None,
@@ -65,9 +65,7 @@ def command(
     named = None if texts is None else sources_named(texts.split(","))
     network, tokenizer = api.load(model, **loading)
     view = ModelView(network)
-    source = texts_for(view, named)
-    if source is None:
-        raise InvalidInput(f"no texts for {model}, expected --texts FILE or NAME: give some")
+    source = texts_for(view, tokenizer, named)
     layers = None if layer is None else [layer]
     documents = islice(source.documents(), limit)
     memories = Memories(view, tokenizer, documents, layers=layers, top=top)

@@ -16,13 +16,14 @@ from emend.errors import InvalidInput, NotEnoughMemory
 
 NAME = "stats"
 EXAMPLES = _options.examples(
-    "emend stats --model lab/gptneo",
+    "emend stats --model smollm2-135m                  # over texts that the model writes itself",
+    "emend stats --model lab/gptneo                    # over the lab's corpus",
     "emend stats --model gpt2 --texts wiki.txt --layers 3,4,5",
     "emend stats --model gpt2 --texts notes.jsonl?field=body --tokens 100000",
     "emend stats --model gpt2 --layers all \\",
     "      --texts 'Salesforce/wikitext?config=wikitext-103-raw-v1&split=train'",
     "",
-    "Editors take them from the cache when they are given the same texts:",
+    "Editors take them from the cache when they are given the same texts, or none as here:",
     "  emend edit --model gpt2 --method memit --set texts=wiki.txt --edits edits.jsonl \\",
     "      --output_path patch/",
 )
@@ -41,7 +42,8 @@ _Texts = Annotated[
         "--texts",
         help="A text file (empty lines between documents), a JSONL (field text, or FILE?field=NAME)"
         ", a dataset on the hub or in a directory (NAME?config=C&split=S&field=F&revision=R), or "
-        "lab; several are separated by commas. By default the lab's corpus, for its models.",
+        "lab; several are separated by commas. By default samples of the model's own; for models "
+        "of the lab its corpus.",
         metavar="FILE|NAME",
     ),
 ]
@@ -55,7 +57,12 @@ _Layers = Annotated[
 ]
 _Tokens = Annotated[
     int | None,
-    typer.Option("--tokens", help="Stop there; by default 20 for each dimension of a key.", min=1),
+    typer.Option(
+        "--tokens",
+        help="Stop there; by default 20 for each dimension of a key, and of the model's own "
+        "samples 4 (16,384 at most).",
+        min=1,
+    ),
 ]
 
 
@@ -92,26 +99,28 @@ def command(
         second_moments,
         warn_of_few,
     )
-    from emend.keyvalue.sources import sources_named, texts_for
+    from emend.keyvalue.sources import OwnSamples, own_samples, sources_named, texts_for
     from emend.models import ModelView
 
     # refused before a model is loaded
     named = None if texts is None else sources_named(texts.split(","))
     network, tokenizer = api.load(model, **loading)
     view = ModelView(network)
-    source = texts_for(view, named)
-    if source is None:
-        raise InvalidInput(f"no texts for {model}, expected --texts FILE or NAME: give some")
+    source = texts_for(view, tokenizer, named)
     chosen = _layers_of(view, wanted)
+    if isinstance(source, OwnSamples):
+        source, count = own_samples(view, tokenizer, tokens), None
+    else:
+        count = tokens or TOKENS_PER_KEY * max(view.inner(layer) for layer in chosen)
     options: dict[str, Any] = {
-        "max_tokens": tokens or TOKENS_PER_KEY * max(view.inner(layer) for layer in chosen),
+        "max_tokens": count,
         "window": window,
         "batch_size": batch_size,
     }
     number = getattr(torch, sum_dtype.value)
     estimate = _estimate(view, source, chosen, number, options)
     if not json:
-        typer.echo(_told(chosen, source.name, options["max_tokens"], estimate))
+        typer.echo(_told(chosen, source.name, count, estimate))
     if not ignore_memory:
         _check_disk(estimate["disk"], cache_directory())
     started = time.perf_counter()
@@ -190,14 +199,15 @@ def _check_disk(needed: int | None, directory: Path) -> None:
 
 
 def _told(
-    layers: tuple[int, ...], source: str, tokens: int, estimate: dict[str, int | None]
+    layers: tuple[int, ...], source: str, tokens: int | None, estimate: dict[str, int | None]
 ) -> str:
     from emend.keyvalue.memory import readable
 
     said = {name: readable(size) for name, size in estimate.items() if size is not None}
     free = f" of {said['available']} free" if "available" in said else ""
+    texts = source if tokens is None else f"{tokens:,} tokens at most of {source}"
     return (
-        f"layers {', '.join(map(str, layers))} over {tokens:,} tokens at most of {source}\n"
+        f"layers {', '.join(map(str, layers))} over {texts}\n"
         f"memory: {said['sums']} for sums, {said['activations']} for one batch{free}; "
         f"disk: {said['disk']}"
     )
@@ -209,18 +219,20 @@ def _row(layer: int, moment: Any) -> dict[str, Any]:
         "layer": layer,
         "inner": len(matrix),
         "tokens": moment.count,
+        "left_out": moment.left_out,
         "dtype": str(matrix.dtype).removeprefix("torch."),
         "mean_square": float(matrix.diagonal().mean()),
     }
 
 
 def _tell(result: dict[str, Any]) -> None:
-    columns = ("layer", "inner", "tokens", "dtype", "mean_square")
+    columns = ("layer", "inner", "tokens", "left_out", "dtype", "mean_square")
     rows = [
         [f"{row[name]:.4g}" if name == "mean_square" else str(row[name]) for name in columns]
         for row in result["layers"]
     ]
     title = f"Second moments of {result['model']}"
-    print_table(title, ("layer", "key size", "tokens", "dtype", "mean square"), rows)
+    header = ("layer", "key size", "tokens", "left out", "dtype", "mean square")
+    print_table(title, header, rows)
     kept = f"kept in {result['cache']}" if result["cache"] else "not kept"
     typer.echo(f"{result['seconds']:.1f} s, {kept}")

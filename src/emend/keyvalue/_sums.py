@@ -3,6 +3,10 @@
 Only the lower triangle is computed, in panels: a product of all would cost twice as much. A panel
 of one batch is multiplied in the keys' precision (float32 for half-precision models) and added to
 sums in that which was chosen, which stay on the layer's device.
+
+Attention sinks beyond the start token, and the few tokens that carry massive activations, have keys
+tens of times as long as all others (Sun et al. 2024, arXiv 2402.17762; Yu et al. 2024, arXiv
+2411.07191). A mean of squares over them would be of them alone, so they are left out and counted.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from emend.models._forward import evaluating
 from emend.models._hooks import hooked, stopping
 from emend.models.placing import device_of, widened
 
+MASSIVE = 10.0
+"""Lengths of a key, in medians of the first batch's, above which it is left out."""
+
 PANEL = 256
 """Rows of a panel, at least; at most 16 panels."""
 
@@ -38,6 +45,7 @@ class Sums:
     Attributes:
         matrices: For each layer (inner, inner), of which the lower triangle is right until
             `whole` has been called.
+        left_out: For each layer how many tokens were left out.
     """
 
     def __init__(self, view: ModelView, layers: Sequence[int], dtype: torch.dtype) -> None:
@@ -46,6 +54,8 @@ class Sums:
             layer: torch.zeros(view.inner(layer), view.inner(layer), dtype=dtype)
             for layer in layers
         }
+        self.left_out = dict.fromkeys(self.layers, 0)
+        self._bounds: dict[int, float] = {}
 
     def run(self, batch: Batch) -> None:
         """Run a batch up to the last layer's keys, and add them to every layer's sums.
@@ -87,6 +97,7 @@ class Sums:
         keys = widened(keys)
         if keys.device.type == "cuda" and self.matrices[layer].device != keys.device:
             self.matrices[layer] = self.matrices[layer].to(keys.device)
+        keys = self._usual(layer, keys)
         matrix = self.matrices[layer]
         for start, stop in _panels(len(matrix)):
             panel = matrix[start:stop, :stop]
@@ -95,6 +106,16 @@ class Sums:
                 panel.addmm_(left, right)
             else:
                 panel += (left @ right).to(panel)
+
+    def _usual(self, layer: int, keys: Tensor) -> Tensor:
+        """Keys (N, inner) without the massive ones; those that are not finite stay, to be seen."""
+        lengths = keys.norm(dim=1)  # (N,)
+        if layer not in self._bounds:
+            self._bounds[layer] = MASSIVE * float(lengths.median())
+        massive = (lengths > self._bounds[layer]) & lengths.isfinite()
+        found = int(massive.sum())
+        self.left_out[layer] += found
+        return keys[~massive] if found else keys
 
     def whole(self) -> dict[int, Tensor]:
         """The sums as symmetric matrices, on the CPU; the sums themselves are given away."""
@@ -108,7 +129,12 @@ class Sums:
     def keep(self, path: Path, position: Position) -> None:
         """Write the sums down, with the position that they have reached."""
         tensors = {str(layer): matrix for layer, matrix in self.matrices.items()}
-        note = {"documents": position.documents, "tokens": position.tokens}
+        note = {
+            "documents": position.documents,
+            "tokens": position.tokens,
+            "left_out": [self.left_out[layer] for layer in self.layers],
+            "bounds": [self._bounds.get(layer) for layer in self.layers],
+        }
         _kept.keep(path, {**tensors, "pending": _kept.as_tokens(position.pending)}, note)
 
     def restore(self, path: Path) -> Position:
@@ -118,6 +144,9 @@ class Sums:
         if note is None or found is None:
             return Position()
         self.matrices = dict(zip(self.layers, found[1:], strict=True))
+        self.left_out = dict(zip(self.layers, note["left_out"], strict=True))
+        bounds = zip(self.layers, note["bounds"], strict=True)
+        self._bounds = {layer: bound for layer, bound in bounds if bound is not None}
         return Position(note["documents"], note["tokens"], found[0][1:].tolist())
 
 

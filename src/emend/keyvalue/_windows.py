@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from emend.keyvalue._corpus import Source
+from emend.keyvalue._samples import OwnSamples
 from emend.models._forward import batches
 from emend.models.positions import pad, pad_id, prompt_tokens, text_tokens
 from emend.models.start import front_ids
@@ -78,6 +79,8 @@ def batches_of(
     Raises:
         InvalidInput: A text without tokens.
     """
+    if isinstance(source, OwnSamples):
+        return _sampled(source, tokenizer, layout, position)
     run = _packed if source.packed else _apart
     return run(source, tokenizer, layout, position)
 
@@ -117,6 +120,21 @@ def _packed(source: Source, tokenizer: Any, layout: Layout, position: Position) 
         real = torch.ones_like(rows, dtype=torch.bool)
         real[:, : len(front)] = False
         yield Batch(rows, real.flatten(), whole)
+
+
+def _sampled(
+    source: OwnSamples, tokenizer: Any, layout: Layout, position: Position
+) -> Iterator[Batch]:
+    """Samples of the model's own, all equally long."""
+    front = len(front_ids(tokenizer))
+    rows = source.rows()
+    for start in range(position.documents, len(rows), layout.rows):
+        batch = rows[start : start + layout.rows]
+        real = torch.ones_like(batch, dtype=torch.bool)
+        real[:, :front] = False
+        position.documents += len(batch)
+        position.tokens += int(real.sum())
+        yield Batch(batch, real.flatten() if front else None, int(real.sum()))
 
 
 def _apart(source: Source, tokenizer: Any, layout: Layout, position: Position) -> Iterator[Batch]:

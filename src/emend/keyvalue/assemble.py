@@ -56,7 +56,8 @@ class SearchConfig:
     """Seed of the sampled contexts."""
     texts: TextsSetting | None = None
     """Texts for the second moments: the name of a file or data set, several files, or (in Python)
-    a list of the texts themselves; by default the lab's corpus for its models, else none."""
+    a list of the texts themselves; by default the lab's corpus for its models, else samples of
+    the model's own."""
     cache: bool = True
     """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 

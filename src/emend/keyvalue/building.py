@@ -21,7 +21,7 @@ from emend.keyvalue.fitting import Fitting, fit_together
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import Prior, metric_of, prior_for
-from emend.keyvalue.sources import texts_for
+from emend.keyvalue.sources import OwnSamples, texts_for
 from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch
@@ -126,11 +126,10 @@ def build(
     layers = check_layers(view, config.layers)
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
-    count, source = len(templates) or 1 + len(STARTS), texts_for(view, config.texts)
-    fitting = _fitting(config, len(edits), has_texts=source is not None)
+    count, source = len(templates) or 1 + len(STARTS), texts_for(view, tokenizer, config.texts)
+    fitting = _fitting(config, len(edits), has_texts=not isinstance(source, OwnSamples))
     check_edit(
         *(view, tokenizer, edits, count, layers),
-        has_moments=source is not None,
         fits=fitting is not None,
         answers=fitting is not None and fitting.answers > 0,
     )
@@ -142,7 +141,7 @@ def build(
     known = previous.state if previous else None
     targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()
-    if source is not None and fitting is not None:
+    if fitting is not None:
         directions = partial(whiten or _all_directions, prior)
         changes = fit_together(
             view, tokenizer, targets, templates, layers, source, directions, fitting

@@ -49,25 +49,6 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """G = I / size: where there is no second moment, all directions are alike.
-
-    Attributes:
-        size: Mean square of a key's components, so that weights mean what they mean with C.
-    """
-
-    size: float
-
-    def whiten(self, keys: Tensor) -> Tensor:
-        """See `Metric`."""
-        return keys.double() / self.size**0.5
-
-    def back(self, whitened: Tensor) -> Tensor:
-        """See `Metric`."""
-        return whitened / self.size**0.5
-
-
-@dataclass(frozen=True)
 class Inverse:
     """G = C^-1.
 

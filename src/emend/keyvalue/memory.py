@@ -159,7 +159,7 @@ def check_edit(
     contexts: int,
     layers: Sequence[int],
     *,
-    has_moments: bool,
+    has_moments: bool = True,
     fits: bool = False,
     answers: bool = False,
 ) -> None:

@@ -25,7 +25,8 @@ from emend._warn import warn
 from emend.errors import InvalidInput, NumericalFailure
 from emend.keyvalue import _kept
 from emend.keyvalue._corpus import Source
-from emend.keyvalue._sums import Sums
+from emend.keyvalue._samples import OwnSamples
+from emend.keyvalue._sums import MASSIVE, Sums
 from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.keyvalue.memory import check_fits, estimate_moments
 from emend.keyvalue.sources import Given, as_source
@@ -63,6 +64,7 @@ class Moment:
         count: Number of tokens that it is the mean over.
         source: Where the texts came from.
         texts: What tells these texts from all others.
+        left_out: Number of tokens that were left out, since their keys are massive.
         file: Where it is kept; None where it is not.
     """
 
@@ -70,12 +72,18 @@ class Moment:
     count: int
     source: str
     texts: str
+    left_out: int = 0
     file: Path | None = None
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """All of it but the matrix, JSON-able."""
+        names = ("count", "source", "texts", "left_out")
+        return {name: getattr(self, name) for name in names}
 
     def describe(self) -> dict[str, Any]:
         """What a patch keeps of it, JSON-able."""
-        note = {"count": self.count, "source": self.source, "texts": self.texts}
-        return _described(note, self.matrix.dtype)
+        return _described(self.note, self.matrix.dtype)
 
 
 def cache_directory() -> Path:
@@ -104,7 +112,8 @@ def second_moments(
         tokenizer: Its tokenizer.
         texts: A source or its name or path (see `as_source`), whose documents are joined by the
             tokenizer's end-of-text token and cut in windows; or texts themselves, each of which
-            is then a row of its own, cut to what the model reads.
+            is then a row of its own, cut to what the model reads. `own_samples` gives those that
+            the model makes itself.
         layers: Blocks whose keys are wanted; negative numbers count from the end.
         max_tokens: Where to stop. Windows stop there exactly; of texts, none is begun after it.
             None takes all.
@@ -148,7 +157,9 @@ def second_moments(
             path = cache / f"{run}.partial"
         count = _collect(sums, source, tokenizer, layout, path, seconds)
         for layer, matrix in sums.whole().items():
-            moment = Moment(matrix.div_(count), count, source.name, source.identity)
+            left_out = sums.left_out[layer]
+            counted = count - left_out
+            moment = Moment(matrix.div_(counted), counted, source.name, source.identity, left_out)
             if cache and _write(cache / names[layer], moment):
                 moment = replace(moment, file=cache / names[layer])
             found[layer] = moment
@@ -245,6 +256,8 @@ def layout_for(
     rows = batch_size or (ROWS_ON_CPU if place == "cpu" else ROWS)
     if source.packed:
         return Layout(min(window, longest or window), rows, max_tokens)
+    if isinstance(source, OwnSamples):
+        return Layout(source.length + 1, TEXTS_A_WINDOW * rows, max_tokens)
     return Layout(longest or 1 << 30, TEXTS_A_WINDOW * rows, max_tokens)
 
 
@@ -258,6 +271,8 @@ def _collect(
 ) -> int:
     """Run the source through the model; the number of tokens."""
     position = sums.restore(path) if path else Position()
+    if isinstance(source, OwnSamples):
+        source.rows(path.parent if path else None)
     batches = batches_of(source, tokenizer, layout, position)
     total = None
     if layout.limit is not None and source.packed:
@@ -305,6 +320,7 @@ def _settings(source: Source, layout: Layout, dtype: torch.dtype) -> dict[str, A
         "window": layout.window if source.packed else None,
         "max_tokens": layout.limit,
         "dtype": dtype,
+        "massive": MASSIVE,
     }
 
 
@@ -314,6 +330,7 @@ def _described(note: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
         "source": note["source"],
         "texts": note["texts"],
         "tokens": note["count"],
+        "left_out": note["left_out"],
         "dtype": str(dtype).removeprefix("torch."),
     }
 
@@ -326,5 +343,4 @@ def _read(path: Path) -> Moment | None:
 
 def _write(path: Path, moment: Moment) -> bool:
     """Keep a second moment; whether that could be done."""
-    note = {"count": moment.count, "source": moment.source, "texts": moment.texts}
-    return _kept.keep(path, {"moment": moment.matrix}, note)
+    return _kept.keep(path, {"moment": moment.matrix}, moment.note)

@@ -13,8 +13,7 @@ from torch import Tensor
 from emend import _identity
 from emend.keyvalue import _kept
 from emend.keyvalue._corpus import Source
-from emend.keyvalue.joint import Inverse, Metric, Scaled, inverse
-from emend.keyvalue.keys import forward, watching
+from emend.keyvalue.joint import Inverse, inverse
 from emend.keyvalue.moments import (
     TOKENS_PER_KEY,
     Moment,
@@ -26,11 +25,7 @@ from emend.keyvalue.moments import (
     warn_of_few,
 )
 from emend.keyvalue.nullspace import Spectrum, spectrum_of
-from emend.keyvalue.sources import NO_TEXTS
-from emend.models import ModelView, base
-
-PROBE = (8, 32)
-"""Rows and tokens of the random text that shows how large keys are."""
+from emend.models import ModelView
 
 
 @dataclass(frozen=True)
@@ -43,11 +38,6 @@ class Prior:
 
     note: dict[str, Any]
     _found: Mapping[int, Path | Moment] = field(default_factory=dict[int, "Path | Moment"])
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there are second moments at all."""
-        return bool(self._found)
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -96,7 +86,7 @@ def prior_for(
     view: ModelView,
     tokenizer: Any,
     layers: Sequence[int],
-    source: Source | None,
+    source: Source,
     *,
     cache: bool = True,
     max_tokens: int | None = None,
@@ -107,13 +97,11 @@ def prior_for(
         view: The model.
         tokenizer: Its tokenizer.
         layers: The blocks; negative numbers count from the end.
-        source: The texts to take them over (see `texts_for`); None knows nothing of other keys.
+        source: The texts to take them over (see `texts_for`).
         cache: Whether to look for them and to keep them on disk.
         max_tokens: See `second_moments`; by default 20 for each dimension of a key, and of texts
             that were given themselves all.
     """
-    if source is None:
-        return Prior(dict(NO_TEXTS))
     size = view.inner(layers[0])
     count = max_tokens or (TOKENS_PER_KEY * size if source.packed else None)
     found: Mapping[int, Path | Moment]
@@ -128,28 +116,12 @@ def prior_for(
     return Prior(note, found)
 
 
-def metric_of(view: ModelView, prior: Prior, layer: int, ridge: float) -> Metric:
-    """C^-1 of one layer, or where nothing is known of other keys, the identity at their scale.
+def metric_of(view: ModelView, prior: Prior, layer: int, ridge: float) -> Inverse:
+    """C^-1 of one layer.
 
     Raises:
         NumericalFailure: C is singular.
     """
-    if not prior.is_known:
-        return Scaled(key_size(view, layer))
     device = view.device(layer)
     # Float64 is slow or missing on other accelerators.
     return prior.inverse(layer, ridge, device if device.type == "cuda" else torch.device("cpu"))
-
-
-def key_size(view: ModelView, layer: int) -> float:
-    """The mean square of a key's components over random tokens: the scale where C is unknown.
-
-    The median over tokens is taken, since the first tokens of a text can have keys a hundred
-    times larger. It depends on the model alone, never on the edits.
-    """
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(view.vocabulary, PROBE, generator=generator)
-    with base(view.model), watching(view, [layer]) as seen:
-        forward(view, ids, layer)
-    keys = seen[layer][0].double()  # (rows, tokens, inner), or folded
-    return float(keys.reshape(-1, keys.shape[-1]).square().mean(1).median())

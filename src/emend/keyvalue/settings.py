@@ -14,7 +14,7 @@ TRACELESS = ("cache",)
 """Settings on which no result depends."""
 
 
-def settings_content(config: Any, view: ModelView) -> dict[str, Any]:
+def settings_content(config: Any, view: ModelView, tokenizer: Any) -> dict[str, Any]:
     """Give all settings of a method with the content of what they name.
 
     Settings left at their defaults are in it, since a default may change. The texts of the setting
@@ -24,6 +24,7 @@ def settings_content(config: Any, view: ModelView) -> dict[str, Any]:
     Args:
         config: Settings of a method, a dataclass, as `Method.configure` gives them.
         view: The model; where no texts are named, it decides which are taken.
+        tokenizer: Its tokenizer.
 
     Returns:
         For `_identity.key`.
@@ -34,8 +35,8 @@ def settings_content(config: Any, view: ModelView) -> dict[str, Any]:
     given = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
     found: dict[str, Any] = {}
     if "texts" in given:
-        source = texts_for(view, given.pop("texts"))
-        found["texts"] = source and [source.identity, source.packed]
+        source = texts_for(view, tokenizer, given.pop("texts"))
+        found["texts"] = [source.identity, source.packed]
     settings = {name: value for name, value in given.items() if name not in TRACELESS}
     files = {name: _content_of(v) for name, v in settings.items() if isinstance(v, (str, Path))}
     return {**found, "settings": settings, "files": files}

@@ -23,16 +23,11 @@ from emend.keyvalue._corpus import (
 )
 from emend.keyvalue._hub import HubDataset
 from emend.keyvalue._named import file_source, source_named
+from emend.keyvalue._samples import OwnSamples, own_samples
 from emend.models import ModelView
 
 Given = str | os.PathLike[str] | Source | Sequence[str] | Sequence[os.PathLike[str] | Source]
 """What `as_source` understands."""
-
-NO_TEXTS = {
-    "kind": "identity",
-    "why": "no texts were given, so keys were not weighed against those of other tokens",
-}
-"""What a patch says of its statistics where there are no texts."""
 
 _WORDS = "a file or data set by its name, files as Paths, or a list of texts"
 
@@ -87,22 +82,25 @@ def joined(sources: Iterable[Source]) -> Source:
     return parts[0] if len(parts) == 1 else Several(parts)
 
 
-def texts_for(view: ModelView, texts: Given | None) -> Source | None:
-    """Return the texts to take: those given, the lab's for its models, or none.
+def texts_for(view: ModelView, tokenizer: Any, texts: Given | None) -> Source:
+    """Return the texts to take: those given, the lab's for its models, or the model's own samples.
 
     Args:
         view: The model.
-        texts: See `as_source`; no text at all (an empty list) takes none. None takes the lab's
-            corpus for a model of the lab, and for any other model there are no texts.
+        tokenizer: Its tokenizer.
+        texts: See `as_source`. None takes the lab's corpus for a model of the lab, and samples of
+            its own for any other; no text at all (an empty list) takes samples for every model.
 
     Raises:
         MissingFile: There is no such file.
         InvalidInput: It cannot be understood.
     """
-    if texts is None:
-        return LabCorpus() if is_lab_model(view.model) else None
-    source = as_source(texts)
-    return None if isinstance(source, Texts) and not source.texts else source
+    if texts is None and is_lab_model(view.model):
+        return LabCorpus()
+    source = None if texts is None else as_source(texts)
+    if source is None or (isinstance(source, Texts) and not source.texts):
+        return own_samples(view, tokenizer)
+    return source
 
 
 def is_lab_model(model: Any) -> bool:
@@ -117,11 +115,11 @@ TextsSetting = Annotated[Source, Reads(_WORDS, given=as_source, named=sources_na
 
 __all__ = [
     "LAB_TEXTS",
-    "NO_TEXTS",
     "Given",
     "HubDataset",
     "JsonLines",
     "LabCorpus",
+    "OwnSamples",
     "Several",
     "Source",
     "TextFile",
@@ -129,6 +127,7 @@ __all__ = [
     "TextsSetting",
     "as_source",
     "is_lab_model",
+    "own_samples",
     "source_named",
     "sources_named",
     "texts_for",

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.errors import NumericalFailure
-from emend.models._forward import evaluating
-from emend.models.placing import device_of
+from emend.models.sampling import sample
 from emend.models.start import front_ids
 
 BARE = "{}"
@@ -76,21 +74,7 @@ def sample_texts(
     Raises:
         NumericalFailure: The model's logits are not finite.
     """
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    ids = ids.to(device_of(embeddings))
-    special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.long)
-    with torch.no_grad(), evaluating(model):
-        while ids.shape[1] < length:
-            logits: Tensor = model(input_ids=ids, use_cache=False).logits[:, -1].float().cpu()
-            logits[:, special[special < logits.shape[1]]] = -torch.inf
-            best = logits.topk(min(TOP, logits.shape[1]), dim=-1)
-            if not bool(best.values.isfinite().all()):
-                raise NumericalFailure(
-                    "the model's logits are not finite, expected numbers to sample by: check its "
-                    "weights, or load it in float32 or bfloat16"
-                )
-            drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
-            ids = torch.cat([ids, best.indices.gather(1, drawn).to(ids.device)], dim=1)
+    ids = sample(model, tokenizer, ids, length, generator, top=TOP)
     return [_cleaned(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 

@@ -32,7 +32,6 @@ from torch import Tensor
 
 from emend._settings import NotNegative, Positive, Range
 from emend.edits import Edit
-from emend.errors import InvalidInput
 from emend.keyvalue.building import SpreadConfig, build
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.nullspace import NullSpace, Spectrum, null_space
@@ -64,7 +63,7 @@ WEIGHT = 0.1
 @method(
     title="AlphaEdit: many facts at once, in the null space of what is to be preserved",
     paper="Fang et al. 2025, arXiv 2410.02355",
-    when="many facts where what else the model knows must not move; needs texts that show it",
+    when="many facts where what else the model knows must not move",
     order_free=True,
     by_subject=True,
 )
@@ -89,11 +88,6 @@ def alphaedit(
         return spectrum.scaled(free.rank)
 
     def solver(_view: ModelView, prior: Prior) -> Solve:
-        if not prior.is_known:
-            raise InvalidInput(
-                "alphaedit was given no texts, expected some thousand that show what to preserve: "
-                "pass texts, or take memit, which does without"
-            )
         # Before the search: a quantile that frees nothing is refused, and the memory that finding
         # eigenvectors takes is not on top of what the search leaves.
         for layer in prior.kept:

@@ -88,7 +88,7 @@ def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig
     view = ModelView(model)
     config = filled(config, view)
     started = time.perf_counter()
-    source = texts_for(view, config.texts) if config.second_moment else None
+    source = texts_for(view, tokenizer, config.texts) if config.second_moment else None
     count = len(config.templates or ()) or SAMPLES
     check_edit(view, tokenizer, edits, count, [_of(config)], has_moments=source is not None)
     templates = config.templates or sample_templates(model, tokenizer, seed=config.seed)
@@ -172,11 +172,9 @@ def updates(
 def _prior(
     view: ModelView, tokenizer: Any, config: RomeConfig, source: Source | None
 ) -> tuple[Prior | None, dict[str, Any]]:
-    if not config.second_moment:
+    if source is None:
         return None, {"kind": "identity", "why": "second_moment is False"}
     prior = prior_for(view, tokenizer, [_of(config)], source, cache=config.cache)
-    if not prior.is_known:
-        return None, prior.note
     return prior, {**prior.note, "ridge": config.ridge}
 
 

@@ -120,7 +120,7 @@ def change_names(
         "model": model_fingerprint(view.model),
         "tokenizer": tokens_fingerprint(view.model, tokenizer),
         "method": [method.name, method.version],
-        "settings": settings_content(config, view),
+        "settings": settings_content(config, view, tokenizer),
     }
     keys = [
         _identity.key("single change", **common, request=[edit.prompt, edit.subject, edit.target])
