@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from functools import lru_cache
 
 import pytest
@@ -86,6 +87,15 @@ def test_second_moment(name: str) -> None:
     assert relative(found.matrix, facts.tensors["mom2_moment"]) < 1e-5
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
+    """A cache of its own, so that the second moment is taken once for all runs of a model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMEND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("tag", TAGS)
 def test_change_of_the_weights(name: str, tag: str) -> None:
@@ -105,7 +115,6 @@ def test_change_of_the_weights(name: str, tag: str) -> None:
             templates=facts.templates,
             second_moment=not tag.startswith("nocov"),
             texts=facts.texts,
-            cache=False,
         )
     )
     assert isinstance(patch, WeightPatch)
