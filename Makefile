@@ -37,8 +37,10 @@ demo: $(VENV)/.installed
 models: $(VENV)/.installed
 	@$(BIN)/emend models get smollm2-135m || echo "the tests on smollm2-135m are skipped"
 
+# Two workers with a thread each: tiny models leave a second thread nothing to do.
+test: export OMP_NUM_THREADS ?= 1
 test: models
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-real: models
 	$(BIN)/python -m pytest -q tests/real
