@@ -58,7 +58,7 @@ def test_the_decomposition_is_kept_and_made_again_where_broken(tmp_path, monkeyp
             prior.spectrum(layer)
 
     find()
-    files = sorted(tmp_path.rglob("*eigen*"))
+    files = sorted(tmp_path.rglob("*.spectrum-*"))
     assert len(files) == 2
     first = prior.spectrum(1).vectors.clone()  # the file, which is broken below, is mapped
     with monkeypatch.context() as patched:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
+from tests.parity.recorded import LAYER, NAMES, SITES, recorded
 
-from emend.models import ModelView, encode, join_target, load
+from emend.models import ModelView, encode, join_target
 from emend.models.positions import pad
 
-PARITY = Path(__file__).parents[2].parent / "shared" / "parity"
 
-pytestmark = pytest.mark.skipif(
-    not PARITY.is_dir(), reason="the recorded outputs (../shared/parity) are not beside the clone"
-)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_and_lookup(name):
-    model, tokenizer = load(PARITY / name)
-    recorded = json.loads((PARITY / f"{name}_float32.json").read_text())
-    assert recorded["runs"]
-    view = ModelView(model)
-    for run in recorded["runs"]:
+    facts = recorded(name)
+    tokenizer = facts.tokenizer
+    view = ModelView(facts.model)
+    assert view.name_of(view.down_projection(LAYER)) == SITES[name]
+    assert facts.runs
+    for run in facts.runs.values():
         request = run["request"]
-        assert f"{view.name_of(view.down_projection(2))}.weight" == run["weight"]
-        templates = [context.format(request["prompt"]) for context in recorded["contexts"]]
-        templates.append(recorded["kl_prompt"])
+        templates = [context.format(request["prompt"]) for context in facts.templates]
+        templates.append("{} is a")  # of the KL term
         texts = [template.format(request["subject"]) for template in templates]
         spans = [
             (start := template.index("{}"), start + len(request["subject"]))
