@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from emend import metrics as metrics
     from emend import models as models
     from emend import patches as patches
+    from emend import probes as probes
     from emend import report as report
     from emend.api import audit as audit
     from emend.api import edit as edit
@@ -66,7 +67,7 @@ _HOME = {
 }
 _ROOMS = (
     *("api", "bench", "datasets", "edits", "errors", "keyvalue"),
-    *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "report"),
+    *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "probes", "report"),
 )
 
 __all__ = [  # noqa: RUF022 - in the order in which people meet them

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import is_dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from emend import methods
 from emend.datasets import read_edits, write_edits
@@ -14,7 +14,8 @@ from emend.locate import audit, trace, trace_many
 from emend.metrics import Report, evaluate, evaluate_each, verified
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
-from emend.patches import MemoryPatch, Patch, WeightPatch, describe_base, load_patch
+from emend.patches import MemoryPatch, Patch, WeightPatch, describe_base, load_patch, with_fields
+from emend.probes import Source, blast_radius, check_source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +49,7 @@ def edit(
     method: str | methods.Method = "rome",
     *,
     previous: Patch | None = None,
+    probes: Source = "none",
     **config: Any,
 ) -> Patch:
     """Make a patch that changes what a model says. The model itself is left as it is.
@@ -60,6 +62,10 @@ def edit(
         previous: A patch to go on from; the new one holds its edits too. Methods that are
             order-free make what they would have made of all edits at once; with others (see
             ``emend methods``) the new edits are made on top of the earlier ones.
+        probes: What the patch is checked with for what else it changes: "auto" (the edits' own
+            probes, and made ones for edits without), "given" (their own alone) or "none". What
+            was found is ``patch.blast``; see `emend.probes.blast_radius`, which measures the same
+            of any patch.
         config: Settings of the method that shall differ from those that the model recommends in
             its ``config.json`` (under ``emend``), or else from the method's defaults.
 
@@ -71,16 +77,20 @@ def edit(
 
     Raises:
         InvalidInput: No edits, two with the same id, two that want different things of one
-            statement, or a previous patch that cannot be continued.
+            statement, a previous patch that cannot be continued, or another word for `probes`.
         UnknownName: There is no such method or setting.
         SubjectNotFound: The tokenizer gives a subject no token of its own.
         NumericalFailure: The search or the solution diverged.
     """
+    check_source(probes)
     edits = check_edits(edits)
     chosen = methods.find(method)
     with _cost_of(model) as cost:
         patch = chosen.edit(model, tokenizer, edits, previous=previous, **config)
-    return verified(model, tokenizer, _with_card(patch, model, cost, len(edits)))
+    patch = verified(model, tokenizer, _with_card(patch, model, cost, len(edits)))
+    if probes == "none":
+        return patch
+    return with_fields(patch, blast=blast_radius(model, tokenizer, patch, probes))
 
 
 def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:
@@ -96,7 +106,4 @@ def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:
     }
     if isinstance(patch, (WeightPatch, MemoryPatch)):
         return replace(patch, timing=timing, base=patch.base or describe_base(model))
-    if is_dataclass(patch):
-        return cast(Patch, replace(cast(Any, patch), timing=timing))
-    patch.timing = timing
-    return patch
+    return with_fields(patch, timing=timing)

@@ -12,6 +12,7 @@ from emend.edits.answers import (
     same_answer,
     same_beginning,
     same_sentence,
+    short_answer,
     states_answer,
 )
 
@@ -286,3 +287,25 @@ def test_first_sentences_and_phrases() -> None:
     assert first_phrase("巴黎，法国") == "巴黎"
     assert first_phrase(" Paris\nLyon") == "Paris"
     assert first_phrase(" ") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (" Berlin.\n\nThe capital", "Berlin"),
+        (" Paris and is the", "Paris"),
+        (" the Euro. It", "the Euro"),
+        (" New York City, which", "New York City"),
+        (" the University of Warsaw, where", "the University of Warsaw"),
+        (" a popular tourist attraction in", "a popular tourist"),
+        (" 1889, when", "1889"),
+        (" Gustave Eif", "Gustave"),
+        (" a game", "a game"),
+        ("", ""),
+        (" ...", ""),
+        ("巴黎。", "巴黎"),
+    ],
+)
+def test_a_short_answer_is_the_name_or_the_first_words(text, answer):
+    assert short_answer(text) == answer
+    assert not answer or states_answer(text, [answer])

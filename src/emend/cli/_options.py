@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emend._validate import choice_fault, refuse
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
     from emend.patches import Outcome
+
+PROBES = ("auto", "given", "none")  # emend.probes.SOURCES, which loads torch
 
 Model = Annotated[
     str,
@@ -84,6 +87,26 @@ Strict = Annotated[
     bool,
     typer.Option("--strict", help="Exit with status 1 where an edit did not take."),
 ]
+
+
+Probes = Annotated[
+    str,
+    typer.Option(
+        "--probes",
+        help="What else changed is measured with: auto (the edits' own probes, and made ones for "
+        "edits without), given (their own alone) or none.",
+        metavar="WORD",
+    ),
+]
+
+
+def check_probes(probes: str) -> None:
+    """Refuse a word that --probes does not know, before a model is loaded.
+
+    Raises:
+        InvalidInput: It is another one.
+    """
+    refuse("--probes", choice_fault(probes, PROBES))
 
 
 def check_strict(strict: bool, outcomes: Sequence[Outcome]) -> None:

@@ -16,7 +16,7 @@ from emend._io import json_text
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from emend.patches import Outcome
+    from emend.patches import BlastRadius, Outcome
 
 _PIPE_WIDTH = 120
 
@@ -104,6 +104,21 @@ def output_directory(path: Path | None) -> Path | None:
 
 def _is_number(cell: str) -> bool:
     return cell == "-" or cell[:1].isdigit() or (cell[:1] == "-" and cell[1:2].isdigit())
+
+
+def print_blast(radius: BlastRadius | None, shown: int = 10) -> None:
+    """Print what else changed: a sentence for each group of probes, and a table of answers."""
+    if radius is None:
+        return
+    typer.echo(f"what else changed ({radius.summary()}):")
+    for sentence in radius.sentences(shown=0):
+        typer.echo(f"  {sentence}")
+    if not radius.findings:
+        return
+    rows = [one.cells() for one in radius.most_telling(shown)]
+    left = len(radius.findings) - len(rows)
+    title = f"answers to look at{f', {len(rows)} of {left + len(rows)}' if left else ''}"
+    print_table(title, ["", "prompt", "before", "after"], rows)
 
 
 def print_outcomes(outcomes: Sequence[Outcome], shown: int = 10) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._edits import read_edits
-from emend.cli._output import output_directory, print_json, print_outcomes
+from emend.cli._output import output_directory, print_blast, print_json, print_outcomes
 from emend.cli._settings import settings_for
 from emend.edits import Edit
 from emend.errors import InvalidInput
@@ -61,6 +61,7 @@ def command(
             metavar="DIRECTORY",
         ),
     ] = None,
+    probes: _options.Probes = "auto",
     strict: _options.Strict = False,
     json: _options.Json = False,
     *,
@@ -69,12 +70,15 @@ def command(
     """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is.
 
     The edited model is then asked on the exact text of each edit, and what did not take is
-    printed with the likely reason.
+    printed with the likely reason. What else changed is printed too: neighbours (the same prompt
+    with other subjects), other facts of the subject, facts of the old object, plain text.
     """
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
     wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target}, limit)
     _patch_directory(output_path)
+    _options.check_probes(probes)
     from emend import api, methods, patches
+    from emend import probes as measure
 
     before = None if previous is None else patches.load_patch(previous)
     chosen: Any = methods.registry().get(method)
@@ -84,6 +88,8 @@ def command(
     started = time.perf_counter()
     patch = api.edit(network, tokenizer, wanted, method=method, previous=before, **settings)
     seconds = time.perf_counter() - started
+    radius = measure.blast_radius(network, tokenizer, patch, probes)
+    patch = patches.with_fields(patch, blast=radius)
     patch.save_pretrained(output_path)
     result = {
         "model": model,
@@ -96,6 +102,7 @@ def command(
         "output_path": output_path,
         "took": sum(one.took for one in patch.outcomes),
         "outcomes": [one.to_dict() for one in patch.outcomes],
+        "blast": radius and radius.to_dict(),
         "card": patch.card(),
     }
     if json:
@@ -103,6 +110,7 @@ def command(
     else:
         _tell(result, edits, limit)
         print_outcomes(patch.outcomes)
+        print_blast(radius)
     _options.check_strict(strict, patch.outcomes)
 
 

@@ -10,7 +10,7 @@ import typer
 from emend._io import write_json_lines
 from emend.cli import _options
 from emend.cli._edits import read_edits
-from emend.cli._output import output_directory, print_json, print_rich
+from emend.cli._output import output_directory, print_blast, print_json, print_rich
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
@@ -40,6 +40,7 @@ def command(
             "--allow_other_base", help="Measure on a model with other weights than its own too."
         ),
     ] = False,
+    probes: _options.Probes = "auto",
     json: _options.Json = False,
     *,
     loading: _options.Loading,
@@ -47,35 +48,50 @@ def command(
     """Measure a patch: every metric before and after, on --edits or on the edits it holds.
 
     A patch holds its edits without their probes: those come with --edits, and generalization,
-    portability and locality are measured with them.
+    portability and locality are measured with them. For edits without any, emend makes probes
+    from the edit and the model (of more than 20 such edits, for a sample of 20); --probes given
+    makes none.
 
     With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
     given = read_edits(edits, limit) if edits else None
     _options.check_log(log_samples, output_path)
     output_directory(output_path)
+    _options.check_probes(probes)
     from emend import api, models, patches
+    from emend import probes as measure
     from emend.report import summary_table
 
     loaded = patches.load_patch(patch)
     wanted = _edits(given, loaded.edits, patch)[:limit]
     network, tokenizer = api.load(model, **loading)
     _options.keep_answers(network, output_path)
+    bare = {edit.id for edit in wanted if not edit.probes}
+    wanted = measure.with_probes(network, tokenizer, wanted, probes)
+    before = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
     with loaded.applied(network, allow_other_base=allow_other_base):
+        after = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
         report = api.evaluate(network, tokenizer, wanted, batch_size=batch_size)
         samples = [one for each in models.attachments(network) for one in each.samples()]
+    made = any(edit.probes and edit.id in bare for edit in wanted)
+    radius = measure.radius_of_records(
+        report.records, wanted, perplexities=(before, after), made=made
+    )
     if output_path:
         report.save(output_path)
     if output_path and log_samples:
         write_json_lines(output_path / "traces.jsonl", samples)
     if json:
-        print_json({"model": model, "patch": patch, "edits": len(wanted), **report.to_dict()})
+        blast = {"blast": radius and radius.to_dict()}
+        about = {"model": model, "patch": patch, "edits": len(wanted)}
+        print_json({**about, **report.to_dict(), **blast})
         return
     title = f"{patch} on {model}, edits: {len(wanted)}"
     print_rich(summary_table(report.summary, title))
     typer.echo("before and after by exact match of the greedy answer; the last two columns after")
     if not any(edit.probes for edit in wanted):
         typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")
+    print_blast(radius)
     if output_path:
         typer.echo(f"written to {output_path}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._output import number, output_directory, print_json, print_table
+from emend.cli._output import number, output_directory, print_blast, print_json, print_table
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def show(patch: _Patch, json: _options.Json = False) -> None:
     took = {one.edit: "took" if one.took else "DID NOT TAKE" for one in found.outcomes}
     rows = ([e.id, e.text, e.target, took.get(e.id, "not measured")] for e in found.edits)
     print_table("Edits", ("id", "prompt", "target", "outcome"), rows)
+    print_blast(found.blast)
     if "serving" in card:
         print_table(
             "Servers",

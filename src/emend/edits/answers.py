@@ -56,6 +56,11 @@ _GOES_ON = "|".join(
     )
 )
 
+# Of names: "the Eiffel Tower", "Lord of the Rings".
+_ARTICLES = ("the", "The", "a", "an")
+_PARTICLES = ("of", "de", "da", "di", "von", "van", "der", "del", "la", "the")
+_WORDS = 3
+
 
 def states_answer(text: str, answers: Iterable[str]) -> bool:
     """Tell whether a generated text states one of the accepted answers.
@@ -88,6 +93,17 @@ def same_beginning(one: str, other: str, answers: Iterable[str]) -> bool:
     return first == second or _key(first)[0] == _key(second)[0]
 
 
+def same_reply(one: str, other: str, answers: Iterable[str]) -> bool:
+    """Tell whether two generated texts give the same answer, before and after an edit.
+
+    They do where both state one of the accepted answers, whichever it is, or where they begin
+    with the same words, as many as an accepted answer has.
+    """
+    answers = tuple(answers)
+    both = states_answer(one, answers) and states_answer(other, answers)
+    return both or same_beginning(one, other, answers)
+
+
 def same_sentence(one: str, other: str) -> bool:
     """Tell whether two texts are equal up to the end of their first sentence or line."""
     first, second = (
@@ -100,6 +116,41 @@ def first_phrase(text: str) -> str:
     """Cut a text before its first comma, sentence end or line end; not within "3.5" or "J. Doe"."""
     end = r"\n|(?<!(?:^|[\s.])\p{Lu})\.(?=\s|\Z)|[,;!?](?=\s|\Z)|[。，、；！？]"
     return _pattern(end).split(text.lstrip())[0].rstrip()
+
+
+def short_answer(text: str) -> str:
+    """Cut a continuation to its answer: the name that it begins with, or its first words.
+
+    The last word is left out where the text was cut by its length, since it may go on; not after
+    an article.
+    """
+    phrase = first_phrase(text)
+    words = phrase.split()
+    if len(words) > 1 and phrase == text.strip() and words[-2] not in _ARTICLES:
+        words = words[:-1]
+    if not any(character.isalnum() for character in phrase):
+        return ""
+    start = 1 if words[0] in _ARTICLES and len(words) > 1 else 0
+    end = start
+    while end < len(words) and _is_name(words[end]):
+        end += 1
+        beyond = end
+        while beyond < len(words) and words[beyond] in _PARTICLES:
+            beyond += 1
+        if beyond < len(words) and _is_name(words[beyond]):
+            end = beyond
+    return " ".join(words[:end] if end > start else words[:_WORDS])
+
+
+def is_name(answer: str) -> bool:
+    """Tell whether an answer is a name or a number, and no other phrase."""
+    words = answer.split()
+    return bool(words) and (_is_name(words[0]) or (words[0] in _ARTICLES and _is_name(words[-1])))
+
+
+def _is_name(word: str) -> bool:
+    first = word.lstrip("\"'“‘(")[:1]
+    return first.isupper() or first.isdigit()
 
 
 @lru_cache(maxsize=10_000)

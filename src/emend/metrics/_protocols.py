@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emend.edits.answers import same_beginning, states_answer
+from emend.edits.answers import same_reply, states_answer
 from emend.metrics._metric import Answer
 
 TEACHER_FORCED = "teacher_forced"
@@ -38,13 +38,8 @@ def probability(answer: Answer, accepted: Sequence[str], rival: str) -> float:
 
 
 def same_answer(before: Answer, after: Answer, accepted: Sequence[str]) -> float:
-    """1.0 if both continuations begin with the same words, as many as an accepted answer has.
-
-    If both are an accepted answer they are the same answer, whichever it is.
-    """
-    if exact_match(before, accepted) and exact_match(after, accepted):
-        return 1.0
-    return float(same_beginning(before.text, after.text, accepted))
+    """1.0 if both continuations give the same answer, else 0.0; see `answers.same_reply`."""
+    return float(same_reply(before.text, after.text, accepted))
 
 
 def same_choices(before: Answer, after: Answer, answer: str) -> float:

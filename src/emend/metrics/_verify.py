@@ -7,15 +7,14 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import is_dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emend import models
 from emend.edits import Edit
 from emend.metrics._ask import ask
 from emend.metrics._metric import Answer, Question
 from emend.metrics._protocols import exact_match
-from emend.patches import Outcome, Patch, outcome_summary
+from emend.patches import Outcome, Patch, outcome_summary, with_fields
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,10 +96,7 @@ def verified(model: nn.Module, tokenizer: Any, patch: P) -> P:
         more = f" (and {len(missed) - 1} more: see the patch's outcomes)" if missed[1:] else ""
         said = f"{outcome_summary(outcomes)}: {missed[0].describe()}{more}"
         logger.warning(said, extra={"outcomes": outcomes})  # commands print them their own way
-    if is_dataclass(patch):
-        return cast(P, replace(cast(Any, patch), outcomes=outcomes))
-    patch.outcomes = outcomes
-    return patch
+    return with_fields(patch, outcomes=outcomes)
 
 
 def _probability(score: models.Score | None) -> float | None:

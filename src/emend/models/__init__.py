@@ -18,7 +18,7 @@ from emend.models.fingerprints import (
     tokens_fingerprint,
     weights_hash,
 )
-from emend.models.generation import generate
+from emend.models.generation import Continuation, continuations, generate
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
 from emend.models.perplexity import perplexity
@@ -37,6 +37,7 @@ from emend.models.voices import Voice
 
 __all__ = [
     "Attachment",
+    "Continuation",
     "Encoded",
     "Endpoint",
     "HookAttachment",
@@ -49,6 +50,7 @@ __all__ = [
     "attach",
     "attachments",
     "base",
+    "continuations",
     "detach",
     "encode",
     "ensure_start",

@@ -8,6 +8,7 @@ architecture: no padding, no position ids, no masks.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,20 @@ from emend.models.voices import voices
 
 SPREAD = 8
 """Prompts in one batch differ by at most this many tokens: each costs one short step."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model writes after one prompt.
+
+    Attributes:
+        text: the text, with the space it begins with, without special tokens.
+        log_probs: natural log-probability of each new token, an end-of-text token included; empty
+            where the model gives none (an endpoint).
+    """
+
+    text: str
+    log_probs: tuple[float, ...] = ()
 
 
 def generate(
@@ -59,6 +74,27 @@ def generate(
     Raises:
         InvalidInput: an empty prompt, one longer than the model reads, or no token to add.
     """
+    found = continuations(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        stop=stop,
+    )
+    return [one.text for one in found]
+
+
+def continuations(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 16,
+    batch_size: int = 32,
+    stop: str | Sequence[str] | None = None,
+) -> list[Continuation]:
+    """Continue each prompt greedily as `generate` does, with the probability of each new token."""
     if max_new_tokens < 1:
         raise InvalidInput(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
@@ -66,11 +102,14 @@ def generate(
         raise InvalidInput("a stop string is empty; give it some text or leave it out")
     if isinstance(model, Endpoint):
         texts = _complete(model, tokenizer, prompts, max_new_tokens, stops)
+        found = [Continuation(text) for text in texts]
     else:
-        texts = _write(model, tokenizer, prompts, max_new_tokens, stops, batch_size)
+        found = _write(model, tokenizer, prompts, max_new_tokens, stops, batch_size)
     return [
-        text if without_end_spaces(prompt) == prompt else text.lstrip(" ")
-        for prompt, text in zip(prompts, texts, strict=True)
+        one
+        if without_end_spaces(prompt) == prompt
+        else Continuation(one.text.lstrip(" "), one.log_probs)
+        for prompt, one in zip(prompts, found, strict=True)
     ]
 
 
@@ -81,12 +120,12 @@ def _write(
     max_new_tokens: int,
     stops: tuple[str, ...],
     batch_size: int,
-) -> list[str]:
+) -> list[Continuation]:
     prompts_asked = ask(model, tokenizer, prompts)
     for asked in prompts_asked:
         for reader, row in zip(asked.readers, asked.prompts, strict=True):
             check_length(reader.model, len(row))
-    texts: dict[Asked, str] = {}
+    texts: dict[Asked, Continuation] = {}
     with torch.no_grad(), evaluating(model):
         for group in grouped(dict.fromkeys(prompts_asked), _written_together):
             writer = _Writer(group[0].readers, tokenizer, max_new_tokens, stops)
@@ -187,7 +226,7 @@ class _Writer:
         limits = [longest_text(reader.model) for reader in readers]
         self.limit = min((limit for limit in limits if limit is not None), default=None)
 
-    def write(self, asked: Sequence[Asked]) -> list[str]:
+    def write(self, asked: Sequence[Asked]) -> list[Continuation]:
         """Continue prompts of nearly equal length together."""
         lanes = [
             _Lane(reader, [one.prompts[number] for one in asked])
@@ -196,19 +235,23 @@ class _Writer:
         weights = torch.tensor([one.weights for one in asked])
         longest = [max(one.prompts, key=len) for one in asked]
         written: list[list[int]] = [[] for _ in asked]
+        log_probs: list[list[float]] = [[] for _ in asked]
         open_rows = set(range(len(asked)))
         tokens = [lane.begin() for lane in lanes]
         while open_rows:
             logits = [lane.step(ids) for lane, ids in zip(lanes, tokens, strict=True)]
-            chosen = mixed(logits, weights).float().argmax(-1).tolist()
+            heard = mixed(logits, weights).float()  # (B, vocabulary)
+            chosen = heard.argmax(-1).tolist()
+            certain = (heard.amax(-1) - heard.logsumexp(-1)).tolist()
             for row, prompt in enumerate(lanes[0].prompts):
                 if lanes[0].read >= len(prompt) and row in open_rows:
                     written[row].append(chosen[row])
+                    log_probs[row].append(certain[row])
                     if self._is_done(longest[row], written[row]):
                         open_rows.discard(row)
             tokens = [lane.next_tokens(chosen) for lane in lanes]
-        pairs = zip(lanes[0].prompts, written, strict=True)
-        return [self._text(prompt, new) for prompt, new in pairs]
+        rows = zip(lanes[0].prompts, written, log_probs, strict=True)
+        return [Continuation(self._text(prompt, new), tuple(sure)) for prompt, new, sure in rows]
 
     def _is_done(self, prompt: tuple[int, ...], new: list[int]) -> bool:
         if new[-1] in self.ends or len(new) >= self.max_new_tokens:

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from emend.patches._algebra import added
 from emend.patches._base import base_difference, check_base, describe_base
+from emend.patches._blast import BlastRadius, Finding, blast_from, blast_of
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
 from emend.patches._memory import MemoryPatch
 from emend.patches._outcomes import Outcome, outcome_summary
-from emend.patches._patch import Patch
+from emend.patches._patch import Patch, with_fields
 from emend.patches._save import export_llama_cpp
 from emend.patches._serving import Constraint, serving
 from emend.patches._weight import WeightPatch
 
 __all__ = [
+    "BlastRadius",
     "Constraint",
     "Dense",
     "Factor",
+    "Finding",
     "LowRank",
     "MemoryPatch",
     "Outcome",
@@ -30,6 +33,8 @@ __all__ = [
     "add",
     "added",
     "base_difference",
+    "blast_from",
+    "blast_of",
     "check_base",
     "compress",
     "describe_base",
@@ -37,4 +42,5 @@ __all__ = [
     "load_patch",
     "outcome_summary",
     "serving",
+    "with_fields",
 ]

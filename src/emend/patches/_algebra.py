@@ -50,6 +50,7 @@ def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
         state={**left.state, **right.state},
         compression={},
         outcomes=(),
+        blast=None,
     )
 
 
@@ -95,7 +96,7 @@ def selected(patch: WeightPatch, ids: Iterable[str]) -> WeightPatch:
         return patch
     factors = {name: _part(name, f, wanted) for name, f in _owned(patch).factors.items()}
     edits = tuple(edit for edit in patch.edits if edit.id in wanted)
-    return replace(patch, factors=factors, edits=edits, timing={}, outcomes=())
+    return replace(patch, factors=factors, edits=edits, timing={}, outcomes=(), blast=None)
 
 
 def compressed(patch: WeightPatch, rank: int | None, tolerance: float | None) -> WeightPatch:
@@ -123,7 +124,9 @@ def compressed(patch: WeightPatch, rank: int | None, tolerance: float | None) ->
         # Nothing is gained by rows that are as many as before and no longer any edit's own.
         keeps = isinstance(factor, LowRank) and small.rank >= factor.rank
         factors[name], errors[name] = (factor, 0.0) if keeps else (small, error)
-    return replace(patch, factors=factors, compression=errors, timing={}, state={}, outcomes=())
+    return replace(
+        patch, factors=factors, compression=errors, timing={}, state={}, outcomes=(), blast=None
+    )
 
 
 def _part(name: str, factor: Factor, wanted: set[str]) -> LowRank:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
+from emend.patches._blast import blast_from
 from emend.patches._factors import LowRank
 from emend.patches._memory_file import load_memory
 from emend.patches._outcomes import outcomes_from
@@ -96,6 +97,7 @@ def _weight_patch(
             timing=own["timing"],
             compression=own["compression"],
             outcomes=outcomes_from(own["outcomes"]),
+            blast=blast_from(own.get("blast")),
             state=state,
         )
     except EmendError:

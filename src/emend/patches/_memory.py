@@ -14,6 +14,7 @@ from torch import Tensor
 from emend._brief import size_text
 from emend.edits import Edit
 from emend.errors import NumericalFailure, UnknownName
+from emend.patches._blast import BlastRadius
 from emend.patches._outcomes import Outcome
 from emend.patches._patch import Patch
 
@@ -36,6 +37,7 @@ class MemoryPatch(Patch):
         tensors: What is remembered, by name.
         details: What else is remembered, JSON-able.
         outcomes: What became of each edit; see :class:`Patch`.
+        blast: What else changed; see :class:`Patch`.
     """
 
     kind: ClassVar[str]
@@ -48,6 +50,7 @@ class MemoryPatch(Patch):
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
+    blast: BlastRadius | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edits", tuple(self.edits))
@@ -105,7 +108,11 @@ class MemoryPatch(Patch):
 
     def _kept(self, edits: Iterable[Edit]) -> MemoryPatch:
         kept = tuple(edits)
-        return self if kept == self.edits else replace(self.selected(kept), timing={}, outcomes=())
+        return (
+            self
+            if kept == self.edits
+            else replace(self.selected(kept), timing={}, outcomes=(), blast=None)
+        )
 
     def _known(self, ids: Iterable[str]) -> list[str]:
         known = [edit.id for edit in self.edits]
@@ -133,4 +140,5 @@ class MemoryPatch(Patch):
             "bytes": sum(tensor.nbytes for tensor in self.tensors.values()),
             "timing": dict(self.timing),
             "outcomes": [one.to_dict() for one in self.outcomes],
+            "blast": self.blast and self.blast.to_dict(),
         }

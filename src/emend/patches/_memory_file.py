@@ -14,6 +14,7 @@ from emend._io import whole_directory
 from emend._registry import Registry
 from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
+from emend.patches._blast import blast_from
 from emend.patches._memory import MemoryPatch
 from emend.patches._outcomes import outcomes_from
 from emend.patches._reading import checked, read
@@ -50,6 +51,7 @@ def save_memory(patch: MemoryPatch, directory: Path) -> Path:
         "details": dict(patch.details),
         "timing": dict(patch.timing),
         "outcomes": [one.to_dict() for one in patch.outcomes],
+        "blast": patch.blast and patch.blast.to_dict(),
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
     }
     with whole_directory(directory, FILES, OWN_DATA) as aside:
@@ -89,6 +91,7 @@ def load_memory(directory: Path, own: Mapping[str, Any]) -> MemoryPatch:
             tensors=tensors,
             details=own["details"],
             outcomes=outcomes_from(own["outcomes"]),
+            blast=blast_from(own.get("blast")),
         )
     except EmendError:
         raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from emend import models
 from emend._brief import count_text
@@ -18,7 +19,25 @@ if TYPE_CHECKING:
 
     from emend.edits import Edit
     from emend.models import Attachment
+    from emend.patches._blast import BlastRadius
     from emend.patches._outcomes import Outcome
+
+
+P = TypeVar("P", bound="Patch")
+
+
+def with_fields(patch: P, **fields: Any) -> P:
+    """Return a patch with other values of its attributes, of whatever class it is.
+
+    Args:
+        patch: The patch; a dataclass stays as it is, another class is changed.
+        fields: The values by name.
+    """
+    if is_dataclass(patch):
+        return cast("P", replace(cast("Any", patch), **fields))
+    for name, value in fields.items():
+        setattr(patch, name, value)
+    return patch
 
 
 class Patch(ABC):
@@ -34,6 +53,8 @@ class Patch(ABC):
             ``per_edit`` (seconds), ``peak_memory_bytes``; empty where unknown.
         outcomes: What became of each edit when :func:`emend.edit` asked the edited model; empty
             where the patch was not made by it, or has been changed since.
+        blast: What else the patch changes, as `emend.probes.blast_radius` measured it; None where
+            that was not measured, or the patch has been changed since.
     """
 
     edits: tuple[Edit, ...]
@@ -42,6 +63,7 @@ class Patch(ABC):
     base: Mapping[str, Any]
     timing: Mapping[str, Any]
     outcomes: tuple[Outcome, ...] = ()
+    blast: BlastRadius | None = None
 
     def __repr__(self) -> str:
         by = f" by {self.method}" if self.method else ""

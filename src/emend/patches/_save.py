@@ -164,6 +164,7 @@ def _own_data(
         "timing": dict(patch.timing),
         "compression": dict(patch.compression),
         "outcomes": [one.to_dict() for one in patch.outcomes],
+        "blast": patch.blast and patch.blast.to_dict(),
         "tensors_sha256": hashlib.sha256(blob).hexdigest() if modules else None,
         "state_sha256": hashlib.sha256(state).hexdigest() if patch.state else None,
     }

@@ -13,6 +13,7 @@ from emend._brief import count_text, size_text
 from emend.edits import Edit
 from emend.errors import UnknownName
 from emend.patches import _algebra
+from emend.patches._blast import BlastRadius
 from emend.patches._factors import Factor
 from emend.patches._hooks import WeightAttachment
 from emend.patches._outcomes import Outcome
@@ -42,6 +43,7 @@ class WeightPatch(Patch):
         compression: Where :meth:`compress` made the patch, the relative error that it cost each
             module, ``||delta - delta'||_F / ||delta||_F``.
         outcomes: What became of each edit; see :class:`Patch`.
+        blast: What else changed; see :class:`Patch`.
     """
 
     factors: Mapping[str, Factor]
@@ -55,6 +57,7 @@ class WeightPatch(Patch):
     state: Mapping[str, Tensor] = field(default_factory=dict)
     compression: Mapping[str, float] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
+    blast: BlastRadius | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", dict(self.factors))
@@ -193,7 +196,7 @@ class WeightPatch(Patch):
         if not isinstance(scale, (int, float)):
             return NotImplemented
         scaled = {name: factor.scaled(float(scale)) for name, factor in self.factors.items()}
-        return replace(self, factors=scaled, state={}, outcomes=())
+        return replace(self, factors=scaled, state={}, outcomes=(), blast=None)
 
     __rmul__ = __mul__
 
@@ -236,4 +239,5 @@ class WeightPatch(Patch):
             "serving": [one.to_dict() for one in serving(self)],
             **({"compression": dict(self.compression)} if self.compression else {}),
             "outcomes": [one.to_dict() for one in self.outcomes],
+            "blast": self.blast and self.blast.to_dict(),
         }

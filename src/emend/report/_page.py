@@ -64,6 +64,7 @@ def _model(result: Result) -> Markup:
         joined(
             sections.measures(result),
             sections.groups(result),
+            sections.changes(result),
             sections.examples(result),
             sections.efficiency(result),
             sections.settings(result),

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from emend.probes import radius_of_records
 from emend.report._examples import chosen, example_table
 from emend.report._markup import Markup, element, joined, table
 from emend.report._plots import Row, bar_plot, dot_plot
@@ -132,6 +133,15 @@ def groups(result: Result) -> Markup:
         return Markup("")
     legend = element("p", "Bar: after the edit. Upright mark: before.", class_="legend")
     return joined(element("div", *figures, class_="figures"), legend)
+
+
+def changes(result: Result) -> Markup:
+    """What else changed, in a sentence for each group of probes."""
+    radius = radius_of_records(result.records)
+    if radius is None:
+        return Markup("")
+    lines = [element("li", sentence) for sentence in radius.sentences()]
+    return joined(element("h3", "What else changed"), element("ul", *lines))
 
 
 def examples(result: Result) -> Markup:

@@ -1,0 +1,234 @@
+"""Making probes for edits that have none, with the answers of the unedited model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from emend import models
+from emend.edits import Edit, Probe, normalised, states_answer
+from emend.edits.answers import is_name, same_answer
+from emend.probes._asking import CONFIDENT, Asker
+from emend.probes._data import (
+    Relation,
+    general_prompts,
+    kinds_of,
+    names_of,
+    relation_of,
+    relations,
+    same_name,
+)
+from emend.probes._kind import kind_by_model
+from emend.probes._wordings import chat_form, filled, question_form, rephrasings
+
+NEIGHBOURS, FACTS, OLD_FACTS = 15, 8, 3
+"""How many probes of each kind an edit gets at most."""
+
+_NEIGHBOURS_ASKED, _FACTS_ASKED, _OLD_FACTS_ASKED = 18, 10, 4
+_ALIKE = 3  # neighbours that get one phrase, such as "a group of"
+
+
+@dataclass
+class _Plan:
+    """What may be asked about one edit.
+
+    Attributes:
+        edit: The edit.
+        relation: Its relation, where its prompt's words show one.
+        kinds: Kinds of its subject.
+        question: Its question form; kept only where the unedited model answers it.
+        rephrased: Other forms of its statement, which the unedited model need not be asked.
+        facts: Prompts of the subject's other facts.
+        neighbours: Its prompt with other subjects.
+        old: The old object: what the unedited model generates; "" where it is no name.
+        old_facts: Prompts of the old object's facts.
+    """
+
+    edit: Edit
+    relation: Relation | None
+    kinds: tuple[str, ...]
+    question: str | None
+    rephrased: list[str]
+    facts: list[str]
+    neighbours: list[str]
+    old: str = ""
+    old_facts: list[str] = field(default_factory=list)
+
+    def prompts(self) -> list[str]:
+        """All that the unedited model is asked, but for the question form."""
+        return [*self.facts, *self.neighbours, *self.old_facts]
+
+
+def make(
+    model: nn.Module, tokenizer: Any, edit: Edit, *, batch_size: int = 48
+) -> tuple[Probe, ...]:
+    """Make probes for an edit from nothing but the edit and its model.
+
+    Args:
+        model: The causal language model; patches attached to it do not act.
+        tokenizer: Its tokenizer.
+        edit: The edit; the probes that it has are not looked at.
+        batch_size: Prompts in one forward pass.
+
+    Returns:
+        Probes of the groups `rephrase` (the edit's statement in other forms, answered by its
+        target), `neighborhood` (its prompt with other subjects of the same kind),
+        `relation_specificity` (the subject's other facts) and `forgetfulness` (facts of the old
+        object), the last three answered by what the unedited model generates. Groups of which
+        the model knows nothing are empty.
+    """
+    with models.base(model):
+        return made_for(Asker(model, tokenizer, batch_size), [edit])[0]
+
+
+def made_for(
+    asker: Asker, edits: Sequence[Edit], others: Iterable[Edit] = ()
+) -> list[tuple[Probe, ...]]:
+    """Make the probes of several edits, with each different prompt asked once.
+
+    Args:
+        asker: The unedited model.
+        edits: The edits.
+        others: Edits that are made with them: their subjects are no neighbours.
+    """
+    subjects = {normalised(edit.subject) for edit in (*edits, *others)}
+    plans = [_plan(asker, edit, subjects) for edit in edits]
+    asker.ask(edit.text for edit in edits)
+    for plan in plans:
+        plan.old = _old_object(asker, plan.edit)
+        plan.old_facts = _old_facts(plan, subjects)
+    asker.expect({plan.question: plan.old for plan in plans if plan.question and plan.old})
+    asker.ask(prompt for plan in plans for prompt in plan.prompts())
+    return [_probes(asker, plan) for plan in plans]
+
+
+def _plan(asker: Asker, edit: Edit, subjects: set[str]) -> _Plan:
+    relation = relation_of(edit.prompt, edit.subject)
+    kinds = _kinds(asker, edit, relation)
+    chat = chat_form(edit, relation, asker.tokenizer)
+    names = [
+        name
+        for name in names_of(kinds, 2 * _NEIGHBOURS_ASKED)
+        if normalised(name) not in subjects
+        and not same_name(name, edit.subject)
+        and _is_written(asker.tokenizer, name)
+    ]
+    return _Plan(
+        edit,
+        relation,
+        kinds,
+        question_form(edit, relation),
+        [*rephrasings(edit, relation), *([chat] if chat else [])],
+        _fact_prompts(edit.subject, kinds, relation, _FACTS_ASKED),
+        [filled(edit.prompt, name) for name in names[:_NEIGHBOURS_ASKED]],
+    )
+
+
+def _kinds(asker: Asker, edit: Edit, relation: Relation | None) -> tuple[str, ...]:
+    """The kinds of an edit's subject: by its name and its relation, or else by the model."""
+    known = kinds_of(edit.subject)
+    if relation is None:
+        return known or kind_by_model(asker, edit.subject)
+    return tuple(kind for kind in relation.kinds if kind in known) or known or relation.kinds
+
+
+def _fact_prompts(
+    name: str, kinds: tuple[str, ...], relation: Relation | None, most: int
+) -> list[str]:
+    """Prompts about a name: of relations of its kinds that no edit's follows from, and general.
+
+    Where the name is in no list, of relations of all its possible kinds.
+    """
+    family = None if relation is None else relation.family
+    listed = bool(kinds_of(name))
+    of_kind = [
+        filled(one.prompts[0], name)
+        for one in relations()
+        if one.family != family
+        and kinds
+        and (set(one.kinds) & set(kinds) if listed else set(one.kinds) >= set(kinds))
+    ]
+    general = [filled(prompt, name) for prompt in general_prompts()]
+    return [*of_kind[: most - len(general) // 2], *general][:most]
+
+
+def _old_object(asker: Asker, edit: Edit) -> str:
+    """What the edit replaces: as given, or the name that the unedited model generates."""
+    old = edit.original or asker.answer(edit.text)
+    old = old.strip()
+    named = any(word[:1].isupper() for word in old.split())
+    return old if (named or kinds_of(old)) and not same_answer(old, edit.target) else ""
+
+
+def _old_facts(plan: _Plan, subjects: set[str]) -> list[str]:
+    if not plan.old or normalised(plan.old) in subjects:
+        return []
+    return _fact_prompts(plan.old, kinds_of(plan.old), None, _OLD_FACTS_ASKED)
+
+
+def _probes(asker: Asker, plan: _Plan) -> tuple[Probe, ...]:
+    edit = plan.edit
+    rephrased = list(plan.rephrased)
+    if plan.question and states_answer(asker.known(plan.question) or "", [plan.old]):
+        rephrased.append(plan.question)
+    probes = [Probe("rephrase", prompt, (edit.target,)) for prompt in rephrased]
+    near = _neighbours(asker, plan)
+    facts = [
+        prompt
+        for prompt in _known(asker, plan.facts)
+        if not (plan.old and _mentions(asker, prompt, plan.old))
+        and not normalised(prompt + asker.text(prompt)).startswith(normalised(edit.text))
+    ][:FACTS]
+    old = [
+        prompt
+        for prompt in _known(asker, plan.old_facts)
+        if not _mentions(asker, prompt, edit.subject)
+    ][:OLD_FACTS]
+    taken = {edit.text, *rephrased}
+    for group, prompts in (
+        ("neighborhood", near),
+        ("relation_specificity", facts),
+        ("forgetfulness", old),
+    ):
+        for prompt in prompts:
+            if prompt not in taken:
+                taken.add(prompt)
+                probes.append(Probe(group, prompt, (asker.answer(prompt),)))
+    return tuple(probes)
+
+
+def _neighbours(asker: Asker, plan: _Plan) -> list[str]:
+    """Prompts of neighbours: first those that share the old object, then names before phrases."""
+    known = _known(asker, plan.neighbours)
+    sharing = [p for p in known if plan.old and states_answer(asker.text(p), [plan.old])]
+    names = [prompt for prompt in known if is_name(asker.answer(prompt))]
+    phrases: dict[str, list[str]] = {}
+    for prompt in known:
+        phrases.setdefault(normalised(asker.answer(prompt)), []).append(prompt)
+    some = [prompt for alike in phrases.values() for prompt in alike[:_ALIKE]]
+    return list(dict.fromkeys([*sharing[: NEIGHBOURS // 2], *names, *some]))[:NEIGHBOURS]
+
+
+def _known(asker: Asker, prompts: Iterable[str]) -> list[str]:
+    """Prompts that the model answers confidently, the most confident first."""
+    known = [
+        prompt
+        for prompt in prompts
+        if asker.answer(prompt) and asker.confidence(prompt) >= CONFIDENT
+    ]
+    return sorted(known, key=asker.confidence, reverse=True)
+
+
+def _mentions(asker: Asker, prompt: str, name: str) -> bool:
+    """Tell whether the text that follows a prompt holds a name."""
+    return normalised(name) in normalised(asker.text(prompt))
+
+
+def _is_written(tokenizer: Any, name: str) -> bool:
+    """Tell whether a tokenizer writes a name in tokens of more than single letters."""
+    if tokenizer is None:
+        return True
+    return 2 * len(tokenizer(f" {name}", add_special_tokens=False)["input_ids"]) <= len(name) + 3
