@@ -72,6 +72,8 @@ def test_every_method_takes_them_and_says_so(name) -> None:
     assert patch.statistics["tokens"] + patch.statistics["left_out"] == 256
     given = registry().get(name).edit(model, tokenizer, EDITS, **settings, texts=TEXT)
     assert given.statistics["source"] == "given texts"
+    if name in ("rome", "emmet"):  # what writes along one direction, over few tokens
+        assert (patch.config["ridge"], given.config["ridge"]) == (1.0, 1e-4)
     name = next(iter(patch.factors))
     assert not torch.allclose(given.delta(name), patch.delta(name))
 

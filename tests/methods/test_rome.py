@@ -113,7 +113,6 @@ def test_defaults_come_from_the_shape(architecture, layer, steps) -> None:
     config = filled(RomeConfig(), view)
     assert (config.layer, config.steps) == (layer, steps)
     assert filled(RomeConfig(layer=-1), view).layer == view.depth - 1
-    assert filled(RomeConfig(), view).ridge == 1e-4
     assert filled(RomeConfig(original=True), view).ridge == 0.0
 
 

@@ -126,8 +126,8 @@ def _sampled(
     source: OwnSamples, tokenizer: Any, layout: Layout, position: Position
 ) -> Iterator[Batch]:
     """Samples of the model's own, all equally long."""
+    rows = source.rows()  # before its start is asked for, which it may have to find
     front = len(front_ids(tokenizer))
-    rows = source.rows()
     for start in range(position.documents, len(rows), layout.rows):
         batch = rows[start : start + layout.rows]
         real = torch.ones_like(batch, dtype=torch.bool)

@@ -25,7 +25,12 @@ from emend.keyvalue.moments import (
     warn_of_few,
 )
 from emend.keyvalue.nullspace import Spectrum, spectrum_of
+from emend.keyvalue.solvers import RIDGE
+from emend.keyvalue.sources import OwnSamples
 from emend.models import ModelView
+
+OWN_RIDGE = 1.0
+"""Ridge on a second moment over the model's own samples, in parts of its mean diagonal."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,15 @@ def prior_for(
     note = describe_file(first) if isinstance(first, Path) else first.describe()
     warn_of_few(note["tokens"], size, source)
     return Prior(note, found)
+
+
+def ridge_for(source: Source) -> float:
+    """Give the ridge of a method that writes a fact along one direction, for a source of C.
+
+    Over the few tokens of the model's own samples it is `OWN_RIDGE`, else `RIDGE`; what that buys
+    stands in docs/statistics.md.
+    """
+    return OWN_RIDGE if isinstance(source, OwnSamples) else RIDGE
 
 
 def metric_of(view: ModelView, prior: Prior, layer: int, ridge: float) -> Inverse:

@@ -32,9 +32,8 @@ from emend.keyvalue import sample_templates, subject_keys
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.memory import check_edit
-from emend.keyvalue.priors import metric_of, prior_for
+from emend.keyvalue.priors import metric_of, prior_for, ridge_for
 from emend.keyvalue.solved import sought_values
-from emend.keyvalue.solvers import RIDGE
 from emend.keyvalue.sources import texts_for
 from emend.keyvalue.templates import SAMPLES
 from emend.methods._method import method
@@ -53,8 +52,9 @@ class EmmetConfig(SearchConfig):
     averaged. Off for the published form."""
     weight: NotNegative = 0.1
     """Lambda; 0 writes every value exactly, and fails where two keys are the same."""
-    ridge: NotNegative = RIDGE
-    """Ridge on the second moment, in parts of its mean diagonal."""
+    ridge: NotNegative | None = None
+    """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4, and 1 over
+    samples of the model's own."""
 
 
 @method(
@@ -96,14 +96,19 @@ def emmet(
     sites = subject_keys(view, tokenizer, ordered, templates, [layer])[layer]
     keys = sites.keys.double().mean(1)  # (E, inner)
     residuals = wanted.double() - sites.outputs.double().mean(1)  # (E, width)
-    metric = metric_of(view, prior, layer, config.ridge)
+    ridge = ridge_for(source) if config.ridge is None else config.ridge
+    metric = metric_of(view, prior, layer, ridge)
     return assemble(
         view,
         edits,
         {layer: solve_jointly(metric, keys, residuals, config.weight)},
         method="emmet",
         config=dataclasses.replace(
-            config, layer=layer, steps=settings.steps, weight_decay=settings.weight_decay
+            config,
+            layer=layer,
+            ridge=ridge,
+            steps=settings.steps,
+            weight_decay=settings.weight_decay,
         ),
         templates=templates,
         statistics=prior.note,

@@ -39,7 +39,6 @@ from emend._settings import NotNegative
 from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.keyvalue import (
-    RIDGE,
     SearchSettings,
     Value,
     directions,
@@ -50,7 +49,7 @@ from emend.keyvalue import (
 )
 from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
 from emend.keyvalue.memory import check_edit
-from emend.keyvalue.priors import Prior, metric_of, prior_for
+from emend.keyvalue.priors import Prior, metric_of, prior_for, ridge_for
 from emend.keyvalue.sources import Source, texts_for
 from emend.keyvalue.stream import changed
 from emend.keyvalue.templates import SAMPLES
@@ -73,7 +72,8 @@ class RomeConfig(SearchConfig):
     second_moment: bool = True
     """Weigh keys by the second moment of all keys; False takes the identity."""
     ridge: NotNegative | None = None
-    """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4 (original: 0)."""
+    """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4, and 1
+    over samples of the model's own (original: 0)."""
 
 
 @method(
@@ -89,6 +89,8 @@ def rome(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: RomeConfig
     config = filled(config, view)
     started = time.perf_counter()
     source = texts_for(view, tokenizer, config.texts) if config.second_moment else None
+    if config.ridge is None and source is not None:
+        config = dataclasses.replace(config, ridge=ridge_for(source))
     count = len(config.templates or ()) or SAMPLES
     check_edit(view, tokenizer, edits, count, [_of(config)], has_moments=source is not None)
     templates = config.templates or sample_templates(model, tokenizer, seed=config.seed)
@@ -127,7 +129,7 @@ def filled(config: RomeConfig, view: ModelView) -> RomeConfig:
         layer=single_layer(view, config.layer),
         steps=settings.steps,
         weight_decay=settings.weight_decay,
-        ridge=(0.0 if config.original else RIDGE) if config.ridge is None else config.ridge,
+        ridge=0.0 if config.original and config.ridge is None else config.ridge,
     )
 
 
@@ -180,8 +182,8 @@ def _prior(
 
 def _solved(view: ModelView, prior: Prior | None, config: RomeConfig, keys: Tensor) -> Tensor:
     """C^-1 k of keys (E, inner), float64: by the factor kept on disk, or as published."""
-    ridge = RIDGE if config.ridge is None else config.ridge
-    if prior is None:
+    ridge = config.ridge
+    if prior is None or ridge is None:
         return keys.double()
     if config.original:
         return solve_moment(prior.moment(_of(config)), keys.T, ridge).T
