@@ -114,7 +114,7 @@ def test_eval_without_a_file_asks_about_the_edits_in_the_patch(
 ):
     flags = ("eval", "--model", model_directory, "--patch", patch_directory)
     assert emend(*flags, "--json").data["summary"]["reliability"]["n"] == 2
-    assert "give --edits with probes" in emend(*flags).out
+    assert "give --edits with probes" in emend(*flags, "--probes", "given").out
 
 
 def test_eval_writes_records_and_prints_a_table(

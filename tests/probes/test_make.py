@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -233,3 +234,29 @@ def test_commands_state_what_else_changed(tmp_path, capsys):
     assert "what else changed" not in capsys.readouterr().out
     assert run([*words, "--probes", "many"]) == 2
     assert "--probes is 'many', expected one of auto, given, none" in capsys.readouterr().err
+
+
+def test_a_check_that_fails_loses_no_patch(tmp_path, capsys):
+    """A given probe that is longer than the model reads: the patch is saved all the same."""
+    model, tokenizer = tiny_model("gpt2")
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    probe = Probe("neighborhood", "one two three " * 200, ("four",))
+    emend.write_edits(tmp_path / "edits.jsonl", [replace(CAPITAL, probes=(probe,))])
+    words = ["edit", "--model", str(tmp_path / "model"), "--start_token", "none", "--method", "ft"]
+    words += ["--set", "steps=2", "--edits", str(tmp_path / "edits.jsonl")]
+    assert run([*words, "--output_path", str(tmp_path / "p")]) == 0
+    assert "warning: what else changed was not measured: " in capsys.readouterr().err
+    assert load_patch(tmp_path / "p").edits[0].target == "Rome"
+
+
+def test_a_chat_that_does_not_fit_is_left_out(worded):
+    model, tokenizer = worded
+    tokenizer = copy.deepcopy(tokenizer)
+    turns = "{% for m in messages %}[user] {{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template = "word " * 200 + turns
+    forms = [probe.prompt for probe in _of(make(model, tokenizer, CAPITAL), "rephrase")]
+    assert forms and not any("word word" in prompt for prompt in forms)
+    tokenizer.chat_template = turns
+    forms = [probe.prompt for probe in _of(make(model, tokenizer, CAPITAL), "rephrase")]
+    assert "[user] What is the capital of France?\nThe capital of France is" in forms

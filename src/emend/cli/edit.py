@@ -14,7 +14,7 @@ from emend.cli._edits import read_edits
 from emend.cli._output import output_directory, print_blast, print_json, print_outcomes
 from emend.cli._settings import settings_for
 from emend.edits import Edit
-from emend.errors import InvalidInput
+from emend.errors import EmendError, InvalidInput
 
 NAME = "edit"
 EXAMPLES = _options.examples(
@@ -88,9 +88,15 @@ def command(
     started = time.perf_counter()
     patch = api.edit(network, tokenizer, wanted, method=method, previous=before, **settings)
     seconds = time.perf_counter() - started
-    radius = measure.blast_radius(network, tokenizer, patch, probes)
-    patch = patches.with_fields(patch, blast=radius)
-    patch.save_pretrained(output_path)
+    patch.save_pretrained(output_path)  # before the check: stopping that loses nothing
+    radius = None
+    try:
+        radius = measure.blast_radius(network, tokenizer, patch, probes)
+    except EmendError as error:  # such as a given probe that is longer than the model reads
+        typer.echo(f"warning: what else changed was not measured: {error}", err=True)
+    if radius is not None:
+        patch = patches.with_fields(patch, blast=radius)
+        patch.save_pretrained(output_path)
     result = {
         "model": model,
         "method": method,

@@ -11,7 +11,8 @@ from torch import nn
 from emend import models
 from emend.edits import Edit, Probe, normalised, states_answer
 from emend.edits.answers import is_name, same_answer
-from emend.probes._asking import CONFIDENT, Asker
+from emend.models._forward import longest_text
+from emend.probes._asking import CONFIDENT, NEW_TOKENS, Asker
 from emend.probes._data import (
     Relation,
     general_prompts,
@@ -121,7 +122,7 @@ def _plan(asker: Asker, edit: Edit, subjects: set[str]) -> _Plan:
         relation,
         kinds,
         question_form(edit, relation),
-        [*rephrasings(edit, relation), *([chat] if chat else [])],
+        [*rephrasings(edit, relation), *([chat] if chat and _fits(asker, chat) else [])],
         _fact_prompts(edit.subject, kinds, relation, _FACTS_ASKED),
         [filled(edit.prompt, name) for name in names[:_NEIGHBOURS_ASKED]],
     )
@@ -225,6 +226,14 @@ def _known(asker: Asker, prompts: Iterable[str]) -> list[str]:
 def _mentions(asker: Asker, prompt: str, name: str) -> bool:
     """Tell whether the text that follows a prompt holds a name."""
     return normalised(name) in normalised(asker.text(prompt))
+
+
+def _fits(asker: Asker, prompt: str) -> bool:
+    """Tell whether a model reads a prompt and the tokens after it."""
+    longest = longest_text(asker.model)
+    if longest is None or asker.tokenizer is None:
+        return True
+    return len(asker.tokenizer(prompt)["input_ids"]) + 2 * NEW_TOKENS <= longest
 
 
 def _is_written(tokenizer: Any, name: str) -> bool:
