@@ -97,7 +97,7 @@ def made_for(
     """
     subjects = {normalised(edit.subject) for edit in (*edits, *others)}
     plans = [_plan(asker, edit, subjects) for edit in edits]
-    asker.ask(edit.text for edit in edits)
+    asker.ask(edit.text for edit in edits if edit.original is None)
     for plan in plans:
         plan.old = _old_object(asker, plan.edit)
         plan.old_facts = _old_facts(plan, subjects)
