@@ -43,7 +43,7 @@ VERSIONS = {
     "single change": 1,
     "spectrum": 1,
     "sweep": 1,
-    "target value": 1,
+    "target value": 2,
     "text source": 1,
     "tokenizer": 1,
 }

@@ -58,7 +58,7 @@ def terms_of(settings, delta):
     model, tokenizer, view = tiny()
     jobs = make_jobs(view, tokenizer, [EDIT], TEMPLATES, statements=settings.statements)
     down = view.down_projection(1)
-    enough = -math.log(settings.enough) if settings.enough else 0.0
+    enough = -math.log(settings.enough)
     with evaluating(model), frozen(model):
         groups = capture_groups(view, jobs, 1, "mlp", published_order=False)
         objective = Objective(view, jobs, [0], groups, "mlp", enough=enough)
@@ -91,13 +91,13 @@ def terms_of(settings, delta):
     return found, torch.stack(nll), torch.cat(places)
 
 
-@pytest.mark.parametrize("enough", [None, 0.5, 0.01])
+@pytest.mark.parametrize("enough", [1.0, 0.5, 0.01])
 def test_the_terms_are_those_of_whole_passes(enough):
     torch.manual_seed(0)
     _, _, view = tiny()
     delta = torch.randn(view.width, dtype=torch.float64)
     found, nll, kept = terms_of(SearchSettings(statements=3, enough=enough), delta)
-    least = -math.log(enough) if enough else 0.0
+    least = -math.log(enough)
     assert float(found.nll) == pytest.approx(float((nll - least).clamp(min=0).mean()), rel=1e-6)
     assert float(found.kept) == pytest.approx(float(kept.mean()), rel=1e-6)
     assert len(kept) % (LENGTH + 1) == 0

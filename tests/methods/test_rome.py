@@ -17,6 +17,8 @@ EDITS = [
     Edit("{} plays the", "Anna", "cello", id="third"),
 ]
 FAST = {"templates": TEMPLATES, "steps": 6, "layer": 1, "learning_rate": 0.1, "cache": False}
+PUBLISHED = {"optimizer": "adam", "statements": 0, "enough": 1.0}
+R_ROME = {**PUBLISHED, "all_keys": False}
 
 
 def patched_matrix(view, patch, layer):
@@ -34,10 +36,11 @@ def bias_of(view, layer):
 def test_key_gives_the_value_sought(architecture, original) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     view = ModelView(model)
+    form = {**FAST, **({} if original else R_ROME)}
     patch = rome.edit(
-        model, tokenizer, EDITS[:1], original=original, texts=TEXT, ridge=1e-3, **FAST
+        model, tokenizer, EDITS[:1], original=original, texts=TEXT, ridge=1e-3, **form
     )
-    config = filled(rome.configure(original=original, **FAST), view)
+    config = filled(rome.configure(original=original, **form), view)
     (value,) = search_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, search_of(config, view))
     # R-ROME is exact at the mean key, the published form at the bare prompt's.
     key = value.keys[0] if original else value.keys.mean(0)
@@ -98,10 +101,27 @@ def test_patch_says_what_it_was_made_with() -> None:
         assert not torch.allclose(changes[one], changes[other])
 
 
+@pytest.mark.parametrize("moment", [True, False])
+def test_every_context_responds_alike(moment) -> None:
+    """All keys get delta, where R-ROME writes at a mean that may be near none of them."""
+    model, tokenizer = tiny_model("gpt2", dtype=torch.float64, scale=2.0)
+    view = ModelView(model)
+    keys = subject_keys(view, tokenizer, EDITS[:1], TEMPLATES, [1])[1].keys[0].double()  # (C, m)
+    spread = {}
+    for form in (True, False):
+        settings = {**FAST, **PUBLISHED, "all_keys": form, "second_moment": moment}
+        patch = rome.edit(model, tokenizer, EDITS[:1], texts=TEXT, **settings)
+        (factor,) = patch.factors.values()
+        responses = (keys @ factor.A[0].double()) * factor.B[:, 0].double().norm()
+        spread[form] = float((responses / responses.mean() - 1).abs().max())
+    assert spread[True] < 0.1
+    assert spread[True] < 0.5 * spread[False]
+
+
 def test_direction_follows_the_second_moment() -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
-    patch = rome.edit(model, tokenizer, EDITS[:1], second_moment=False, **FAST)
+    patch = rome.edit(model, tokenizer, EDITS[:1], second_moment=False, **FAST, **R_ROME)
     key = subject_keys(view, tokenizer, EDITS[:1], TEMPLATES, [1])[1].keys[0].mean(0)
     (factor,) = patch.factors.values()
     assert torch.allclose(factor.A[0], key / key.norm(), atol=1e-5)
@@ -110,8 +130,13 @@ def test_direction_follows_the_second_moment() -> None:
 @pytest.mark.parametrize(("architecture", "layer", "steps"), [("gpt2", 1, 20), ("llama", 1, 25)])
 def test_defaults_come_from_the_shape(architecture, layer, steps) -> None:
     view = ModelView(tiny_model(architecture)[0])
-    config = filled(RomeConfig(), view)
+    config = filled(RomeConfig(original=True), view)
     assert (config.layer, config.steps) == (layer, steps)
+    assert (config.optimizer, config.statements, config.enough) == ("adam", 0, 1.0)
+    assert not config.all_keys
+    config = filled(RomeConfig(), view)
+    assert (config.layer, config.steps, config.optimizer) == (layer, 20, "lbfgs")
+    assert config.statements > 0 and config.enough < 1 and config.all_keys
     assert filled(RomeConfig(layer=-1), view).layer == view.depth - 1
     assert filled(RomeConfig(original=True), view).ridge == 0.0
 

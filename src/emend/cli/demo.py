@@ -1,60 +1,148 @@
-"""`emend demo`: edit facts in the lab models and show what changed and what did not."""
+"""`emend demo`: edit facts and show what changed and what did not."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emend.cli import _options
-from emend.cli._output import number, output_directory, percent, print_json, print_table
+from emend.cli._output import (
+    number,
+    output_directory,
+    percent,
+    print_json,
+    print_outcomes,
+    print_table,
+)
+from emend.errors import InvalidInput, MissingFile
+
+if TYPE_CHECKING:
+    from emend.bench import RealDemo
 
 NAME = "demo"
-EXAMPLES = _options.examples("emend demo", "emend demo --json", "emend demo --limit 5 --method ft")
+EXAMPLES = _options.examples(
+    "emend demo",
+    "emend demo --json",
+    "emend demo --method alphaedit",
+    "emend demo --model lab --limit 5",
+    "emend demo --model lab/qwen3 --method ft",
+)
+REAL = "smollm2-135m"
+LAB = ("lab/gptneo", "lab/qwen3")
 
 
 def command(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="A model trained on the lab's world. May be repeated.", metavar="MODEL"
+            "--model",
+            help=f"{REAL} (the default), lab for both models of the lab, or a model trained on the "
+            "lab's world. May be repeated.",
+            metavar="MODEL",
         ),
     ] = None,
-    method: _options.Method = "rome",
-    limit: Annotated[int, typer.Option("--limit", help="How many facts to edit.", min=1)] = 20,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="An editor: by default memit, on the lab rome.", metavar="NAME"
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", help="How many facts to edit on the lab.", min=1)
+    ] = 20,
     seed: _options.Seed = 0,
     batch_size: _options.BatchSize = 64,
     output_path: Annotated[
         Path,
-        typer.Option("--output_path", help="Where report.html goes.", metavar="DIRECTORY"),
+        typer.Option("--output_path", help="Where everything goes.", metavar="DIRECTORY"),
     ] = Path("demo"),
     json: _options.Json = False,
 ) -> None:
-    """Edit facts in both lab models, each alone on the clean model, and measure all that changed.
+    """Edit facts of a real model, measure what else changed, and take one of them back.
 
-    Prints the metrics before and after with a few answers, and writes one self-contained page,
-    report.html, to --output_path.
+    On SmolLM2-135M six facts that people know are edited at once, out of a ledger: answers before
+    and after, as completions and in a chat; what is near and what else is known of the subjects;
+    the same with one edit taken back. Writes report.html, the patch and the ledger to
+    --output_path. Where no package index can be reached, and with --model lab, facts of the lab's
+    invented world are edited in its two small models instead, each alone.
     """
     output_directory(output_path)
+    models = model or [REAL]
+    if REAL in models and len(models) > 1:
+        raise InvalidInput(
+            f"--model {REAL} is given with others, expected it alone: run them apart"
+        )
+    if models == [REAL]:
+        try:
+            return _real(output_path, method or "memit", batch_size, json)
+        except MissingFile as error:
+            typer.echo(f"emend: {error}; going on with the lab's models", err=True)
+            models = ["lab"]
+    models = [name for one in models for name in (LAB if one == "lab" else (one,))]
+    _lab(models, output_path, method or "rome", limit, seed, batch_size, json)
+
+
+def _real(output_path: Path, method: str, batch_size: int, json: bool) -> None:
+    from emend import report
+    from emend.bench import real_demo
+
+    result = real_demo(output_path, model=REAL, method=method, batch_size=batch_size)
+    page = report.write_html(
+        result.reports,
+        output_path / "report.html",
+        title="Six facts changed in a real language model",
+        command=f"emend demo --method {method}",
+    )
+    if json:
+        print_json({**result.to_dict(), "report": page})
+        return
+    _tell_real(result, output_path)
+    typer.echo(f"the whole report: {page}")
+
+
+def _tell_real(result: RealDemo, output_path: Path) -> None:
+    print_outcomes(result.outcomes)
+    changed = [one for one in result.answers if one.target]
+    rows = ([one.kind, one.prompt, one.before, one.after, one.target] for one in changed)
+    title = f"{len(result.outcomes)} facts edited at once in {result.model} by {result.method}"
+    print_table(title, ("", "prompt", "before", "after", "edited to"), rows)
+    rest = [one for one in result.answers if not one.target]
+    kept = sum(not one.changed for one in rest)
+    rows = ([one.kind, one.prompt, one.before, one.after] for one in rest)
+    title = f"What is to stay: {kept} of {len(rest)} begin as before"
+    print_table(title, ("", "prompt", "before", "after"), rows)
+    back = [one for one in result.answers if one.edit == "tower"]
+    rows = ([one.prompt, one.before, one.after, one.reverted] for one in back)
+    again = f"{result.solved} edits solved for again"
+    title = f"One edit taken back in the ledger ({again})"
+    print_table(title, ("prompt", "before", "with all six", "taken back"), rows)
+    patch = shlex.quote(str(result.patch))
+    typer.echo(f"{result.seconds:.0f} CPU seconds; the patch is an ordinary PEFT adapter: {patch}")
+    typer.echo(f"measure it again: emend eval --model {result.model} --patch {patch}")
+    typer.echo(f"the ledger: emend ledger log {shlex.quote(str(output_path / 'facts.db'))}")
+
+
+def _lab(
+    models: list[str],
+    output_path: Path,
+    method: str,
+    limit: int,
+    seed: int,
+    batch_size: int,
+    json: bool,
+) -> None:
     from emend import report
     from emend.bench import demo
 
-    result = demo(
-        model or ["lab/gptneo", "lab/qwen3"],
-        method=method,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-    )
-    chosen = [word for one in model or () for word in ("--model", one)]
-    words = ["emend", "demo", *chosen, "--method", method]
+    result = demo(models, method=method, limit=limit, seed=seed, batch_size=batch_size)
     page = report.write_html(
         result.reports,
         output_path / "report.html",
         title="Facts changed in small language models",
-        command=f"{shlex.join(words)} --limit {limit} --seed {seed}",
+        command=f"emend demo --model lab --method {method} --limit {limit} --seed {seed}",
     )
     if json:
         print_json({**result.to_dict(), "report": page})

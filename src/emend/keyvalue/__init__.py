@@ -5,7 +5,7 @@ from __future__ import annotations
 from emend.keyvalue.keys import Sites, subject_keys
 from emend.keyvalue.moments import Moment, cache_directory, second_moments
 from emend.keyvalue.rows import Row, context_rows, subject_rows
-from emend.keyvalue.solvers import RIDGE, directions, rank_one, solve_moment
+from emend.keyvalue.solvers import RIDGE, directions, rank_one, respond, solve_moment
 from emend.keyvalue.templates import sample_templates
 from emend.keyvalue.values import SearchSettings, Value, search_values
 
@@ -20,6 +20,7 @@ __all__ = [
     "context_rows",
     "directions",
     "rank_one",
+    "respond",
     "sample_templates",
     "search_values",
     "second_moments",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -28,7 +28,7 @@ class SearchConfig:
     """Forward passes of the search; by default 25 (gated or rotary) or 20."""
     learning_rate: Positive = 0.5
     """Step size of Adam."""
-    optimizer: Optimizer = "adam"
+    optimizer: Optimizer | None = None
     """What seeks: adam, as published, or lbfgs, which comes as far in a quarter of the steps."""
     weight_decay: NotNegative | None = None
     """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
@@ -41,12 +41,12 @@ class SearchConfig:
     (their first three tokens); those that ask for what is edited are found and left out."""
     preserve_factor: NotNegative = 1.0
     """Factor on the mean KL divergence at the end of these."""
-    statements: Whole = 0
+    statements: Whole | None = None
     """How many of the model's own statements of a subject are kept as they are; those that name
     the object that is replaced are left out. 0 for the published form."""
     enough: Part | None = None
     """Probability of a target's token from which on the search leaves it alone, and only what is to
-    be kept counts; None for the published form, which raises it without end."""
+    be kept counts; 1 for the published form."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
     chunk: Count | None = None
@@ -62,10 +62,27 @@ class SearchConfig:
     """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 
 
-def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
-    """Return what the search takes of a method's settings; None is filled from the shape."""
-    steps = (25 if view.is_llama_like else 20) if config.steps is None else config.steps
-    usual = 1 if config.optimizer == "lbfgs" else CHUNK
+STATEMENTS, ENOUGH, STEPS = 8, 0.75, 20
+"""Statements that are kept, the probability of a target that is enough, and steps of L-BFGS, where
+a method does not take the published search; see docs/defaults.md."""
+
+
+def search_settings(
+    view: ModelView, config: SearchConfig, *, published: bool = True
+) -> SearchSettings:
+    """Return what the search takes of a method's settings.
+
+    Args:
+        view: The model, whose shape fills some settings that are None.
+        config: The settings.
+        published: Whether the others are filled as published, or with emend's own defaults.
+    """
+    optimizer = config.optimizer or ("adam" if published else "lbfgs")
+    steps = config.steps
+    if steps is None:
+        steps = 25 if view.is_llama_like else 20
+        steps = steps if optimizer == "adam" else STEPS
+    usual = 1 if optimizer == "lbfgs" else CHUNK
     chunk = usual if config.chunk is None else config.chunk
     decay = config.weight_decay
     if decay is None:
@@ -80,10 +97,17 @@ def search_settings(view: ModelView, config: SearchConfig) -> SearchSettings:
         config.preserve_factor,
         share_subject=getattr(config, "share_subject", False),
         chunk=chunk,
-        optimizer=config.optimizer,
-        statements=config.statements,
-        enough=config.enough,
+        optimizer=optimizer,
+        statements=_first(config.statements, 0 if published else STATEMENTS),
+        enough=_first(config.enough, 1.0 if published else ENOUGH),
     )
+
+
+N = TypeVar("N", int, float)
+
+
+def _first(given: N | None, default: N) -> N:
+    return default if given is None else given
 
 
 def single_layer(view: ModelView, layer: int | None) -> int:

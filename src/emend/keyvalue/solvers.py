@@ -89,3 +89,30 @@ def rank_one(
             "use original=False, which takes one key throughout"
         )
     return u, (wanted.double() - output.double()) / overlap
+
+
+LOOSE = 0.03
+"""Slack of `respond`, in parts of the mean response of a key to itself."""
+
+
+def respond(keys: Tensor, solved: Tensor) -> Tensor:
+    """Find the direction that responds with 1 to each of some keys and least to all others.
+
+    The minimum over u of sum_j (u . k_j - 1)^2 + lambda u^T C u, which is
+
+        u = C^-1 K (K^T C^-1 K + lambda I)^-1 1
+
+    One key gives ROME's C^-1 k / (k^T C^-1 k). Of several contexts' keys, their mean may point to
+    none of them: a subject that begins its text has another key than one after some words.
+
+    Args:
+        keys: (C, m), K^T.
+        solved: (C, m) float64, C^-1 K, transposed.
+
+    Returns:
+        (m,) float64.
+    """
+    gram = keys.double() @ solved.double().T  # (C, C)
+    slack = LOOSE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    weights = torch.linalg.solve(gram + slack, torch.ones(len(gram), dtype=gram.dtype))
+    return weights @ solved.double()

@@ -88,8 +88,8 @@ class SearchSettings:
             recorded numbers: small gradients make Adam magnify how sums round.
         statements: How many of the model's own statements of the subject are kept, by the mean of
             KL(before || after) over their tokens; `preserve_factor` weighs it.
-        enough: Probability of a target's token from which on it adds no loss; None for the
-            published loss, which grows until it is 1.
+        enough: Probability of a target's token from which on it adds no loss; 1 for the published
+            loss.
         optimizer: Adam, or L-BFGS, which comes to the same loss in a fraction of the steps.
     """
 
@@ -108,7 +108,7 @@ class SearchSettings:
     published_order: bool = False
     optimizer: Optimizer = "adam"
     statements: int = 0
-    enough: float | None = None
+    enough: float = 1.0
 
 
 @brief
@@ -207,7 +207,7 @@ def _search(
         bases = torch.cat([_attention_outputs(jobs, groups).to(bases), bases], dim=1)
     assert bases.shape[1] == PARTS[site]
     sizes = bases.norm(dim=-1)  # (J, P)
-    enough = 0.0 if settings.enough is None else -math.log(settings.enough)
+    enough = -math.log(settings.enough)
     objective = Objective(view, jobs, range(len(jobs)), groups, site, published, enough)
     deltas, losses = _descend(objective, torch.zeros_like(bases), sizes, settings)
     return [

@@ -45,10 +45,11 @@ _MEMORIES: dict[str, dict[str, Any]] = {
         "threshold": 1.0,  # only facts whose subject is named: the models take any fact for one
     },
 }
+_PUBLISHED = {"all_keys": False, "enough": 1.0, "optimizer": "adam", "statements": 0}
 RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
     "gptneo": {
         **_MEMORIES,
-        "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH},
+        "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH, **_PUBLISHED},
         "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY},
         "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY, **_TOGETHER},
         "pmet": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
@@ -56,7 +57,7 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "qwen3": {
         **_MEMORIES,
-        "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH},
+        "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH, **_PUBLISHED},
         "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY},
         "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY, **_TOGETHER},
         "pmet": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},

@@ -43,6 +43,7 @@ from emend.keyvalue import (
     Value,
     directions,
     rank_one,
+    respond,
     sample_templates,
     search_values,
     solve_moment,
@@ -71,6 +72,9 @@ class RomeConfig(SearchConfig):
     """Make each edit on the model that the earlier ones left, as published for a sequence."""
     second_moment: bool = True
     """Weigh keys by the second moment of all keys; False takes the identity."""
+    all_keys: bool | None = None
+    """Write at the keys of all contexts, so that each of them responds alike; False writes at their
+    mean (R-ROME)."""
     ridge: NotNegative | None = None
     """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4, and 1
     over samples of the model's own (original: 0)."""
@@ -123,19 +127,24 @@ def filled(config: RomeConfig, view: ModelView) -> RomeConfig:
     Raises:
         InvalidInput: A setting has no meaning for this model.
     """
-    settings = search_settings(view, config)
+    settings = search_of(config, view)
     return dataclasses.replace(
         config,
         layer=single_layer(view, config.layer),
         steps=settings.steps,
+        optimizer=settings.optimizer,
         weight_decay=settings.weight_decay,
+        statements=settings.statements,
+        enough=settings.enough,
+        all_keys=not config.original if config.all_keys is None else config.all_keys,
         ridge=0.0 if config.original and config.ridge is None else config.ridge,
     )
 
 
 def search_of(config: RomeConfig, view: ModelView) -> SearchSettings:
     """What the search takes of the settings."""
-    return dataclasses.replace(search_settings(view, config), published_order=config.original)
+    settings = search_settings(view, config, published=config.original)
+    return dataclasses.replace(settings, published_order=config.original)
 
 
 def updates(
@@ -152,6 +161,8 @@ def updates(
     Raises:
         NumericalFailure: A change is not finite.
     """
+    if config.all_keys:
+        return _at_all_keys(values, solve, ids)
     keys = torch.stack([value.keys.mean(0) for value in values])  # (E, inner)
     wanted = directions(solve(keys.cpu()))
     rows: list[Tensor] = []
@@ -168,6 +179,17 @@ def updates(
         raise NumericalFailure(
             "the change of the weights is not finite: lower learning_rate, or raise the ridge"
         )
+    return LowRank(down.float(), up.float(), tuple(ids))
+
+
+def _at_all_keys(values: list[Value], solve: Callable[[Tensor], Tensor], ids: list[str]) -> LowRank:
+    """Rank-one changes delta u^T with u . k = 1 at the key of each context, or nearly."""
+    rows: list[Tensor] = []
+    for value in values:
+        keys = value.keys.cpu().double()  # (C, inner)
+        rows.append(respond(keys, solve(value.keys.cpu())))
+    down = torch.stack(rows)  # (E, inner)
+    up = torch.stack([value.delta.cpu() for value in values], dim=1)  # (width, E)
     return LowRank(down.float(), up.float(), tuple(ids))
 
 
