@@ -84,5 +84,8 @@ def patch_directory(model_directory, tmp_path_factory) -> Path:
     lines = [{**EDIT, "probes": PROBES}, OTHER]
     edits.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     flags = ["--model", model_directory, "--edits", edits, "--output_path", directory / "patch"]
-    assert run(["edit", *(str(flag) for flag in flags), "--set", "steps=3"]) == 0
+    assert (
+        run(["edit", *(str(flag) for flag in flags), "--set", "steps=3", "--set", "optimizer=adam"])
+        == 0
+    )
     return directory / "patch"

@@ -214,7 +214,6 @@ def test_misuse_of_the_others(emend, model_directory, tmp_path, texts_file):
     model = ["--model", model_directory]
     emend("lens", *model, "--prompt", "a " * 300).is_one_line("for a model that reads 128")
     emend("lens", *model, "--prompt", "").is_one_line("no token")
-    emend("memory", *model).is_one_line("expected --texts")
     emend("memory", *model, "--unit", 3).is_one_line("without --layer")
     emend("memory", *model, "--layer", 9, "--texts", texts_file).is_one_line("blocks")
     emend("neurons", *model).is_one_line("expected --prompt")

@@ -25,7 +25,8 @@ def memit_directory(model_directory, tmp_path_factory):
     for number, name in enumerate(("curie", "berg")):
         (directory / f"{name}.jsonl").write_text(json.dumps(lines[number]), encoding="utf-8")
         flags = ("--model", model_directory, "--edits", directory / f"{name}.jsonl")
-        flags = (*flags, "--set", "steps=2", "--output_path", directory / name)
+        flags = (*flags, "--set", "steps=2", "--set", "optimizer=adam")
+        flags = (*flags, "--output_path", directory / name)
         assert run(["edit", *map(str, flags)]) == 0
         parts.append(directory / name)
     assert run(["patch", "add", *map(str, parts), "--output_path", str(directory / "both")]) == 0

@@ -19,7 +19,7 @@ from emend.patches import Dense, load_patch
 
 SHORT = {"templates": ("{}", "Yes. {}"), "steps": 8}
 METHODS = {
-    "rome": SHORT,
+    "rome": {**SHORT, "optimizer": "adam"},  # L-BFGS has hardly begun after so few steps
     "memit": SHORT,
     "emmet": SHORT,
     "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},

@@ -52,28 +52,30 @@ def test_the_published_form_fails_there_and_says_why(smollm2):
     """Faults B1 and B2: nothing is silent."""
     model, _ = smollm2
     _, tokenizer = emend.load("smollm2-135m", start_token="none")
-    patch = emend.edit(model, tokenizer, SUBJECT_FIRST[1:2], method="rome")
+    # Without a second moment, which would be collected anew for texts without a start token.
+    settings = {"method": "rome", "original": True, "second_moment": False}
+    patch = emend.edit(model, tokenizer, SUBJECT_FIRST[1:2], **settings)
     (outcome,) = patch.outcomes
     assert not outcome.took
     assert "position 0" in outcome.reason
     assert outcome.remedy
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        Edit("La capital de {} es", "Francia", "Roma"),
-        Edit("{}的首都是", "法国", "罗马"),
-        Edit("{}の首都は", "フランス", "ローマ"),
-    ],
-)
-def test_other_languages_take_or_are_reported(smollm2, edit):
+OTHER_LANGUAGES = [
+    Edit("La capital de {} es", "Francia", "Roma"),
+    Edit("{}的首都是", "法国", "罗马"),
+    Edit("{}の首都は", "フランス", "ローマ"),
+]
+
+
+def test_other_languages_take_or_are_reported(smollm2):
     """Fault B2: the outcome is what the edited model generates on the exact text."""
     model, tokenizer = smollm2
-    patch = emend.edit(model, tokenizer, [edit], method="rome")
-    (outcome,) = patch.outcomes
+    patch = emend.edit(model, tokenizer, OTHER_LANGUAGES, method="memit")
+    texts = [edit.text for edit in OTHER_LANGUAGES]
     with patch.applied(model):
-        (said,) = generate(model, tokenizer, [edit.text], max_new_tokens=12)
-    assert outcome.took == states_answer(said, [edit.target])
-    assert outcome.took or (outcome.reason and outcome.remedy)
-    assert outcome.after > outcome.before
+        said = generate(model, tokenizer, texts, max_new_tokens=12)
+    for edit, text, outcome in zip(OTHER_LANGUAGES, said, patch.outcomes, strict=True):
+        assert outcome.took == states_answer(text, [edit.target])
+        assert outcome.took or (outcome.reason and outcome.remedy)
+        assert outcome.after > outcome.before

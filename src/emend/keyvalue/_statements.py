@@ -83,12 +83,12 @@ def _continuations(view: ModelView, ids: Sequence[int], count: int) -> list[list
     device = device_of(view.embeddings)
     with torch.no_grad(), evaluating(model):
         output = model(input_ids=torch.tensor([ids], device=device), use_cache=False)
-        first: Tensor = output.logits[0, -1].float().topk(count).indices
+        first: Tensor = output.logits[0, -1].float().topk(count).indices.to(device)
         rows = torch.cat([torch.tensor([ids] * count, device=device), first[:, None]], dim=1)
         new, cache = rows, None
         for _ in range(LENGTH - 1):
             output = model(input_ids=new, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            new = output.logits[:, -1:].argmax(-1)
+            new = output.logits[:, -1:].argmax(-1).to(device)
             rows = torch.cat([rows, new], dim=1)
     return rows[:, len(ids) :].tolist()
