@@ -65,7 +65,8 @@ def peak_of(function: Callable[[], Any]) -> float:
 
 def settings_of(method: str, texts: tuple[str, ...]) -> dict[str, Any]:
     """Contexts, layers and the rest of one method."""
-    settings: dict[str, Any] = {"steps": STEPS, "texts": texts}
+    settings: dict[str, Any] = {"steps": STEPS, "texts": texts, "optimizer": "adam"}
+    settings |= {"statements": 0, "enough": 1.0}
     if method in ("rome", "emmet"):
         return {**settings, "layer": LAYER, "templates": contexts((4, 9), 10)}
     return {**settings, "layers": LAYERS, "templates": contexts((11,), 5)}

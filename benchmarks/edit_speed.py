@@ -151,6 +151,8 @@ def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...]) -> dict[str, 
     inverse = torch.linalg.inv(with_ridge(moment.double(), RIDGE)).float()
     settings = {"layer": ROME_LAYER, "steps": ROME_STEPS, "weight_decay": 0.5}
     settings |= {"templates": templates, "texts": texts}
+    settings |= {"optimizer": "adam", "statements": 0, "enough": 1.0}
+    settings |= {"all_keys": False, "clamp": 4.0}  # R-ROME
     ours(model, tokenizer, edits, "rome", **{**settings, "steps": 2})  # warm up, and factor C
     seconds, patch = ours(model, tokenizer, edits, "rome", **settings)
     (rows,) = rows_of(edits, tokenizer, templates)

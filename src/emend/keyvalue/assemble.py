@@ -32,8 +32,8 @@ class SearchConfig:
     """What seeks: adam, as published, or lbfgs, which comes as far in a quarter of the steps."""
     weight_decay: NotNegative | None = None
     """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
-    clamp: Positive = 4.0
-    """Bound on |delta| / |v0|."""
+    clamp: Positive | None = None
+    """Bound on |delta| / |v0|; by default 4 as published, 8 where statements are kept."""
     kl_factor: NotNegative = 0.0625
     """Factor on the KL divergence that keeps what the subject is."""
     preserve: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ def search_settings(
         steps,
         config.learning_rate,
         decay,
-        config.clamp,
+        _first(config.clamp, 4.0 if published else 8.0),
         config.kl_factor,
         config.preserve,
         config.preserve_factor,

@@ -27,7 +27,7 @@ Where this deviates from the paper, by default:
   kept on disk.
 
 ``original=True`` gives the published form, ``all_keys=False`` with ``optimizer="adam"``,
-``statements=0`` and ``enough=1`` R-ROME. Several edits at once are each sought on the unedited
+``statements=0``, ``enough=1`` and ``clamp=4`` R-ROME. Several edits at once are each sought on the unedited
 model, and the patch is the sum of their changes: they do not know of one another, so that any can
 be taken out again; for many edits with like subjects take a method that solves for them jointly.
 ``sequential=True`` makes them as the published code does a sequence: each on the model that the
@@ -145,6 +145,7 @@ def filled(config: RomeConfig, view: ModelView) -> RomeConfig:
         steps=settings.steps,
         optimizer=settings.optimizer,
         weight_decay=settings.weight_decay,
+        clamp=settings.clamp,
         statements=settings.statements,
         enough=settings.enough,
         all_keys=not config.original if config.all_keys is None else config.all_keys,
