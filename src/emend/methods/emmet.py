@@ -108,6 +108,7 @@ def emmet(
             layer=layer,
             ridge=ridge,
             steps=settings.steps,
+            clamp=settings.clamp,
             weight_decay=settings.weight_decay,
         ),
         templates=templates,

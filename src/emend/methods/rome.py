@@ -26,12 +26,12 @@ Where this deviates from the paper, by default:
 - L-BFGS in place of Adam. C has a ridge, and the system is solved in float64 by a Cholesky factor,
   kept on disk.
 
-``original=True`` gives the published form, ``all_keys=False`` with ``optimizer="adam"``,
-``statements=0``, ``enough=1`` and ``clamp=4`` R-ROME. Several edits at once are each sought on the unedited
-model, and the patch is the sum of their changes: they do not know of one another, so that any can
-be taken out again; for many edits with like subjects take a method that solves for them jointly.
-``sequential=True`` makes them as the published code does a sequence: each on the model that the
-earlier ones left, so that their order matters.
+``original=True`` gives the published form; ``all_keys=False`` with ``optimizer="adam"``,
+``statements=0``, ``enough=1`` and ``clamp=4`` R-ROME. Several edits at once are each sought on the
+unedited model, and the patch is the sum of their changes: they do not know of one another, so that
+any can be taken out again; for many edits with like subjects take a method that solves for them
+jointly. ``sequential=True`` makes them as the published code does a sequence: each on the model
+that the earlier ones left, so that their order matters.
 """
 
 from __future__ import annotations
