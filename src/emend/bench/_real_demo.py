@@ -129,6 +129,11 @@ class RealDemo:
     seconds: float
 
     @property
+    def taken_back(self) -> tuple[Answered, ...]:
+        """The prompts that belong to the edit that was taken back."""
+        return tuple(one for one in self.answers if one.edit == TAKEN_BACK)
+
+    @property
     def reports(self) -> dict[str, metrics.Report]:
         """The report by the model's name."""
         return {self.model: self.report}

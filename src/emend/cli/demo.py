@@ -99,11 +99,11 @@ def _real(output_path: Path, method: str, batch_size: int, json: bool) -> None:
     if json:
         print_json({**result.to_dict(), "report": page})
         return
-    _tell_real(result, output_path)
+    _tell_real(result)
     typer.echo(f"the whole report: {page}")
 
 
-def _tell_real(result: RealDemo, output_path: Path) -> None:
+def _tell_real(result: RealDemo) -> None:
     print_outcomes(result.outcomes)
     changed = [one for one in result.answers if one.target]
     rows = ([one.kind, one.prompt, one.before, one.after, one.target] for one in changed)
@@ -114,15 +114,14 @@ def _tell_real(result: RealDemo, output_path: Path) -> None:
     rows = ([one.kind, one.prompt, one.before, one.after] for one in rest)
     title = f"What is to stay: {kept} of {len(rest)} begin as before"
     print_table(title, ("", "prompt", "before", "after"), rows)
-    back = [one for one in result.answers if one.edit == "tower"]
-    rows = ([one.prompt, one.before, one.after, one.reverted] for one in back)
+    rows = ([one.prompt, one.before, one.after, one.reverted] for one in result.taken_back)
     again = f"{result.solved} edits solved for again"
     title = f"One edit taken back in the ledger ({again})"
     print_table(title, ("prompt", "before", "with all six", "taken back"), rows)
     patch = shlex.quote(str(result.patch))
     typer.echo(f"{result.seconds:.0f} CPU seconds; the patch is an ordinary PEFT adapter: {patch}")
     typer.echo(f"measure it again: emend eval --model {result.model} --patch {patch}")
-    typer.echo(f"the ledger: emend ledger log {shlex.quote(str(output_path / 'facts.db'))}")
+    typer.echo(f"the ledger: emend ledger log {shlex.quote(str(result.ledger))}")
 
 
 def _lab(
