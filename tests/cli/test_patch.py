@@ -134,3 +134,30 @@ def test_help_has_examples(emend, command):
     outcome = emend("patch", command, "--help")
     assert outcome.status == 0
     assert f"emend patch {command}" in outcome.out.split("Examples:")[1]
+
+
+def test_adapters_of_others_are_shown_and_added(emend, tmp_path, model_directory, patch_directory):
+    peft = pytest.importorskip("peft")
+    model, _ = load(str(model_directory))
+    config = peft.LoraConfig(
+        r=2, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True
+    )
+    peft.get_peft_model(model, config).save_pretrained(str(tmp_path / "adapter"))
+    shown = emend("patch", "show", tmp_path / "adapter")
+    assert shown.status == 0, shown.err
+    assert "by no method of emend" in shown.out
+    assert "only names and shapes of modules are checked" in shown.out
+    assert "Edits" not in shown.out
+    both = tmp_path / "both"
+    found = emend(
+        "patch", "add", patch_directory, tmp_path / "adapter", "--output_path", both, "--json"
+    ).data
+    assert len(found["edits"]) == 2
+    assert any(name.endswith("c_attn") for name in found["modules"])
+    measured = emend("eval", "--model", model_directory, "--patch", both, "--probes", "none",
+                     "--json").data  # fmt: skip
+    assert measured["edits"] == 2
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "use_dora": True}))
+    refused = emend("patch", "add", patch_directory, tmp_path / "adapter", "--output_path", both)
+    refused.is_one_line("use_dora", "merge it into its base")

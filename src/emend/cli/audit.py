@@ -32,7 +32,9 @@ def command(
     ] = None,
     patch: Annotated[
         Path | None,
-        typer.Option("--patch", help="Or a saved patch for the base.", metavar="DIRECTORY"),
+        typer.Option(
+            "--patch", help="Or a patch or LoRA adapter for the base.", metavar="DIRECTORY"
+        ),
     ] = None,
     json: _options.Json = False,
     *,

@@ -27,7 +27,12 @@ EXAMPLES = _options.examples(
 def command(
     model: _options.Model,
     patch: Annotated[
-        Path, typer.Option("--patch", help="A directory `emend edit` wrote.", metavar="DIRECTORY")
+        Path,
+        typer.Option(
+            "--patch",
+            help="What `emend edit` wrote, or a LoRA adapter of PEFT.",
+            metavar="DIRECTORY",
+        ),
     ],
     edits: _options.Edits = None,
     output_path: _options.OutputPath = None,

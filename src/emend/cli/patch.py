@@ -23,7 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Patch = Annotated[Path, typer.Argument(help="A saved patch.", metavar="DIRECTORY")]
+_Patch = Annotated[
+    Path, typer.Argument(help="A saved patch, or a LoRA adapter of PEFT.", metavar="DIRECTORY")
+]
 _Output = Annotated[
     Path, typer.Option("--output_path", help="The directory to write to.", metavar="DIRECTORY")
 ]
@@ -47,11 +49,15 @@ def show(patch: _Patch, json: _options.Json = False) -> None:
         print_json({"patch": patch, **_measures(found), **card, "edits": edits})
         return
     base = found.base.get("name") or found.base.get("architecture") or "any model that fits"
-    typer.echo(f"{patch}: {_summary(found)}, by {found.method or 'no method'}, for {base}")
+    by = f"by {found.method}" if found.method else "by no method of emend"
+    typer.echo(f"{patch}: {_summary(found)}, {by}, for {base}")
+    if not found.base.get("hash"):
+        typer.echo("its base's weights are not known: only names and shapes of modules are checked")
     _show_modules(card) if "modules" in card else _show_tensors(card)
     took = {one.edit: "took" if one.took else "DID NOT TAKE" for one in found.outcomes}
     rows = ([e.id, e.text, e.target, took.get(e.id, "not measured")] for e in found.edits)
-    print_table("Edits", ("id", "prompt", "target", "outcome"), rows)
+    if found.edits:
+        print_table("Edits", ("id", "prompt", "target", "outcome"), rows)
     print_blast(found.blast)
     if "serving" in card:
         print_table(
@@ -86,7 +92,7 @@ def _show_tensors(card: dict[str, Any]) -> None:
 @app.command(epilog=_options.examples("emend patch add a/ b/ --output_path both/"))
 def add(
     patches: Annotated[
-        list[Path], typer.Argument(help="Two or more saved patches.", metavar="DIRECTORIES")
+        list[Path], typer.Argument(help="Two or more patches or adapters.", metavar="DIRECTORIES")
     ],
     output_path: _Output,
     json: _options.Json = False,

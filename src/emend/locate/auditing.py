@@ -16,20 +16,22 @@ tokens, where the object of an edit comes out as what later tokens make more pro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from emend.errors import InvalidInput
+from emend.errors import InvalidInput, UnsupportedModel
 from emend.models import ModelView, attachments
 from emend.models._forward import evaluating
 from emend.models._hooks import hooked
+from emend.models._structure import PROJECTIONS
 from emend.models.placing import device_of, weights_of, widened
-from emend.models.wrapping import find_plain
+from emend.models.wrapping import find_plain, plain_modules
 from emend.patches import WeightPatch, check_base, compress
-from emend.patches._hooks import find_module
+from emend.patches._hooks import find_modules
 
 READ_RANK = 8
 """Only changes of at most this rank are read: singular vectors of more are no one's object."""
@@ -153,8 +155,9 @@ _Found = tuple[MatrixChange, Tensor, Tensor]  # with the first left and right si
 
 def _of_patch(base: nn.Module, patch: WeightPatch) -> list[_Found]:
     found: list[_Found] = []
+    modules = find_modules(base, patch.factors, patch.base)
     for name, factor in patch.factors.items():
-        weight = find_module(base, name, factor).get_parameter("weight")
+        weight = modules[name].get_parameter("weight")
         if factor.norm() == 0.0:
             continue
         small, _ = compress(factor)
@@ -218,6 +221,17 @@ def _is_transposed(model: nn.Module, name: str) -> bool:
     return type(find_plain(model, name)).__name__ == "Conv1D"
 
 
+def _inside_attention(view: ModelView) -> set[int]:
+    """Return ids of projections that put out queries, keys or values: all but each last one."""
+    found: set[int] = set()
+    for layer in range(view.depth):
+        with suppress(UnsupportedModel):  # a block without attention
+            modules = [module for _, module in plain_modules(view.attention(layer))]
+            projections = [one for one in modules if isinstance(one, PROJECTIONS)]
+            found.update(map(id, projections[:-1]))
+    return found
+
+
 class _Reader:
     """Reads directions of the residual stream with the base model."""
 
@@ -235,11 +249,12 @@ class _Reader:
         self._known = torch.zeros(self._view.vocabulary, dtype=torch.bool)
         self._known[ordinary] = True
         self._plain: Tensor | None = None
+        self._inside = _inside_attention(self._view)
 
     def read(self, change: MatrixChange, u: Tensor, v: Tensor) -> MatrixChange:
         """The change with what its first direction says."""
         module = find_plain(self._view.model, change.name)
-        writes = module is not None and change.shape[0] == self._view.width
+        writes = change.shape[0] == self._view.width and id(module) not in self._inside
         if not writes or change.rank > READ_RANK or module is self._view.embeddings:
             return change
         assert module is not None

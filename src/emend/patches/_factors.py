@@ -11,6 +11,9 @@ from torch import Tensor
 from emend._brief import size_text
 from emend.errors import InvalidInput, NumericalFailure
 
+CANCELLED = 1e-13
+"""Singular values below this, in parts of ||A|| ||B||, are rounding of float64."""
+
 
 def _settled(tensor: Tensor, what: str) -> Tensor:
     """``tensor`` as a float32 CPU matrix of its own, checked to be finite."""
@@ -188,6 +191,8 @@ def compress(
         q_a, r_a = torch.linalg.qr(factor.A.double().T)
         u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
         u, vh = q_b @ u, vh @ q_a.T
+        # Of rows that cancel out (p - p) rounding in float64 is left: that is no change.
+        s = s.where(s > CANCELLED * r_a.norm() * r_b.norm(), 0.0)
     else:
         u, s, vh = torch.linalg.svd(factor.delta.double(), full_matrices=False)
     tail = s.square().flip(0).cumsum(0).flip(0).sqrt()  # tail[i]: error of keeping i values

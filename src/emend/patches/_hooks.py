@@ -24,7 +24,7 @@ class WeightAttachment(Attachment):
 
     def __init__(self, patch: Patch, model: nn.Module, factors: Mapping[str, Factor]) -> None:
         super().__init__(patch)
-        modules = {name: find_module(model, name, factor) for name, factor in factors.items()}
+        modules = find_modules(model, factors, patch.base)
         self._changes = [
             (modules[name], _AddedChange(self, factor, modules[name]))
             for name, factor in factors.items()
@@ -52,35 +52,50 @@ class _AddedChange:
         return plus_change(inputs[0], output, self._matrices)
 
 
-def find_module(model: nn.Module, name: str, factor: Factor) -> nn.Module:
-    """The linear module called ``name`` in the plain model, checked to fit the change.
+def find_modules(
+    model: nn.Module, factors: Mapping[str, Factor], base: Mapping[str, Any]
+) -> dict[str, nn.Module]:
+    """Find the linear modules that factors change, by their names in the plain model.
+
+    Args:
+        model: The model.
+        factors: The change of each module.
+        base: What the patch states of its own model, for messages.
 
     Raises:
-        InvalidInput: There is no such module, or its weight has another shape.
+        InvalidInput: A module is not there, is no linear layer, or its weight has another shape.
     """
-    module = find_plain(model, name)
-    if module is None:
+    name = base.get("name") or base.get("architecture")
+    remedy = f"apply it to the model that it was made for{f' ({name})' if name else ''}"
+    found = {name: find_plain(model, name) for name in factors}
+    missing = [name for name, module in found.items() if module is None]
+    if missing:
+        count = "the module" if len(factors) == 1 else f"{len(missing)} of {len(factors)} modules"
+        more = ", ..." if len(missing) > 1 else ""
         raise InvalidInput(
-            f"{type(model).__name__} has no module {name} that the patch changes: "
-            "apply it to the model that it was made for"
+            f"{type(model).__name__} lacks {count} that the patch changes ({missing[0]}{more}), "
+            f"expected all of them: {remedy}"
         )
+    modules = {name: module for name, module in found.items() if module is not None}
+    for name, module in modules.items():
+        _check_fits(name, module, factors[name].shape, remedy)
+    return modules
+
+
+def _check_fits(name: str, module: nn.Module, expected: tuple[int, int], remedy: str) -> None:
+    kind = type(module).__name__
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
-        raise InvalidInput(
-            f"module {name} is a {type(module).__name__} without a weight matrix, expected a "
-            "linear layer: apply the patch to the model that it was made for"
-        )
-    shape = tuple(weight.shape)
-    if type(module).__name__ == "Conv1D":
-        shape = shape[::-1]
     # Quantised layers pack their weight; what they say of themselves counts there.
-    shape = (
-        getattr(module, "out_features", shape[0]),
-        getattr(module, "in_features", shape[1]),
-    )
-    if shape != factor.shape:
+    shape = getattr(module, "out_features", None), getattr(module, "in_features", None)
+    if kind == "Conv1D":
+        shape = module.get_parameter("weight").shape[::-1]
+    if not isinstance(weight, Tensor) or None in shape:
         raise InvalidInput(
-            f"module {name} has shape {shape} (out, in) but the patch changes {factor.shape}: "
-            "apply it to the model that it was made for"
+            f"module {name} is a {kind}, expected a linear layer, whose weight a patch can "
+            f"change: {remedy}"
         )
-    return module
+    if tuple(shape) != expected:
+        raise InvalidInput(
+            f"module {name} has shape {tuple(shape)} (out, in) but the patch changes {expected}: "
+            f"{remedy}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from emend.patches._factors import LowRank
 from emend.patches._memory_file import load_memory
 from emend.patches._outcomes import outcomes_from
 from emend.patches._patch import Patch
-from emend.patches._reading import checked, read, read_json, require_directory, tensors_of
+from emend.patches._peft import read_peft
+from emend.patches._reading import checked, read, read_json, require_directory
 from emend.patches._save import (
     ADAPTER_CONFIG,
     ADAPTER_TENSORS,
@@ -25,26 +27,42 @@ from emend.patches._save import (
 )
 from emend.patches._weight import WeightPatch
 
+logger = logging.getLogger("emend")
+
 
 def load_patch(directory: str | Path) -> Patch:
-    """Load what :meth:`Patch.save_pretrained` wrote, or any plain PEFT LoRA adapter.
+    """Load what :meth:`Patch.save_pretrained` wrote, or a LoRA adapter of another maker.
 
-    A plain adapter becomes a weight patch without edits that fits any model whose modules fit.
+    An adapter of PEFT becomes a weight patch without edits. It states its base by name alone:
+    names and shapes of modules are checked against a model, and that model's weights are not,
+    which a note of the logger ``emend`` says.
+
+    Args:
+        directory: A saved patch, or the directory of an adapter.
 
     Raises:
         MissingFile: There is no such directory, or a file of it is not there.
         BrokenFile: A file is cut short, altered or not of its format.
-        InvalidInput: The adapter uses what a weight patch cannot express, or a newer format.
+        InvalidInput: The adapter is no sum of low-rank changes of weights, or a newer format.
     """
     directory = Path(directory)
     require_directory(directory)
     if not (directory / OWN_DATA).exists():
-        config = read_json(directory / ADAPTER_CONFIG)
-        path = directory / ADAPTER_TENSORS
-        return _plain_adapter(directory, config, tensors_of(path, read(path)))
+        return _foreign(directory, read_peft(directory))
     own = read_json(directory / OWN_DATA)
     _check_own_data(directory / OWN_DATA, own)
     return _adapter(directory, own) if own.get("kind") == "weight" else load_memory(directory, own)
+
+
+def _foreign(path: Path, patch: WeightPatch) -> WeightPatch:
+    """Note what cannot be checked of an adapter that we did not write."""
+    logger.info(
+        "%s was not written by emend: it names its base (%s), not its weights, so that only names "
+        "and shapes of modules are checked",
+        path,
+        patch.base.get("name") or "by no name",
+    )
+    return patch
 
 
 def _adapter(directory: Path, own: dict[str, Any]) -> WeightPatch:
@@ -115,61 +133,3 @@ def _trimmed(
     a = tensors[f"{KEY_PREFIX}{name}.lora_A.weight"][:rank]
     b = tensors[f"{KEY_PREFIX}{name}.lora_B.weight"][:, :rank]
     return LowRank(a, b, None if columns is None else tuple(columns))
-
-
-def _plain_adapter(
-    directory: Path, config: dict[str, Any], tensors: dict[str, Tensor]
-) -> WeightPatch:
-    path = directory / ADAPTER_CONFIG
-    for name, value in config.items():
-        expected = _PLAIN.get(name)
-        if expected is not None and value not in expected:
-            raise InvalidInput(
-                f"{path} has {name}={value!r}, expected {expected[0]!r}: only plain LoRA "
-                "adapters can be loaded as patches"
-            )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, (int, float)) or rank < 1:
-        raise BrokenFile(f"{path} has r={rank!r} and lora_alpha={alpha!r}, expected two numbers")
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    names = _module_names(directory, tensors)
-    factors = {
-        name: LowRank(
-            tensors[f"{KEY_PREFIX}{name}.lora_A.weight"],
-            tensors[f"{KEY_PREFIX}{name}.lora_B.weight"].float() * scale,
-        )
-        for name in names
-    }
-    base = {
-        "name": config.get("base_model_name_or_path") or "",
-        "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
-    }
-    return WeightPatch(factors=factors, method="lora", base=base)
-
-
-_PLAIN: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "use_dora": (False, None),
-    "bias": ("none",),
-    "lora_bias": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "modules_to_save": (None, []),
-    "layer_replication": (None, []),
-    "target_parameters": (None, []),
-}
-
-
-def _module_names(directory: Path, tensors: dict[str, Tensor]) -> list[str]:
-    names: set[str] = set()
-    for key in tensors:
-        name = key.removeprefix(KEY_PREFIX).removesuffix(".lora_A.weight")
-        name = name.removesuffix(".lora_B.weight")
-        pair = {f"{KEY_PREFIX}{name}.lora_{side}.weight" for side in "AB"}
-        if key not in pair or not pair <= tensors.keys():
-            raise InvalidInput(
-                f"{directory / ADAPTER_TENSORS} holds {key}, expected pairs of lora_A and lora_B "
-                "weights: only plain LoRA adapters can be loaded as patches"
-            )
-        names.add(name)
-    return sorted(names)

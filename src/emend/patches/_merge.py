@@ -20,7 +20,7 @@ from emend.models.saving import savable
 from emend.models.wrapping import is_adapted, unwrapped
 from emend.patches._base import check_base
 from emend.patches._factors import Factor
-from emend.patches._hooks import find_module
+from emend.patches._hooks import find_modules
 
 if TYPE_CHECKING:
     from emend.patches._weight import WeightPatch
@@ -33,8 +33,8 @@ def merge_into(patch: WeightPatch, model: nn.Module, *, allow_other_base: bool) 
     """See :meth:`WeightPatch.merge_into`."""
     merged = _merged(patch, model, allow_other_base)
     with torch.no_grad():
-        for name, weight in merged.items():
-            find_module(model, name, patch.factors[name]).get_parameter("weight").copy_(weight)
+        for name, module in find_modules(model, patch.factors, patch.base).items():
+            module.get_parameter("weight").copy_(merged[name])
 
 
 def save_merged(
@@ -115,7 +115,7 @@ def _merged(patch: WeightPatch, model: nn.Module, allow_other_base: bool) -> dic
             "a patch is attached to the model, expected the base alone: detach it before merging "
             "(p + q merges both)"
         )
-    modules = {name: find_module(model, name, f) for name, f in patch.factors.items()}
+    modules = find_modules(model, patch.factors, patch.base)
     for name, module in modules.items():
         weight_of(module)  # refuses quantised weights
         _refuse_unwritable(model, name, module)

@@ -1,0 +1,188 @@
+"""Read a LoRA adapter that PEFT wrote, of any model and any of its linear layers, as a patch.
+
+PEFT computes ``y + s B A x`` with one scale for each module,
+
+    s = alpha / r                                   or alpha / sqrt(r) with use_rslora,
+
+where ``rank_pattern`` and ``alpha_pattern`` may give a module an r and an alpha of its own. The
+scale is multiplied into B here, so that the change is B A as everywhere in emend. What is no sum
+of low-rank changes of weights, or needs weights that the adapter does not hold, is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from emend._validate import shown
+from emend.errors import BrokenFile, InvalidInput
+from emend.patches._factors import LowRank
+from emend.patches._reading import read, read_json, tensors_of
+from emend.patches._save import ADAPTER_CONFIG, ADAPTER_TENSORS, KEY_PREFIX
+from emend.patches._weight import WeightPatch
+
+logger = logging.getLogger("emend")
+
+MERGE = "merge it into its base with PEFT (merge_and_unload) and load or audit that model"
+
+_REFUSED: Mapping[str, str] = {
+    "use_dora": "DoRA rescales the columns of the changed weight",
+    "lora_bias": "biases are changed",
+    "modules_to_save": "whole modules are replaced",
+    "trainable_token_indices": "rows of the embedding are replaced",
+    "target_parameters": "parameters that belong to no linear layer are changed",
+    "layer_replication": "layers are repeated",
+    "alora_invocation_tokens": "aLoRA acts only after an invocation text",
+    "use_qalora": "QALoRA pools the inputs",
+    "use_bdlora": "BD-LoRA has factors in blocks",
+    "arrow_config": "Arrow routes each token between adapters",
+    "monteclora_config": "MonteCLoRA samples its factors",
+    "kasa_config": "KaSA truncates the base's weights",
+    "lora_ga_config": "LoRA-GA takes its start off the base's weights",
+}
+"""Fields that make an adapter something else than low-rank changes of the base, and what."""
+
+_HARMLESS = frozenset(
+    "peft_type bias r lora_alpha use_rslora rank_pattern alpha_pattern fan_in_fan_out "
+    "init_lora_weights base_model_name_or_path task_type auto_mapping peft_version revision "
+    "inference_mode target_modules exclude_modules lora_dropout layers_to_transform "
+    "layers_pattern megatron_config megatron_core loftq_config eva_config corda_config "
+    "velora_config qalora_group_size runtime_config ensure_weight_tying".split()
+)
+"""Fields that are read here, or that say only how the adapter was trained."""
+
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways of initialising that change the base's weights, unless the adapter was converted after."""
+
+
+def read_peft(directory: Path) -> WeightPatch:
+    """Read a directory with adapter_config.json and adapter_model.safetensors.
+
+    Returns:
+        A weight patch without edits. Its ``base`` holds the name alone that the adapter states,
+        so that names and shapes of modules are checked against a model, and its weights are not.
+
+    Raises:
+        MissingFile: One of the files is not there.
+        BrokenFile: A file is cut short, not of its format, or the two do not belong together.
+        InvalidInput: The adapter is no sum of low-rank changes of weight matrices.
+    """
+    config = read_json(directory / ADAPTER_CONFIG)
+    _check_config(directory / ADAPTER_CONFIG, config)
+    path = directory / ADAPTER_TENSORS
+    if not path.exists() and (directory / "adapter_model.bin").exists():
+        raise InvalidInput(
+            f"{directory} holds adapter_model.bin, a pickle, expected {ADAPTER_TENSORS}: load it "
+            "with PEFT and save it again (save_pretrained), which writes safetensors"
+        )
+    tensors = tensors_of(path, read(path))
+    names = _module_names(path, tensors)
+    return WeightPatch(
+        factors={name: _factor(directory, config, name, tensors) for name in names},
+        base={
+            "name": str(config.get("base_model_name_or_path") or ""),
+            "fan_in_fan_out": bool(config.get("fan_in_fan_out")),
+        },
+    )
+
+
+def _check_config(path: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise InvalidInput(
+            f"{path} has peft_type={kind!r}, expected 'LORA', which changes weights by low-rank "
+            f"matrices: {MERGE}"
+        )
+    for name, what in _REFUSED.items():
+        if config.get(name):
+            raise _refused(path, f"{name}={shown(config[name], 40)}", what)
+    if config.get("bias", "none") != "none":
+        raise _refused(path, f"bias={config['bias']!r}", "biases are changed")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_MOVES_BASE):
+        raise InvalidInput(
+            f"{path} has init_lora_weights={start!r}, expected an adapter for the base as it is "
+            "published, not one whose start was taken off its weights: save it again with PEFT's "
+            "path_initial_model_for_weight_conversion"
+        )
+    unknown = sorted(name for name in config if name not in _HARMLESS and config[name])
+    if unknown:
+        logger.info("%s has %s, unknown to emend and ignored", path, ", ".join(unknown))
+
+
+def _refused(path: Path, found: str, what: str) -> InvalidInput:
+    return InvalidInput(
+        f"{path} has {found} ({what}), expected low-rank changes of weight matrices alone: {MERGE}"
+    )
+
+
+def _module_names(path: Path, tensors: Mapping[str, Tensor]) -> list[str]:
+    names: dict[str, None] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(KEY_PREFIX)
+        for side in "AB":
+            name = name.removesuffix(f".lora_{side}.weight")
+        pair = {side: f"{KEY_PREFIX}{name}.lora_{side}.weight" for side in "AB"}
+        if key not in pair.values():
+            raise _refused(path, key, _kind_of(key))
+        for other in pair.values():
+            if other not in tensors:
+                raise BrokenFile(
+                    f"{path} has {key} without {other}, expected both halves of each change: "
+                    "save or download the adapter again"
+                )
+        if tensor.ndim != 2:
+            raise _refused(path, f"{key} of shape {tuple(tensor.shape)}", "no linear layer's")
+        names[name] = None
+    if not names:
+        raise BrokenFile(f"{path} holds no tensors, expected pairs of lora_A and lora_B: save it")
+    return sorted(names)
+
+
+def _kind_of(key: str) -> str:
+    """Say what a tensor that is no half of a low-rank change is."""
+    if not key.startswith(KEY_PREFIX):
+        return f"a name that does not begin with {KEY_PREFIX}"
+    kinds = {
+        "lora_embedding_": "low-rank change of an embedding",
+        "lora_magnitude_vector": "a magnitude of DoRA",
+        ".base_layer.": "a weight of the base; save_embedding_layers=False leaves it out",
+        ".bias": "a bias",
+        ".weight": "a whole weight",
+    }
+    return next((what for mark, what in kinds.items() if mark in key), "an unknown tensor")
+
+
+def _factor(
+    directory: Path, config: Mapping[str, Any], name: str, tensors: Mapping[str, Tensor]
+) -> LowRank:
+    a, b = (tensors[f"{KEY_PREFIX}{name}.lora_{side}.weight"].float() for side in "AB")
+    rank = _number(directory, config, "r", "rank_pattern", name)
+    alpha = _number(directory, config, "lora_alpha", "alpha_pattern", name)
+    if not rank == a.shape[0] == b.shape[1]:
+        raise BrokenFile(
+            f"{directory / ADAPTER_TENSORS} has {name} with lora_A of {a.shape[0]} rows and lora_B "
+            f"of {b.shape[1]} columns, expected {rank:g} of each by {ADAPTER_CONFIG}: take the two "
+            "files from one adapter"
+        )
+    return LowRank(a, b * (alpha / (rank**0.5 if config.get("use_rslora") else rank)))
+
+
+def _number(
+    directory: Path, config: Mapping[str, Any], name: str, pattern: str, module: str
+) -> float:
+    """A module's own number by the first pattern that fits its name as PEFT has it, or the main."""
+    own: Mapping[str, Any] = config.get(pattern) or {}
+    fits = (key for key in own if re.match(rf"(.*\.)?({key})$", module))
+    value: Any = own.get(next(fits, ""), config.get(name))
+    if type(value) not in (int, float) or (name == "r" and value < 1):
+        raise BrokenFile(
+            f"{directory / ADAPTER_CONFIG} has {name}={value!r} for {module}, expected a number: "
+            "save or download the adapter again"
+        )
+    return float(value)
