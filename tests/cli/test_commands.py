@@ -207,3 +207,31 @@ def test_python_dash_m_and_exit_status():
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_edit_in_several_languages_by_flags(emend, model_directory, tmp_path):
+    model = model_directory
+    translation = {"language": "zh", "prompt": "{} 的 capital:", "subject": "中国"}
+    single = ("--prompt", "The capital of {} is", "--subject", "Poland", "--target", "Lyon")
+    missing = emend(
+        "edit", "--model", model, *single, "--translation", json.dumps(translation),
+        "--output_path", tmp_path / "patch",
+    )  # fmt: skip
+    assert missing.status == 2
+    assert "translations[0].target is missing" in missing.err
+    broken = emend("ledger", "add", tmp_path / "facts.db", *single, "--translation", "zh")
+    assert broken.status == 2
+    whole = json.dumps({**translation, "target": "Lyon"})
+    found = emend(
+        "edit", "--model", model, *single, "--language", "en", "--translation", whole,
+        "--method", "ft", "--set", "steps=2", "--probes", "none", "--json",
+        "--output_path", tmp_path / "patch",
+    ).data  # fmt: skip
+    assert found["edits"] == found["edits_held"] == 1
+    assert [one["language"] for one in found["outcomes"]] == ["en", "zh"]
+    assert found["card"]["edits"] == [found["outcomes"][0]["edit"], found["outcomes"][1]["edit"]]
+    emend("ledger", "init", tmp_path / "facts.db")
+    added = emend("ledger", "add", tmp_path / "facts.db", *single, "--translation", whole, "--json")
+    assert added.data["added"][0]["translations"][0]["subject"] == "中国"
+    evaluated = emend("eval", "--model", model, "--patch", tmp_path / "patch", "--probes", "none")
+    assert "in zh" in evaluated.out

@@ -258,16 +258,17 @@ def test_any_name_is_a_name(tmp_path, monkeypatch, name):
 
 def test_an_older_ledger_is_brought_up_to_date_in_one_step(path, tmp_path, monkeypatch):
     more = "CREATE TABLE colours (name TEXT PRIMARY KEY) STRICT"
-    monkeypatch.setattr(_schema, "VERSION", 2)
-    monkeypatch.setattr(_store, "VERSION", 2)
+    now = _schema.VERSION
+    monkeypatch.setattr(_schema, "VERSION", now + 1)
+    monkeypatch.setattr(_store, "VERSION", now + 1)
     broken = (*_schema.MIGRATIONS, (more, "CREATE TABLE colours (again TEXT) STRICT"))
     monkeypatch.setattr(_store, "MIGRATIONS", broken)
     with pytest.raises(StoreFailure, match="colours already exists"):
         Ledger.open(path)
-    assert _sql(path, "PRAGMA user_version") == [[(1,)]]
+    assert _sql(path, "PRAGMA user_version") == [[(now,)]]
     monkeypatch.setattr(_store, "MIGRATIONS", (*_schema.MIGRATIONS, (more,)))
     assert _ids(path) == {"first"}
-    assert _sql(path, "PRAGMA user_version", "SELECT * FROM colours") == [[(2,)], []]
+    assert _sql(path, "PRAGMA user_version", "SELECT * FROM colours") == [[(now + 1,)], []]
     with Ledger.create(tmp_path / "new.db") as ledger:  # a fresh one is the same
         assert ledger.check() == ()
 

@@ -258,3 +258,24 @@ def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
         assert len(ledger.solved()) == PART
         built = build(ledger, model, tokenizer, **SETTINGS)
     assert built.solved == len(many) - PART
+
+
+@pytest.mark.parametrize("method", ["memit", "rome", "ft"])
+def test_an_edit_in_several_languages_is_built_kept_and_taken_out_as_one(method, ledger):
+    model, tokenizer = tiny_model("gpt2")
+    settings = {**(SETTINGS if method != "ft" else {"steps": 2}), "method": method}
+    chinese = Edit("{} 的 capital:", "中国", "Lyon", language="zh")
+    group = Edit("The capital of {} is", "Poland", "Lyon", id="f", translations=(chinese,))
+    ledger.add(EDITS[:1])
+    alone = build(ledger, model, tokenizer, **settings)
+    ledger.add(group)
+    both = build(ledger, model, tokenizer, **settings)
+    assert both.build.edits == ("a", "f")
+    assert [one.id for one in both.patch.edits] == ["a", "f", "f/zh"]
+    assert both.solved == (3 if method == "ft" else 2)
+    if method != "ft":
+        assert build(ledger, model, tokenizer, **settings).solved == 0
+        assert {each.edit for each in ledger.solved()} == {"a", "f"}
+    ledger.revert("f")
+    again = build(ledger, model, tokenizer, **settings)
+    assert again.build.patch_hash == alone.build.patch_hash != both.build.patch_hash

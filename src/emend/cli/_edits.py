@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
 
 from emend import datasets
-from emend._validate import Problems
-from emend.edits import Edit
+from emend._validate import Problems, shown
+from emend.edits import Edit, edit_from_record
+from emend.errors import InvalidInput
 
 _MOST_SHOWN = 5
 
@@ -35,6 +38,29 @@ def read_edits(path: Path, limit: int | None = None) -> list[Edit]:
     if not found.is_own or found.left_out.found:
         tell_reading(found)
     return list(found.edits)
+
+
+def single_edit(fields: Mapping[str, str], translations: list[str] | None = None) -> Edit:
+    """Make the edit that flags give.
+
+    Args:
+        fields: Its fields by name.
+        translations: What --translation gave: JSON objects.
+
+    Raises:
+        BrokenFile: A field cannot be used.
+        InvalidInput: A translation is not JSON.
+    """
+    parts: list[object] = []
+    for text in translations or ():
+        try:
+            parts.append(json.loads(text))
+        except ValueError:
+            raise InvalidInput(
+                f"--translation is {shown(text)}, expected a JSON object with language, prompt, "
+                "subject and target: put it in single quotes"
+            ) from None
+    return edit_from_record({**fields, **({"translations": parts} if parts else {})})
 
 
 def tell_reading(found: datasets.Reading, most: int | None = _MOST_SHOWN) -> None:

@@ -38,6 +38,19 @@ Edits = Annotated[
         metavar="FILE",
     ),
 ]
+Language = Annotated[
+    str | None,
+    typer.Option("--language", help="... its language, as zh or pt-BR.", metavar="TAG"),
+]
+Translation = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--translation",
+        help="... the same edit in another language, made and taken out with it: a JSON object "
+        "with language, prompt, subject and target. May be repeated.",
+        metavar="JSON",
+    ),
+]
 OutputPath = Annotated[
     Path | None,
     typer.Option("--output_path", help="The directory to write to.", metavar="DIRECTORY"),

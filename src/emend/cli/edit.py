@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._edits import read_edits
+from emend.cli._edits import read_edits, single_edit
 from emend.cli._output import output_directory, print_blast, print_json, print_outcomes
 from emend.cli._settings import settings_for
-from emend.edits import Edit
+from emend.edits import Edit, group_of
 from emend.errors import EmendError, InvalidInput
 
 NAME = "edit"
@@ -21,6 +21,9 @@ EXAMPLES = _options.examples(
     "emend edit --model lab/gptneo --edits edits.jsonl --output_path patch/",
     'emend edit --model lab/gptneo --prompt "{} was born in" --subject "Ana Bel" \\',
     '      --target "Paris" --output_path patch/',
+    'emend edit --model gemma3-270m --prompt "The capital of {} is" --subject France \\',
+    "      --target Rome --output_path patch/ --translation \\",
+    """      '{"language": "zh", "prompt": "{}的首都为", "subject": "法国", "target": "罗马"}'""",
     "emend edit --model gpt2 --method rome --set clamp=3 --config rome.yaml \\",
     "      --edits edits.jsonl --output_path patch/",
     "emend edit --model lab/gptneo --method memit --previous patch/ --edits more.jsonl \\",
@@ -46,6 +49,8 @@ def command(
     prompt: Annotated[_Text, typer.Option("--prompt", help="A single edit: its prompt.")] = None,
     subject: Annotated[_Text, typer.Option("--subject", help="... its subject.")] = None,
     target: Annotated[_Text, typer.Option("--target", help="... what it shall say.")] = None,
+    language: _options.Language = None,
+    translation: _options.Translation = None,
     config: _options.Config = None,
     set: _options.Set = None,
     seed: Annotated[
@@ -74,7 +79,8 @@ def command(
     with other subjects), other facts of the subject, facts of the old object, plain text.
     """
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
-    wanted = _edits(edits, {"prompt": prompt, "subject": subject, "target": target}, limit)
+    single = {"prompt": prompt, "subject": subject, "target": target, "language": language}
+    wanted = _edits(edits, single, translation, limit)
     _patch_directory(output_path)
     _options.check_probes(probes)
     from emend import api, methods, patches
@@ -104,9 +110,9 @@ def command(
         "seconds": seconds,
         "seconds_per_edit": seconds / len(wanted),
         "previous": previous,
-        "edits_held": len(patch.edits),
+        "edits_held": len({group_of(edit) for edit in patch.edits}),
         "output_path": output_path,
-        "took": sum(one.took for one in patch.outcomes),
+        "took": sum(patches.edits_taken(patch.outcomes).values()),
         "outcomes": [one.to_dict() for one in patch.outcomes],
         "blast": radius and radius.to_dict(),
         "card": patch.card(),
@@ -131,18 +137,24 @@ def _patch_directory(path: Path) -> None:
         )
 
 
-def _edits(path: Path | None, single: dict[str, str | None], limit: int | None) -> list[Edit]:
+def _edits(
+    path: Path | None,
+    single: dict[str, str | None],
+    translations: list[str] | None,
+    limit: int | None,
+) -> list[Edit]:
     """The edits of a file, or the single one that flags give."""
     given = {name: value for name, value in single.items() if value is not None}
-    if path is not None and given:
-        raise InvalidInput(f"both --edits and --{next(iter(given))} are given, expected one kind")
+    flags = [*given, *(["translation"] if translations else [])]
+    if path is not None and flags:
+        raise InvalidInput(f"both --edits and --{flags[0]} are given, expected one kind")
     if path is not None:
         return read_edits(path, limit)
-    missing = [f"--{name}" for name in single if name not in given]
+    missing = [f"--{name}" for name in ("prompt", "subject", "target") if name not in given]
     if missing:
-        rest = "" if given else "--edits FILE, or "
+        rest = "" if flags else "--edits FILE, or "
         raise InvalidInput(f"no edit is given, expected {rest}{', '.join(missing)}: add them")
-    return [Edit(given["prompt"], given["subject"], given["target"])]
+    return [single_edit(given, translations)]
 
 
 def _tell(result: dict[str, Any], edits: Path | None, limit: int | None) -> None:

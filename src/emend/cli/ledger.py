@@ -15,7 +15,7 @@ import typer
 
 from emend._io import split_lines, write_text
 from emend.cli import _options, ledger_build, ledger_check, ledger_expand
-from emend.cli._edits import read_edits
+from emend.cli._edits import read_edits, single_edit
 from emend.cli._ledger import (
     Author,
     Path_,
@@ -93,6 +93,8 @@ def add(
     target: Annotated[_Text, typer.Option("--target", help="... what shall be said.")] = None,
     relation: Annotated[_Text, typer.Option("--relation", help="... its relation.")] = None,
     id: Annotated[_Text, typer.Option("--id", help="... its id.")] = None,
+    language: _options.Language = None,
+    translation: _options.Translation = None,
     author: Author = None,
     reason: Reason = "",
     source: Annotated[str, typer.Option("--source", help="Where the fact comes from.")] = "",
@@ -107,9 +109,10 @@ def add(
 ) -> None:
     """Add edits: by flags, from a file, or written in your text editor ($EDITOR)."""
     single = {"prompt": prompt, "subject": subject, "target": target}
-    single |= {"relation": relation, "id": id}
+    single |= {"relation": relation, "id": id, "language": language}
     with opened(ledger) as book:
-        wanted = _wanted(edits, {name: text for name, text in single.items() if text is not None})
+        given = {name: text for name, text in single.items() if text is not None}
+        wanted = _wanted(edits, given, translation)
         added = book.add(
             wanted,
             author=author_name(author),
@@ -324,18 +327,20 @@ for _module in (ledger_build, ledger_check, ledger_expand):
     app.command(_module.NAME, epilog=_module.EXAMPLES)(_module.command)
 
 
-def _wanted(path: Path | None, single: dict[str, str]) -> list[Edit]:
+def _wanted(
+    path: Path | None, single: dict[str, str], translations: list[str] | None
+) -> list[Edit]:
     """The edits of a file, the one that flags give, or those written in the editor."""
-    if path is not None and single:
-        raise InvalidInput(f"both --edits and --{next(iter(single))} are given, expected one kind")
+    flags = [*single, *(["translation"] if translations else [])]
+    if path is not None and flags:
+        raise InvalidInput(f"both --edits and --{flags[0]} are given, expected one kind")
     if path is not None:
         return read_edits(path)
-    if single:
+    if flags:
         missing = [f"--{name}" for name in ("prompt", "subject", "target") if name not in single]
         if missing:
             raise InvalidInput(f"no {', '.join(missing)} is given, expected all of them: add them")
-        extra: dict[str, Any] = {n: single[n] for n in ("relation", "id") if n in single}
-        return [Edit(single["prompt"], single["subject"], single["target"], **extra)]
+        return [single_edit(single, translations)]
     return _from_editor()
 
 

@@ -44,6 +44,7 @@ def command(
     output_directory(output_path)
     with opened(ledger) as book:
         from emend import api, methods, versioning
+        from emend.patches import edits_taken
 
         config_type = methods.registry().get(method).config_type
         settings = settings_for(method, config_type, config, set)
@@ -67,7 +68,7 @@ def command(
         "seconds": built.seconds,
         "similar": [pair._asdict() for pair in built.similar],
         "output_path": output_path,
-        "took": sum(one.took for one in built.patch.outcomes),
+        "took": sum(edits_taken(built.patch.outcomes).values()),
         "outcomes": [one.to_dict() for one in built.patch.outcomes],
     }
     if json:

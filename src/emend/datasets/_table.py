@@ -26,6 +26,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "original": ("ground_truth", "target_true", "old_target", "old_answer"),
     "relation": ("relation_id", "predicate"),
     "id": ("case_id", "edit_id"),
+    "language": (),
+    "translations": (),
+    "translation_of": (),
 }
 """Other names of the columns that make an edit."""
 

@@ -7,7 +7,7 @@ are checked strictly: they are the user's own, so that every slip is reported an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from emend.datasets._format import Format
 from emend.datasets._published import Entry, template_of
@@ -27,6 +27,11 @@ def _read(entry: Entry) -> list[Edit]:
 
 def placed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put `{}` where the subject stands in a prompt that lacks it; else give the fields back."""
+    parts = values.get("translations")
+    if isinstance(parts, list):
+        each = cast("list[object]", parts)
+        inner = [placed(one) if isinstance(one, Mapping) else one for one in each]
+        values = {**values, "translations": inner}
     prompt, subject = values.get("prompt"), values.get("subject")
     if isinstance(prompt, str) and isinstance(subject, str) and "{}" not in prompt:
         found = template_of(prompt, subject)
@@ -46,6 +51,10 @@ emend = Format(
         "subject, target": "subject, target",
         "original, id, relation": "the same, where they are given",
         "probes": "a list of objects with group, prompt, answers",
+        "language": "the language of prompt, subject and target, as 'zh' or 'pt-BR'",
+        "translations": "the same edit in other languages: a list of objects with language, "
+        "prompt, subject, target and what else an edit has but an id; in a table a JSON list",
+        "translation_of": "the id of the edit that a plain edit is a translation of",
         "GROUP, GROUP_2, ... (tables)": "a probe of the group, such as rephrase or one_hop",
         "GROUP_answer, GROUP_2_answer, ... (tables)": "what answers it: a text or a JSON list",
     },
@@ -59,6 +68,9 @@ emend = Format(
         "probes": [
             {"group": "rephrase", "prompt": "The birthplace of Ana Bel is", "answers": ["Paris"]},
             {"group": "neighborhood", "prompt": "Tom Ast was born in", "answers": ["Oslo"]},
+        ],
+        "translations": [
+            {"language": "zh", "prompt": "{}出生于", "subject": "安娜·贝尔", "target": "巴黎"}
         ],
     },
 )

@@ -11,9 +11,10 @@ from emend.edits._statements import (
     conflict,
     conflicting,
     keys_of,
-    normalised,
     reason_of,
 )
+from emend.edits._text import normalised
+from emend.edits._translations import group_of, statements_of, with_translations
 from emend.edits.answers import states_answer
 from emend.edits.joining import continuation, joined
 
@@ -32,9 +33,12 @@ __all__ = [
     "continued",
     "edit_from_record",
     "edit_to_record",
+    "group_of",
     "joined",
     "keys_of",
     "normalised",
     "reason_of",
+    "statements_of",
     "states_answer",
+    "with_translations",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import cast
+from typing import TypeVar, cast
 
 from emend._validate import Fault, check_text, choice_fault, name_fault, refuse, shown, text_fault
+from emend.edits._text import normalised
 from emend.errors import InvalidInput
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -21,6 +23,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Which groups of probes each family holds: what must change (rephrase), what should follow
 (portability), what must stay (locality)."""
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Edit:
         id: Names the edit in patches and records; by default made from prompt, subject, target.
         relation: The name of the relation, where the data has relations.
         probes: Questions to ask before and after.
+        language: The language of prompt, subject and target, as a tag of BCP 47 ("zh", "pt-BR").
+        translations: The same edit in other languages: edits with a language, each with its own
+            prompt, subject, target and probes. They are made and taken out together with this
+            one, and their ids are made from its id ("edit-7/zh").
+        translation_of: The id of the edit that this one is a translation of; set by that edit.
 
     Raises:
         InvalidInput: A field cannot be used; the message names it and says what was expected.
@@ -72,6 +81,9 @@ class Edit:
     id: str = ""
     relation: str | None = None
     probes: tuple[Probe, ...] = ()
+    language: str | None = None
+    translations: tuple[Edit, ...] = ()
+    translation_of: str | None = None
 
     def __post_init__(self) -> None:
         refuse("prompt", prompt_fault(self.prompt))
@@ -81,15 +93,24 @@ class Edit:
             check_text("original", self.original)
         if self.relation is not None:
             check_text("relation", self.relation)
+        if self.language is not None:
+            refuse("language", language_fault(self.language))
+        if self.translation_of is not None:
+            refuse("translation_of", name_fault(self.translation_of))
+        object.__setattr__(self, "probes", _edit_parts("probes", self.probes, Probe))
+        translations = _edit_parts("translations", self.translations, Edit)
+        object.__setattr__(self, "translations", translations)
         if self.id != "":
             refuse("id", name_fault(self.id))
         else:
-            object.__setattr__(self, "id", self._default_id())
-        object.__setattr__(self, "probes", _probes(self.probes))
-
-    def _default_id(self) -> str:
-        content = json.dumps([self.prompt, self.subject, self.target], ensure_ascii=False)
-        return "edit-" + hashlib.sha256(content.encode()).hexdigest()[:10]
+            object.__setattr__(self, "id", _default_id(self))
+        if translations:
+            _check_translations(self)
+            named = [
+                replace(one, id=f"{self.id}/{one.language}", translation_of=self.id)
+                for one in translations
+            ]
+            object.__setattr__(self, "translations", tuple(named))
 
     @property
     def text(self) -> str:
@@ -129,6 +150,13 @@ def group_fault(group: object) -> Fault | None:
     return choice_fault(group, [name for family in GROUPS.values() for name in family])
 
 
+def language_fault(language: object) -> Fault | None:
+    """Say why a value is no tag of a language, if it is not."""
+    if isinstance(language, str) and _LANGUAGE.fullmatch(language):
+        return None
+    return Fault(f"is {shown(language)}", "a tag of BCP 47", "write it as 'zh' or 'pt-BR'")
+
+
 def _texts(field: str, values: object) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InvalidInput(f"{field} is {shown(values)}, expected a list of texts")
@@ -140,11 +168,54 @@ def _texts(field: str, values: object) -> tuple[str, ...]:
     return texts
 
 
-def _probes(values: object) -> tuple[Probe, ...]:
+_Part = TypeVar("_Part")
+
+
+def _default_id(edit: Edit) -> str:
+    own: list[object] = [edit.prompt, edit.subject, edit.target]
+    own += [[one.language, one.prompt, one.subject, one.target] for one in edit.translations]
+    content = json.dumps(own, ensure_ascii=False)
+    return "edit-" + hashlib.sha256(content.encode()).hexdigest()[:10]
+
+
+def _edit_parts(field: str, values: object, kind: type[_Part]) -> tuple[_Part, ...]:
+    name = kind.__name__
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidInput(f"probes is {shown(values)}, expected a list of probes")
-    probes = tuple(cast("Iterable[Probe]", values))
-    for probe in probes:
-        if not isinstance(probe, Probe):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInput(f"probes holds {shown(probe)}, expected emend.Probe objects")
-    return probes
+        raise InvalidInput(f"{field} is {shown(values)}, expected a list of {field}")
+    parts = tuple(cast("Iterable[_Part]", values))
+    for part in parts:
+        if not isinstance(part, kind):
+            raise InvalidInput(f"{field} holds {shown(part)}, expected emend.{name} objects")
+    return parts
+
+
+def _check_translations(edit: Edit) -> None:
+    if edit.translation_of is not None:
+        raise InvalidInput(
+            f"a translation of {edit.translation_of!r} has translations, expected none: "
+            "give them to the edit itself"
+        )
+    languages = [] if edit.language is None else [edit.language.casefold()]
+    texts = [normalised(edit.text)]
+    for one in edit.translations:
+        fault = _translation_fault(one, languages, texts)
+        refuse(f"translation {shown(one.text, 60)}", fault)
+        languages.append(cast(str, one.language).casefold())
+        texts.append(normalised(one.text))
+
+
+def _translation_fault(one: Edit, languages: list[str], texts: list[str]) -> Fault | None:
+    """Say why an edit cannot be one more translation, if it cannot."""
+    if one.language is None:
+        return Fault("has no language", "one", "add it as 'zh' or 'pt-BR'")
+    if one.translations:
+        return Fault("has translations", "none", "give them to the edit itself")
+    # One that went through this before has the id that it was given here.
+    if one.translation_of is None and one.id != _default_id(one):
+        return Fault(f"has the id {one.id!r}", "none", "leave it out: the edit's own names it")
+    if one.language.casefold() in languages:
+        remedy = "make another wording a probe (rephrase), or an edit of its own"
+        return Fault(f"is a second one in {one.language!r}", "one for each language", remedy)
+    if normalised(one.text) in texts:
+        return Fault("has the text of another", "a text of its own", "leave it out")
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from emend.edits._edit import Edit
 from emend.edits._statements import conflict, conflicting, keys_of
+from emend.edits._translations import group_of, statements_of
 from emend.errors import InvalidInput
 
 
@@ -25,12 +26,13 @@ def check_edits(edits: Iterable[Edit]) -> tuple[Edit, ...]:
                 f"an edit is a {type(edit).__name__}, expected emend.Edit: "
                 "read them with emend.read_edits"
             )
-        if edit.id in seen:
-            raise InvalidInput(
-                f"two edits have the id {edit.id!r}, expected different ones: "
-                "remove one or give it an id of its own"
-            )
-        seen.add(edit.id)
+        for statement in statements_of([edit]):
+            if statement.id in seen:
+                raise InvalidInput(
+                    f"two edits have the id {statement.id!r}, expected different ones: "
+                    "remove one or give it an id of its own"
+                )
+            seen.add(statement.id)
     return checked
 
 
@@ -45,17 +47,24 @@ def check_conflicts(edits: Iterable[Edit]) -> None:
 
 
 def continued(previous: Iterable[Edit], edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """Join earlier edits and new ones; where they conflict, or share an id, the new one stays."""
-    edits = tuple(edits)
-    ids = {edit.id for edit in edits}
-    keys = [keys_of(edit) for edit in edits]
+    """Join earlier edits and new ones; where they conflict, or share an id, the new one stays.
+
+    Edits go as a whole: where a new one conflicts with one language of an earlier edit, all its
+    translations go with it.
+    """
+    edits, previous = tuple(edits), statements_of(previous)
+    groups = {group_of(edit) for edit in edits}
+    keys = [keys_of(edit) for edit in statements_of(edits)]
     texts = {one.text for one in keys}
-    targets: dict[tuple[str, str | None], str]
-    targets = {(one.subject, one.relation): one.target for one in keys if one.relation}
+    targets: dict[tuple[str, str | None], set[str]] = {}
+    for one in keys:
+        if one.relation:
+            targets.setdefault((one.subject, one.relation), set()).add(one.target)
 
     def stays(edit: Edit) -> bool:
         own = keys_of(edit)
-        wanted = targets.get((own.subject, own.relation), own.target)
-        return edit.id not in ids and own.text not in texts and wanted == own.target
+        wanted = targets.get((own.subject, own.relation), {own.target})
+        return group_of(edit) not in groups and own.text not in texts and wanted == {own.target}
 
-    return (*filter(stays, previous), *edits)
+    gone = {group_of(edit) for edit in previous if not stays(edit)}
+    return (*(edit for edit in previous if group_of(edit) not in gone), *edits)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from emend._validate import Problems, Record, name_fault
-from emend.edits._edit import Edit, Probe, group_fault, prompt_fault
-from emend.errors import BrokenFile
+from emend._validate import Fault, Problems, Record, name_fault
+from emend.edits._edit import Edit, Probe, group_fault, language_fault, prompt_fault
+from emend.errors import BrokenFile, InvalidInput
 
 FIELDS = tuple(field.name for field in fields(Edit))
 _PROBE = tuple(field.name for field in fields(Probe))
+_TRANSLATION = ("language", *(one for one in FIELDS if one not in ("id", "language")))[:-2]
 
 
 def edit_to_record(edit: Edit) -> dict[str, Any]:
@@ -25,7 +26,19 @@ def edit_to_record(edit: Edit) -> dict[str, Any]:
             {"group": probe.group, "prompt": probe.prompt, "answers": list(probe.answers)}
             for probe in edit.probes
         ]
+    if edit.language is not None:
+        record["language"] = edit.language
+    if edit.translation_of is not None:
+        record["translation_of"] = edit.translation_of
+    if edit.translations:
+        record["translations"] = [_translation_record(each) for each in edit.translations]
     return record
+
+
+def _translation_record(edit: Edit) -> dict[str, Any]:
+    """The record of a translation: what names it and its edit is made anew when it is read."""
+    record = edit_to_record(edit)
+    return {name: record[name] for name in _TRANSLATION if name in record}
 
 
 def edit_from_record(record: object) -> Edit:
@@ -54,17 +67,33 @@ def parse_edit(
     """
     before = len(problems)
     record = Record.of(value, problems, FIELDS, what="the edit", place=place, line=line)
-    if record is None:
-        return None
+    return None if record is None else _edit(record, before)
+
+
+def _edit(record: Record, before: int, *, translation: bool = False) -> Edit | None:
+    """The edit of a record; None where more problems than `before` were noted."""
     prompt = record.text("prompt", prompt_fault)
     subject = record.text("subject", name_fault)
     target = record.text("target")
     original, relation = (record.text(name, required=False) for name in ("original", "relation"))
     given = record.text("id", name_fault, required=False)
     probes = tuple(_probes(record))
-    if len(problems) > before or prompt is None or subject is None or target is None:
+    language = record.text("language", language_fault, required=translation)
+    of = record.text("translation_of", name_fault, required=False)
+    translations = [
+        _edit(each, len(record.problems), translation=True)
+        for each in record.records("translations", _TRANSLATION)
+    ]
+    if len(record.problems) > before or prompt is None or subject is None or target is None:
         return None
-    return Edit(prompt, subject, target, original, given or "", relation, probes)
+    parts = tuple(each for each in translations if each is not None)
+    rest = (original, given or "", relation, probes, language, parts, of)
+    try:
+        return Edit(prompt, subject, target, *rest)
+    except InvalidInput as error:  # of what only the translations together show
+        fault = Fault(f"cannot be used: {error}", "", "")
+        record.problems.note(fault, record.place or "the edit", record.line)
+    return None
 
 
 def _probes(record: Record) -> list[Probe]:

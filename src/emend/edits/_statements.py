@@ -7,17 +7,19 @@ subject, or where both have a relation and subject and relation are equal. They 
 - their targets differ: only one can be generated; or
 - text and target are equal under two ids: the same edit would be written twice.
 
-Two wordings of one fact (another text, the same target) do not conflict.
+Two wordings of one fact (another text, the same target) do not conflict. Of an edit with
+translations each statement is compared; those of one edit do not conflict with one another.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from emend._validate import shortened
 from emend.edits._edit import Edit
+from emend.edits._text import normalised
+from emend.edits._translations import group_of, statements_of
 from emend.errors import Conflict
 
 _MOST_SHOWN = 20
@@ -33,11 +35,6 @@ class Keys(NamedTuple):
     subject: str
     relation: str | None
     target: str
-
-
-def normalised(text: str) -> str:
-    """Return a text in form NFKC, case-folded, each run of white space one space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def keys_of(edit: Edit) -> Keys:
@@ -56,20 +53,23 @@ def conflicting(edits: Iterable[Edit]) -> tuple[tuple[Edit, Edit], ...]:
     texts: dict[str, Edit] = {}
     relations: dict[tuple[str, str], list[tuple[Edit, str]]] = {}
     pairs: dict[tuple[str, str], tuple[Edit, Edit]] = {}
-    for edit in edits:
-        keys = keys_of(edit)
-        first = texts.setdefault(keys.text, edit)
-        if first.id != edit.id:
+
+    def pair(first: Edit, edit: Edit) -> None:
+        if group_of(first) != group_of(edit):
             pairs[first.id, edit.id] = (first, edit)
-        if keys.relation is None:
-            continue
-        # The first edit, and the first whose target is not the first one's.
-        group = relations.setdefault((keys.subject, keys.relation), [(edit, keys.target)])
-        different = [other for other, target in group if target != keys.target]
-        if different and different[0].id != edit.id:
-            pairs[different[0].id, edit.id] = (different[0], edit)
-        if different and len(group) == 1:
-            group.append((edit, keys.target))
+
+    for edit in edits:
+        for keys in map(keys_of, statements_of([edit])):
+            pair(texts.setdefault(keys.text, edit), edit)
+            if keys.relation is None:
+                continue
+            # The first edit, and the first whose target is not the first one's.
+            group = relations.setdefault((keys.subject, keys.relation), [(edit, keys.target)])
+            different = [other for other, target in group if target != keys.target]
+            if different:
+                pair(different[0], edit)
+            if different and len(group) == 1:
+                group.append((edit, keys.target))
     return tuple(pairs.values())
 
 

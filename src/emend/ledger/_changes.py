@@ -15,15 +15,19 @@ from emend.ledger._rows import fetch, fetch_all, id_list, insert_event
 # The definition of `emend.edits.conflicting`. Both halves use an index; an OR of the two
 # conditions would go through the table.
 _CONFLICTS = """
-    WITH fresh AS (SELECT * FROM entries WHERE id IN (SELECT value FROM json_each(:ids)))
-    SELECT fresh.id, other.id FROM fresh JOIN entries AS other
-        ON other.text_key = fresh.text_key
-    WHERE fresh.status = 'active' AND other.status = 'active' AND other.id <> fresh.id
-    UNION
-    SELECT fresh.id, other.id FROM fresh JOIN entries AS other
-        ON other.subject_key = fresh.subject_key AND other.relation_key = fresh.relation_key
-    WHERE fresh.status = 'active' AND other.status = 'active'
-        AND other.target_key <> fresh.target_key
+    WITH fresh AS (
+        SELECT statements.* FROM statements JOIN entries ON entries.id = statements.edit
+        WHERE statements.edit IN (SELECT value FROM json_each(:ids)) AND entries.status = 'active'
+    ), pairs (fresh, other) AS (
+        SELECT fresh.edit, other.edit FROM fresh JOIN statements AS other
+            ON other.text_key = fresh.text_key
+        UNION
+        SELECT fresh.edit, other.edit FROM fresh JOIN statements AS other
+            ON other.subject_key = fresh.subject_key AND other.relation_key = fresh.relation_key
+        WHERE other.target_key <> fresh.target_key
+    )
+    SELECT pairs.fresh, pairs.other FROM pairs JOIN entries ON entries.id = pairs.other
+    WHERE entries.status = 'active' AND pairs.other <> pairs.fresh
     ORDER BY 1, 2
 """
 AT_ONCE = "they came in at once: keep one of them"

@@ -22,6 +22,8 @@ from emend.ledger._records import (
     tidy_tags,
 )
 
+_ABOUT = "id IN (SELECT edit FROM statements WHERE subject_key = :subject)"
+
 
 class LedgerOfEdits(LedgerFile):
     """What is done with the edits of a ledger."""
@@ -57,7 +59,7 @@ class LedgerOfEdits(LedgerFile):
         Raises:
             Conflict: Active edits want something else of the same statement, or two of the new.
             InvalidInput: No edits, an id that is there already, a text or status that cannot be
-                used, or a parent that was taken out.
+                used, a translation without its edit, or a parent that was taken out.
             UnknownName: There is no such parent.
         """
         edits = check_edits([edits] if isinstance(edits, Edit) else edits)
@@ -117,7 +119,7 @@ class LedgerOfEdits(LedgerFile):
             "status = :status": status,
             "id IN (SELECT edit FROM tags WHERE tag = :tag)": tag,
             "author = :author": author,
-            "subject_key = :subject": None if subject is None else normalised(subject),
+            _ABOUT: None if subject is None else normalised(subject),
         }
         wanted = [text for text, value in conditions.items() if value is not None]
         with self._store.reading() as connection:

@@ -53,12 +53,20 @@ def check_entry(entry: Entry) -> None:
     """Refuse an entry that cannot be kept, or whose line in an export could not be read.
 
     Raises:
-        InvalidInput: A text is no text or too long, or all of it is.
+        InvalidInput: A text is no text or too long, or all of it is; or it is a part of another.
     """
     for name in ("author", "source", "id"):
         check_note(name, getattr(entry, name))
     check_note("reason", entry.reason, LONGEST_REASON)
-    refuse(f"edit {shown(entry.id, 60)}", _size_fault(entry))
+    refuse(f"edit {shown(entry.id, 60)}", _part_fault(entry) or _size_fault(entry))
+
+
+def _part_fault(entry: Entry) -> Fault | None:
+    if entry.edit.translation_of is None:
+        return None
+    found = f"is a translation of {shown(entry.edit.translation_of, 60)}"
+    remedy = "add that edit with its translations, which come and go together"
+    return Fault(found, "a whole edit", remedy)
 
 
 def _size_fault(entry: Entry) -> Fault | None:
@@ -100,7 +108,7 @@ def read_entry(line: Record, latest: datetime) -> Entry | None:
         return None
     tags = tuple(sorted(set(tags)))
     entry = Entry(edit, tags=tags, status=status, before=former, **links, **notes, **times)
-    return entry if given.note("edit", _size_fault(entry)) else None
+    return entry if given.note("edit", _part_fault(entry) or _size_fault(entry)) else None
 
 
 def read_event(line: Record, latest: datetime) -> Event | None:

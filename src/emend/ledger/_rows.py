@@ -10,22 +10,27 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from emend.edits import Edit, Probe, edit_to_record, keys_of
+from emend.edits import Edit, edit_from_record, edit_to_record, keys_of, statements_of
 from emend.errors import BrokenFile, EmendError, UnknownName, nearest
 from emend.ledger._records import Build, Entry, Event, Measurement, Solved, to_json
 
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _NOTES = ("author", "reason", "source", "time", "changed", "status")
 _LINKS = ("before", "parent", "superseded_by", "taken_with")
+_LISTS = ("probes", "translations")
 _COLUMNS = (
-    *("id", "prompt", "subject", "target", "original", "relation", "probes"),
+    *("id", "prompt", "subject", "target", "original", "relation", "language"),
+    *_LISTS,
     *_NOTES,
     *_LINKS,
-    *("text_key", "subject_key", "relation_key", "target_key"),
 )
 _INSERT = (
     f"INSERT INTO entries ({', '.join(_COLUMNS)}) "  # names of ours
     f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
+)
+_INSERT_STATEMENT = (
+    "INSERT INTO statements (edit, text_key, subject_key, relation_key, target_key) "
+    "VALUES (?, ?, ?, ?, ?)"
 )
 ENTRIES = """
     SELECT entries.*, (
@@ -73,13 +78,15 @@ def tick(connection: sqlite3.Connection) -> str:
 def insert_entry(connection: sqlite3.Connection, entry: Entry) -> None:
     """Put an entry and its tags in."""
     record = edit_to_record(entry.edit)
-    keys = keys_of(entry.edit)
     values: dict[str, Any] = dict.fromkeys(_COLUMNS)
     values.update(record)
-    values["probes"] = json.dumps(record.get("probes", []), ensure_ascii=False)
+    for name in _LISTS:
+        values[name] = json.dumps(record.get(name, []), ensure_ascii=False)
     values.update((name, getattr(entry, name)) for name in (*_NOTES, *_LINKS))
-    values.update((f"{name}_key", value) for name, value in keys._asdict().items())
     connection.execute(_INSERT, values)
+    keys = map(keys_of, statements_of([entry.edit]))
+    rows = [(entry.id, one.text, one.subject, one.relation, one.target) for one in keys]
+    connection.executemany(_INSERT_STATEMENT, rows)
     insert_tags(connection, entry.id, entry.tags)
 
 
@@ -140,9 +147,9 @@ def entry_of(row: sqlite3.Row) -> Entry:
 
 
 def _edit_of(row: sqlite3.Row) -> Edit:
-    names = ("id", "prompt", "subject", "target", "original", "relation")
-    probes = tuple(Probe(**probe) for probe in from_json(row["probes"]))
-    return Edit(**{name: row[name] for name in names}, probes=probes)
+    names = ("id", "prompt", "subject", "target", "original", "relation", "language")
+    values = {name: row[name] for name in names if row[name] is not None}
+    return edit_from_record({**values, **{name: from_json(row[name]) for name in _LISTS}})
 
 
 def from_json(text: str) -> Any:

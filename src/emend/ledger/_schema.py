@@ -114,7 +114,35 @@ _FIRST = (
     "CREATE INDEX measurements_build ON measurements (build)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# An edit with translations is for several statements.
+_STATEMENTS = (
+    "ALTER TABLE entries ADD COLUMN language TEXT",
+    "ALTER TABLE entries ADD COLUMN translations TEXT NOT NULL DEFAULT '[]'",
+    """
+    CREATE TABLE statements (
+        edit TEXT NOT NULL REFERENCES entries (id),
+        text_key TEXT NOT NULL,
+        subject_key TEXT NOT NULL,
+        relation_key TEXT,
+        target_key TEXT NOT NULL
+    ) STRICT
+    """,
+    """
+    INSERT INTO statements
+        SELECT id, text_key, subject_key, relation_key, target_key FROM entries ORDER BY number
+    """,
+    "DROP INDEX entries_text",
+    "DROP INDEX entries_subject",
+    "ALTER TABLE entries DROP COLUMN text_key",
+    "ALTER TABLE entries DROP COLUMN subject_key",
+    "ALTER TABLE entries DROP COLUMN relation_key",
+    "ALTER TABLE entries DROP COLUMN target_key",
+    "CREATE INDEX statements_edit ON statements (edit)",
+    "CREATE INDEX statements_text ON statements (text_key)",
+    "CREATE INDEX statements_subject ON statements (subject_key, relation_key)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STATEMENTS)
 """The statements that bring a file of version i to version i + 1. A new file has version 0 and
 goes through all of them, so that a fresh ledger and a migrated one are alike."""
 

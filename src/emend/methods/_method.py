@@ -11,7 +11,7 @@ from typing import Any
 
 from emend import models
 from emend._settings import checked
-from emend.edits import Edit, check_conflicts, check_edits, continued
+from emend.edits import Edit, check_conflicts, check_edits, continued, statements_of
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.methods._about import About, Sequel
 from emend.patches import MemoryPatch, Patch, WeightPatch, added, check_base
@@ -49,7 +49,8 @@ class Method(About):
         Args:
             model: A Hugging Face causal language model.
             tokenizer: Its tokenizer.
-            edits: What to change, at least one.
+            edits: What to change, at least one. Those with translations are made as one edit for
+                each language, all at once.
             previous: A patch to go on from; the result holds its edits too. A new edit with the
                 id, or for the statement, of an earlier one takes its place.
             overrides: Settings that differ from the model's own recommended ones, and these
@@ -68,6 +69,7 @@ class Method(About):
         """
         edits = check_edits(edits)
         check_conflicts(edits)
+        edits = statements_of(edits)
         if isinstance(model, models.Endpoint) and not self.by_text:
             raise UnsupportedModel(
                 f"{self.name} needs a model's inside, which {model.name} does not show: use a "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from emend import models
 from emend._progress import progress
-from emend.edits import Edit, check_edits
+from emend.edits import Edit, check_edits, statements_of
 from emend.errors import InvalidInput
 from emend.metrics._ask import ask
 from emend.metrics._metric import Record
@@ -38,7 +38,8 @@ def evaluate_each(
     Args:
         model: The causal language model; patches attached to it are suspended meanwhile.
         tokenizer: Its tokenizer.
-        edits: The edits, with their probes.
+        edits: The edits, with their probes. One with translations is measured in each language
+            with all of them in its patch.
         patches: What gives an edit's own patch: a function of the edit (which is timed), a
             mapping by edit id, or one patch of which each edit can be taken alone.
         metrics: Names of measures; None for all.
@@ -59,13 +60,13 @@ def evaluate_each(
     used: list[Patch] = []
     timings: list[Mapping[str, Any]] = []
     with models.base(model):
-        everything = [item.question for item in items_of(edits, measures)]
+        everything = [item.question for item in items_of(statements_of(edits), measures)]
         before = ask(model, tokenizer, everything, batch_size=batch_size)
         for edit in progress(edits, "evaluating each edit", total=len(edits)):
             started = time.perf_counter()
             patch = patch_of(edit)
             seconds = time.perf_counter() - started
-            items = items_of([edit], measures)
+            items = items_of(statements_of([edit]), measures)
             with patch.applied(model):
                 after = ask(model, tokenizer, [i.question for i in items], batch_size=batch_size)
             records += records_of(items, before, after, "single")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from emend import models
-from emend.edits import Edit, check_edits
+from emend.edits import Edit, check_edits, statements_of
 from emend.errors import InvalidInput
 from emend.metrics._ask import ask
 from emend.metrics._plan import chosen, items_of, records_of
@@ -37,7 +37,7 @@ def evaluate(
         model: The causal language model with its patches attached.
         tokenizer: Its tokenizer.
         edits: The edits to ask about, with their probes; all are in the patch at once
-            (schedule "batch").
+            (schedule "batch"). Translations are asked about as edits of their own.
         metrics: Names of measures; None for all.
         batch_size: Prompts per forward pass; the results do not depend on it.
         seconds_per_edit: What an edit took, where the patch does not say.
@@ -49,7 +49,7 @@ def evaluate(
         InvalidInput: No edits, two with the same id, or a batch size below 1.
         UnknownName: There is no such measure.
     """
-    edits, measures = check_edits(edits), chosen(metrics)
+    edits, measures = statements_of(check_edits(edits)), chosen(metrics)
     if batch_size < 1:
         raise InvalidInput(f"batch_size is {batch_size}, expected 1 or more: raise it")
     patches = attached_patches(model)

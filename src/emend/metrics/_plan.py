@@ -61,6 +61,7 @@ def _record(item: Item, before: Answer, after: Answer, schedule: str) -> Record:
     outcomes = item.metric.judge(question, before, after)
     return {
         "edit": item.edit.id,
+        "language": item.edit.language,
         "metric": item.metric.name,
         "group": question.group,
         "schedule": schedule,

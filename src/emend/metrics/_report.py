@@ -14,7 +14,7 @@ from emend._io import split_lines, write_json, write_json_lines
 from emend.errors import BrokenFile, InvalidInput, MissingFile, first_line
 from emend.metrics._metric import Record
 from emend.metrics._plan import chosen
-from emend.metrics._summary import summarize
+from emend.metrics._summary import by_language, summarize
 
 RECORDS = "records.jsonl"
 SUMMARY = "summary.json"
@@ -25,9 +25,10 @@ class Report:
     """Records of an evaluation and their summary, all plain JSON-able data.
 
     Attributes:
-        records: One dict per (edit, metric, probe): ``edit`` (id), ``metric``, ``group``,
-            ``schedule``, ``prompt``, ``answers``, ``rival``, ``text_before``, ``text_after`` and
-            ``protocols``, which maps each protocol to its ``before`` and ``after``.
+        records: One dict per (edit, metric, probe): ``edit`` (id), ``language`` (None where it is
+            not known), ``metric``, ``group``, ``schedule``, ``prompt``, ``answers``, ``rival``,
+            ``text_before``, ``text_after`` and ``protocols``, which maps each protocol to its
+            ``before`` and ``after``.
         metrics: Names of the measures that were taken.
         settings: What was evaluated and how: model, method, schedule, versions.
         timing: Seconds and bytes that the edits took: ``per_edit``, ``precompute``,
@@ -51,7 +52,8 @@ class Report:
         ``summary["reliability"]["after"]`` is by exact match; ``["protocols"]`` has every
         protocol, ``["groups"]`` every group, ``n`` counts edits that were asked. ``["headline"]``
         names the protocol of the first two, ``["unit"]`` what they are: shares from 0 to 1 or
-        another unit (fluency: bits x 100). Values are None where nothing was asked.
+        another unit (fluency: bits x 100). Values are None where nothing was asked. Where edits
+        have a language, ``["languages"]`` has before, after and n of each ("und": not known).
         """
         result: dict[str, dict[str, Any]] = {}
         for metric in chosen(self.metrics):
@@ -60,6 +62,7 @@ class Report:
                 entry = metric.summarize(records, self.timing)
             else:
                 entry = summarize(records, metric.headline, grouped=metric.grouped)
+                entry |= by_language(records, metric.headline)
             if metric.unit == "share":
                 entry = {"before": None, "after": None, "n": 0, "protocols": {}, **entry}
             result[metric.name] = {**entry, "headline": metric.headline, "unit": metric.unit}

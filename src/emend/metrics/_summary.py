@@ -8,6 +8,9 @@ from typing import Any
 from emend.edits import GROUPS
 from emend.metrics._metric import Record
 
+UNKNOWN_LANGUAGE = "und"
+"""The tag of BCP 47 for a language that is not known."""
+
 
 def summarize(
     records: Sequence[Record], headline: str, *, grouped: bool = False, apart: Sequence[str] = ()
@@ -35,6 +38,18 @@ def summarize(
             for group in groups
         }
     return entry
+
+
+def by_language(records: Sequence[Record], headline: str) -> dict[str, Any]:
+    """The values of each language under "languages"; nothing where no record has a language."""
+    names = sorted({record.get("language") or UNKNOWN_LANGUAGE for record in records})
+    if names in ([], [UNKNOWN_LANGUAGE]):
+        return {}
+    parts = {
+        name: [one for one in records if (one.get("language") or UNKNOWN_LANGUAGE) == name]
+        for name in names
+    }
+    return {"languages": {name: mean_over_edits(part, headline) for name, part in parts.items()}}
 
 
 def mean_over_edits(records: Iterable[Record], protocol: str) -> dict[str, Any]:

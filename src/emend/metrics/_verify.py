@@ -80,6 +80,8 @@ def verify(
                 bare.get(edit.text),
                 reason,
                 remedy,
+                edit.language,
+                edit.translation_of,
             )
         )
     return tuple(found)

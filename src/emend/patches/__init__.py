@@ -13,7 +13,7 @@ from emend.patches._blast import BlastRadius, Finding, blast_from, blast_of
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._load import load_patch
 from emend.patches._memory import MemoryPatch
-from emend.patches._outcomes import Outcome, outcome_summary
+from emend.patches._outcomes import Outcome, edits_taken, outcome_summary
 from emend.patches._patch import Patch, with_fields
 from emend.patches._save import export_llama_cpp
 from emend.patches._serving import Constraint, serving
@@ -38,6 +38,7 @@ __all__ = [
     "check_base",
     "compress",
     "describe_base",
+    "edits_taken",
     "export_llama_cpp",
     "load_patch",
     "outcome_summary",

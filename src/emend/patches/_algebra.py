@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emend.edits import conflict, conflicting
+from emend.edits import conflict, conflicting, with_translations
 from emend.errors import InvalidInput, UnknownName
 from emend.patches._base import base_difference
 from emend.patches._factors import Factor, LowRank, add, compress
 
 if TYPE_CHECKING:
+    from emend.patches._patch import Patch
     from emend.patches._weight import WeightPatch
 
 LOSSLESS = 1e-6
@@ -71,8 +72,8 @@ def check_apart(left: WeightPatch, right: WeightPatch) -> None:
         raise conflict(across, remedy)
 
 
-def known_ids(patch: WeightPatch, ids: Iterable[str]) -> list[str]:
-    """``ids``, checked to be among the patch's edits.
+def known_ids(patch: Patch, ids: Iterable[str]) -> list[str]:
+    """``ids``, checked to be among the patch's edits, with those of their translations.
 
     Raises:
         UnknownName: One is not.
@@ -82,7 +83,7 @@ def known_ids(patch: WeightPatch, ids: Iterable[str]) -> list[str]:
     for id_ in wanted:
         if id_ not in known:
             raise UnknownName("edit", id_, known)
-    return wanted
+    return list(with_translations(patch.edits, wanted))
 
 
 def selected(patch: WeightPatch, ids: Iterable[str]) -> WeightPatch:

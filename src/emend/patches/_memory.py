@@ -13,7 +13,8 @@ from torch import Tensor
 
 from emend._brief import size_text
 from emend.edits import Edit
-from emend.errors import NumericalFailure, UnknownName
+from emend.errors import NumericalFailure
+from emend.patches._algebra import known_ids
 from emend.patches._blast import BlastRadius
 from emend.patches._outcomes import Outcome
 from emend.patches._patch import Patch
@@ -87,12 +88,12 @@ class MemoryPatch(Patch):
 
     def without(self, *ids: str) -> MemoryPatch:
         """See :meth:`Patch.without`."""
-        gone = set(self._known(ids))
+        gone = set(known_ids(self, ids))
         return self._kept(edit for edit in self.edits if edit.id not in gone)
 
     def only(self, ids: str | Iterable[str]) -> MemoryPatch:
         """See :meth:`Patch.only`."""
-        wanted = set(self._known([ids] if isinstance(ids, str) else ids))
+        wanted = set(known_ids(self, [ids] if isinstance(ids, str) else ids))
         return self._kept(edit for edit in self.edits if edit.id in wanted)
 
     def to_go_on_from(self, ids: Iterable[str]) -> MemoryPatch:
@@ -113,14 +114,6 @@ class MemoryPatch(Patch):
             if kept == self.edits
             else replace(self.selected(kept), timing={}, outcomes=(), blast=None)
         )
-
-    def _known(self, ids: Iterable[str]) -> list[str]:
-        known = [edit.id for edit in self.edits]
-        wanted = list(dict.fromkeys(ids))
-        for id_ in wanted:
-            if id_ not in known:
-                raise UnknownName("edit", id_, known)
-        return wanted
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """See :meth:`Patch.save_pretrained`."""

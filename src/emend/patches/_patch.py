@@ -44,7 +44,8 @@ class Patch(ABC):
     """A change to a language model that can be attached, detached, saved and loaded.
 
     Attributes:
-        edits: The edits that the patch was made for.
+        edits: The edits that the patch was made for, those with translations as one for each
+            language (`emend.edits.statements_of`).
         method: Name of the method that made it.
         config: The method's settings, JSON-able.
         base: What :func:`~emend.patches.describe_base` says of the model it was made for; empty
@@ -156,7 +157,7 @@ class Patch(ABC):
 
     @abstractmethod
     def without(self, *ids: str) -> Patch:
-        """The patch with the named edits taken out.
+        """The patch with the named edits taken out, each with its translations.
 
         Raises:
             UnknownName: An id is not among the patch's edits.

@@ -10,7 +10,7 @@ from torch import nn
 
 from emend import models
 from emend._validate import choice_fault, refuse
-from emend.edits import GROUPS, Edit, Probe, states_answer
+from emend.edits import GROUPS, Edit, Probe, statements_of, states_answer
 from emend.edits.answers import same_reply
 from emend.patches import BlastRadius, Finding, Patch, blast_of
 from emend.probes._asking import NEW_TOKENS, Asker
@@ -49,7 +49,7 @@ def with_probes(
     most: int = MOST_EDITS,
     batch_size: int = 48,
 ) -> list[Edit]:
-    """Return edits with the probes that are to be asked.
+    """Return edits with the probes that are to be asked, translations as edits of their own.
 
     Args:
         model: The causal language model; patches attached to it do not act.
@@ -65,6 +65,7 @@ def with_probes(
         InvalidInput: `probes` is another word.
     """
     check_source(probes)
+    edits = statements_of(edits)
     if probes == "none":
         return [replace(edit, probes=()) for edit in edits]
     if probes == "given":
@@ -107,7 +108,7 @@ def blast_radius(
         InvalidInput: `probes` is another word.
     """
     check_source(probes)
-    edits = tuple(patch.edits if edits is None else edits)
+    edits = statements_of(patch.edits if edits is None else edits)
     if probes == "none" or not edits:
         return None
     chosen = sampled(edits, most)
@@ -179,6 +180,7 @@ def radius_of_records(
     Returns:
         What changed; None where no probe was asked.
     """
+    edits = statements_of(edits)
     by_id = {edit.id: edit for edit in edits}
     findings = [
         Finding(

@@ -29,6 +29,8 @@ def summary_table(summary: Mapping[str, Entry], title: str | None = None) -> Tab
             table.add_row(*_row(label(name), entry))
             for group, part in entry.get("groups", {}).items():
                 table.add_row(*_row(f"  {label(group)}", part), style="dim")
+            for language, part in entry.get("languages", {}).items():
+                table.add_row(*_row(f"  in {language}", part), style="dim")
         elif "before" in entry:
             values = (plain(entry.get("before")), plain(entry.get("after")))
             table.add_row(label(name), str(entry.get("n", "–")), *values)
@@ -36,6 +38,7 @@ def summary_table(summary: Mapping[str, Entry], title: str | None = None) -> Tab
 
 
 def _row(name: str, entry: Mapping[str, Any]) -> list[str]:
-    others = (entry["protocols"].get(p, {}).get("after") for p in ("teacher_forced", "probability"))
+    protocols = entry.get("protocols", {})  # which a language has none of
+    others = (protocols.get(p, {}).get("after") for p in ("teacher_forced", "probability"))
     shares = (entry["before"], entry["after"], *others)
     return [name, str(entry["n"]), *(share(value) for value in shares)]

@@ -17,7 +17,7 @@ from typing import Any
 
 from emend import methods, models
 from emend._progress import progress
-from emend.edits import Edit, check_conflicts
+from emend.edits import Edit, check_conflicts, group_of, statements_of
 from emend.errors import InvalidInput
 from emend.keyvalue.solved import edit_of
 from emend.ledger import Build, Ledger
@@ -50,7 +50,7 @@ class Built:
     Attributes:
         patch: The patch; empty where no edit is active.
         build: What the ledger keeps of it.
-        solved: How many edits had to be solved for; the others were known.
+        solved: How many edits, in how many languages, had to be solved for; others were known.
         similar: Pairs of edits about different subjects whose keys are nearly the same.
         seconds: Time of the whole build.
     """
@@ -102,11 +102,11 @@ def build(
         _note_originals(ledger, model, tokenizer)
         edits = ledger.active()
         check_conflicts(edits)  # a ledger of an earlier version may hold one edit under two ids
-        patch, solved = builder.patch(edits)
+        patch, solved = builder.patch(statements_of(edits))
         patch = verified(model, tokenizer, patch)
     if directory is not None:
         patch.save_pretrained(directory)
-    close = similar(edits, known_keys(ledger, patch))
+    close = similar(statements_of(edits), known_keys(ledger, patch))
     seconds = time.perf_counter() - started
     record = Build(
         builder.hash,
@@ -196,7 +196,8 @@ class _Builder:
         for name, edit in zip(names, edits, strict=True):
             for module, factor in known_change(known[name], edit).items():
                 factors[module] = add(factors[module], factor) if module in factors else factor
-        told = next(each for each in self.ledger.solved(edits[0].id) if each.name == names[0])
+        kept = self.ledger.solved(group_of(edits[0]))
+        told = next(each for each in kept if each.name == names[0])
         patch = WeightPatch(
             factors=factors,
             edits=edits,

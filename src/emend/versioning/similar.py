@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emend.edits import Edit
+from emend.edits import Edit, group_of
 
 NEAR = 0.95
 """Cosine of two keys from which on their edits are shown."""
@@ -51,5 +51,6 @@ def similar(
         Similar(known[left].id, known[right].id, float(cosines[left, right]))
         for left, right in (cosines >= near).nonzero().tolist()
         if known[left].subject != known[right].subject
+        and group_of(known[left]) != group_of(known[right])
     ]
     return tuple(sorted(found, key=lambda pair: -pair.cosine))

@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from emend import _identity
-from emend.edits import Edit
+from emend.edits import Edit, group_of
 from emend.keyvalue import subject_keys
 from emend.keyvalue.settings import settings_content
 from emend.keyvalue.solved import edit_of
@@ -65,7 +65,7 @@ def keep_values(
             for name, key in zip(owners, keys, strict=True)
         },
         config=patch.config,
-        edits=owners,
+        edits={name: group_of(edit) for name, edit in zip(owners, edits, strict=True)},
         details={
             name: {"layer": layer, **token} for name, token in zip(owners, tokens, strict=True)
         },
@@ -85,7 +85,7 @@ def keep_change(ledger: Ledger, patch: WeightPatch, name: str) -> None:
         patch.method,
         {name: save(tensors)},
         config=patch.config,
-        edits={name: patch.edits[0].id},
+        edits={name: group_of(patch.edits[0])},
         details={name: {"templates": list(patch.templates), "statistics": dict(patch.statistics)}},
     )
 
