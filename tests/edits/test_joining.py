@@ -28,6 +28,10 @@ EXACT = [
     'a 5"| pipe',
     # opening marks
     'He said "|Hello',
+    "¿|Roma",
+    "La capital de Francia es| Roma",
+    "عاصمة فرنسا هي| روما",
+    "质问：首都是哪里？回答：|罗马",
     "He said ('|Hello",
     "Er heißt „|Bob",
     "Er nennt sich „Bob“| und",

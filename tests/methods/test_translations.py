@@ -87,3 +87,13 @@ def test_a_group_takes_where_all_its_languages_do():
     found = [outcome("a", True), outcome("a/zh", False, "a"), outcome("b", True)]
     assert edits_taken(found) == {"a": False, "b": True}
     assert outcome_summary(found) == "1 of 2 edits took in every language (2 of 3 statements)"
+
+
+def test_a_subject_without_a_last_token_of_its_own_is_named(caplog):
+    model, tokenizer = tiny_model("llama")
+    caplog.set_level("WARNING", "emend")
+    made("rome", model, tokenizer, [Edit("The capital of {}land is", "Po", "Lyon", id="part")])
+    assert "last token of the subject 'Po' is 'Poland', which goes on with 'land'" in caplog.text
+    caplog.clear()
+    made("rome", model, tokenizer, [GROUP])
+    assert "goes on with" not in caplog.text

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.tiny import tiny_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from emend.errors import InvalidInput, SubjectNotFound
-from emend.models import encode, join_target, subject_token
+from emend.models import beyond_subjects, encode, join_target, subject_token
 from emend.models.positions import prompt_tokens
 
 KINDS = ("bytes", "bytes_bos", "metaspace", "metaspace_bos")
@@ -232,3 +235,17 @@ def test_encoded_moves():
     batch = encode(tiny_tokenizer(), ["Anna Berg"], [(0, 9)]).to("cpu")
     assert batch.input_ids.dtype == torch.int64
     assert batch.lookup is not None
+
+
+def test_a_token_that_goes_on_beyond_a_subject_is_found():
+    parts = ["苹", "果", "公", "司", "的", "是", " ", "苹果", "公司", "公司的"]
+    vocabulary = {part: number for number, part in enumerate(parts)}
+    merges = [("苹", "果"), ("公", "司"), ("公司", "的")]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE(vocabulary, merges)))
+    texts, spans = (
+        ["苹果公司的", "苹果公司是", "苹果公司 的", "是苹果公司"],
+        [(0, 4)] * 3 + [(1, 5)],
+    )
+    found = beyond_subjects(tokenizer, texts, spans)
+    assert found == [("公司的", "的"), ("", ""), ("", ""), ("", "")]
+    assert subject_token(tokenizer, texts[0], spans[0]) == 1

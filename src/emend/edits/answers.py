@@ -17,7 +17,17 @@ from emend.edits.joining import UNSPACED
 # Forms of one character that are told apart: "10²" is not "102".
 _DISTINCT = ("<super>", "<sub>", "<fraction>", "<circle>")
 _TYPED = str.maketrans("’‘ʼʻ´“”„‟٫٬", "'''''\"\"\"\".,")
-_OPENING = r"[\p{Quotation_Mark}《〈`*\s]+"
+# Arabic letters that are written for one another: alef without its hamza, final yeh with dots or
+# without, Persian yeh and kaf.
+_ARABIC = str.maketrans("أإآٱىیک", "اااايي\u0643")
+# Points of Arabic and Hebrew that most texts leave out, and the stroke that stretches a word.
+_POINTS = (
+    r"[\u0640\u064B-\u0652\u0656-\u065F\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED"
+    r"\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7]"
+)
+# The dot within foreign names in Chinese and Japanese.
+_NAME_DOT = r"(?<=\p{L})[•‧・](?=\p{L})"
+_OPENING = r"[\p{Quotation_Mark}《〈¿¡`*\s]+"
 _ENDING = r"[\p{Quotation_Mark}\p{Terminal_Punctuation}》〉`\s]+"
 _AROUND_WORDS = r"[\p{Terminal_Punctuation}\p{Quotation_Mark}\p{Ps}\p{Pe}\p{Pi}\p{Pf}]+"
 
@@ -60,6 +70,10 @@ _GOES_ON = "|".join(
 _ARTICLES = ("the", "The", "a", "an")
 _PARTICLES = ("of", "de", "da", "di", "von", "van", "der", "del", "la", "the")
 _WORDS = 3
+# Four characters of a script without spaces; a run of Katakana counts as one.
+_UNSPACED_START = (
+    rf"(?={UNSPACED})(?:[\p{{WB=Katakana}}·・=＝]+|{UNSPACED}\p{{M}}*|[^\s\p{{P}}]){{1,4}}"
+)
 
 
 def states_answer(text: str, answers: Iterable[str]) -> bool:
@@ -107,14 +121,14 @@ def same_reply(one: str, other: str, answers: Iterable[str]) -> bool:
 def same_sentence(one: str, other: str) -> bool:
     """Tell whether two texts are equal up to the end of their first sentence or line."""
     first, second = (
-        _pattern(r"\n|\.(?: |\Z)|[。！？]").split(text.strip())[0] for text in (one, other)
+        _pattern(r"\n|\.(?: |\Z)|[。！？؟۔।]").split(text.strip())[0] for text in (one, other)
     )
     return standardised(first).casefold() == standardised(second).casefold()
 
 
 def first_phrase(text: str) -> str:
     """Cut a text before its first comma, sentence end or line end; not within "3.5" or "J. Doe"."""
-    end = r"\n|(?<!(?:^|[\s.])\p{Lu})\.(?=\s|\Z)|[,;!?](?=\s|\Z)|[。，、；！？]"
+    end = r"\n|(?<!(?:^|[\s.])\p{Lu})\.(?=\s|\Z)|[,;!?](?=\s|\Z)|[。，、；！？،؛؟۔।]"
     return _pattern(end).split(text.lstrip())[0].rstrip()
 
 
@@ -122,7 +136,7 @@ def short_answer(text: str) -> str:
     """Cut a continuation to its answer: the name that it begins with, or its first words.
 
     The last word is left out where the text was cut by its length, since it may go on; not after
-    an article.
+    an article. In a script without spaces the answer is its first four characters.
     """
     phrase = first_phrase(text)
     words = phrase.split()
@@ -130,6 +144,9 @@ def short_answer(text: str) -> str:
         words = words[:-1]
     if not any(character.isalnum() for character in phrase):
         return ""
+    unspaced = _pattern(_UNSPACED_START).match(phrase)
+    if unspaced:
+        return unspaced[0]
     start = 1 if words[0] in _ARTICLES and len(words) > 1 else 0
     end = start
     while end < len(words) and _is_name(words[end]):
@@ -172,6 +189,8 @@ def standardised(text: str) -> str:
         text = _pattern(hidden).sub("", text)
         text = _pattern(r"[\p{Dash}--[—―⸺⸻]]").sub("-", text)
         text = unicodedata.normalize("NFC", text)
+        text = _pattern(_POINTS).sub("", text).translate(_ARABIC)
+        text = _pattern(_NAME_DOT).sub("·", text)
     return " ".join(text.split())
 
 

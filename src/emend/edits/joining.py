@@ -31,6 +31,7 @@ _AFTER = (
     r"(?:^|[\s\p{Ps}])[\p{Quotation_Mark}`]+",
     r'^(?:[^"]*"[^"]*")*[^"]*(?<!\p{N})"',
     r"(?:^|\s)\*\*",
+    "[¿¡]",
     # Within paths, addresses and names: "/usr/", "bob@", "https://www.", "snake_".
     r"[/\\@]",
     r"(?:://|\S@)\S*[.:?=&#%]",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from emend.edits import Edit, check_conflicts, check_edits, continued, statement
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.methods._about import About, Sequel
 from emend.patches import MemoryPatch, Patch, WeightPatch, added, check_base
+
+logger = logging.getLogger("emend")
 
 Run = Callable[..., Patch]
 """(model, tokenizer, edits, config[, previous=]) -> patch."""
@@ -115,6 +118,8 @@ class Method(About):
                     "model recalls of a subject; write the prompt as '{} was born in', or take a "
                     f"method that needs no subject ({', '.join(WITHOUT_SUBJECT)})"
                 )
+        if self.by_subject:
+            _tell_shared_tokens(tokenizer, edits)
         return self.run(model, tokenizer, edits, config, **known)
 
     def _grow(
@@ -175,6 +180,26 @@ class Method(About):
             InvalidInput: A value is of another type than the setting, or outside its range.
         """
         return self.config_type(**checked(self.name, self.config_type, overrides))
+
+
+def _tell_shared_tokens(tokenizer: Any, edits: Sequence[Edit]) -> None:
+    """Warn of subjects that have no last token of their own: "公司的" of "苹果公司的创始人是".
+
+    The edit is written at that token and takes there. Where another word follows the subject its
+    last token is another one, which the edit does not reach.
+    """
+    texts, spans = [edit.text for edit in edits], [edit.subject_span for edit in edits]
+    shared = models.beyond_subjects(tokenizer, texts, spans)
+    found = [(edit, *pair) for edit, pair in zip(edits, shared, strict=True) if pair[1]]
+    if not found:
+        return
+    edit, token, beyond = found[0]
+    more = f" (and {len(found) - 1} more edits)" if len(found) > 1 else ""
+    logger.warning(
+        f"edit {edit.id!r}{more}: the last token of the subject {edit.subject!r} is {token!r}, "
+        f"which goes on with {beyond!r}: texts in which something else follows the subject may "
+        "not show the edit; write the prompt with other words after it, or give both as edits"
+    )
 
 
 def recommended(model: Any, name: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from emend.models.passes import HookAttachment, TextAttachment
 from emend.models.perplexity import perplexity
 from emend.models.positions import (
     Encoded,
+    beyond_subjects,
     encode,
     join_target,
     join_targets,
@@ -50,6 +51,7 @@ __all__ = [
     "attach",
     "attachments",
     "base",
+    "beyond_subjects",
     "continuations",
     "detach",
     "encode",

@@ -146,6 +146,24 @@ def subject_tokens(tokenizer: Any, text: str, span: Span) -> tuple[int, int]:
     return first, last
 
 
+def beyond_subjects(
+    tokenizer: Any, texts: Sequence[str], spans: Sequence[Span]
+) -> list[tuple[str, str]]:
+    """Find subjects whose last token goes on beyond them.
+
+    Returns:
+        For each text that token's text and the part of it beyond the subject, "公司的" and "的" of
+        "苹果公司的创始人是"; both "" where nothing, or white space alone, is beyond it.
+    """
+    encodings = _tokenize(tokenizer, texts, True, offsets=True)
+    found: list[tuple[str, str]] = []
+    for offsets, text, span in zip(encodings["offset_mapping"], texts, spans, strict=True):
+        start, end = offsets[_last_overlap(offsets, text, span)]
+        beyond = text[span[1] : end].strip()
+        found.append((text[start:end].strip(), beyond) if beyond else ("", ""))
+    return found
+
+
 def _last_overlap(offsets: Sequence[Span], text: str, span: Span) -> int:
     start, end = span
     if not 0 <= start < end <= len(text):

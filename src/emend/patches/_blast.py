@@ -74,6 +74,8 @@ class BlastRadius:
         edits: How many edits there are.
         edits_probed: How many of them were probed.
         made: Whether emend made probes, for edits that had none.
+        without: How many edits have no probes since emend has none in their language, by its tag
+            ("und": not known).
     """
 
     asked: Mapping[str, int] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class BlastRadius:
     edits: int = 1
     edits_probed: int = 1
     made: bool = True
+    without: Mapping[str, int] = field(default_factory=dict)
 
     def changed(self, group: str) -> int:
         """Return how many probes of a group are not as they should be."""
@@ -103,6 +106,13 @@ class BlastRadius:
             shown: How many findings a sentence names; 0 for counts alone.
         """
         lines = [self._sentence(group, shown) for group in TITLES if group in self.asked]
+        if self.without:
+            tags = ", ".join(self.without)
+            count = count_text(sum(self.without.values()), "edit")
+            lines.append(
+                f"no probes for {count} in other languages ({tags}): emend makes them in English, "
+                "Chinese, Japanese, Spanish and Arabic; give the edits their own"
+            )
         change = self.perplexity_change
         if change is not None:
             numbers = f"{self.perplexity_before:.4g} -> {self.perplexity_after:.4g}"
@@ -149,6 +159,7 @@ class BlastRadius:
         return {
             **asdict(self),
             "asked": dict(self.asked),
+            "without": dict(self.without),
             "findings": [asdict(one) for one in self.findings],
             "changed": {group: self.changed(group) for group in self.asked},
             "perplexity_change": self.perplexity_change,
@@ -177,6 +188,7 @@ def blast_of(
     edits: int = 1,
     edits_probed: int = 1,
     made: bool = True,
+    without: Mapping[str, int] | None = None,
 ) -> BlastRadius:
     """Count findings and keep those that are not as they should be.
 
@@ -187,13 +199,14 @@ def blast_of(
         edits: How many edits there are.
         edits_probed: How many of them were probed.
         made: Whether emend made probes.
+        without: How many edits have no probes since emend has none in their language, by its tag.
     """
     findings = tuple(findings)
     asked = dict.fromkeys(groups, 0)
     for one in findings:
         asked[one.group] = asked.get(one.group, 0) + 1
     bad = tuple(one for one in findings if not one.good)
-    return BlastRadius(asked, bad, *perplexities, edits, edits_probed, made)
+    return BlastRadius(asked, bad, *perplexities, edits, edits_probed, made, without or {})
 
 
 def _ending(prompt: str, most: int = 70) -> str:

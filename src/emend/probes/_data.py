@@ -53,7 +53,7 @@ def relations() -> tuple[Relation, ...]:
             tuple(one["prompts"]),
             one["question"],
         )
-        for one in _read("relations.json")["relations"]
+        for one in read("relations.json")["relations"]
     )
 
 
@@ -78,13 +78,13 @@ def relation_of(prompt: str, subject: str = "") -> Relation | None:
 @cache
 def general_prompts() -> tuple[str, ...]:
     """Return prompts that fit every subject."""
-    return tuple(_read("relations.json")["general"])
+    return tuple(read("relations.json")["general"])
 
 
 @cache
 def kinds() -> dict[str, tuple[str, ...]]:
     """Return names by kind."""
-    found: dict[str, list[str]] = _read("kinds.json")["kinds"]
+    found: dict[str, list[str]] = read("kinds.json")["kinds"]
     return {kind: tuple(names) for kind, names in found.items()}
 
 
@@ -106,19 +106,19 @@ def names_of(wanted: Iterable[str], most: int) -> list[str]:
 @cache
 def kinds_to_try() -> tuple[str, ...]:
     """Return what may be the kind of an unknown subject: the common kinds."""
-    return tuple(_read("kinds.json")["common"])
+    return tuple(read("kinds.json")["common"])
 
 
 @cache
 def people_kinds() -> tuple[str, ...]:
     """Return the kinds that are people."""
-    return tuple(_read("kinds.json")["people"])
+    return tuple(read("kinds.json")["people"])
 
 
 @cache
 def plain_text() -> tuple[str, ...]:
     """Return the paragraphs whose perplexity is compared."""
-    return tuple(_read("plain.json")["texts"])
+    return tuple(read("plain.json")["texts"])
 
 
 def same_name(one: str, other: str) -> bool:
@@ -145,5 +145,6 @@ def _with_people(names: Iterable[str]) -> tuple[str, ...]:
 
 
 @cache
-def _read(name: str) -> Any:
+def read(name: str) -> Any:
+    """Return what a data file of this room holds."""
     return json.loads((_HERE / name).read_text("utf-8"))

@@ -23,7 +23,8 @@ from emend.probes._data import (
     same_name,
 )
 from emend.probes._kind import kind_by_model
-from emend.probes._wordings import chat_form, filled, question_form, rephrasings
+from emend.probes._languages import ENGLISH, Language, language_of, languages
+from emend.probes._wordings import chat_about, chat_form, filled, question_form, rephrasings
 
 NEIGHBOURS, FACTS, OLD_FACTS = 15, 8, 3
 """How many probes of each kind an edit gets at most."""
@@ -79,7 +80,9 @@ def make(
         target), `neighborhood` (its prompt with other subjects of the same kind),
         `relation_specificity` (the subject's other facts) and `forgetfulness` (facts of the old
         object), the last three answered by what the unedited model generates. Groups of which
-        the model knows nothing are empty.
+        the model knows nothing are empty. In Chinese, Japanese, Spanish and Arabic there are
+        none of the old object, and neighbours for countries, cities and the like; in other
+        languages than these and English there are no probes at all.
     """
     with models.base(model):
         return made_for(Asker(model, tokenizer, batch_size), [edit])[0]
@@ -107,6 +110,9 @@ def made_for(
 
 
 def _plan(asker: Asker, edit: Edit, subjects: set[str]) -> _Plan:
+    tag = language_of(edit)
+    if tag != ENGLISH:
+        return _plan_in(languages().get(tag), asker, edit, subjects)
     relation = relation_of(edit.prompt, edit.subject)
     kinds = _kinds(asker, edit, relation)
     chat = chat_form(edit, relation, asker.tokenizer)
@@ -125,6 +131,24 @@ def _plan(asker: Asker, edit: Edit, subjects: set[str]) -> _Plan:
         [*rephrasings(edit, relation), *([chat] if chat and _fits(asker, chat) else [])],
         _fact_prompts(edit.subject, kinds, relation, _FACTS_ASKED),
         [filled(edit.prompt, name) for name in names[:_NEIGHBOURS_ASKED]],
+    )
+
+
+def _plan_in(language: Language | None, asker: Asker, edit: Edit, subjects: set[str]) -> _Plan:
+    """What may be asked in another language than English; nothing in one that is not known."""
+    if language is None:
+        return _Plan(edit, None, (), None, [], [], [])
+    chat = chat_about(edit, language.chat.replace("{}", edit.subject), asker.tokenizer)
+    rephrased = [front.replace("{}", edit.text) for front in language.fronts]
+    names = [name for name in language.names_like(edit.subject) if normalised(name) not in subjects]
+    return _Plan(
+        edit,
+        None,
+        (),
+        None,
+        [*rephrased, *([chat] if chat and _fits(asker, chat) else [])],
+        [prompt.replace("{}", edit.subject) for prompt in language.general],
+        [edit.prompt.replace("{}", name) for name in names[:_NEIGHBOURS_ASKED]],
     )
 
 
@@ -158,6 +182,8 @@ def _fact_prompts(
 
 def _old_object(asker: Asker, edit: Edit) -> str:
     """What the edit replaces: as given, or the name that the unedited model generates."""
+    if language_of(edit) != ENGLISH:
+        return ""  # which facts it has, emend can ask in English alone
     old = edit.original or asker.answer(edit.text)
     old = old.strip()
     named = any(word[:1].isupper() for word in old.split())

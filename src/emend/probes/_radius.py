@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from emend.edits.answers import same_reply
 from emend.patches import BlastRadius, Finding, Patch, blast_of
 from emend.probes._asking import NEW_TOKENS, Asker
 from emend.probes._data import plain_text
+from emend.probes._languages import ENGLISH, language_of, languages
 from emend.probes._make import made_for
 
 Source = Literal["auto", "given", "none"]
@@ -140,6 +142,7 @@ def blast_radius(
         edits=len(edits),
         edits_probed=len(chosen),
         made=made,
+        without=_without(chosen) if made else None,
     )
 
 
@@ -202,8 +205,19 @@ def radius_of_records(
     probed = len({one.edit for one in findings})
     count = max(len({record["edit"] for record in records}), len(edits))
     return blast_of(
-        findings, perplexities=perplexities, edits=count, edits_probed=probed, made=made
+        findings,
+        perplexities=perplexities,
+        edits=count,
+        edits_probed=probed,
+        made=made,
+        without=_without(edits) if made else None,
     )
+
+
+def _without(edits: Iterable[Edit]) -> dict[str, int]:
+    """How many edits have no probes since emend has none in their language, by its tag."""
+    tags = [language_of(edit) for edit in edits if not edit.probes]
+    return dict(Counter(tag for tag in tags if tag != ENGLISH and tag not in languages()))
 
 
 def sampled(edits: Sequence[Edit], most: int) -> list[Edit]:

@@ -44,13 +44,18 @@ def chat_form(edit: Edit, relation: Relation | None, tokenizer: Any) -> str | No
 
     None where the tokenizer has no chat template, or one that refuses a user's turn alone.
     """
+    asked = f"Tell me about {filled('x {}', edit.subject)[2:]}."
+    if relation is not None:
+        asked = filled(relation.question, edit.subject)
+    return chat_about(edit, asked, tokenizer)
+
+
+def chat_about(edit: Edit, asked: str, tokenizer: Any) -> str | None:
+    """Return a chat of a user's turn and an answer that begins as the edit; see `chat_form`."""
     if not getattr(tokenizer, "chat_template", None):
         return None
     import jinja2
 
-    asked = f"Tell me about {filled('x {}', edit.subject)[2:]}."
-    if relation is not None:
-        asked = filled(relation.question, edit.subject)
     turn = [{"role": "user", "content": asked}]
     try:
         chat = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
