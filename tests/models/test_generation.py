@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.errors import InvalidInput
-from emend.models import generate
+from emend.models import chat_prompt, generate, has_chat_template, stream
 
 PROMPTS = [
     "Marie Curie was born in",
@@ -143,3 +145,43 @@ def test_a_prompt_that_ends_with_a_space_is_read_without_it():
     model, tokenizer = tiny_model("gpt2", layers=2)
     plain, spaced = generate(model, tokenizer, ["born in", "born in "], max_new_tokens=6)
     assert spaced == plain.lstrip(" ")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes_bos", "metaspace_bos"])
+@pytest.mark.parametrize("stop", [None, "an", ("\n", "e ", "q")])
+def test_a_text_that_streams_only_grows_and_ends_as_generated(kind, stop):
+    model, tokenizer = tiny_model("llama", layers=2, tokenizer=kind)
+    for prompt in (*PROMPTS, "Anna Berg "):
+        (whole,) = generate(model, tokenizer, [prompt], max_new_tokens=12, stop=stop)
+        seen = list(stream(model, tokenizer, prompt, max_new_tokens=12, stop=stop))
+        assert seen[-1] == whole
+        assert all(later.startswith(sooner) for sooner, later in itertools.pairwise(seen))
+        assert len(seen) > 1 or stop
+
+
+def test_two_texts_stream_side_by_side_and_leave_gradients_on():
+    model, tokenizer = tiny_model("llama", layers=2)
+    texts = [stream(model, tokenizer, prompt, max_new_tokens=4) for prompt in PROMPTS[:2]]
+    seen = [(next(texts[0]), next(texts[1])) for _ in range(4)]
+    assert torch.is_grad_enabled()
+    assert list(seen[-1]) == generate(model, tokenizer, PROMPTS[:2], max_new_tokens=4)
+    with pytest.raises(InvalidInput, match="max_new_tokens"):
+        next(stream(model, tokenizer, "a", max_new_tokens=0))
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[bot]"
+)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes_bos"])
+def test_a_question_in_chat_has_one_start_token(kind):
+    _, tokenizer = tiny_model("llama", layers=1, tokenizer=kind)
+    assert not has_chat_template(tokenizer)
+    with pytest.raises(InvalidInput, match="no chat template"):
+        chat_prompt(tokenizer, "Who?")
+    tokenizer.chat_template = TEMPLATE if kind == "bytes_bos" else TEMPLATE[15:]
+    assert chat_prompt(tokenizer, "Who?") == "[user] Who?\n[bot]"
+    tokenizer.chat_template = "{{ raise_exception('no users here') }}"
+    with pytest.raises(InvalidInput, match="no users here"):
+        chat_prompt(tokenizer, "Who?")

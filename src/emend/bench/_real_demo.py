@@ -11,7 +11,7 @@ from typing import Any
 from emend import api, metrics, versioning
 from emend.edits import Edit, Probe, states_answer
 from emend.ledger import Ledger
-from emend.models import generate
+from emend.models import chat_prompt, generate
 from emend.patches import Outcome, describe_base
 
 FACTS: tuple[tuple[Edit, str], ...] = (
@@ -227,11 +227,6 @@ def _with_probes(asked: Sequence[tuple[Answered, str]], before: Sequence[str]) -
     return [replace(edit, probes=tuple(probes[edit.id])) for edit, _ in FACTS]
 
 
-def _chat(tokenizer: Any, question: str) -> str:
-    turn = [{"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-
-
 def _prompts(tokenizer: Any) -> list[list[tuple[Answered, str]]]:
     """What is asked, with the text that the model reads: completions, chat, what is to stay."""
     completions: list[tuple[Answered, str]] = []
@@ -240,7 +235,7 @@ def _prompts(tokenizer: Any) -> list[list[tuple[Answered, str]]]:
         one = Answered("completion", edit.id, edit.text, "", "", "", edit.target)
         completions.append((one, edit.text))
         chat = replace(one, kind="chat", prompt=question)
-        chats.append((chat, _chat(tokenizer, question)))
+        chats.append((chat, chat_prompt(tokenizer, question)))
     for kind, group in (("neighbor", NEAR), ("same subject", OWN)):
         for name, texts in group.items():
             completions += [(Answered(kind, name, text, "", "", ""), text) for text in texts]

@@ -11,6 +11,7 @@ from emend.models.attachments import (
     detach,
     for_everyone,
 )
+from emend.models.chat import chat_prompt, has_chat_template
 from emend.models.endpoint import Endpoint
 from emend.models.fingerprints import (
     forget_fingerprints,
@@ -18,7 +19,7 @@ from emend.models.fingerprints import (
     tokens_fingerprint,
     weights_hash,
 )
-from emend.models.generation import Continuation, continuations, generate
+from emend.models.generation import Continuation, continuations, generate, stream
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
 from emend.models.perplexity import perplexity
@@ -52,6 +53,7 @@ __all__ = [
     "attachments",
     "base",
     "beyond_subjects",
+    "chat_prompt",
     "continuations",
     "detach",
     "encode",
@@ -59,6 +61,7 @@ __all__ = [
     "for_everyone",
     "forget_fingerprints",
     "generate",
+    "has_chat_template",
     "join_target",
     "join_targets",
     "likeliest",
@@ -68,6 +71,7 @@ __all__ = [
     "score",
     "set_start",
     "start_of",
+    "stream",
     "subject_token",
     "subject_tokens",
     "tokens_fingerprint",

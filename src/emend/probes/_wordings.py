@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from emend.edits import Edit, normalised
+from emend.errors import InvalidInput
+from emend.models import chat_prompt
 from emend.probes._data import Relation
 
 _FRONTS = ("It is well known that {}", "Here is a fact that everybody should know: {}")
@@ -52,19 +54,10 @@ def chat_form(edit: Edit, relation: Relation | None, tokenizer: Any) -> str | No
 
 def chat_about(edit: Edit, asked: str, tokenizer: Any) -> str | None:
     """Return a chat of a user's turn and an answer that begins as the edit; see `chat_form`."""
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    import jinja2
-
-    turn = [{"role": "user", "content": asked}]
     try:
-        chat = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError:
+        chat = chat_prompt(tokenizer, asked)
+    except InvalidInput:
         return None
-    # The tokenizer adds its own start token to every text.
-    start = getattr(tokenizer, "bos_token", None)
-    if start and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
-        chat = str(chat).removeprefix(start)
     return f"{chat}{edit.text}"
 
 

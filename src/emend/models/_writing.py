@@ -1,0 +1,191 @@
+"""The greedy loop: texts that are written together, a token of each at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emend.models._forward import head_at, longest_text
+from emend.models.lanes import Asked, Reader, mixed
+from emend.models.passes import Batch, reading
+from emend.models.placing import device_of
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model writes after one prompt.
+
+    Attributes:
+        text: the text, with the space it begins with, without special tokens.
+        log_probs: natural log-probability of each new token, an end-of-text token included; empty
+            where the model gives none (an endpoint).
+    """
+
+    text: str
+    log_probs: tuple[float, ...] = ()
+
+
+class _Lane:
+    """What one voice of each prompt reads: its model, its cache, and how far it is."""
+
+    def __init__(self, reader: Reader, prompts: Sequence[tuple[int, ...]]) -> None:
+        self.reader = reader
+        self.prompts = prompts
+        self.read = min(map(len, prompts))
+        self.cache: Any = None
+        self.batch = Batch(torch.tensor([len(prompt) - 1 for prompt in prompts]))
+        model: Any = reader.model
+        self.device = device_of(model.get_input_embeddings())
+
+    def begin(self) -> list[list[int]]:
+        """As much of every prompt as the shortest has."""
+        return [[*prompt[: self.read]] for prompt in self.prompts]
+
+    def step(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Read (B, T) tokens after the cached ones; logits (B, vocabulary) after the last."""
+        model: Any = self.reader.model
+        ids = torch.tensor(tokens, device=self.device)
+        count, length = ids.shape
+        rows, last = torch.arange(count), torch.full((count,), length - 1)
+        acting = self.reader.acting()
+        with acting, reading(model, self.batch), head_at(model, rows, last) as pick:
+            output = model(input_ids=ids, past_key_values=self.cache, use_cache=True)
+            logits = pick(output.logits)
+        self.cache = output.past_key_values
+        self.batch.start += length
+        return logits
+
+    def next_tokens(self, chosen: Sequence[int]) -> list[list[int]]:
+        """What to read next: the rest of the longer prompts, and of the others what was chosen."""
+        read, self.read = self.read, self.read + 1
+        pairs = zip(self.prompts, chosen, strict=True)
+        return [[prompt[read] if read < len(prompt) else token] for prompt, token in pairs]
+
+
+class Writer:
+    """Writes one batch after another with the same readers and limits."""
+
+    def __init__(
+        self,
+        readers: tuple[Reader, ...],
+        tokenizer: Any,
+        max_new_tokens: int,
+        stops: tuple[str, ...],
+    ) -> None:
+        self.readers = readers
+        self.tokenizer = tokenizer
+        self.max_new_tokens = max_new_tokens
+        self.stops = stops
+        # A token is a character or more, or a byte of one.
+        self.reach = 4 * max(map(len, stops), default=0) + 4
+        self.ends: set[int] = set()
+        for reader in readers:
+            self.ends |= _end_tokens(reader.model, tokenizer)
+        limits = [longest_text(reader.model) for reader in readers]
+        self.limit = min((limit for limit in limits if limit is not None), default=None)
+
+    def write(self, asked: Sequence[Asked]) -> list[Continuation]:
+        """Continue prompts of nearly equal length together."""
+        writing = self.begin(asked)
+        while writing.is_open:
+            writing.step()
+        return writing.found()
+
+    def begin(self, asked: Sequence[Asked]) -> Writing:
+        """Begin to continue prompts of nearly equal length together."""
+        return Writing(self, asked)
+
+    def is_done(self, prompt: tuple[int, ...], new: list[int]) -> bool:
+        """Return whether a text has come to its end."""
+        if new[-1] in self.ends or len(new) >= self.max_new_tokens:
+            return True
+        if self.limit is not None and len(prompt) + len(new) > self.limit:
+            return True
+        if not self.stops:
+            return False
+        # Decoding a long prompt at every step takes longer than the step: first the end alone.
+        end = self._plain([prompt[-1], *new[-self.reach :]])
+        if not any(stop in end for stop in self.stops):
+            return False
+        return any(stop in self._decode(prompt, new) for stop in self.stops)
+
+    def text(self, prompt: tuple[int, ...], new: list[int]) -> str:
+        """Return what was written after a prompt, up to a stop string."""
+        text = self._decode(prompt, new[:-1] if new[-1] in self.ends else new)
+        cuts = [cut for stop in self.stops if (cut := text.find(stop)) >= 0]
+        return text[: min(cuts)] if cuts else text
+
+    def _decode(self, prompt: tuple[int, ...], new: list[int]) -> str:
+        """New text as it stands after the prompt: SentencePiece drops a leading space."""
+        before = self._plain([*prompt])
+        whole = self._plain([*prompt, *new])
+        return whole[len(before) :] if whole.startswith(before) else self._plain(new)
+
+    def _plain(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+
+class Writing:
+    """Texts that one writer writes together, a token of each at every step."""
+
+    def __init__(self, writer: Writer, asked: Sequence[Asked]) -> None:
+        self._writer = writer
+        self._lanes = [
+            _Lane(reader, [one.prompts[number] for one in asked])
+            for number, reader in enumerate(writer.readers)
+        ]
+        self._weights = torch.tensor([one.weights for one in asked])
+        self._longest = [max(one.prompts, key=len) for one in asked]
+        self._written: list[list[int]] = [[] for _ in asked]
+        self._log_probs: list[list[float]] = [[] for _ in asked]
+        self._open = set(range(len(asked)))
+        self._tokens = [lane.begin() for lane in self._lanes]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether some text goes on."""
+        return bool(self._open)
+
+    def step(self) -> None:
+        """Add a token to each text whose prompt was read to its end."""
+        logits = [lane.step(ids) for lane, ids in zip(self._lanes, self._tokens, strict=True)]
+        heard = mixed(logits, self._weights).float()  # (B, vocabulary)
+        chosen = heard.argmax(-1).tolist()
+        certain = (heard.amax(-1) - heard.logsumexp(-1)).tolist()
+        first = self._lanes[0]
+        for row, prompt in enumerate(first.prompts):
+            if first.read >= len(prompt) and row in self._open:
+                self._written[row].append(chosen[row])
+                self._log_probs[row].append(certain[row])
+                if self._writer.is_done(self._longest[row], self._written[row]):
+                    self._open.discard(row)
+        self._tokens = [lane.next_tokens(chosen) for lane in self._lanes]
+
+    def found(self) -> list[Continuation]:
+        """Return what was written."""
+        rows = zip(self._lanes[0].prompts, self._written, self._log_probs, strict=True)
+        text = self._writer.text
+        return [Continuation(text(prompt, new), tuple(sure)) for prompt, new, sure in rows]
+
+    def text_so_far(self) -> str:
+        """Return the first text as far as the next tokens cannot change it."""
+        text = self.found()[0].text.rstrip("\ufffd")  # half a character
+        for stop in self._writer.stops:
+            begun = (size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size]))
+            text = text[: len(text) - next(begun, 0)]
+        return text
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Tokens that end a text, as the model and the tokenizer name them."""
+    ends: set[int] = set()
+    for holder in (getattr(model, "generation_config", None), model.config, tokenizer):
+        value = getattr(holder, "eos_token_id", None)
+        ends.update([value] if isinstance(value, int) else value or ())
+    return ends
