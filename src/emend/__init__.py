@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emend import chat as chat
     from emend import datasets as datasets
     from emend import edits as edits
     from emend import errors as errors
@@ -66,7 +67,7 @@ _HOME = {
     "load_patch": "emend.patches",
 }
 _ROOMS = (
-    *("api", "bench", "datasets", "edits", "errors", "keyvalue"),
+    *("api", "bench", "chat", "datasets", "edits", "errors", "keyvalue"),
     *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "probes", "report"),
 )
 

@@ -19,6 +19,7 @@ import typer.main
 
 from emend.cli import (
     audit,
+    chat,
     convert,
     datasets,
     demo,
@@ -63,6 +64,7 @@ def _app() -> typer.Typer:
         datasets,
         convert,
         edit,
+        chat,
         eval,
         multihop,
         stats,

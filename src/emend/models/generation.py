@@ -98,10 +98,20 @@ def stream(
     *,
     max_new_tokens: int = 16,
     stop: str | Sequence[str] | None = None,
+    in_chat: bool = False,
 ) -> Iterator[str]:
     """Continue one prompt greedily, as `generate` does, and give its text as it grows.
 
     What is attached to the model where each item is asked for must be the same for all of them.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        prompt: A text.
+        max_new_tokens: At most so many tokens are added.
+        stop: Strings that end the text.
+        in_chat: Take the prompt for a user's question, and continue the tokenizer's chat template
+            around it; patches that act on prompts see the question alone.
 
     Yields:
         The text so far, after each new token; the last one is what `generate` returns. It is cut
@@ -111,12 +121,13 @@ def stream(
     if isinstance(model, Endpoint):
         yield generate(model, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop=stops)[0]
         return
-    (asked,) = _asked(model, tokenizer, [prompt])
+    (asked,) = _asked(model, tokenizer, [prompt], in_chat=in_chat)
     writing = Writer(asked.readers, tokenizer, max_new_tokens, stops).begin([asked])
     while writing.is_open:
         with torch.no_grad(), evaluating(model):
             writing.step()
-        yield _placed(prompt, writing.text_so_far() if writing.is_open else writing.found()[0].text)
+        text = writing.text_so_far() if writing.is_open else writing.found()[0].text
+        yield text if in_chat else _placed(prompt, text)
 
 
 def _checked(max_new_tokens: int, stop: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -134,8 +145,10 @@ def _placed(prompt: str, text: str) -> str:
     return text if without_end_spaces(prompt) == prompt else text.lstrip(" ")
 
 
-def _asked(model: nn.Module, tokenizer: Any, prompts: Sequence[str]) -> list[Asked]:
-    found = ask(model, tokenizer, prompts)
+def _asked(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, in_chat: bool = False
+) -> list[Asked]:
+    found = ask(model, tokenizer, prompts, in_chat=in_chat)
     for asked in found:
         for reader, row in zip(asked.readers, asked.prompts, strict=True):
             check_length(reader.model, len(row))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from emend.models.chat import chat_prompt
 from emend.models.positions import join_targets, prompt_tokens
 from emend.models.start import ensure_start
 from emend.models.voices import Voice, voices
@@ -53,14 +54,28 @@ class Asked:
         return max(map(len, self.prompts))
 
 
-def ask(model: nn.Module, tokenizer: Any, prompts: Sequence[str]) -> list[Asked]:
+def ask(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, in_chat: bool = False
+) -> list[Asked]:
     """Prompts as all that is attached to a model has them read.
 
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompts: The prompts.
+        in_chat: Whether they are a user's questions. What is attached sees these alone, and the
+            tokenizer's chat template is put around what it makes of them.
+
     Raises:
-        InvalidInput: a prompt without tokens.
+        InvalidInput: a prompt without tokens, or no chat template for a question.
     """
     ensure_start(model, tokenizer)
     heard = voices(model, tokenizer, prompts)
+    if in_chat:
+        heard = [
+            tuple(replace(voice, prompt=chat_prompt(tokenizer, voice.prompt)) for voice in each)
+            for each in heard
+        ]
     rows = iter(prompt_tokens(tokenizer, [voice.prompt for each in heard for voice in each]))
     return [_asked(each, [next(rows) for _ in each]) for each in heard]
 
