@@ -161,3 +161,34 @@ def test_adapters_of_others_are_shown_and_added(emend, tmp_path, model_directory
     path.write_text(json.dumps({**json.loads(path.read_text()), "use_dora": True}))
     refused = emend("patch", "add", patch_directory, tmp_path / "adapter", "--output_path", both)
     refused.is_one_line("use_dora", "merge it into its base")
+
+
+def test_gguf_adapters_are_read_with_their_model(emend, tmp_path, model_directory, patch_directory):
+    gguf = pytest.importorskip("gguf", reason="GGUF files need the package gguf")
+    path = tmp_path / "adapter.gguf"
+    writer = gguf.GGUFWriter(path, "gpt2")
+    for key, value in {"general.type": "adapter", "adapter.type": "lora"}.items():
+        writer.add_string(key, value)
+    for side, shape in {"a": (2, 32), "b": (96, 2)}.items():
+        writer.add_tensor(f"blk.1.attn_qkv.weight.lora_{side}", torch.full(shape, 0.05).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    both = tmp_path / "both"
+    add = ("patch", "add", patch_directory, path, "--output_path", both)
+    emend(*add).is_one_line("--model")
+    found = emend(*add, "--model", model_directory, "--json").data
+    assert "transformer.h.1.attn.c_attn" in found["modules"]
+    shown = emend("patch", "show", path, "--model", model_directory)
+    assert "c_attn" in shown.out, shown.err
+    audited = emend("audit", "--base", model_directory, "--patch", path, "--json").data
+    assert [one["name"] for one in audited["changes"]] == ["transformer.h.1.attn.c_attn"]
+    asked = ("--model", model_directory, "--patch", path)
+    said = emend("chat", *asked, "--prompt", "Anna", "--max_new_tokens", 2, "--json").data
+    assert said["edited"] is not None
+    emend("eval", *asked).is_one_line("edits")
+    merged = emend(
+        "patch", "merge", path, "--model", model_directory, "--output_path", tmp_path / "m"
+    )
+    assert merged.status == 0, merged.err

@@ -181,8 +181,12 @@ def test_an_adapter_of_another_base_is_refused(architecture, sizes, message, tmp
     path.write_text(json.dumps(config))
     other, _ = tiny_model(architecture, **sizes)
     patch = load_patch(tmp_path / "a")
-    for use in (lambda: patch.attach(other), lambda: patch.merge_into(other),
-                lambda: emend.audit(other, patch)):  # fmt: skip
+    for use in (
+        lambda: load_patch(tmp_path / "a", other),
+        lambda: patch.attach(other),
+        lambda: patch.merge_into(other),
+        lambda: emend.audit(other, patch),
+    ):
         with pytest.raises(EmendError, match=message):
             use()
 

@@ -10,6 +10,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._output import number, print_json, print_table
+from emend.cli._patches import read_early
 from emend.errors import InvalidInput
 
 NAME = "audit"
@@ -50,12 +51,15 @@ def command(
     from emend import api
     from emend.patches import WeightPatch, load_patch
 
-    other: Any = None if patch is None else load_patch(patch)
-    if patch is not None and not isinstance(other, WeightPatch):
+    early = None if patch is None else read_early(patch)
+    if early is not None and not isinstance(early, WeightPatch):
         raise InvalidInput(f"{patch} changes no weights, expected a weight patch: give another")
     network, tokenizer = api.load(base, **loading)
+    other: Any = early
     if model is not None:
         other, _ = api.load(model, **loading)
+    elif patch is not None and early is None:
+        other = load_patch(patch, network)
     found = api.audit(network, other, tokenizer)
     said = {"base": base, "model": model, "patch": patch, **found.to_dict()}
     merged = _merged(model)

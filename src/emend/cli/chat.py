@@ -10,6 +10,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._output import print_json
+from emend.cli._patches import read_early
 from emend.cli._settings import settings_for
 from emend.errors import InvalidInput
 
@@ -41,8 +42,9 @@ def command(
         Path | None,
         typer.Option(
             "--patch",
-            help="A saved patch of any kind, or a LoRA adapter; without it nothing is edited yet.",
-            metavar="DIRECTORY",
+            help="A saved patch of any kind, or a LoRA adapter of PEFT or in GGUF; without it "
+            "nothing is edited yet.",
+            metavar="PATH",
         ),
     ] = None,
     prompt: Annotated[
@@ -90,8 +92,10 @@ def command(
 
     chosen: Any = methods.registry().get(method)
     settings = settings_for(method, chosen.config_type, config, set or [])
-    given = None if patch is None else patches.load_patch(patch)
+    given = None if patch is None else read_early(patch)
     network, tokenizer = api.load(model, **loading)
+    if patch is not None and given is None:
+        given = patches.load_patch(patch, network)
     session = Session(
         network,
         tokenizer,

@@ -11,6 +11,7 @@ from emend._io import write_json_lines
 from emend.cli import _options
 from emend.cli._edits import read_edits
 from emend.cli._output import output_directory, print_blast, print_json, print_rich
+from emend.cli._patches import read_early
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
@@ -30,8 +31,8 @@ def command(
         Path,
         typer.Option(
             "--patch",
-            help="What `emend edit` wrote, or a LoRA adapter of PEFT.",
-            metavar="DIRECTORY",
+            help="What `emend edit` wrote, or a LoRA adapter of PEFT or in GGUF.",
+            metavar="PATH",
         ),
     ],
     edits: _options.Edits = None,
@@ -67,9 +68,10 @@ def command(
     from emend import probes as measure
     from emend.report import summary_table
 
-    loaded = patches.load_patch(patch)
-    wanted = _edits(given, loaded.edits, patch)[:limit]
+    loaded = read_early(patch)
+    wanted = _edits(given, loaded.edits if loaded else (), patch)[:limit]
     network, tokenizer = api.load(model, **loading)
+    loaded = loaded or patches.load_patch(patch, network)
     _options.keep_answers(network, output_path)
     bare = {edit.id for edit in wanted if not edit.probes}
     wanted = measure.with_probes(network, tokenizer, wanted, probes)

@@ -10,6 +10,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._output import number, output_directory, print_blast, print_json, print_table
+from emend.cli._patches import AdapterModel, read_all, read_early
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ app = typer.Typer(
 )
 
 _Patch = Annotated[
-    Path, typer.Argument(help="A saved patch, or a LoRA adapter of PEFT.", metavar="DIRECTORY")
+    Path,
+    typer.Argument(help="A saved patch, or a LoRA adapter of PEFT or in GGUF.", metavar="PATH"),
 ]
 _Output = Annotated[
     Path, typer.Option("--output_path", help="The directory to write to.", metavar="DIRECTORY")
@@ -40,9 +42,9 @@ _Ids = Annotated[
 
 
 @app.command(epilog=_options.examples("emend patch show patch/", "emend patch show patch/ --json"))
-def show(patch: _Patch, json: _options.Json = False) -> None:
+def show(patch: _Patch, model: AdapterModel = None, json: _options.Json = False) -> None:
     """Show what a patch is, its edits, and what servers ask of it."""
-    found = _any(patch)
+    (found,) = read_all([patch], model)
     card = found.card()
     if json:
         edits = [{"id": e.id, "prompt": e.text, "target": e.target} for e in found.edits]
@@ -89,18 +91,24 @@ def _show_tensors(card: dict[str, Any]) -> None:
     print_table("Remembered", ("tensor", "shape"), rows)
 
 
-@app.command(epilog=_options.examples("emend patch add a/ b/ --output_path both/"))
+@app.command(
+    epilog=_options.examples(
+        "emend patch add a/ b/ --output_path both/",
+        "emend patch add patch/ adapter.gguf --model smollm2-135m --output_path both/",
+    )
+)
 def add(
     patches: Annotated[
-        list[Path], typer.Argument(help="Two or more patches or adapters.", metavar="DIRECTORIES")
+        list[Path], typer.Argument(help="Two or more patches or adapters.", metavar="PATHS")
     ],
     output_path: _Output,
+    model: AdapterModel = None,
     json: _options.Json = False,
 ) -> None:
     """Add patches of one model: exact, by concatenation of their factors."""
     if len(patches) < 2:
         raise InvalidInput(f"only {patches[0]} is given, expected two patches or more to add")
-    total, *others = [_load(path) for path in patches]
+    total, *others = _weights(patches, model)
     for other in others:
         total = total + other
     _write(total, output_path, json)
@@ -111,23 +119,25 @@ def scale(
     patch: _Patch,
     by: Annotated[float, typer.Option("--by", help="The factor; -1 turns a patch round.")],
     output_path: _Output,
+    model: AdapterModel = None,
     json: _options.Json = False,
 ) -> None:
     """Multiply a patch by a number."""
-    _write(by * _load(patch), output_path, json)
+    (found,) = _weights([patch], model)
+    _write(by * found, output_path, json)
 
 
 @app.command(epilog=_options.examples("emend patch without patch/ --ids e1,e7 --output_path rest/"))
 def without(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
     """Take edits out of a memory, or of a patch whose rows are each one edit's own."""
-    found = _any(patch)
+    (found,) = read_all([patch], None)
     _write(found.without(*_named(found, ids)), output_path, json)
 
 
 @app.command(epilog=_options.examples("emend patch only patch/ --ids e1 --output_path one/"))
 def only(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
     """Keep some edits of a patch and leave the others out."""
-    found = _any(patch)
+    (found,) = read_all([patch], None)
     _write(found.only(_named(found, ids)), output_path, json)
 
 
@@ -145,13 +155,15 @@ def compress(
         float | None,
         typer.Option("--tolerance", help="The largest relative error of a module, e.g. 0.01."),
     ] = None,
+    model: AdapterModel = None,
     json: _options.Json = False,
 ) -> None:
     """Store a patch in fewer rows, and say what that costs each module.
 
     With neither --rank nor --tolerance in as few as lose nothing.
     """
-    small = _load(patch).compress(rank=rank, tolerance=tolerance)
+    (found,) = _weights([patch], model)
+    small = found.compress(rank=rank, tolerance=tolerance)
     _write(small, output_path, json)
     if not json:
         rows = (
@@ -182,10 +194,13 @@ def merge(
 ) -> None:
     """Write the model with the patch in its weights, as an ordinary checkpoint."""
     output_directory(output_path)
-    found = _load(patch)
     from emend import api
+    from emend.patches import load_patch
 
+    early = read_early(patch)
+    found = None if early is None else _weight(patch, early)
     network, tokenizer = api.load(model, **loading)
+    found = found or _weight(patch, load_patch(patch, network))
     found.save_merged(network, tokenizer, output_path, allow_other_base=allow_other_base)
     if json:
         print_json({"model": model, "patch": patch, "output_path": output_path})
@@ -197,7 +212,7 @@ def merge(
 def export(patch: _Patch, output_path: _Output, json: _options.Json = False) -> None:
     """Write an adapter for llama.cpp's convert_lora_to_gguf.py, which GPT-2's needs."""
     output_directory(output_path)
-    found = _load(patch)
+    (found,) = _weights([patch])
     from emend.patches import export_llama_cpp
 
     export_llama_cpp(found, output_path)
@@ -212,16 +227,14 @@ def _size(shape: list[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _any(path: Path) -> Patch:
-    from emend.patches import load_patch
+def _weights(paths: list[Path], model: str | None = None) -> list[WeightPatch]:
+    found = read_all(paths, model)
+    return [_weight(path, patch) for path, patch in zip(paths, found, strict=True)]
 
-    return load_patch(path)
 
-
-def _load(path: Path) -> WeightPatch:
+def _weight(path: Path, patch: Patch) -> WeightPatch:
     from emend.patches import WeightPatch
 
-    patch = _any(path)
     if not isinstance(patch, WeightPatch):
         raise InvalidInput(f"{path} changes no weights, expected a weight patch: give another")
     return patch

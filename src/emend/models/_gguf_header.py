@@ -39,8 +39,12 @@ class Header:
         return str(self.values.get("general.architecture", ""))
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, whole: bool = True) -> Header:
     """Read the header of a file that should be a GGUF model.
+
+    Args:
+        path: The file.
+        whole: Refuse what holds no whole model.
 
     Raises:
         BrokenFile: It is no GGUF file, of a version that is not read, or cut short.
@@ -55,7 +59,8 @@ def read_header(path: Path) -> Header:
             raise BrokenFile(
                 f"{path} ends within its header, or its header is broken: get it again"
             ) from None
-    _refuse_partial(header, path)
+    if whole:
+        _refuse_partial(header, path)
     return header
 
 

@@ -11,6 +11,7 @@ from emend.patches._algebra import added
 from emend.patches._base import base_difference, check_base, describe_base
 from emend.patches._blast import BlastRadius, Finding, blast_from, blast_of
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
+from emend.patches._gguf_read import is_gguf
 from emend.patches._load import load_patch
 from emend.patches._memory import MemoryPatch
 from emend.patches._outcomes import Outcome, edits_taken, outcome_summary
@@ -40,6 +41,7 @@ __all__ = [
     "describe_base",
     "edits_taken",
     "export_llama_cpp",
+    "is_gguf",
     "load_patch",
     "outcome_summary",
     "serving",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
+from emend.patches._base import describe_base
 from emend.patches._blast import blast_from
 from emend.patches._factors import LowRank
+from emend.patches._gguf_read import is_gguf, read_gguf
+from emend.patches._hooks import find_modules
 from emend.patches._memory_file import load_memory
 from emend.patches._outcomes import outcomes_from
 from emend.patches._patch import Patch
@@ -30,39 +34,49 @@ from emend.patches._weight import WeightPatch
 logger = logging.getLogger("emend")
 
 
-def load_patch(directory: str | Path) -> Patch:
+def load_patch(path: str | Path, model: nn.Module | None = None) -> Patch:
     """Load what :meth:`Patch.save_pretrained` wrote, or a LoRA adapter of another maker.
 
-    An adapter of PEFT becomes a weight patch without edits. It states its base by name alone:
-    names and shapes of modules are checked against a model, and that model's weights are not,
-    which a note of the logger ``emend`` says.
+    An adapter of PEFT or in a GGUF file becomes a weight patch without edits. It states its base
+    by name alone: names and shapes of modules are checked against a model, and that model's weights
+    are not, which a note of the logger ``emend`` says.
 
     Args:
-        directory: A saved patch, or the directory of an adapter.
+        path: A saved patch, the directory of a PEFT adapter, or a GGUF adapter.
+        model: The model that it is for, against which an adapter is checked; needed for a GGUF
+            adapter, whose tensors bear llama.cpp's names.
 
     Raises:
         MissingFile: There is no such directory, or a file of it is not there.
         BrokenFile: A file is cut short, altered or not of its format.
         InvalidInput: The adapter is no sum of low-rank changes of weights, or a newer format.
+        MissingExtra: A GGUF adapter, and the package gguf is not installed.
     """
-    directory = Path(directory)
+    directory = Path(path)
+    if is_gguf(directory):
+        return _foreign(directory, read_gguf(directory, model), model)
     require_directory(directory)
     if not (directory / OWN_DATA).exists():
-        return _foreign(directory, read_peft(directory))
+        return _foreign(directory, read_peft(directory), model)
     own = read_json(directory / OWN_DATA)
     _check_own_data(directory / OWN_DATA, own)
     return _adapter(directory, own) if own.get("kind") == "weight" else load_memory(directory, own)
 
 
-def _foreign(path: Path, patch: WeightPatch) -> WeightPatch:
-    """Note what cannot be checked of an adapter that we did not write."""
+def _foreign(path: Path, patch: WeightPatch, model: nn.Module | None) -> WeightPatch:
+    """Check an adapter that we did not write as far as that goes, and note what does not."""
     logger.info(
         "%s was not written by emend: it names its base (%s), not its weights, so that only names "
         "and shapes of modules are checked",
         path,
         patch.base.get("name") or "by no name",
     )
-    return patch
+    if model is None:
+        return patch
+    find_modules(model, patch.factors, patch.base)
+    described = {name: value for name, value in describe_base(model).items() if name != "hash"}
+    stated = {"name": patch.base["name"]} if patch.base.get("name") else {}
+    return replace(patch, base={**described, **stated})
 
 
 def _adapter(directory: Path, own: dict[str, Any]) -> WeightPatch:

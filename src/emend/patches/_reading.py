@@ -21,8 +21,8 @@ def require_directory(directory: Path) -> None:
         raise MissingFile(f"no patch at {directory}: give the directory that save_pretrained wrote")
     if not directory.is_dir():
         raise InvalidInput(
-            f"{directory} is a file, expected a patch directory: give the directory that "
-            "save_pretrained wrote"
+            f"{directory} is a file, expected a patch directory or a GGUF adapter: give the "
+            "directory that save_pretrained wrote"
         )
 
 
