@@ -74,6 +74,15 @@ def test_the_parts_are_named_after_the_edit():
             {"translations": [Edit("{}", "x", "y", language="ja", translations=[CHINESE])]},
             "has translations, expected none",
         ),
+        (
+            {
+                "relation": "capital",
+                "translations": [
+                    Edit("Capital: {}:", "France", "Roma", relation="Capital", language="es")
+                ],
+            },
+            "has subject and relation of another",
+        ),
         ({"language": "Chinese (simplified)"}, "expected a tag of BCP 47"),
         ({"translation_of": "x"}, "a translation of 'x' has translations"),
     ],
@@ -128,9 +137,6 @@ def test_conflicts_are_found_across_languages_and_not_within():
     other = Edit("法国的{}为", "首都", "柏林", id="other")
     assert conflicting([GROUP, other]) == ((GROUP, other),)
     assert conflicting(statements_of([GROUP])) == ()
-    both = Edit("{} is in", "Paris", "Rome", relation="place")
-    spanish = Edit("{} está en", "Paris", "Roma", relation="place", language="es")
-    assert conflicting([replace(both, translations=(spanish,))]) == ()
     two = [replace(GROUP, id="a"), replace(GROUP, id="b", prompt="{}'s capital is")]
     assert [(x.id, y.id) for x, y in conflicting(two)] == [("a", "b")]
 

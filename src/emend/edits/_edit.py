@@ -195,17 +195,14 @@ def _check_translations(edit: Edit) -> None:
             f"a translation of {edit.translation_of!r} has translations, expected none: "
             "give them to the edit itself"
         )
-    languages = [] if edit.language is None else [edit.language.casefold()]
-    texts = [normalised(edit.text)]
+    earlier = [edit]
     for one in edit.translations:
-        fault = _translation_fault(one, languages, texts)
-        refuse(f"translation {shown(one.text, 60)}", fault)
-        languages.append(cast(str, one.language).casefold())
-        texts.append(normalised(one.text))
+        refuse(f"translation {shown(one.text, 60)}", _translation_fault(one, earlier))
+        earlier.append(one)
 
 
-def _translation_fault(one: Edit, languages: list[str], texts: list[str]) -> Fault | None:
-    """Say why an edit cannot be one more translation, if it cannot."""
+def _translation_fault(one: Edit, earlier: list[Edit]) -> Fault | None:
+    """Say why an edit cannot be one more translation beside earlier ones, if it cannot."""
     if one.language is None:
         return Fault("has no language", "one", "add it as 'zh' or 'pt-BR'")
     if one.translations:
@@ -213,9 +210,17 @@ def _translation_fault(one: Edit, languages: list[str], texts: list[str]) -> Fau
     # One that went through this before has the id that it was given here.
     if one.translation_of is None and one.id != _default_id(one):
         return Fault(f"has the id {one.id!r}", "none", "leave it out: the edit's own names it")
-    if one.language.casefold() in languages:
+    if one.language.casefold() in {(each.language or "").casefold() for each in earlier}:
         remedy = "make another wording a probe (rephrase), or an edit of its own"
         return Fault(f"is a second one in {one.language!r}", "one for each language", remedy)
-    if normalised(one.text) in texts:
+    if normalised(one.text) in {normalised(each.text) for each in earlier}:
         return Fault("has the text of another", "a text of its own", "leave it out")
+    if one.relation is not None and _about(one) in map(_about, earlier):
+        # Their targets, written in two languages, would be two targets of one statement.
+        found = "has subject and relation of another"
+        return Fault(found, "one of them to differ", "leave the relation out")
     return None
+
+
+def _about(edit: Edit) -> tuple[str, str]:
+    return normalised(edit.subject), normalised(edit.relation or "")

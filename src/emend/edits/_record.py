@@ -11,7 +11,7 @@ from emend.errors import BrokenFile, InvalidInput
 
 FIELDS = tuple(field.name for field in fields(Edit))
 _PROBE = tuple(field.name for field in fields(Probe))
-_TRANSLATION = ("language", *(one for one in FIELDS if one not in ("id", "language")))[:-2]
+_TRANSLATION = ("language", "prompt", "subject", "target", "original", "relation", "probes")
 
 
 def edit_to_record(edit: Edit) -> dict[str, Any]:
