@@ -1,8 +1,8 @@
 """An edit in several languages is one edit with one id, made as one statement in each language.
 
-Editing a fact in one language hardly changes it in another: the keys of "France" and of "法国" are
-nearly orthogonal (CLM-Bench, arXiv 2601.17397), so that each language needs a statement of its
-own. Methods, patches and outcomes see plain edits alone, which `statements_of` gives; each knows
+Whether an edit in one language shows in another is up to the model: in larger ones hardly, their
+edit vectors are nearly orthogonal (CLM-Bench, arXiv 2601.17397). With a statement of its own each
+language has the target that it should have. Methods, patches and outcomes see plain edits alone, which `statements_of` gives; each knows
 the edit that it belongs to (`Edit.translation_of`), so that a patch takes out all of them at once.
 """
 
