@@ -2,8 +2,9 @@
 
 Whether an edit in one language shows in another is up to the model: in larger ones hardly, their
 edit vectors are nearly orthogonal (CLM-Bench, arXiv 2601.17397). With a statement of its own each
-language has the target that it should have. Methods, patches and outcomes see plain edits alone, which `statements_of` gives; each knows
-the edit that it belongs to (`Edit.translation_of`), so that a patch takes out all of them at once.
+language has the target that it should have. Methods, patches and outcomes see plain edits alone,
+which `statements_of` gives; each knows the edit that it belongs to (`Edit.translation_of`), so that
+a patch takes out all of them at once.
 """
 
 from __future__ import annotations
