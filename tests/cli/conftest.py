@@ -89,3 +89,25 @@ def patch_directory(model_directory, tmp_path_factory) -> Path:
         == 0
     )
     return directory / "patch"
+
+
+@pytest.fixture(scope="session")
+def memit_directory(model_directory, tmp_path_factory):
+    """A patch of two edits with rows of their own."""
+    directory = tmp_path_factory.mktemp("memit")
+    lines = [
+        {"prompt": "{} was born in", "subject": "Marie Curie", "target": "Paris", "id": "curie"},
+        {"prompt": "{} works for", "subject": "Anna Berg", "target": "Lyon", "id": "a,b"},
+    ]
+    edits = directory / "edits.jsonl"
+    edits.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    parts = []
+    for number, name in enumerate(("curie", "berg")):
+        (directory / f"{name}.jsonl").write_text(json.dumps(lines[number]), encoding="utf-8")
+        flags = ("--model", model_directory, "--edits", directory / f"{name}.jsonl")
+        flags = (*flags, "--set", "steps=2", "--set", "optimizer=adam")
+        flags = (*flags, "--output_path", directory / name)
+        assert run(["edit", *map(str, flags)]) == 0
+        parts.append(directory / name)
+    assert run(["patch", "add", *map(str, parts), "--output_path", str(directory / "both")]) == 0
+    return directory

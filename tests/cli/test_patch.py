@@ -5,32 +5,8 @@ import json
 import pytest
 import torch
 
-from emend import load
+from emend.models import load
 from emend.patches import load_patch
-
-
-@pytest.fixture(scope="module")
-def memit_directory(model_directory, tmp_path_factory):
-    """A patch of two edits with rows of their own."""
-    from emend.cli import run
-
-    directory = tmp_path_factory.mktemp("memit")
-    lines = [
-        {"prompt": "{} was born in", "subject": "Marie Curie", "target": "Paris", "id": "curie"},
-        {"prompt": "{} works for", "subject": "Anna Berg", "target": "Lyon", "id": "a,b"},
-    ]
-    edits = directory / "edits.jsonl"
-    edits.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    parts = []
-    for number, name in enumerate(("curie", "berg")):
-        (directory / f"{name}.jsonl").write_text(json.dumps(lines[number]), encoding="utf-8")
-        flags = ("--model", model_directory, "--edits", directory / f"{name}.jsonl")
-        flags = (*flags, "--set", "steps=2", "--set", "optimizer=adam")
-        flags = (*flags, "--output_path", directory / name)
-        assert run(["edit", *map(str, flags)]) == 0
-        parts.append(directory / name)
-    assert run(["patch", "add", *map(str, parts), "--output_path", str(directory / "both")]) == 0
-    return directory
 
 
 def test_show(emend, memit_directory):
@@ -43,7 +19,7 @@ def test_show(emend, memit_directory):
         "curie",
         "Marie Curie was born in",
         "vLLM",
-        "Conv1D",
+        "gpt2",
     )
     for word in said:
         assert word in outcome.out
@@ -51,7 +27,7 @@ def test_show(emend, memit_directory):
     assert [edit["id"] for edit in found["edits"]] == ["curie", "a,b"]
     assert found["rank"] == 2
     broken = {one["server"] for one in found["serving"] if one["verdict"] == "broken"}
-    assert broken == {"vLLM", "llama.cpp"}  # GPT-2: no LoRA there, swapped here
+    assert broken == {"vLLM"}  # no LoRA for GPT-2 there
 
 
 def test_patches_are_reckoned_with(emend, tmp_path, memit_directory):
@@ -72,30 +48,6 @@ def test_patches_are_reckoned_with(emend, tmp_path, memit_directory):
     small = load_patch(out)
     assert small.rank == 1
     assert 0 < small.compression[name] < 1
-
-
-def test_merge_writes_a_checkpoint_that_answers_as_the_patch(
-    emend, tmp_path, model_directory, memit_directory
-):
-    out, path = tmp_path / "checkpoint", memit_directory / "both"
-    flags = ("patch", "merge", path, "--model", model_directory, "--output_path", out)
-    assert emend(*flags, "--json").data["output_path"] == str(out)
-    model, tokenizer = load(model_directory)
-    ids = tokenizer("Marie Curie was born in", return_tensors="pt").input_ids
-    with torch.no_grad(), load_patch(path).applied(model):
-        expected = model(ids).logits
-    merged, _ = load(out)
-    with torch.no_grad():
-        torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-5)
-    emend(*flags[:4], out, "--output_path", tmp_path / "twice").is_one_line("hash")
-    again = (*flags[:4], out, "--allow_other_base", "--output_path", tmp_path / "twice")
-    assert emend(*again).status == 0
-
-
-def test_export(emend, tmp_path, memit_directory):
-    outcome = emend("patch", "export", memit_directory / "both", "--output_path", tmp_path / "gguf")
-    assert "convert_lora_to_gguf.py" in outcome.out
-    emend("patch", "show", tmp_path / "gguf").is_one_line("export for llama.cpp")
 
 
 def test_a_rank_that_a_server_refuses_is_said(emend, tmp_path, memit_directory):
@@ -121,15 +73,11 @@ def test_mistakes(emend, tmp_path, memit_directory, model_directory):
     emend("patch", "compress", both, "--rank", 0, *out).is_one_line("rank is 0")
     flags = ("--rank", 1, "--tolerance", 1e-4)
     emend("patch", "compress", both, *flags, *out).is_one_line("relative error")
-    flags = ("--model", model_directory, "--output_path", both / "emend.json")
-    emend("patch", "merge", both, *flags).is_one_line("expected a directory")
     emend("patch", "scale", both, *out).is_one_line("--by")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "command", ["show", "add", "scale", "without", "only", "compress", "merge", "export"]
-)
+@pytest.mark.parametrize("command", ["show", "add", "scale", "without", "only", "compress"])
 def test_help_has_examples(emend, command):
     outcome = emend("patch", command, "--help")
     assert outcome.status == 0

@@ -12,7 +12,7 @@ from tests.tiny import tiny_model
 
 import emend._io as disk
 from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile
-from emend.patches import Dense, export_llama_cpp, load_patch
+from emend.patches import Dense, load_patch
 
 
 @pytest.mark.parametrize("architecture", tuple(MODULES))
@@ -70,7 +70,7 @@ def test_a_patch_that_changes_nothing_is_saved_without_an_adapter(tmp_path):
     with loaded.applied(model):
         assert torch.equal(logits(model), before)
     with pytest.raises(InvalidInput, match="changes nothing"):
-        export_llama_cpp(patch, tmp_path / "export")
+        patch.export(tmp_path / "export")
     own = tmp_path / "patch" / "emend.json"
     own.write_text(own.read_text().replace('"modules"', '"modulos"'))
     with pytest.raises(BrokenFile, match="modules"):

@@ -5,12 +5,8 @@ import warnings
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tests.patches.helpers import MODULES, random_patch
-from tests.tiny import tiny_model
 
-from emend.errors import InvalidInput
-from emend.patches import LowRank, WeightPatch, export_llama_cpp, load_patch, serving
+from emend.patches import LowRank, WeightPatch, serving
 
 
 def _patch(rank, model_type, *, transposed=False):
@@ -57,33 +53,27 @@ def test_a_rank_above_vllm_is_told_in_the_card_and_at_saving(tmp_path):
 def test_models_that_vllm_gives_no_lora(model_type, verdict):
     _, served = _of(_patch(1, model_type), "vLLM")
     assert served.verdict == verdict
-    assert ("save_merged" in served.remedy) == (verdict != "met")
+    assert ("--format merged" in served.remedy) == (verdict != "met")
 
 
-def test_llama_cpp_and_transposed_layers(tmp_path):
-    assert [one.verdict for one in _of(_patch(1, "llama"), "llama.cpp")] == ["met"]
-    assert [one.verdict for one in _of(_patch(1, "opt"), "llama.cpp")] == ["untested"]
-    model, _ = tiny_model("gpt2")
-    patch = random_patch(model, "gpt2", layers=(0, 2), ranks=(1, 3))
+@pytest.mark.parametrize(
+    ("model_type", "verdict", "said"),
+    [("llama", "met", "--format gguf"), ("gpt_neox", "met", "--cache-ram 0"),
+     ("opt", "broken", "merged")],
+)  # fmt: skip
+def test_models_whose_tensors_gguf_names(model_type, verdict, said):
+    name = "gpt_neox.layers.1.mlp.dense_4h_to_h" if model_type == "gpt_neox" else None
+    patch = _patch(1, model_type)
+    if name:
+        patch = WeightPatch({name: next(iter(patch.factors.values()))}, base=patch.base)
     (one,) = _of(patch, "llama.cpp")
+    assert one.verdict == verdict
+    assert said in one.remedy
+
+
+def test_fused_attention_whose_rows_are_reordered_is_refused():
+    factor = LowRank(torch.ones(1, 8), torch.ones(24, 1))
+    modules = {"gpt_neox.layers.1.attention.query_key_value": factor}
+    (one,) = _of(WeightPatch(modules, base={"model_type": "gpt_neox"}), "llama.cpp")
     assert one.verdict == "broken"
-    assert "emend patch export" in one.remedy
-    for _ in range(2):  # replaces its own
-        export_llama_cpp(patch, tmp_path / "gguf")
-    tensors = load_file(tmp_path / "gguf" / "adapter_model.safetensors")
-    name = MODULES["gpt2"].format(2)
-    a, b = (tensors[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
-    assert (a.shape, b.shape) == ((3, 32), (64, 3))  # as the weight stands: (in, out)
-    torch.testing.assert_close((b @ a).T, patch.delta(name))
-    with pytest.raises(InvalidInput, match="export for llama"):
-        load_patch(tmp_path / "gguf")
-
-
-def test_the_export_of_other_models_is_the_adapter_itself(tmp_path):
-    model, _ = tiny_model("llama")
-    patch = random_patch(model, "llama")
-    patch.save_pretrained(tmp_path / "p")
-    export_llama_cpp(patch, tmp_path / "gguf")
-    saved, exported = (load_file(tmp_path / d / "adapter_model.safetensors") for d in ("p", "gguf"))
-    assert saved.keys() == exported.keys()
-    assert all(torch.equal(saved[name], exported[name]) for name in saved)
+    assert "order of the rows" in one.what

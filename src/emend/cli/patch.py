@@ -10,7 +10,7 @@ import typer
 
 from emend.cli import _options
 from emend.cli._output import number, output_directory, print_blast, print_json, print_table
-from emend.cli._patches import AdapterModel, read_all, read_early
+from emend.cli._patches import AdapterModel, read_all
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "patch"
 
 app = typer.Typer(
-    help="Look at saved patches, add, scale, split and compress them, merge one into a model.",
+    help="Look at saved patches, add, scale, split and compress them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -171,56 +171,6 @@ def compress(
             for name, error in small.compression.items()
         )
         print_table("Compression", ("module", "rank", "relative error"), rows)
-
-
-@app.command(
-    epilog=_options.examples(
-        "emend patch merge patch/ --model lab/gptneo --output_path checkpoint/",
-        "emend patch merge patch/ --model gpt2 --dtype bfloat16 --output_path checkpoint/",
-    )
-)
-@_options.loads_model
-def merge(
-    patch: _Patch,
-    model: _options.Model,
-    output_path: _Output,
-    allow_other_base: Annotated[
-        bool,
-        typer.Option("--allow_other_base", help="Merge into a model with other weights too."),
-    ] = False,
-    json: _options.Json = False,
-    *,
-    loading: _options.Loading,
-) -> None:
-    """Write the model with the patch in its weights, as an ordinary checkpoint."""
-    output_directory(output_path)
-    from emend import api
-    from emend.patches import load_patch
-
-    early = read_early(patch)
-    found = None if early is None else _weight(patch, early)
-    network, tokenizer = api.load(model, **loading)
-    found = found or _weight(patch, load_patch(patch, network))
-    found.save_merged(network, tokenizer, output_path, allow_other_base=allow_other_base)
-    if json:
-        print_json({"model": model, "patch": patch, "output_path": output_path})
-    else:
-        typer.echo(f"{model} with {patch} in its weights saved to {output_path}")
-
-
-@app.command(epilog=_options.examples("emend patch export patch/ --output_path adapter/"))
-def export(patch: _Patch, output_path: _Output, json: _options.Json = False) -> None:
-    """Write an adapter for llama.cpp's convert_lora_to_gguf.py, which GPT-2's needs."""
-    output_directory(output_path)
-    (found,) = _weights([patch])
-    from emend.patches import export_llama_cpp
-
-    export_llama_cpp(found, output_path)
-    if json:
-        print_json({"patch": patch, "output_path": output_path})
-    else:
-        typer.echo(f"saved to {output_path}")
-        typer.echo(f"convert it with: convert_lora_to_gguf.py --base MODEL {output_path}")
 
 
 def _size(shape: list[int]) -> str:

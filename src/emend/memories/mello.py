@@ -33,6 +33,10 @@ class MelloPatch(MemoryPatch):
     """
 
     kind: ClassVar[str] = "mello"
+    served_by: ClassVar[str] = (
+        "emend puts its texts in front of prompts, also of a model that an engine serves "
+        "(--model openai:NAME)"
+    )
 
     def check(self) -> None:
         """See :meth:`MemoryPatch.check`."""

@@ -47,25 +47,59 @@ def packaged_folder(model: PackagedModel, *, accept_license: bool = False) -> Pa
     check_terms(model, accept_license)
 
     def fill(folder: Path) -> dict[str, Any]:
-        wheels = folder / "packages"
-        wheels.mkdir()
-        files = package_files(model, wheels)
-        whole = wheels / Path(model.parts[0]).with_suffix(".gguf").name
-        join_parts(model, files, whole)
-        for path in model.licence_files:
-            (folder / Path(path).name).write_bytes(files[path].read_bytes())
-        _convert(whole, folder, model.title)
-        shutil.rmtree(wheels)
-        return {
-            "name": model.name,
-            "title": model.title,
-            "licence": model.licence,
-            "source": model.source,
-            "packages": [package.requirement for package in model.packages],
-            "gguf_sha256": model.sha256,
-        }
+        with _whole_gguf(model, folder) as whole:
+            _convert(whole, folder, model.title)
+        return _card(model)
 
     return _kept(_name(model.name, model.sha256), fill)
+
+
+def packaged_gguf(model: PackagedModel, *, accept_license: bool = False) -> Path:
+    """Give the GGUF file of a packaged model, kept in the cache for engines that serve it.
+
+    Raises:
+        InvalidInput: The model has terms that are not accepted.
+        MissingFile: Its packages are neither installed nor to be had.
+        BrokenFile: They hold something else than what was published.
+    """
+    name = f"{model.name}.gguf"
+    folder = f"{_name(model.name, model.sha256)}-gguf"
+    place = cache_directory() / folder
+    if (place / CARD).is_file():
+        return place / name
+    check_terms(model, accept_license)
+
+    def fill(folder: Path) -> dict[str, Any]:
+        with _whole_gguf(model, folder) as whole:
+            whole.rename(folder / name)
+        return _card(model)
+
+    return _kept(folder, fill) / name
+
+
+@contextmanager
+def _whole_gguf(model: PackagedModel, folder: Path) -> Generator[Path, None, None]:
+    """Put a model's GGUF file, which the caller may move, and its licences into a directory."""
+    wheels = folder / "packages"
+    wheels.mkdir()
+    files = package_files(model, wheels)
+    whole = wheels / Path(model.parts[0]).with_suffix(".gguf").name
+    join_parts(model, files, whole)
+    for path in model.licence_files:
+        (folder / Path(path).name).write_bytes(files[path].read_bytes())
+    yield whole
+    shutil.rmtree(wheels)
+
+
+def _card(model: PackagedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "title": model.title,
+        "licence": model.licence,
+        "source": model.source,
+        "packages": [package.requirement for package in model.packages],
+        "gguf_sha256": model.sha256,
+    }
 
 
 def gguf_folder(path: Path) -> Path:

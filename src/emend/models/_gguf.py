@@ -20,7 +20,7 @@ from typing import Any
 from emend.errors import BrokenFile, EmendError, MissingExtra, NotEnoughMemory, StoreFailure
 from emend.models._gguf_header import Header, read_header
 from emend.models._quiet import quiet
-from emend.models.saving import savable
+from emend.models.saving import save_model, save_tokenizer
 
 CONVERSION = 1
 """Goes up when a file is converted to something else than before, so that caches are made again."""
@@ -53,8 +53,8 @@ def convert(path: Path, folder: Path) -> Header:
         with quiet(), _bars_on_terminals_only():
             model, tokenizer = _read(path)
             _restore_split(tokenizer, header)
-            savable(model).save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            save_model(model, folder)
+            save_tokenizer(tokenizer, folder)
     except EmendError:
         raise
     except OSError as error:

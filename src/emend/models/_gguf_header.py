@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,16 +22,49 @@ _STRING, _LIST = 8, 9
 
 
 @dataclass(frozen=True)
+class TensorPlace:
+    """Where a GGUF file keeps one tensor.
+
+    Attributes:
+        shape: As numpy has it: (out, in) of a matrix.
+        kind: The number of its type in `gguf.GGMLQuantizationType`.
+        offset: In bytes, from the first byte of all tensors' data.
+    """
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
+@dataclass(frozen=True)
 class Header:
     """What stands before the tensors of a GGUF file.
 
     Attributes:
+        version: Of the file format.
+        entries: How many keys there are, lists included.
         values: The single numbers and strings by their keys.
-        parameters: Numbers in all tensors together.
+        tensors: The tensors by name, in the order of the file.
+        keys_at: The first byte of the keys and the one behind the last, in the file.
+        data_at: The first byte of the tensors' data in the file.
     """
 
+    version: int
+    entries: int
     values: dict[str, Any]
-    parameters: int
+    tensors: dict[str, TensorPlace]
+    keys_at: tuple[int, int]
+    data_at: int
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors together."""
+        return sum(math.prod(place.shape) for place in self.tensors.values())
+
+    @property
+    def alignment(self) -> int:
+        """Every tensor begins at a multiple of this many bytes."""
+        return int(self.values.get("general.alignment", 32))
 
     @property
     def architecture(self) -> str:
@@ -55,7 +88,7 @@ def read_header(path: Path, *, whole: bool = True) -> Header:
             raise BrokenFile(f"{path} does not begin with GGUF: it is no GGUF file; get it again")
         try:
             header = _parse(file, path)
-        except (struct.error, OverflowError, MemoryError, IndexError, UnicodeDecodeError):
+        except (struct.error, ArithmeticError, MemoryError, IndexError, UnicodeDecodeError):
             raise BrokenFile(
                 f"{path} ends within its header, or its header is broken: get it again"
             ) from None
@@ -71,18 +104,29 @@ def _parse(file: BinaryIO, path: Path) -> Header:
             f"{path} is of GGUF version {version}, expected 2 or 3: convert the model again"
         )
     values: dict[str, Any] = {}
+    begin = file.tell()
     for _ in range(entries):
         key = _string(file)
         value = _value(file, _unpack(file, "<I")[0])
         if value is not None:
             values[key] = value
-    parameters = 0
-    for _ in range(tensors):
-        _string(file)
-        (dimensions,) = _unpack(file, "<I")
-        parameters += math.prod(_unpack(file, f"<{dimensions}Q"))
-        _unpack(file, "<IQ")  # the type, and where the tensor begins
-    return Header(values, parameters)
+    end = file.tell()
+    places = dict(_place(file) for _ in range(tensors))
+    header = Header(version, entries, values, places, (begin, end), file.tell())
+    return replace(header, data_at=aligned(header.data_at, header.alignment))
+
+
+def aligned(position: int, alignment: int) -> int:
+    """Give the first position from this one on that is a multiple of the alignment."""
+    return -(-position // alignment) * alignment
+
+
+def _place(file: BinaryIO) -> tuple[str, TensorPlace]:
+    name = _string(file)
+    (dimensions,) = _unpack(file, "<I")
+    shape = _unpack(file, f"<{dimensions}Q")[::-1]  # the file has the fastest axis first
+    kind, offset = _unpack(file, "<IQ")
+    return name, TensorPlace(shape, kind, offset)
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

@@ -33,6 +33,9 @@ IN_ORDER = frozenset(
 )
 """Architectures whose query and key projections were seen to keep their rows."""
 
+_MOST_BLOCKS = 256
+"""Taken where a description states no number of blocks."""
+
 _ROTATED = frozenset({"attn_q", "attn_k", "attn_qkv"})
 
 
@@ -42,7 +45,7 @@ class GgufNames:
 
     Attributes:
         architecture: What the key general.architecture of its files says.
-        depth: Number of blocks.
+        depth: Number of blocks that have names.
         heads: Numbers of heads of the queries and of the keys; zeros where they are not known.
     """
 
@@ -69,6 +72,20 @@ class GgufNames:
                 f"gguf names no tensor of {self.architecture!r} for the module {module}, expected "
                 "a linear layer of its blocks: serve it by PEFT, or merged (format='merged')"
             )
+        return found
+
+    def tensors(self, modules: Iterable[str]) -> dict[str, str]:
+        """Name the tensors of several modules, whose rows can all be put in order.
+
+        Returns:
+            The names by those of the modules.
+
+        Raises:
+            InvalidInput: A module has no tensor, or the order of its rows is not known.
+        """
+        found = {module: self.tensor(module) for module in modules}
+        for tensor in found.values():
+            self._rotated_heads(tensor)
         return found
 
     def modules(self, names: Iterable[str]) -> dict[str, str]:
@@ -141,7 +158,6 @@ def gguf_names(base: Mapping[str, Any], architecture: str | None = None) -> Gguf
     Raises:
         MissingExtra: The package gguf is not installed.
         UnsupportedModel: gguf knows no such architecture.
-        InvalidInput: The description states no number of blocks.
     """
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtra.of("gguf", "gguf", "name tensors of GGUF files")
@@ -155,12 +171,7 @@ def gguf_names(base: Mapping[str, Any], architecture: str | None = None) -> Gguf
             f"the package gguf knows no architecture for {kind!r}: serve it by PEFT, or merged "
             "(format='merged'), or take a newer gguf"
         )
-    depth = base.get("depth")
-    if not isinstance(depth, int):
-        raise InvalidInput(
-            f"the patch's base states {depth!r} as its number of blocks, expected a number: make "
-            "the patch anew by emend.edit"
-        )
+    depth = base.get("depth") or _MOST_BLOCKS
     config = base.get("config") or {}
     queries = config.get("num_attention_heads") or 0
     heads = (queries, config.get("num_key_value_heads") or queries)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from emend.errors import InvalidInput
@@ -23,6 +26,7 @@ def savable(model: Any) -> Any:
     Raises:
         InvalidInput: Its weights are quantised in a way that cannot be saved.
     """
+    # save_pretrained notes its dtype and class in the configuration: not in the given model's.
     shell = copy.copy(model)
     shell.config = copy.deepcopy(model.config)
     quantizer = getattr(model, "hf_quantizer", None)
@@ -41,6 +45,44 @@ def savable(model: Any) -> Any:
             "without quantisation, in float32 or bfloat16"
         )
     return shell
+
+
+def save_model(model: Any, folder: Path, **options: Any) -> None:
+    """Write a model as transformers' `save_pretrained` does.
+
+    Args:
+        model: As for `savable`.
+        folder: Where to write.
+        options: Those of `save_pretrained`.
+
+    Raises:
+        InvalidInput: As `savable`.
+        OSError: The disk is full, or refuses for another reason.
+    """
+    shell = savable(model)
+    with _system_errors():
+        shell.save_pretrained(folder, **options)
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer as transformers' `save_pretrained` does.
+
+    Raises:
+        OSError: The disk is full, or refuses for another reason.
+    """
+    with _system_errors():
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _system_errors() -> Generator[None, None, None]:
+    """Raise as OSError what safetensors and tokenizers report of the system by other classes."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or "(os error " not in str(error):
+            raise
+        raise OSError(str(error).rpartition("I/O error: ")[2]) from error
 
 
 def _packed(module: Any) -> bool:

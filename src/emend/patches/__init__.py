@@ -10,20 +10,24 @@ from __future__ import annotations
 from emend.patches._algebra import added
 from emend.patches._base import base_difference, check_base, describe_base
 from emend.patches._blast import BlastRadius, Finding, blast_from, blast_of
+from emend.patches._engines import Command
+from emend.patches._export import FORMATS, Export
 from emend.patches._factors import Dense, Factor, LowRank, add, compress
 from emend.patches._gguf_read import is_gguf
 from emend.patches._load import load_patch
 from emend.patches._memory import MemoryPatch
 from emend.patches._outcomes import Outcome, edits_taken, outcome_summary
 from emend.patches._patch import Patch, with_fields
-from emend.patches._save import export_llama_cpp
 from emend.patches._serving import Constraint, serving
 from emend.patches._weight import WeightPatch
 
 __all__ = [
+    "FORMATS",
     "BlastRadius",
+    "Command",
     "Constraint",
     "Dense",
+    "Export",
     "Factor",
     "Finding",
     "LowRank",
@@ -40,7 +44,6 @@ __all__ = [
     "compress",
     "describe_base",
     "edits_taken",
-    "export_llama_cpp",
     "is_gguf",
     "load_patch",
     "outcome_summary",

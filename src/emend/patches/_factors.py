@@ -204,6 +204,15 @@ def compress(
     return small, _relative_error(factor, small)
 
 
+def low_rank(factor: Factor) -> tuple[LowRank, float]:
+    """Give a change as factors to be stored, in as few rows as keep it to 1e-6.
+
+    Returns:
+        The factors, and their relative error: 0 where they are stored as they are.
+    """
+    return (factor, 0.0) if isinstance(factor, LowRank) else compress(factor)
+
+
 def _relative_error(factor: Factor, small: LowRank) -> float:
     whole = factor.norm()
     if whole == 0.0:

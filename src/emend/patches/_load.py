@@ -103,11 +103,6 @@ def _check_own_data(path: Path, own: dict[str, Any]) -> None:
             f"{path} has format version {version}, expected at most {FORMAT_VERSION}: "
             "load it with a newer emend"
         )
-    if own.get("kind") == "llama.cpp":
-        raise InvalidInput(
-            f"{path.parent} is an export for llama.cpp's converter, expected a patch: load the "
-            "patch that it was exported from"
-        )
 
 
 def _weight_patch(

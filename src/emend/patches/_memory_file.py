@@ -23,8 +23,8 @@ from emend.patches._save import (
     FORMAT_VERSION,
     MEMORY_TENSORS,
     OWN_DATA,
+    json_bytes,
     without_probes,
-    write_json,
 )
 
 
@@ -56,7 +56,7 @@ def save_memory(patch: MemoryPatch, directory: Path) -> Path:
     }
     with whole_directory(directory, FILES, OWN_DATA) as aside:
         (aside / MEMORY_TENSORS).write_bytes(blob)
-        write_json(aside / OWN_DATA, own)
+        (aside / OWN_DATA).write_bytes(json_bytes(own))
     return directory
 
 

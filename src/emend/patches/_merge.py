@@ -16,7 +16,7 @@ from emend import models
 from emend._io import refuse_foreign, whole_directory, write_json
 from emend.errors import BrokenFile, InvalidInput, NumericalFailure
 from emend.models.placing import weight_of
-from emend.models.saving import savable
+from emend.models.saving import save_model, save_tokenizer
 from emend.models.wrapping import is_adapted, unwrapped
 from emend.patches._base import check_base
 from emend.patches._factors import Factor
@@ -48,12 +48,10 @@ def save_merged(
     merged = _merged(patch, model, allow_other_base)
     state = model.state_dict()
     state.update({f"{name}.weight": weight for name, weight in merged.items()})
-    # save_pretrained notes its dtype and class in the configuration: not in the given model's.
-    shell = savable(model)
     with whole_directory(directory, ours, CARD) as aside, _no_bars():
-        shell.save_pretrained(aside, state_dict=state)
+        save_model(model, aside, state_dict=state)
         if tokenizer is not None:
-            tokenizer.save_pretrained(aside)
+            save_tokenizer(tokenizer, aside)
         names = sorted({path.name for path in aside.iterdir()} | {CARD})
         write_json(aside / CARD, _card(patch, names))
     return directory

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from emend import models
 from emend._brief import count_text
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from emend.edits import Edit
     from emend.models import Attachment
     from emend.patches._blast import BlastRadius
+    from emend.patches._export import Export, ExportOptions, Format
+    from emend.patches._gguf_merged import Quantization
     from emend.patches._outcomes import Outcome
 
 
@@ -65,6 +67,9 @@ class Patch(ABC):
     timing: Mapping[str, Any]
     outcomes: tuple[Outcome, ...] = ()
     blast: BlastRadius | None = None
+
+    served_by: ClassVar[str] = "emend answers by it (patch.attach), other engines cannot"
+    """What can answer by a patch of this kind, in one line; engines load changes of weights."""
 
     def __repr__(self) -> str:
         by = f" by {self.method}" if self.method else ""
@@ -178,6 +183,62 @@ class Patch(ABC):
         Raises:
             InvalidInput: The directory holds something that is not a patch of ours.
         """
+
+    def export(
+        self,
+        path: str | Path,
+        format: Format | None = None,
+        *,
+        model: nn.Module | None = None,
+        tokenizer: Any = None,
+        base_model: str | None = None,
+        base_gguf: str | Path | None = None,
+        quantization: Quantization = "f16",
+        allow_other_base: bool = False,
+    ) -> Export:
+        """Write the patch in the form of an engine, whole or not at all.
+
+        Args:
+            path: A directory for "peft" and "merged", a file named ``.gguf`` for the others.
+            format: "peft": a folder ``patch-<hash>`` in ``path``, named by its content, for PEFT,
+                vLLM and SGLang. "gguf": an adapter that llama.cpp loads beside the base, however
+                that is quantised. "merged": a Hugging Face checkpoint. "merged-gguf": the base's
+                GGUF file with the changed tensors replaced. None: "gguf" where the path ends so,
+                else "peft".
+            model: For "merged": the model that the patch was made for.
+            tokenizer: For "merged": its tokenizer, written beside it.
+            base_model: For "peft": what the engine calls the base; None for the patch's own name
+                of it. vLLM's resolver compares it with ``--model``.
+            base_gguf: The base in GGUF. "merged-gguf" needs it, but for models that came from
+                such a file; "gguf" then checks that the adapter fits it.
+            quantization: For "merged-gguf": the type of the changed tensors, "f32", "f16" or
+                "q8_0"; the others stay as they are.
+            allow_other_base: For "merged": as for :meth:`WeightPatch.merge_into`.
+
+        Returns:
+            What was written, the next commands, and what to know before them.
+
+        Raises:
+            InvalidInput: The patch is no change of weights, the form cannot hold it, the base
+                does not fit it, or the path holds something that is not ours to replace.
+            UnsupportedModel: gguf knows no architecture like the base's.
+            MissingExtra: The package gguf is needed and not installed.
+            NumericalFailure: A number is beyond the range of the merged type.
+            StoreFailure: It cannot be written.
+        """
+        from emend.patches._export import ExportOptions
+
+        options = ExportOptions(
+            format, model, tokenizer, base_model, base_gguf, quantization, allow_other_base
+        )
+        return self._exported(Path(path), options)
+
+    def _exported(self, path: Path, options: ExportOptions) -> Export:
+        """Write the patch; see `export`."""
+        raise InvalidInput(
+            f"the patch by {self.method or type(self).__name__} is no change of weights, expected "
+            f"one to export to {path}: {self.served_by}"
+        )
 
     @abstractmethod
     def card(self) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from torch import Tensor
 import emend
 from emend._io import json_text, whole_directory
 from emend.edits import Edit, edit_to_record
-from emend.errors import InvalidInput
-from emend.patches._factors import Factor, LowRank, compress
+from emend.patches._factors import LowRank, low_rank
 from emend.patches._serving import VLLM_RANKS, constraints
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ MEMORY_TENSORS = "emend_memory.safetensors"
 FILES = (ADAPTER_CONFIG, ADAPTER_TENSORS, OWN_DATA, STATE_TENSORS, MEMORY_TENSORS)
 KEY_PREFIX = "base_model.model."
 FORMAT_VERSION = 1
-TOLERANCE = 1e-6
 
 
 def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
@@ -47,25 +45,8 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
     Raises:
         InvalidInput: The directory is not ours to replace.
     """
-    stored, rank = _stored(patch)
-    blob = b""
-    if stored:
-        tensors = _padded({name: factor for name, (factor, _) in stored.items()}, rank)
-        blob = save(tensors, metadata={"format": "pt"})
-    modules = {
-        name: {"rank": f.rank, "columns": f.columns and list(f.columns), "relative_error": error}
-        for name, (f, error) in sorted(stored.items())
-    }
-    state = save({name: tensor.contiguous() for name, tensor in sorted(patch.state.items())})
-    own = _own_data(patch, modules, blob, state)
-    own["serving"] = [one.to_dict() for one in constraints(rank, patch.factors, patch.base)]
-    with whole_directory(directory, FILES, OWN_DATA) as aside:
-        if stored:
-            (aside / ADAPTER_TENSORS).write_bytes(blob)
-            write_json(aside / ADAPTER_CONFIG, adapter_config(patch, rank))
-        if patch.state:
-            (aside / STATE_TENSORS).write_bytes(state)
-        write_json(aside / OWN_DATA, own)
+    files, rank = adapter_files(patch)
+    write_adapter_files(files, directory)
     if rank > VLLM_RANKS[-1]:
         warnings.warn(
             f"the saved patch has rank {rank}; vLLM serves adapters of rank {VLLM_RANKS[-1]} at "
@@ -75,41 +56,41 @@ def save_weight_patch(patch: WeightPatch, directory: Path) -> Path:
     return directory
 
 
-def export_llama_cpp(patch: WeightPatch, directory: str | Path) -> Path:
-    """Write an adapter that llama.cpp's ``convert_lora_to_gguf.py`` converts rightly.
+def adapter_files(patch: WeightPatch) -> tuple[dict[str, bytes], int]:
+    """Give the files of a saved patch by name, and the rank that its factors are stored with."""
+    stored, rank = _stored(patch)
+    files: dict[str, bytes] = {}
+    blob = b""
+    if stored:
+        tensors = _padded({name: factor for name, (factor, _) in stored.items()}, rank)
+        blob = save(tensors, metadata={"format": "pt"})
+        files = {ADAPTER_TENSORS: blob, ADAPTER_CONFIG: json_bytes(adapter_config(patch, rank))}
+    modules = {
+        name: {"rank": f.rank, "columns": f.columns and list(f.columns), "relative_error": error}
+        for name, (f, error) in sorted(stored.items())
+    }
+    state = save({name: tensor.contiguous() for name, tensor in sorted(patch.state.items())})
+    if patch.state:
+        files[STATE_TENSORS] = state
+    own = _own_data(patch, modules, blob, state)
+    own["serving"] = [one.to_dict() for one in constraints(rank, patch.factors, patch.base)]
+    return {**files, OWN_DATA: json_bytes(own)}, rank
 
-    For transposed layers (GPT-2's Conv1D) that converter takes in for out. There A' = B^T and
-    B' = A^T are stored, which it turns into the right shapes; PEFT and :func:`load_patch` cannot
-    read these any more. For all other models what is written differs from a saved patch only in
-    that it bears no edits.
 
-    Returns:
-        The directory.
+def write_adapter_files(files: Mapping[str, bytes], directory: Path) -> None:
+    """Write the files of a saved patch, all of them or nothing.
 
     Raises:
-        InvalidInput: The patch changes nothing, or the directory is not ours to replace.
+        InvalidInput: The directory is not ours to replace.
     """
-    stored, rank = _stored(patch)
-    if not stored:
-        raise InvalidInput(
-            "the patch changes nothing, expected one module at least: convert the base model alone"
-        )
-    factors = {name: factor for name, (factor, _) in stored.items()}
-    if patch.base.get("fan_in_fan_out"):
-        factors = {name: LowRank(f.B.T, f.A.T) for name, f in factors.items()}
-    blob = save(_padded(factors, rank), metadata={"format": "pt"})
-    own = {"format": "emend-patch", "format_version": FORMAT_VERSION, "kind": "llama.cpp"}
-    config = {**adapter_config(patch, rank), "fan_in_fan_out": False}
-    with whole_directory(Path(directory), FILES, OWN_DATA) as aside:
-        (aside / ADAPTER_TENSORS).write_bytes(blob)
-        write_json(aside / ADAPTER_CONFIG, config)
-        write_json(aside / OWN_DATA, {**own, "base": dict(patch.base), "method": patch.method})
-    return Path(directory)
+    with whole_directory(directory, FILES, OWN_DATA) as aside:
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
 
 
 def _stored(patch: WeightPatch) -> tuple[dict[str, tuple[LowRank, float]], int]:
     """The factors to store with their errors, and the rank that all are padded to."""
-    stored = {name: _low_rank(factor) for name, factor in patch.factors.items()}
+    stored = {name: low_rank(factor) for name, factor in patch.factors.items()}
     return stored, max((max(factor.rank, 1) for factor, _ in stored.values()), default=0)
 
 
@@ -128,11 +109,6 @@ def adapter_config(patch: WeightPatch, rank: int) -> dict[str, Any]:
         "task_type": "CAUSAL_LM",
         "use_rslora": False,
     }
-
-
-def _low_rank(factor: Factor) -> tuple[LowRank, float]:
-    """The factors to store and their relative error (0 where they are stored as they are)."""
-    return (factor, 0.0) if isinstance(factor, LowRank) else compress(factor, TOLERANCE)
 
 
 def _padded(factors: Mapping[str, LowRank], rank: int) -> dict[str, Tensor]:
@@ -175,6 +151,6 @@ def without_probes(edit: Edit) -> dict[str, Any]:
     return {name: value for name, value in edit_to_record(edit).items() if name != "probes"}
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write indented JSON; what it has no word for as text."""
-    path.write_bytes((json_text(data, indent=2, default=str) + "\n").encode())
+def json_bytes(data: Mapping[str, Any]) -> bytes:
+    """Give indented JSON; what it has no word for as text."""
+    return (json_text(data, indent=2, default=str) + "\n").encode()

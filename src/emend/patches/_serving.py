@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from emend.errors import EmendError, MissingExtra
+from emend.models.gguf_names import gguf_names
+
 if TYPE_CHECKING:
     from emend.patches._weight import WeightPatch
 
@@ -27,10 +30,7 @@ VLLM_SERVES = frozenset(
     }
 )
 VLLM_REFUSES = frozenset({"gpt2", "gptj", "bloom", "falcon"})
-LLAMA_CPP_TRIED = frozenset({"llama", "gpt_neox"})
-"""Kinds of model whose adapters its converter was seen to shape rightly as they are."""
-
-MERGE = "write merged weights (patch.save_merged, emend patch merge) and serve those"
+MERGE = "write merged weights (emend export --format merged) and serve those"
 
 SERVERS = ("PEFT", "vLLM", "SGLang", "llama.cpp")
 NOTHING = ("the patch changes nothing, an adapter must change a module", "serve the base model")
@@ -93,7 +93,7 @@ def constraints(
             f"--enable-lora --lora-paths NAME=directory --max-lora-rank {rank} "
             f"--lora-target-modules {last.replace(',', ' ')}",
         ),
-        _llama_cpp(base),
+        _llama_cpp(modules, base),
     )
 
 
@@ -123,18 +123,18 @@ def _vllm(rank: int, last: str, model_type: str) -> tuple[Constraint, Constraint
     return ranked, Constraint("vLLM", "untested", found, f"try it, or {MERGE}")
 
 
-def _llama_cpp(base: Mapping[str, Any]) -> Constraint:
-    convert = "convert_lora_to_gguf.py --base MODEL directory"
-    kind = str(base.get("model_type", "")) or "this model"
-    if base.get("fan_in_fan_out"):
-        return Constraint(
-            "llama.cpp",
-            "broken",
-            f"its converter swaps in and out of the transposed layers (Conv1D) of {kind}",
-            "export it (patches.export_llama_cpp, emend patch export), then " + convert,
-        )
-    if kind in LLAMA_CPP_TRIED:
-        return Constraint("llama.cpp", "met", f"adapters of {kind} convert as they are", convert)
+def _llama_cpp(modules: Iterable[str], base: Mapping[str, Any]) -> Constraint:
+    try:
+        names = gguf_names(base)
+        names.tensors(modules)
+    except MissingExtra as error:
+        return Constraint("llama.cpp", "untested", "tensor names were not checked", str(error))
+    except EmendError as error:
+        what, _, _ = str(error).partition(", expected")
+        return Constraint("llama.cpp", "broken", what.partition(": ")[0], MERGE)
     return Constraint(
-        "llama.cpp", "untested", f"adapters of {kind} were not converted here", convert
+        "llama.cpp",
+        "met",
+        f"tensors of {names.architecture!r}",
+        "emend export --format gguf, then llama-server --lora FILE --cache-ram 0",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -19,6 +19,9 @@ from emend.patches._hooks import WeightAttachment
 from emend.patches._outcomes import Outcome
 from emend.patches._patch import Patch
 from emend.patches._serving import serving
+
+if TYPE_CHECKING:
+    from emend.patches._export import Export, ExportOptions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -220,6 +223,12 @@ class WeightPatch(Patch):
         from emend.patches._save import save_weight_patch
 
         return save_weight_patch(self, Path(directory))
+
+    def _exported(self, path: Path, options: ExportOptions) -> Export:
+        """See :meth:`Patch.export`."""
+        from emend.patches._export import export
+
+        return export(self, path, options)
 
     def card(self) -> dict[str, Any]:
         """See :meth:`Patch.card`."""

@@ -1,0 +1,135 @@
+"""`emend export`: a patch in the form of an engine, with the commands that serve it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._output import print_json
+from emend.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from emend.patches import Export, Patch
+
+NAME = "export"
+EXAMPLES = _options.examples(
+    "emend export --patch patch/ --format gguf --output_path patch.gguf",
+    "emend export --patch patch/ --format peft --output_path adapters/ --base_model Qwen/Qwen3-8B",
+    "emend export --patch patch/ --format merged --output_path checkpoint/",
+    "emend export --patch patch/ --format merged-gguf --quantization q8_0 --output_path m.gguf",
+)
+
+
+@_options.loads_model
+def command(
+    patch: Annotated[Path, typer.Option("--patch", help="A saved patch.", metavar="DIRECTORY")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="peft (a folder for PEFT, vLLM, SGLang), gguf (an adapter for llama.cpp), merged "
+            "(a Hugging Face checkpoint) or merged-gguf (a whole model for llama.cpp, Ollama).",
+            metavar="WORD",
+        ),
+    ],
+    output_path: Annotated[
+        Path,
+        typer.Option(
+            "--output_path", help="A directory, or a file named .gguf, to write.", metavar="PATH"
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Of merged: the model; by default the one that the patch was made for.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base_model",
+            help="Of peft: what the engine's --model will say of the base.",
+            metavar="NAME",
+        ),
+    ] = None,
+    base_gguf: Annotated[
+        Path | None,
+        typer.Option(
+            "--base_gguf",
+            help="The base in GGUF: checked against the adapter, and what merged-gguf starts from.",
+            metavar="FILE",
+        ),
+    ] = None,
+    quantization: Annotated[
+        str,
+        typer.Option(
+            "--quantization",
+            help="Of merged-gguf: how the changed tensors are stored: f32, f16 or q8_0.",
+            metavar="TYPE",
+        ),
+    ] = "f16",
+    allow_other_base: Annotated[
+        bool,
+        typer.Option("--allow_other_base", help="Merge into a model with other weights too."),
+    ] = False,
+    json: _options.Json = False,
+    *,
+    loading: _options.Loading,
+) -> None:
+    """Write a patch for an engine, and print the commands that serve it."""
+    from emend.patches import FORMATS, load_patch
+
+    if format not in FORMATS:
+        raise InvalidInput(f"--format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if model is not None and format != "merged":
+        raise InvalidInput(
+            f"--model is given with --format {format}, which reads no model: leave it out "
+            "(--base_model names the base of a peft folder, --base_gguf is the base's file)"
+        )
+    found: Any = load_patch(patch)
+    loaded: dict[str, Any] = {}
+    if format == "merged":
+        loaded = _loaded(found, model, output_path, loading)
+    made = found.export(
+        output_path,
+        format,
+        base_model=base_model,
+        base_gguf=base_gguf,
+        quantization=quantization,
+        allow_other_base=allow_other_base,
+        **loaded,
+    )
+    print_json({"patch": patch, **made.to_dict()}) if json else _tell(made)
+
+
+def _loaded(
+    patch: Patch, model: str | None, output_path: Path, loading: _options.Loading
+) -> dict[str, Any]:
+    """Load the model that a patch is merged into."""
+    from emend import api
+    from emend.cli._output import output_directory
+    from emend.patches import WeightPatch
+
+    name = model or str(patch.base.get("name") or "")
+    if not isinstance(patch, WeightPatch):
+        return {}
+    if not name:
+        raise InvalidInput(
+            "the patch names no base, expected the model to merge into: give --model"
+        )
+    output_directory(output_path)
+    network, tokenizer = api.load(name, **loading)
+    return {"model": network, "tokenizer": tokenizer}
+
+
+def _tell(made: Export) -> None:
+    typer.echo(f"{made.format} saved to {made.path}")
+    for note in made.notes:
+        typer.echo(f"note: {note}")
+    for one in made.commands:
+        typer.echo(f"\n{one.engine}:\n{one.text}")
