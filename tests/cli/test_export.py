@@ -61,7 +61,6 @@ def test_merged_gguf_of_a_base_that_came_from_gguf(emend, tmp_path):
     ("more", "said"),
     [
         (("--format", "onnx"), "one of peft, gguf, merged, merged-gguf"),
-        (("--format", "gguf", "--model", "lab/gptneo"), "--model is given"),
         (("--format", "gguf", "--base_gguf", "none.gguf"), "no file none.gguf"),
     ],
 )

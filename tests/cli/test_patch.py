@@ -136,7 +136,10 @@ def test_gguf_adapters_are_read_with_their_model(emend, tmp_path, model_director
     said = emend("chat", *asked, "--prompt", "Anna", "--max_new_tokens", 2, "--json").data
     assert said["edited"] is not None
     emend("eval", *asked).is_one_line("edits")
-    merged = emend(
-        "patch", "merge", path, "--model", model_directory, "--output_path", tmp_path / "m"
-    )
-    assert merged.status == 0, merged.err
+    flags = ("export", "--patch", path, "--format")
+    emend(*flags, "merged", "--output_path", tmp_path / "m").is_one_line("--model")
+    for form, name in (("merged", "m"), ("gguf", "again.gguf"), ("peft", "folders")):
+        out = ("--model", model_directory, "--output_path", tmp_path / name)
+        made = emend(*flags, form, *out)
+        assert made.status == 0, made.err
+    assert emend("patch", "show", tmp_path / "again.gguf", "--model", model_directory).status == 0

@@ -139,14 +139,14 @@ def test_other_bases_are_refused(llama, tmp_path):
 
 
 def test_an_adapter_without_a_described_base_is_named_by_the_base_file(llama, tmp_path):
-    base, _, patch = llama
+    base, model, patch = llama
     bare = replace(patch, base={})
-    with pytest.raises(UnsupportedModel, match="gguf knows no architecture"):
+    with pytest.raises(InvalidInput, match=r"states no architecture.*base_gguf"):
         bare.export(tmp_path / "p.gguf")
-    bare.export(tmp_path / "p.gguf", base_gguf=base)
-    patch.export(tmp_path / "q.gguf")
-    left, right = (tensors_of(tmp_path / name) for name in ("p.gguf", "q.gguf"))
-    assert all((left[name].data == right[name].data).all() for name in right)
+    right = tensors_of(patch.export(tmp_path / "q.gguf").path)
+    for known in ({"base_gguf": base}, {"model": model}):
+        left = tensors_of(bare.export(tmp_path / "p.gguf", **known).path)
+        assert all((left[name].data == right[name].data).all() for name in right)
 
 
 def test_what_is_no_change_of_weights_is_refused(tmp_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from emend.cli import _options
-from emend.cli._output import print_json
+from emend.cli._output import output_directory, print_json
+from emend.cli._patches import read_early
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def command(
         str | None,
         typer.Option(
             "--model",
-            help="Of merged: the model; by default the one that the patch was made for.",
+            help="The model that is merged into, or that a patch which names no architecture is "
+            "for; by default the one that the patch was made for.",
             metavar="MODEL",
         ),
     ] = None,
@@ -82,49 +84,42 @@ def command(
     loading: _options.Loading,
 ) -> None:
     """Write a patch for an engine, and print the commands that serve it."""
-    from emend.patches import FORMATS, load_patch
+    from emend.patches import FORMATS
 
     if format not in FORMATS:
         raise InvalidInput(f"--format is {format!r}, expected one of {', '.join(FORMATS)}")
-    if model is not None and format != "merged":
-        raise InvalidInput(
-            f"--model is given with --format {format}, which reads no model: leave it out "
-            "(--base_model names the base of a peft folder, --base_gguf is the base's file)"
-        )
-    found: Any = load_patch(patch)
-    loaded: dict[str, Any] = {}
-    if format == "merged":
-        loaded = _loaded(found, model, output_path, loading)
+    found, loaded = _read(patch, model, format, output_path, loading)
     made = found.export(
         output_path,
-        format,
+        cast("Any", format),
         base_model=base_model,
         base_gguf=base_gguf,
-        quantization=quantization,
+        quantization=cast("Any", quantization),
         allow_other_base=allow_other_base,
         **loaded,
     )
     print_json({"patch": patch, **made.to_dict()}) if json else _tell(made)
 
 
-def _loaded(
-    patch: Patch, model: str | None, output_path: Path, loading: _options.Loading
-) -> dict[str, Any]:
-    """Load the model that a patch is merged into."""
-    from emend import api
-    from emend.cli._output import output_directory
-    from emend.patches import WeightPatch
+def _read(
+    path: Path, model: str | None, format: str, output_path: Path, loading: _options.Loading
+) -> tuple[Patch, dict[str, Any]]:
+    """Read the patch, and the model where it is given or needed."""
+    from emend.patches import WeightPatch, load_patch
 
-    name = model or str(patch.base.get("name") or "")
-    if not isinstance(patch, WeightPatch):
-        return {}
+    early = read_early(path)
+    merges = format == "merged" and isinstance(early, WeightPatch | None)
+    if early is not None and model is None and not merges:
+        return early, {}
+    if merges:
+        output_directory(output_path)
+    name = model or str((early.base if early else {}).get("name") or "")
     if not name:
-        raise InvalidInput(
-            "the patch names no base, expected the model to merge into: give --model"
-        )
-    output_directory(output_path)
+        raise InvalidInput(f"{path} names no base, expected the model that it is for: give --model")
+    from emend import api
+
     network, tokenizer = api.load(name, **loading)
-    return {"model": network, "tokenizer": tokenizer}
+    return early or load_patch(path, network), {"model": network, "tokenizer": tokenizer}
 
 
 def _tell(made: Export) -> None:

@@ -14,6 +14,7 @@ from emend.models._gguf_header import Header, read_header
 from emend.models.gguf_names import GgufNames, gguf_names
 from emend.models.packaged import MODELS
 from emend.patches import _engines
+from emend.patches._base import describe_base
 from emend.patches._engines import Command, Served
 from emend.patches._gguf_adapter import write_gguf_adapter
 from emend.patches._gguf_merged import Quantization, write_merged_gguf
@@ -99,7 +100,7 @@ def _peft(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
 def _gguf(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
     _refuse_suffix(path)
     base = _given_base(options)
-    names = _names(patch, base)
+    names = _names(patch, base, options.model)
     write_gguf_adapter(patch, path, names, base and base[1])
     served = Served(patch, path, base=_base_file(patch, options))
     return Export(path, "gguf", *_engines.gguf_adapter(served))
@@ -120,7 +121,9 @@ def _merged(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
 def _merged_gguf(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
     _refuse_suffix(path)
     base = _given_base(options) or _known_base(patch)
-    losses = write_merged_gguf(patch, path, _names(patch, base), base, options.quantization)
+    losses = write_merged_gguf(
+        patch, path, _names(patch, base, options.model), base, options.quantization
+    )
     commands, notes = _engines.merged_gguf(Served(patch, path, base=str(path)))
     worst = max(losses, key=losses.__getitem__)
     if losses[worst] > LOST:
@@ -139,10 +142,19 @@ def _refuse_suffix(path: Path) -> None:
         raise InvalidInput(f"{path} has no suffix .gguf, expected a file to write: name it so")
 
 
-def _names(patch: WeightPatch, base: tuple[Path, Header] | None) -> GgufNames:
-    """Name tensors by what the patch knows of its base, else by the header of the base's file."""
-    if patch.base.get("model_type") or base is None:
+def _names(
+    patch: WeightPatch, base: tuple[Path, Header] | None, model: nn.Module | None
+) -> GgufNames:
+    """Name tensors by what the patch knows of its base, else by the model or the base's file."""
+    if patch.base.get("model_type"):
         return gguf_names(patch.base)
+    if model is not None:
+        return gguf_names(describe_base(model))
+    if base is None:
+        raise InvalidInput(
+            "the patch states no architecture of its base, expected one to name tensors by: pass "
+            "base_gguf=BASE.gguf, or the model that it is for"
+        )
     values, architecture = base[1].values, base[1].architecture
     heads = {
         "num_attention_heads": values.get(f"{architecture}.attention.head_count"),

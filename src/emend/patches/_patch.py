@@ -205,7 +205,8 @@ class Patch(ABC):
                 that is quantised. "merged": a Hugging Face checkpoint. "merged-gguf": the base's
                 GGUF file with the changed tensors replaced. None: "gguf" where the path ends so,
                 else "peft".
-            model: For "merged": the model that the patch was made for.
+            model: For "merged": the model that the patch was made for. For the GGUF forms of a
+                patch that states no architecture, such as an adapter of another maker: its model.
             tokenizer: For "merged": its tokenizer, written beside it.
             base_model: For "peft": what the engine calls the base; None for the patch's own name
                 of it. vLLM's resolver compares it with ``--model``.
