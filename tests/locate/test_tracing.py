@@ -9,7 +9,7 @@ from tests.reference.tracing import Plain
 from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.errors import InvalidInput, SubjectNotFound, UnknownName, UnsupportedModel
-from emend.locate import KINDS, trace, trace_many
+from emend.locate import KINDS, subject_effect, trace, trace_many
 from emend.models import ModelView, subject_token
 
 PROMPT, SUBJECT = "We know that {} was born in", "Marie Curie"
@@ -160,6 +160,14 @@ def test_bytes_of_one_character_belong_to_the_subject() -> None:
     ids = tokenizer("See 🦉 now")["input_ids"]
     assert tokenizer.decode(ids[found.first : found.last + 1]).strip() == "🦉"
     assert found.last - found.first >= 2
+
+
+def test_the_total_effect_alone_is_that_of_a_trace() -> None:
+    model, tokenizer = sharp("llama")
+    found = trace(model, tokenizer, PROMPT, SUBJECT, draws=3, noise=5.0)
+    alone = subject_effect(model, tokenizer, PROMPT, SUBJECT, draws=3, noise=5.0)
+    assert alone == pytest.approx((found.clean, found.disturbed), abs=1e-7)
+    assert abs(found.total) > 1e-3
 
 
 def test_an_attached_patch_counts() -> None:

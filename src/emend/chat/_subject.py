@@ -2,8 +2,10 @@
 
 Candidates are names: words that begin with a capital or a digit, with small words between them
 ("the University of Oxford"). Where a sentence has none, they are its groups of words between
-function words. Of several the subject is the one that the model's answer depends on most: the one
-whose replacement by "that" lowers the log-probability of what the model generates the most.
+function words. Of several the subject is the one that the model's answer depends on: the one at
+which noise in the embeddings lowers the answer's probability most (the total effect of causal
+tracing). Words of the relation count, too ("the chemical symbol for gold is"); since a subject
+mostly comes after them, of candidates that count about as much the last is taken.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from typing import Any
 
 from torch import nn
 
-from emend.models import base, generate, score
+from emend.locate import subject_effect
+from emend.models import base
 
-PLACEHOLDER = "that"
-"""What a candidate is replaced by."""
+DRAWS = 4
+"""How often noise is drawn for each candidate."""
 
-ANSWER_TOKENS = 4
-"""Length of the answer whose probability is compared."""
+NEARLY = 0.9
+"""Candidates whose effect is at least this part of the largest count as much."""
 
 _SMALL = frozenset("of de da di du del della der den van von la le the and for in on y e &".split())
 """Words that may stand within a name."""
@@ -30,7 +33,7 @@ _FUNCTION = frozenset(
     "would can could may might must shall should of in on at by to from with for as and or but "
     "not no its his her their our my your it he she they we you i who whom whose which what when "
     "where why how there here than then so if into about over under after before between during "
-    "called named located known said born".split()
+    "called named located known said born according".split()
 )
 """Words that are no part of a subject by themselves."""
 
@@ -51,14 +54,16 @@ def find_subject(model: nn.Module, tokenizer: Any, text: str) -> str | None:
     found = subject_candidates(text)
     if len(found) < 2:
         return text[slice(*found[0])] if found else None
-    replaced = [f"{text[:start]}{PLACEHOLDER}{text[end:]}" for start, end in found]
+    effects: list[float] = []
     with base(model):
-        (answer,) = generate(model, tokenizer, [text], max_new_tokens=ANSWER_TOKENS)
-        if not answer.strip():
-            return text[slice(*found[0])]
-        scores = score(model, tokenizer, replaced, [answer] * len(replaced))
-    lowest = min(range(len(found)), key=lambda index: scores[index].total)
-    return text[slice(*found[lowest])]
+        for start, end in found:
+            prompt = f"{text[:start]}{{}}{text[end:]}"
+            clean, noisy = subject_effect(model, tokenizer, prompt, text[start:end], draws=DRAWS)
+            effects.append(max(clean - noisy, 0.0))
+    nearly = [
+        span for span, one in zip(found, effects, strict=True) if one >= NEARLY * max(effects)
+    ]
+    return text[slice(*nearly[-1])]
 
 
 def subject_candidates(text: str) -> list[Span]:

@@ -18,7 +18,7 @@ from emend.locate.neurons import (
     refine,
 )
 from emend.locate.studies import Study, study
-from emend.locate.tracing import KINDS, Settings, Trace, trace
+from emend.locate.tracing import KINDS, Settings, Trace, subject_effect, trace
 
 __all__ = [
     "KINDS",
@@ -49,6 +49,7 @@ __all__ = [
     "refine",
     "scaled",
     "study",
+    "subject_effect",
     "suppress",
     "trace",
     "trace_many",

@@ -246,13 +246,50 @@ def embedded(view: ModelView, question: Asked) -> Tensor:
         return view.embeddings(ids.to(next(view.embeddings.parameters()).device)).float()
 
 
-def traced(view: ModelView, tokenizer: Any, question: Asked, settings: Settings) -> Trace:
-    """Trace one question; see `trace`."""
+def subject_effect(
+    model: nn.Module, tokenizer: Any, prompt: str, subject: str, **settings: Any
+) -> tuple[float, float]:
+    """Measure what noise at a subject takes from the probability of the model's answer.
+
+    The total effect alone, without what `trace` restores: some draws in one pass.
+
+    Args:
+        model: A causal language model. It is not changed.
+        tokenizer: Its tokenizer, a fast one.
+        prompt: As for `trace`.
+        subject: As for `trace`.
+        settings: noise, draws, deviation and seed of `Settings`.
+
+    Returns:
+        P(answer's first token) from 0 to 1 without noise, and the mean with it.
+
+    Raises:
+        EmendError: As `trace`.
+    """
+    chosen = settings_of(settings)
+    view = ModelView(model)
+    question = asked(view, tokenizer, prompt, subject, None)
+    _, noise = _noise(view, question, chosen)
+    with evaluating(model), frozen(model), fused(model), torch.no_grad():
+        prompt_run, run = opened(view, question.ids, question.first, noise, ())
+        states = prompt_run.clean.states[-1]
+        token = int(view.logits(states[0, prompt_run.last]).argmax())
+        disturbed = prompt_run.chances(run.states[-1], token)
+        return float(prompt_run.chances(states, token)), float(disturbed.mean())
+
+
+def _noise(view: ModelView, question: Asked, settings: Settings) -> tuple[float, Tensor]:
+    """The standard deviation of the subject's embeddings, and (draws, n, size) noise for them."""
     subject = embedded(view, question)
     deviation = float(subject.std()) if settings.deviation is None else settings.deviation
     generator = np.random.RandomState(settings.seed)  # as published, so that draws are the same
     drawn = generator.randn(settings.draws, *subject.shape)
-    noise = torch.from_numpy(settings.noise * deviation * drawn)
+    return deviation, torch.from_numpy(settings.noise * deviation * drawn)
+
+
+def traced(view: ModelView, tokenizer: Any, question: Asked, settings: Settings) -> Trace:
+    """Trace one question; see `trace`."""
+    deviation, noise = _noise(view, question, settings)
     model = view.model
     with evaluating(model), frozen(model), fused(model), torch.no_grad():
         prompt, run = opened(view, question.ids, question.first, noise, settings.sites)
