@@ -51,7 +51,7 @@ class Terminal:
         """Type; "\\x03" is Ctrl-C and "\\x04" Ctrl-D."""
         os.write(self._own, text.encode())
 
-    def expect(self, pattern: str, seconds: float = 120) -> str:
+    def expect(self, pattern: str, seconds: float = 600) -> str:
         """Wait until a pattern is shown after what was expected last, and give all since then."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text[self._seen :], re.DOTALL)):
@@ -62,7 +62,7 @@ class Terminal:
         self._seen += found.end()
         return part
 
-    def ends(self, seconds: float = 60) -> int:
+    def ends(self, seconds: float = 600) -> int:
         """Wait for the end, and give the exit status."""
         while self._read(seconds):
             pass
