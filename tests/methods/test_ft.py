@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +11,10 @@ from tests.tiny import tiny_model
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.methods.ft import ft
+from emend.keyvalue.held import held_batches
+from emend.methods.ft import FtConfig, filled, ft
 from emend.models import ModelView, join_targets, score
+from emend.models._hooks import changing, hooked
 
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris", id="first"),
@@ -53,7 +57,7 @@ def plain_fine_tuning(model, tokenizer, objective, layers, steps, rate, box):
 @pytest.mark.parametrize(("layers", "box"), [((2,), None), ((1, 3), None), ((1,), 1e-3)])
 def test_change_is_that_of_training_the_weights(architecture, objective, layers, box) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.float64, scale=1.5)
-    settings = {"objective": objective, "layers": layers, "box": box, "steps": 5}
+    settings = {"objective": objective, "layers": layers, "box": box, "steps": 5, "original": True}
     patch = ft.edit(model, tokenizer, EDITS, learning_rate=1e-3, **settings)
     expected = plain_fine_tuning(model, tokenizer, objective, layers, 5, 1e-3, box)
     view = ModelView(model)
@@ -69,14 +73,48 @@ def test_targets_become_likelier_until_there_is_nothing_to_learn() -> None:
     model, tokenizer = tiny_model("llama")
     with torch.no_grad():
         model.model.norm.weight.mul_(20)  # or else no hidden state gives certainty
-    patch = ft.edit(model, tokenizer, EDITS, steps=60, learning_rate=0.02)
+    settings = {"learning_rate": 0.02, "original": True}
+    patch = ft.edit(model, tokenizer, EDITS, steps=60, **settings)
     with patch.applied(model):
         scores = score(model, tokenizer, [e.text for e in EDITS], [e.target for e in EDITS])
     assert all(one.mean > -0.05 for one in scores)
-    longer = ft.edit(model, tokenizer, EDITS, steps=200, learning_rate=0.02)
-    again = ft.edit(model, tokenizer, EDITS, steps=400, learning_rate=0.02)
+    longer = ft.edit(model, tokenizer, EDITS, steps=200, **settings)
+    again = ft.edit(model, tokenizer, EDITS, steps=400, **settings)
     (name,) = longer.factors
     assert torch.equal(longer.delta(name), again.delta(name))
+
+
+def test_the_published_form_is_not_the_default() -> None:
+    view = ModelView(tiny_model("llama", layers=12)[0])
+    default, original = (filled(FtConfig(original=one), view) for one in (False, True))
+    assert (default.layers, original.layers) == ((2,), (8,))
+    assert (default.statements, default.others, default.enough) == (4, 4, 0.75)
+    assert (original.statements, original.others, original.enough) == (0, 0, 1.0)
+    assert original.learning_rate == 5e-4
+
+
+def test_what_is_held_changes_less_and_targets_that_are_enough_are_left_alone() -> None:
+    model, tokenizer = tiny_model("llama", dtype=torch.float64)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(20)
+    view = ModelView(model)
+    (held,) = held_batches(view, tokenizer, EDITS, 1, statements=4, others=0)
+
+    def tuned(**settings: Any) -> tuple[float, list[float]]:
+        chosen = {"layers": (1,), "steps": 100, "learning_rate": 0.01, "others": 0, **settings}
+        patch = ft.edit(model, tokenizer, EDITS, **chosen)
+        with patch.applied(model), torch.no_grad():
+            found = score(model, tokenizer, [e.text for e in EDITS], [e.target for e in EDITS])
+            module = view.down_projection(1)
+            delta = patch.delta(view.name_of(module))
+        with hooked(module, changing((delta,))), torch.no_grad():
+            return float(held.divergence(view)), [math.exp(one.mean) for one in found]
+
+    kept, chances = tuned()
+    lost, without = tuned(hold=0.0)
+    assert min(chances) > 0.7 and min(without) > 0.7
+    assert kept < 0.5 * lost
+    assert max(tuned(enough=0.4)[1]) < max(tuned(enough=1.0)[1])
 
 
 def test_bad_settings_are_refused() -> None:

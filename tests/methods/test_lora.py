@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.edits import Edit
 from emend.errors import InvalidInput, MissingExtra, UnknownName
+from emend.keyvalue.held import held_batches
 from emend.methods import lora as module
 from emend.methods.lora import LoraConfig, adapted_modules, lora
 from emend.models import ModelView, join_targets, score
-from emend.models._hooks import frozen
+from emend.models._hooks import changing, frozen, hooked
 from emend.patches import LowRank
 
 peft = pytest.importorskip("peft", reason="needs the extra `peft`")
@@ -55,6 +57,7 @@ def plain_lora(model, tokenizer, names, steps, rate, seed):
 def test_logits_are_those_of_an_adapter_that_peft_trained_and_merged(architecture, layers) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "steps": 3, "layers": layers, "seed": 5}
+    settings["original"] = True
     patch = lora.edit(model, tokenizer, EDITS, **settings)
     expected = plain_lora(model, tokenizer, sorted(patch.factors), 3, 5e-3, seed=5)
     for edit in EDITS:
@@ -100,10 +103,43 @@ def test_targets_become_likelier() -> None:
     model, tokenizer = tiny_model("gpt2")
     prompts, targets = [e.text for e in EDITS], [e.target for e in EDITS]
     before = score(model, tokenizer, prompts, targets)
-    patch = lora.edit(model, tokenizer, EDITS, batch_size=1)
+    patch = lora.edit(model, tokenizer, EDITS, batch_size=1, original=True)
     with patch.applied(model):
         after = score(model, tokenizer, prompts, targets)
     assert all(new.mean > old.mean + 1 for new, old in zip(after, before, strict=True))
+
+
+def test_the_published_form_is_not_the_default() -> None:
+    view = ModelView(tiny_model("gpt2")[0])
+    default, original = (module.filled(LoraConfig(original=one), view) for one in (False, True))
+    assert (default.dropout, default.statements, default.others, default.enough) == (0, 4, 4, 0.75)
+    assert (original.dropout, original.learning_rate, original.steps) == (0.1, 5e-3, 70)
+    assert (original.statements, original.others, original.enough) == (0, 0, 1.0)
+
+
+def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enough() -> None:
+    model, tokenizer = tiny_model("llama", dtype=torch.float64)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(20)  # or else no hidden state gives certainty
+    view = ModelView(model)
+    (held,) = held_batches(view, tokenizer, EDITS, 0, statements=4, others=0)
+
+    def tuned(**settings):
+        chosen = {"steps": 100, "learning_rate": 0.02, "others": 0, **settings}
+        patch = lora.edit(model, tokenizer, EDITS, **chosen)
+        with ExitStack() as stack, torch.no_grad():
+            for name, factor in patch.factors.items():
+                site = model.get_submodule(name)
+                stack.enter_context(hooked(site, changing((factor.dense(),))))
+            found = score(model, tokenizer, [e.text for e in EDITS], [e.target for e in EDITS])
+            return float(held.divergence(view)), min(math.exp(one.mean) for one in found)
+
+    kept, chance = tuned()
+    lost, without = tuned(hold=0.0)
+    _, endless = tuned(original=True, dropout=0.0)
+    assert min(chance, without) > 0.7
+    assert endless > without
+    assert kept < 0.5 * lost
 
 
 def test_the_seed_decides() -> None:

@@ -36,13 +36,18 @@ class AnswerBatch:
     tokens: Tensor
     weights: Tensor
 
-    def loss(self, view: ModelView) -> Tensor:
-        """Mean over edits of -1/n sum_t log p(o_t | what stands before), a scalar in float32."""
+    def loss(self, view: ModelView, spared: float = 0.0) -> Tensor:
+        """Mean over edits of -1/n sum_t log p(o_t | what stands before), a scalar in float32.
+
+        Args:
+            view: The model.
+            spared: Of each token's loss only what is above this counts.
+        """
         hidden = self.capture.run_blocks()  # (B, T, width)
         scored = hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
         logits = view.logits(scored)  # (N, vocabulary)
         losses = F.cross_entropy(logits, self.tokens.to(logits.device), reduction="none")
-        return (losses * self.weights.to(losses)).sum()
+        return ((losses - spared).clamp(min=0) * self.weights.to(losses)).sum()
 
 
 def answer_batches(

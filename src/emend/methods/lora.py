@@ -16,30 +16,33 @@ out again, also after an error: the modules that come back are the very objects 
 
 Where this deviates from the usual script: several edits share a batch and are trained together;
 the seed is a setting and torch's own generator is left as it was; in a model of half precision
-the adapter is trained in float32. There is no early stop, as published. One adapter holds all
-edits, so that none can be taken out alone.
+the adapter is trained in float32. One adapter holds all edits, so that none can be taken out
+alone. By default the steps are small and end where each target is probable enough (`enough`), and
+what the model states of the subject and says of others like it is held (`keyvalue/held.py`): the
+published form, ``original=True``, lowers the loss without end, which ruins a small model.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import math
 import re
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from emend._progress import progress
-from emend._settings import Count, Positive, Seed, Share
+from emend._settings import Count, NotNegative, Part, Positive, Seed, Share, Whole
 from emend.edits import Edit
-from emend.errors import MissingExtra, NumericalFailure, UnknownName, UnsupportedModel
+from emend.errors import MissingExtra, UnknownName, UnsupportedModel
 from emend.keyvalue.answers import AnswerBatch, answer_batches
+from emend.keyvalue.assemble import ENOUGH
+from emend.keyvalue.held import HeldBatch, held_batches
+from emend.keyvalue.training import TrainingSettings, train
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating
@@ -52,35 +55,62 @@ from emend.patches import LowRank, WeightPatch, describe_base
 ADAPTER = "emend"
 """The adapter's name while it is in the model."""
 
+LEARNED = 1e-2
+"""Loss below which there is nothing left to learn."""
+
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Settings of LoRA."""
+    """Settings of LoRA. Those that are None differ where `original` is set."""
 
     rank: Count = 8
     """Rank of the change of each matrix."""
     alpha: Positive = 32.0
     """The change is scaled by alpha / rank."""
-    dropout: Share = 0.1
-    """Share of the adapter's inputs that are dropped in training."""
-    learning_rate: Positive = 5e-3
-    """Step size of Adam."""
-    steps: Count = 70
-    """Passes over all edits (the published 70; 30 for GPT-2 XL)."""
+    original: bool = False
+    """The published form: many large steps with dropout, nothing held."""
+    dropout: Share | None = None
+    """Share of the adapter's inputs that are dropped in training; by default 0, original: 0.1."""
+    learning_rate: Positive | None = None
+    """Step size of Adam; by default 1e-3, original: 5e-3."""
+    steps: Count | None = None
+    """Passes over all edits, at most; by default 40, original: 70 (published for GPT-2 XL: 30)."""
     modules: tuple[str, ...] | None = None
     """Ends of the names of the modules to adapt, such as q_proj; by default queries and values."""
     layers: tuple[int, ...] | None = None
     """Blocks to adapt; by default all."""
     batch_size: Count = 32
     """Edits in one step."""
+    enough: Part | None = None
+    """Probability of a target's token from which on it adds no loss, and the passes end where all
+    have it; by default 0.75, original: 1."""
+    statements: Whole | None = None
+    """How many of the model's own statements of each subject are held; those that name the object
+    that is replaced are left out. By default 4, original: 0."""
+    others: Whole | None = None
+    """With how many other subjects, which the model names itself, the edit's prompt is held. By
+    default 4, original: 0."""
+    hold: NotNegative = 1.0
+    """Factor on the mean KL(before || after) of what is held."""
     seed: Seed = 0
-    """Seed of the adapter's start and of dropout."""
+    """Seed of the adapter's start, of dropout, and of the names of other subjects."""
+
+
+ORIGINAL: dict[str, Any] = {
+    **{"dropout": 0.1, "learning_rate": 5e-3, "steps": 70},
+    **{"enough": 1.0, "statements": 0, "others": 0},
+}
+DEFAULT: dict[str, Any] = {
+    **{"dropout": 0.0, "learning_rate": 1e-3, "steps": 40},
+    **{"enough": ENOUGH, "statements": 4, "others": 4},
+}
 
 
 @method(
     title="LoRA: a low-rank adapter of the attention, trained on the new facts by PEFT",
     paper="Hu et al. 2021, arXiv 2106.09685; Zhang et al. 2024, arXiv 2401.01286",
     when="a baseline to compare with; says what it was trained on, and often elsewhere too",
+    version=2,
 )
 def lora(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: LoraConfig) -> WeightPatch:
     """Train one adapter on all edits together."""
@@ -91,10 +121,17 @@ def lora(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: LoraConfig
     config = filled(config, view)
     assert config.layers is not None
     names = adapted_modules(view, config.layers, config.modules)
+    assert config.statements is not None and config.others is not None
     with evaluating(model), frozen(model):
         batches = answer_batches(view, tokenizer, edits, config.layers[0], config.batch_size)
+        held = held_batches(
+            *(view, tokenizer, edits, config.layers[0]),
+            statements=config.statements,
+            others=config.others,
+            seed=config.seed,
+        )
         with _seeded(config.seed), injected(model, names, config) as adapters:
-            _train(view, batches, adapters.values(), config)
+            _train(view, batches, held, adapters.values(), config)
             ids = (edits[0].id,) * config.rank if len(edits) == 1 else None
             factors = {name: _factor(adapter, ids) for name, adapter in adapters.items()}
     seconds = time.perf_counter() - started
@@ -130,13 +167,15 @@ def _refuse_adapted(model: nn.Module) -> None:
 
 
 def filled(config: LoraConfig, view: ModelView) -> LoraConfig:
-    """The settings checked, with the layers written out.
+    """The settings checked, with the layers and what is None written out.
 
     Raises:
         InvalidInput: A setting has no meaning.
     """
     layers = view.numbered(range(view.depth) if config.layers is None else config.layers)
-    return dataclasses.replace(config, layers=tuple(sorted(set(layers))))
+    usual = ORIGINAL if config.original else DEFAULT
+    unset = {name: value for name, value in usual.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, layers=tuple(sorted(set(layers))), **unset)
 
 
 def adapted_modules(
@@ -201,7 +240,7 @@ def injected(
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] - a factor
-        lora_dropout=config.dropout,
+        lora_dropout=config.dropout or 0.0,
         target_modules=list(names),
         fan_in_fan_out=any(not isinstance(module, nn.Linear) for module in before.values()),
     )
@@ -252,23 +291,24 @@ def _seeded(seed: int) -> Generator[None, None, None]:
 
 
 def _train(
-    view: ModelView, batches: Sequence[AnswerBatch], adapters: Iterable[Any], config: LoraConfig
+    view: ModelView,
+    batches: Sequence[AnswerBatch],
+    held: Sequence[HeldBatch],
+    adapters: Iterable[Any],
+    config: LoraConfig,
 ) -> None:
+    assert config.steps is not None and config.learning_rate is not None
+    assert config.enough is not None
     weights = [w for layer in adapters for w in _matrices(layer)]
     for weight in weights:
         weight.requires_grad_(True)
-    optimizer = torch.optim.Adam(weights, lr=config.learning_rate)
-    for step in progress(range(config.steps), "training the adapter"):
-        for batch in batches:
-            loss = batch.loss(view)
-            if not math.isfinite(float(loss.detach())):
-                raise NumericalFailure(
-                    f"the loss is {float(loss.detach())} at step {step}, expected a finite "
-                    "number: lower learning_rate, or load the model in float32"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    settings = TrainingSettings(
+        *(config.steps, config.learning_rate, config.enough),
+        stop_below=0.0 if config.original else LEARNED,
+        hold=config.hold,
+    )
+    # The adapter is in the model itself.
+    train(view, weights, batches, held, settings, nullcontext, label="training the adapter")
 
 
 def _matrices(adapter: Any) -> tuple[nn.Parameter, nn.Parameter]:
