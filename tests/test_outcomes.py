@@ -32,7 +32,7 @@ def _patch(edits=None, **settings):
 
 
 def test_an_outcome_is_what_the_edited_model_generates():
-    model, tokenizer, patch = _patch(steps=80)
+    model, tokenizer, patch = _patch(steps=80, original=True)
     assert [one.edit for one in patch.outcomes] == ["Marie Curie", "Anna Berg"]
     for one in patch.outcomes:
         (before,) = score(model, tokenizer, [one.text], [one.target])

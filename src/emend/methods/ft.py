@@ -17,8 +17,8 @@ objective, usually without a box.
 
 Where this deviates, by default: an early block is trained and not a late one, whose inputs differ
 less from subject to subject; a token that is probable enough adds no loss (`enough`); and what the
-model states of the subject and says of others like it is held (`keyvalue/held.py`). What each
-buys on a real model stands in docs/defaults.md. ``original=True`` gives the published form.
+model states of the subject and says of others like it is held (`keyvalue/held.py`).
+``original=True`` gives the published form.
 
 Where it deviates always: the model is never changed. What is trained is the change itself, in
 float32, added to the output of each down-projection by a hook; for Adam without weight decay that
