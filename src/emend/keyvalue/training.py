@@ -20,6 +20,9 @@ from emend.keyvalue.answers import AnswerBatch
 from emend.keyvalue.held import HeldBatch
 from emend.models import ModelView
 
+LEARNED = 1e-2
+"""Loss of a mini-batch below which there is nothing left to learn."""
+
 
 @dataclass(frozen=True)
 class TrainingSettings:

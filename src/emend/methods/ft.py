@@ -43,15 +43,12 @@ from emend.edits import Edit
 from emend.keyvalue.answers import answer_batches
 from emend.keyvalue.assemble import ENOUGH, single_layer
 from emend.keyvalue.held import held_batches
-from emend.keyvalue.training import TrainingSettings, train
+from emend.keyvalue.training import LEARNED, TrainingSettings, train
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating
 from emend.models._hooks import changing, frozen, hooked
 from emend.patches import Dense, WeightPatch, describe_base
-
-LEARNED = 1e-2
-"""Loss below which there is nothing left to learn."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ def _trained(
     }
 
     @contextmanager
-    def acting() -> Generator[None]:
+    def acting() -> Generator[None, None, None]:
         with ExitStack() as stack:
             for layer, delta in deltas.items():
                 stack.enter_context(hooked(view.down_projection(layer), changing((delta,))))
@@ -171,8 +168,10 @@ def _trained(
 
     @torch.no_grad()
     def boxed() -> None:
-        for delta in deltas.values() if config.box is not None else ():
-            delta.clamp_(-config.box, config.box)
+        box = config.box
+        if box is not None:
+            for delta in deltas.values():
+                delta.clamp_(-box, box)
 
     settings = TrainingSettings(
         config.steps, config.learning_rate, config.enough, LEARNED, config.hold

@@ -42,7 +42,7 @@ from emend.errors import MissingExtra, UnknownName, UnsupportedModel
 from emend.keyvalue.answers import AnswerBatch, answer_batches
 from emend.keyvalue.assemble import ENOUGH
 from emend.keyvalue.held import HeldBatch, held_batches
-from emend.keyvalue.training import TrainingSettings, train
+from emend.keyvalue.training import LEARNED, TrainingSettings, train
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating
@@ -54,9 +54,6 @@ from emend.patches import LowRank, WeightPatch, describe_base
 
 ADAPTER = "emend"
 """The adapter's name while it is in the model."""
-
-LEARNED = 1e-2
-"""Loss below which there is nothing left to learn."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +94,22 @@ class LoraConfig:
 
 
 ORIGINAL: dict[str, Any] = {
-    **{"dropout": 0.1, "learning_rate": 5e-3, "steps": 70},
-    **{"enough": 1.0, "statements": 0, "others": 0},
+    "dropout": 0.1,
+    "learning_rate": 5e-3,
+    "steps": 70,
+    "enough": 1.0,
+    "statements": 0,
+    "others": 0,
 }
 DEFAULT: dict[str, Any] = {
-    **{"dropout": 0.0, "learning_rate": 1e-3, "steps": 40},
-    **{"enough": ENOUGH, "statements": 4, "others": 4},
+    "dropout": 0.0,
+    "learning_rate": 1e-3,
+    "steps": 40,
+    "enough": ENOUGH,
+    "statements": 4,
+    "others": 4,
 }
+"""Settings that are None, as published and by default."""
 
 
 @method(
