@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emend._progress import progress
+from emend._settings import NotNegative, Part, Seed, Whole
 from emend.edits import Edit
 from emend.keyvalue._statements import own_statements
 from emend.keyvalue.rows import Row, whole_rows
@@ -40,6 +41,26 @@ ROWS = 16
 
 TOP = 20
 """Candidates of each sampled token."""
+
+
+@dataclass(frozen=True)
+class HeldConfig:
+    """Settings that all methods share that train. Those that are None differ in published forms."""
+
+    enough: Part | None = None
+    """Probability of a target's token from which on it adds no loss; by default 0.75, original:
+    1."""
+    statements: Whole | None = None
+    """How many of the model's own statements of each subject are held; those that name the object
+    that is replaced are left out. By default 4, original: 0."""
+    others: Whole | None = None
+    """With how many other subjects, which the model names itself, the edit's prompt is held. By
+    default 4, original: 0."""
+    hold: NotNegative = 1.0
+    """Factor on the mean KL(before || after) of what is held."""
+    seed: Seed = 0
+    """Of all that is drawn: names of other subjects, the order in which they are held, and, where
+    there is one, an adapter's start and dropout."""
 
 
 @dataclass(frozen=True)

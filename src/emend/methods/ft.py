@@ -38,11 +38,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from emend._settings import Count, NotNegative, Part, Positive, Seed, Whole
+from emend._settings import Count, Positive
 from emend.edits import Edit
 from emend.keyvalue.answers import answer_batches
 from emend.keyvalue.assemble import ENOUGH, single_layer
-from emend.keyvalue.held import held_batches
+from emend.keyvalue.held import HeldConfig, held_batches
 from emend.keyvalue.training import LEARNED, TrainingSettings, train
 from emend.methods._method import method
 from emend.models import ModelView
@@ -52,7 +52,7 @@ from emend.patches import Dense, WeightPatch, describe_base
 
 
 @dataclass(frozen=True)
-class FtConfig:
+class FtConfig(HeldConfig):
     """Settings of fine-tuning. Those that are None differ where `original` is set."""
 
     objective: Literal["ft-m", "ft-l"] = "ft-m"
@@ -70,19 +70,6 @@ class FtConfig:
     """Bound on the change of each weight (the L-infinity box); None for none."""
     batch_size: Count = 32
     """Edits in one step."""
-    enough: Part | None = None
-    """Probability of a target's token from which on it adds no loss; by default 0.75, original:
-    1."""
-    statements: Whole | None = None
-    """How many of the model's own statements of each subject are held; those that name the object
-    that is replaced are left out. By default 4, original: 0."""
-    others: Whole | None = None
-    """With how many other subjects, which the model names itself, the edit's prompt is held. By
-    default 4, original: 0."""
-    hold: NotNegative = 1.0
-    """Factor on the mean KL(before || after) of what is held."""
-    seed: Seed = 0
-    """Of the names of other subjects, and of the order in which they are held."""
 
 
 @method(

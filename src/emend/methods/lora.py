@@ -36,12 +36,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from emend._settings import Count, NotNegative, Part, Positive, Seed, Share, Whole
+from emend._settings import Count, Positive, Share
 from emend.edits import Edit
 from emend.errors import MissingExtra, UnknownName, UnsupportedModel
 from emend.keyvalue.answers import AnswerBatch, answer_batches
 from emend.keyvalue.assemble import ENOUGH
-from emend.keyvalue.held import HeldBatch, held_batches
+from emend.keyvalue.held import HeldBatch, HeldConfig, held_batches
 from emend.keyvalue.training import LEARNED, TrainingSettings, train
 from emend.methods._method import method
 from emend.models import ModelView
@@ -57,7 +57,7 @@ ADAPTER = "emend"
 
 
 @dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(HeldConfig):
     """Settings of LoRA. Those that are None differ where `original` is set."""
 
     rank: Count = 8
@@ -78,19 +78,6 @@ class LoraConfig:
     """Blocks to adapt; by default all."""
     batch_size: Count = 32
     """Edits in one step."""
-    enough: Part | None = None
-    """Probability of a target's token from which on it adds no loss, and the passes end where all
-    have it; by default 0.75, original: 1."""
-    statements: Whole | None = None
-    """How many of the model's own statements of each subject are held; those that name the object
-    that is replaced are left out. By default 4, original: 0."""
-    others: Whole | None = None
-    """With how many other subjects, which the model names itself, the edit's prompt is held. By
-    default 4, original: 0."""
-    hold: NotNegative = 1.0
-    """Factor on the mean KL(before || after) of what is held."""
-    seed: Seed = 0
-    """Seed of the adapter's start, of dropout, and of the names of other subjects."""
 
 
 ORIGINAL: dict[str, Any] = {
