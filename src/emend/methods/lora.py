@@ -102,7 +102,7 @@ DEFAULT: dict[str, Any] = {
 @method(
     title="LoRA: a low-rank adapter of the attention, trained on the new facts by PEFT",
     paper="Hu et al. 2021, arXiv 2106.09685; Zhang et al. 2024, arXiv 2401.01286",
-    when="a baseline to compare with; says what it was trained on, and often elsewhere too",
+    when="a baseline to compare with; what it says of other subjects changes too: `ft` is better",
     version=2,
 )
 def lora(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: LoraConfig) -> WeightPatch:
