@@ -92,15 +92,15 @@ def rank_one(
 
 
 LOOSE = 0.03
-"""Slack of `respond`, in parts of the mean response of a key to itself."""
+"""Slack of `respond`, in parts of the response of each key to itself."""
 
 
 def respond(keys: Tensor, solved: Tensor) -> Tensor:
     """Find the direction that responds with 1 to each of some keys and least to all others.
 
-    The minimum over u of sum_j (u . k_j - 1)^2 + lambda u^T C u, which is
+    The minimum over u of sum_j (u . k_j - 1)^2 / s_j + lambda u^T C u, s_j = k_j^T C^-1 k_j, is
 
-        u = C^-1 K (K^T C^-1 K + lambda I)^-1 1
+        u = C^-1 K (K^T C^-1 K + lambda diag(s))^-1 1
 
     One key gives ROME's C^-1 k / (k^T C^-1 k). Of several contexts' keys, their mean may point to
     none of them: a subject that begins its text has another key than one after some words.
@@ -113,6 +113,6 @@ def respond(keys: Tensor, solved: Tensor) -> Tensor:
         (m,) float64.
     """
     gram = keys.double() @ solved.double().T  # (C, C)
-    slack = LOOSE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    slack = LOOSE * torch.diag(gram.diagonal())
     weights = torch.linalg.solve(gram + slack, torch.ones(len(gram), dtype=gram.dtype))
     return weights @ solved.double()

@@ -56,8 +56,11 @@ from emend.models.placing import widened
 CHUNK = 6
 """Edits sought together by default. More gain nothing on a CPU and need more memory."""
 
-FIRST = 0.5
-"""Length of the first step of L-BFGS, in lengths of v_0."""
+FIRST = 3.0
+"""Length of the first step of L-BFGS, in lengths of v_0: the loss is flat near 0."""
+
+SETTLED = 0.02
+"""Nats by which two steps of L-BFGS must lower a loss, once the target is said, to go on."""
 
 Optimizer = Literal["adam", "lbfgs"]
 """What goes down the loss: Adam, as published, or L-BFGS, in fewer steps."""
@@ -223,17 +226,23 @@ def _descend(
     descent = _started(delta, sizes, settings)
     found: dict[int, Tensor] = {}
     losses: list[list[float]] = [[] for _ in jobs]
+    said = [False] * len(jobs)  # of each job, whether the target is the likeliest where it holds
     for step in range(settings.steps):
         delta = delta.detach().requires_grad_(True)
         terms = objective.terms(delta)
         loss = _loss(terms, delta, sizes[objective.active], settings)
         held, reached = descent.hold(delta.detach(), loss.detach())
-        current = reached.tolist()
+        current, hit = reached.tolist(), terms.hit.tolist()
+        holds = (loss.detach().to(reached) == reached).tolist()
         for number, job in enumerate(objective.active):
             losses[job].append(current[number])
+            said[job] = hit[number] if holds[number] else said[job]
             _check_finite(current[number], jobs[job].name, step)
         enough = _enough(terms, loss, reached, settings)
-        finished = [step == settings.steps - 1 or done for done in enough]
+        finished = [
+            step == settings.steps - 1 or done or (said[job] and _settled(losses[job], settings))
+            for done, job in zip(enough, objective.active, strict=True)
+        ]
         for number, job in enumerate(objective.active):
             if finished[number]:
                 found[job] = held[number].clone()
@@ -284,6 +293,13 @@ class _Adam:
     def select(self, kept: Tensor) -> None:
         """See `Lbfgs.select`."""
         self._adam.select(kept)
+
+
+def _settled(losses: Sequence[float], settings: SearchSettings) -> bool:
+    """Whether the last two steps of L-BFGS brought hardly anything."""
+    if settings.optimizer != "lbfgs" or len(losses) < 3:
+        return False
+    return losses[-3] - losses[-1] < SETTLED
 
 
 def _enough(terms: Terms, loss: Tensor, reached: Tensor, settings: SearchSettings) -> list[bool]:
