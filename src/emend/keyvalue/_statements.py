@@ -20,7 +20,7 @@ from emend.models import ModelView, generate
 from emend.models._forward import evaluating
 from emend.models.placing import device_of
 
-LENGTH = 12
+LENGTH = 8
 """Tokens of a statement."""
 
 ANSWER_TOKENS = 4

@@ -62,7 +62,7 @@ class SearchConfig:
     """Keep second moments on disk, under $EMEND_CACHE or ~/.cache/emend."""
 
 
-STATEMENTS, ENOUGH, STEPS = 8, 0.75, 20
+STATEMENTS, ENOUGH, STEPS = 6, 0.75, 20
 """Statements that are kept, the probability of a target that is enough, and steps of L-BFGS, where
 a method does not take the published search; see docs/defaults.md."""
 
