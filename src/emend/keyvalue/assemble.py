@@ -47,6 +47,9 @@ class SearchConfig:
     enough: Part | None = None
     """Probability of a target's token from which on the search leaves it alone, and only what is to
     be kept counts; 1 for the published form."""
+    all_keys: bool | None = None
+    """Write at the keys of all contexts, so that each of them responds alike; False writes at their
+    mean, as published."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
     chunk: Count | None = None

@@ -147,7 +147,11 @@ def build(
             view, tokenizer, targets, templates, layers, source, directions, fitting
         )
     else:
-        changes = spread(view, tokenizer, targets, templates, layers, solve, share=share)
+        changes = spread(
+            *(view, tokenizer, targets, templates, layers, solve),
+            share=share,
+            all_keys=bool(config.all_keys),
+        )
     return assemble(
         view,
         edits,

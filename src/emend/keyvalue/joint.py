@@ -15,6 +15,9 @@ by M. So it can be solved on its smaller side:
 
     Delta = R (M^T K)^T ((M^T K)(M^T K)^T + w I)^-1 M^T                     (direct, r x r)
 
+Where an edit is written at the keys of several contexts, each is a pair of its own with the same
+change, and R stands for its repetition.
+
 For G = C^-1 and w = lambda that is MEMIT's R K^T (lambda C + K K^T)^-1, its equation 14.
 """
 
@@ -123,7 +126,8 @@ def solve_jointly(
 
     Args:
         metric: G.
-        keys: (E, inner), one key a row.
+        keys: (E, inner), or (E, C, inner) where what is wanted of an edit is written at the keys
+            of C contexts.
         residuals: (E, width), R^T: by how much the output at each key shall change.
         weight: w, at least 0.
         form: Which side to solve on; by default the smaller.
@@ -136,18 +140,21 @@ def solve_jointly(
     Raises:
         NumericalFailure: The keys are dependent and the weight is 0, or a number is not finite.
     """
-    whitened = metric.whiten(keys.T)  # (r, E)
+    count, inner = len(keys), keys.shape[-1]
+    whitened = metric.whiten(keys.reshape(-1, inner).T)  # (r, E C)
     wanted = residuals.to(whitened)  # (E, width)
-    rank, count = whitened.shape
-    if (form or ("dual" if count <= rank else "direct")) == "dual":
-        solved = _solve(whitened.T @ whitened, weight, whitened.T)  # (E, r)
-        directions = metric.back(solved.T)  # (inner, E)
-        if count >= min(keys.shape[1], wanted.shape[1]):
-            return Dense((directions @ wanted).T)
-        rows, upper = torch.linalg.qr(directions)  # (inner, E), (E, E)
-        return LowRank(rows.T, (upper @ wanted).T)
-    solved = _solve(whitened @ whitened.T, weight, whitened @ wanted)  # (r, width)
-    return Dense(metric.back(solved).T)
+    rank, pairs = whitened.shape
+    if (form or ("dual" if pairs <= rank else "direct")) == "dual":
+        solved = _solve(whitened.T @ whitened, weight, whitened.T)  # (E C, r)
+        solved = solved.reshape(count, -1, rank).sum(1).T  # (r, E)
+    else:
+        summed = whitened.reshape(rank, count, -1).sum(2)  # (r, E)
+        solved = _solve(whitened @ whitened.T, weight, summed)
+    directions = metric.back(solved)  # (inner, E)
+    if count >= min(inner, wanted.shape[1]):
+        return Dense((directions @ wanted).T)
+    rows, upper = torch.linalg.qr(directions)  # (inner, E), (E, E)
+    return LowRank(rows.T, (upper @ wanted).T)
 
 
 def _solve(gram: Tensor, weight: float, right: Tensor) -> Tensor:

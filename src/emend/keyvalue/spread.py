@@ -26,7 +26,8 @@ from emend.models.partial import capture_blocks
 from emend.patches import Dense, LowRank
 
 Solve = Callable[[int, Tensor, Tensor], "LowRank | Dense"]
-"""(layer, keys (E, inner), residuals (E, width)) -> the change of that layer's down-projection."""
+"""(layer, keys (E, inner) or (E, C, inner), residuals (E, width)) -> the change of that layer's
+down-projection."""
 
 LAYERS = 5
 """How many layers share an edit by default."""
@@ -133,6 +134,7 @@ def spread(
     solve: Solve,
     *,
     share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
+    all_keys: bool = False,
     batch_size: int = 64,
 ) -> dict[int, LowRank | Dense]:
     """Write the targets over the layers, each taking its share of what is still missing.
@@ -141,11 +143,13 @@ def spread(
         view: The unedited model.
         tokenizer: Its tokenizer.
         targets: What is wanted; see `seek_targets`.
-        templates: Context templates, the bare one first. A key is the mean of that of the bare
-            prompt and the mean of the others; what is missing is read in the bare prompt.
+        templates: Context templates, the bare one first.
         layers: The layers; negative numbers count from the end.
         solve: Solves one layer.
         share: Part of what is missing that a layer takes when so many are left, itself included.
+        all_keys: Whether an edit is written at the keys of all contexts, and what is missing is
+            their mean; else, as published, at the mean of the bare prompt's key and the mean of
+            the others', and what is missing is read in the bare prompt.
         batch_size: Rows in one pass.
 
     Returns:
@@ -157,26 +161,31 @@ def spread(
     """
     layers = sorted(view.numbered(layers))
     first, last = layers[0], layers[-1]
-    rows = context_rows(tokenizer, targets.edits, templates)
-    bare = Stream(view, [each[0].upto_subject for each in rows], first, last, batch_size=batch_size)
-    others: Stream | None = None
-    if len(templates) > 1:
-        texts = [row.upto_subject for each in rows for row in each[1:]]
-        others = Stream(view, texts, first, last, batch_size=batch_size)
+    texts = context_rows(tokenizer, targets.edits, templates)  # E times C
+    rows = [row.upto_subject for each in texts for row in each]
+    stream = Stream(view, rows, first, last, batch_size=batch_size)
+    contexts = len(templates)
     changes: dict[int, LowRank | Dense] = {}
+    moved: Tensor | None = None  # (E, C, width), what is to stand in each context at the end
     for layer in range(first, last + 1):
         if layer in layers:
-            here = bare.read(last)
-            keys = here.keys.double()  # (E, inner)
-            if others is not None:
-                around = others.read().keys.double()
-                keys = (keys + around.reshape(len(rows), -1, keys.shape[1]).mean(1)) / 2
-            reached = here.at(targets.site)
-            missing = targets.wanted.double() - reached.double()  # (E, width)
+            here = stream.read(last)
+            keys = here.keys.double().unflatten(0, (-1, contexts))  # (E, C, inner)
+            reached = here.at(targets.site).double().unflatten(0, (-1, contexts))
+            if moved is None:
+                moved = reached + (targets.wanted.double() - reached[:, 0])[:, None]
+            missing = moved - reached  # (E, C, width)
+            missing = missing.mean(1) if all_keys else missing[:, 0]
             remaining = sum(1 for each in layers if each >= layer)
-            changes[layer] = solve(layer, keys, missing * share(remaining))
+            found = keys if all_keys else _published(keys)
+            changes[layer] = solve(layer, found, missing * share(remaining))
         if layer < last:
-            for stream in (bare, others):
-                if stream is not None:
-                    stream.advance(changes.get(layer))
+            stream.advance(changes.get(layer))
     return changes
+
+
+def _published(keys: Tensor) -> Tensor:
+    """(E, C, inner) -> (E, inner): the mean of the bare prompt's key and the others' mean."""
+    if keys.shape[1] == 1:
+        return keys[:, 0]
+    return (keys[:, 0] + keys[:, 1:].mean(1)) / 2

@@ -94,8 +94,10 @@ def emmet(
     )
     searched = time.perf_counter()
     sites = subject_keys(view, tokenizer, ordered, templates, [layer])[layer]
-    keys = sites.keys.double().mean(1)  # (E, inner)
-    residuals = wanted.double() - sites.outputs.double().mean(1)  # (E, width)
+    keys = sites.keys.double()  # (E, C, inner)
+    keys = keys if config.all_keys else keys.mean(1)
+    outputs = sites.outputs.double()  # (E, C, width)
+    residuals = wanted.double() - (outputs[:, 0] if config.all_keys else outputs.mean(1))
     ridge = ridge_for(source) if config.ridge is None else config.ridge
     metric = metric_of(view, prior, layer, ridge)
     return assemble(

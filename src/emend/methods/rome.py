@@ -86,9 +86,6 @@ class RomeConfig(SearchConfig):
     """Make each edit on the model that the earlier ones left, as published for a sequence."""
     second_moment: bool = True
     """Weigh keys by the second moment of all keys; False takes the identity."""
-    all_keys: bool | None = None
-    """Write at the keys of all contexts, so that each of them responds alike; False writes at their
-    mean (R-ROME)."""
     ridge: NotNegative | None = None
     """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4, and 1
     over samples of the model's own (original: 0)."""
