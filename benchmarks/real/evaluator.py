@@ -104,7 +104,7 @@ class Evaluator:
             if record.subject in self.told:
                 continue
             rows = [self.front + self.ids(text.format(record.subject)) for text in GENERAL]
-            whole = [self._continued(row) for row in rows]
+            whole = self._continued(rows)
             scores = self.logits(whole)
             self.told[record.subject] = [
                 (row, len(start), score[len(start) - 1 : -1])
@@ -112,13 +112,26 @@ class Evaluator:
             ]
 
     @torch.no_grad()
-    def _continued(self, row: list[int]) -> list[int]:
-        row, cache, new = list(row), None, torch.tensor([row])
+    def _continued(self, rows: Sequence[list[int]]) -> list[list[int]]:
+        """Each row with `TOLD` greedy tokens after it, all rows at once, padded on the left."""
+        longest, cache = max(map(len, rows)), None
+        new = torch.tensor([[*[0] * (longest - len(row)), *row] for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        told: list[torch.Tensor] = []
         for _ in range(TOLD):
-            output = self.model(input_ids=new, past_key_values=cache, use_cache=True)
+            output = self.model(
+                input_ids=new,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+            )
             cache, new = output.past_key_values, output.logits[:, -1:].argmax(-1)
-            row.append(int(new))
-        return row
+            mask = torch.cat([mask, torch.ones_like(new)], dim=1)
+            places = places[:, -1:] + 1
+            told.append(new)
+        return [row + more for row, more in zip(rows, torch.cat(told, 1).tolist(), strict=True)]
 
     def measure(self, records: Sequence[Record]) -> list[dict[str, float]]:
         """All quantities of each record but the perplexity."""
