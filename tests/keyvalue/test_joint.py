@@ -55,6 +55,19 @@ def test_alphaedit_in_either_form(count) -> None:
         assert relative(change.dense(), expected) < 1e-6
 
 
+@pytest.mark.parametrize("count", [2, 5, 16, 30])
+def test_keys_of_several_contexts_are_pairs_with_one_change(count) -> None:
+    prior, keys, residuals = problem(3 * count)
+    wanted = residuals[:count]
+    repeated = wanted.repeat_interleave(3, 0)
+    expected = reference.memit_update(keys.T, repeated.T, prior, 7.0)
+    for form in ("dual", "direct", None):
+        apart = keys.reshape(count, 3, INNER)
+        change = solve_jointly(inverse(prior, 0.0), apart, wanted, 7.0, form)
+        assert relative(change.dense(), expected) < 3e-7
+        assert isinstance(change, Dense) or change.rank == count
+
+
 def test_nearly_equal_keys_are_held_in_float32() -> None:
     """The factors X and R would cancel; orthonormal ones do not."""
     prior, keys, residuals = problem(6)

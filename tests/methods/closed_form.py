@@ -22,7 +22,8 @@ FACTS = [(edit.prompt, edit.subject) for edit in SORTED]
 SEARCH = {"steps": 5, "learning_rate": 0.1, "weight_decay": 0.5, "kl_factor": 0.0625}
 PLACES = {"gpt2": reference.GPT2, "llama": reference.LLAMA}
 RIDGE = 1e-2  # a smaller one magnifies how second moments round, which are summed in float32
-COMMON = {"templates": TEMPLATES, "texts": TEXT, "cache": False, **SEARCH}
+PUBLISHED = {"optimizer": "adam", "statements": 0, "enough": 1.0, "all_keys": False}
+COMMON = {"templates": TEMPLATES, "texts": TEXT, "cache": False, **SEARCH, **PUBLISHED}
 
 
 def wanted(model, tokenizer, site, clamp: float) -> torch.Tensor:

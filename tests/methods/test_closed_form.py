@@ -103,7 +103,8 @@ def emmet(tiny: Tiny) -> tuple[dict[str, Any], Changes]:
     keys = torch.stack([torch.stack([key for key, _ in each]).mean(0) for each in pairs], 1)
     outputs = torch.stack([torch.stack([out for _, out in each]).mean(0) for each in pairs])
     residuals = (targets - outputs).T
-    return {"layer": 1}, {1: reference.emmet_update(keys, residuals, prior, WEIGHTS["emmet"])}
+    settings = {"layer": 1, "clamp": 4.0}
+    return settings, {1: reference.emmet_update(keys, residuals, prior, WEIGHTS["emmet"])}
 
 
 def alphaedit(tiny: Tiny) -> tuple[dict[str, Any], Changes]:

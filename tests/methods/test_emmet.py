@@ -22,11 +22,9 @@ LAYER = 1
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma2"])
 def test_one_edit_is_r_rome(architecture) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.float64)
-    settings = {**COMMON, "layer": LAYER}
+    settings = {**COMMON, "layer": LAYER, "clamp": 4.0}
     emmet = registry().get("emmet").edit(model, tokenizer, EDITS[:1], weight=0.0, **settings)
-    form = {"optimizer": "adam", "statements": 0, "enough": 1.0, "all_keys": False}
-    form["clamp"] = 4.0
-    rome = registry().get("rome").edit(model, tokenizer, EDITS[:1], **settings, **form)
+    rome = registry().get("rome").edit(model, tokenizer, EDITS[:1], **settings)
     assert difference(emmet, rome) < 1e-5
     assert emmet.factors[next(iter(emmet.factors))].columns == (EDITS[0].id,)
 

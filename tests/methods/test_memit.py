@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.methods.closed_form import (
     EDITS,
+    PUBLISHED,
     TEMPLATES,
     TEXT,
     difference,
@@ -51,11 +52,8 @@ def test_values_are_reached(architecture) -> None:
     layers = default_layers(view)
     settings = SearchSettings(steps=4, learning_rate=0.1, clamp=0.75)
     targets = seek_targets(view, tokenizer, EDITS, ("{}",), layers, settings)
-    patch = (
-        registry()
-        .get("memit")
-        .edit(model, tokenizer, EDITS, templates=("{}",), weight=1e-7, steps=4, learning_rate=0.1)
-    )
+    form = {**PUBLISHED, "templates": ("{}",), "weight": 1e-7, "steps": 4, "learning_rate": 0.1}
+    patch = registry().get("memit").edit(model, tokenizer, EDITS, **form)
     rows = [each[0] for each in context_rows(tokenizer, targets.edits, ("{}",))]
     ids = [row.ids[: row.lookup + 1] for row in rows]
     with patch.applied(model):

@@ -71,7 +71,7 @@ a method does not take the published search; see docs/defaults.md."""
 
 
 def search_settings(
-    view: ModelView, config: SearchConfig, *, published: bool = True
+    view: ModelView, config: SearchConfig, *, published: bool = False
 ) -> SearchSettings:
     """Return what the search takes of a method's settings.
 
@@ -103,6 +103,23 @@ def search_settings(
         optimizer=optimizer,
         statements=_first(config.statements, 0 if published else STATEMENTS),
         enough=_first(config.enough, 1.0 if published else ENOUGH),
+    )
+
+
+C = TypeVar("C", bound=SearchConfig)
+
+
+def filled_search(config: C, settings: SearchSettings, all_keys: bool) -> C:
+    """A method's settings with what the search took in the place of None."""
+    return dataclasses.replace(
+        config,
+        steps=settings.steps,
+        optimizer=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        clamp=settings.clamp,
+        statements=settings.statements,
+        enough=settings.enough,
+        all_keys=all_keys,
     )
 
 

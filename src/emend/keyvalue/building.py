@@ -15,7 +15,7 @@ from emend._settings import NotNegative, Positive, Whole
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.keyvalue._objective import Site
-from emend.keyvalue.assemble import SearchConfig, assemble, search_settings
+from emend.keyvalue.assemble import SearchConfig, assemble, filled_search, search_settings
 from emend.keyvalue.contexts import STARTS, begun_templates
 from emend.keyvalue.fitting import Fitting, fit_together
 from emend.keyvalue.joint import solve_jointly
@@ -35,6 +35,9 @@ class SpreadConfig(SearchConfig):
     """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
     clamp: Positive = 0.75
     """Bound on |delta| / |z0|."""
+    preserve_factor: NotNegative = 0.3
+    """Factor on the mean KL divergence over what is kept. Less than rome's: what is sought at a
+    block's output reaches other wordings less where more is kept."""
     share_subject: bool = True
     """Seek one change for all edits of a subject: written at one key, they would otherwise be
     averaged. Off for the published form."""
@@ -94,6 +97,7 @@ def build(
     solver: Solver,
     site: Site | None = None,
     share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
+    published: bool = False,
     search: Mapping[str, Any] | None = None,
     whiten: Whiten | None = None,
 ) -> WeightPatch:
@@ -112,6 +116,7 @@ def build(
         solver: Makes what solves one layer, from what is known of all other keys.
         site: Where values stand; see `seek_targets`.
         share: Part of what is missing that a layer takes when so many are left, itself included.
+        published: Whether settings that are None are filled as published; see `search_settings`.
         search: Settings of the search that are not the user's.
         whiten: Which directions of a layer may be used where all are fitted together; all by
             default.
@@ -137,7 +142,9 @@ def build(
     prior = prior_for(view, tokenizer, layers, source, cache=config.cache)
     solve = solver(view, prior)
     prepared = time.perf_counter()
-    settings = dataclasses.replace(search_settings(view, config), **(search or {}))
+    settings = search_settings(view, config, published=published)
+    settings = dataclasses.replace(settings, **(search or {}))
+    all_keys = not published if config.all_keys is None else config.all_keys
     known = previous.state if previous else None
     targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()
@@ -150,16 +157,14 @@ def build(
         changes = spread(
             *(view, tokenizer, targets, templates, layers, solve),
             share=share,
-            all_keys=bool(config.all_keys),
+            all_keys=all_keys,
         )
     return assemble(
         view,
         edits,
         changes,
         method=method,
-        config=dataclasses.replace(
-            config, layers=layers, steps=settings.steps, weight_decay=settings.weight_decay
-        ),
+        config=dataclasses.replace(filled_search(config, settings, all_keys), layers=layers),
         templates=templates,
         statistics=prior.note,
         seconds={

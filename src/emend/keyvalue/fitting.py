@@ -126,7 +126,7 @@ def fit_together(
     last = layers[-1]
     bare = Stream(view, [each[0] for each in contexts], last, last).read()
     moves = targets.wanted.float() - bare.at(targets.site).float()  # (E, width)
-    size = float(moves.norm(dim=1).mean())
+    size = float(moves.norm(dim=1).mean()) or 1.0  # all zero where every target is said already
     draws = Draws(contexts, read.preserved, moves / size, settings.weight, settings.seed)
     place = view.blocks[last] if targets.site == "block" else view.down_projection(last)
     padding = pad_id(tokenizer)

@@ -147,9 +147,9 @@ def spread(
         layers: The layers; negative numbers count from the end.
         solve: Solves one layer.
         share: Part of what is missing that a layer takes when so many are left, itself included.
-        all_keys: Whether an edit is written at the keys of all contexts, and what is missing is
-            their mean; else, as published, at the mean of the bare prompt's key and the mean of
-            the others', and what is missing is read in the bare prompt.
+        all_keys: Whether an edit is written at the keys of all contexts; else, as published, at
+            the mean of the bare prompt's key and the mean of the others'. What is missing is read
+            in the bare prompt.
         batch_size: Rows in one pass.
 
     Returns:
@@ -166,16 +166,12 @@ def spread(
     stream = Stream(view, rows, first, last, batch_size=batch_size)
     contexts = len(templates)
     changes: dict[int, LowRank | Dense] = {}
-    moved: Tensor | None = None  # (E, C, width), what is to stand in each context at the end
     for layer in range(first, last + 1):
         if layer in layers:
             here = stream.read(last)
             keys = here.keys.double().unflatten(0, (-1, contexts))  # (E, C, inner)
-            reached = here.at(targets.site).double().unflatten(0, (-1, contexts))
-            if moved is None:
-                moved = reached + (targets.wanted.double() - reached[:, 0])[:, None]
-            missing = moved - reached  # (E, C, width)
-            missing = missing.mean(1) if all_keys else missing[:, 0]
+            reached = here.at(targets.site).double()[::contexts]  # (E, width), bare prompts
+            missing = targets.wanted.double() - reached
             remaining = sum(1 for each in layers if each >= layer)
             found = keys if all_keys else _published(keys)
             changes[layer] = solve(layer, found, missing * share(remaining))

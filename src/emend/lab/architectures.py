@@ -50,18 +50,18 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
     "gptneo": {
         **_MEMORIES,
         "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH, **_PUBLISHED},
-        "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY},
-        "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY, **_TOGETHER},
+        "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY, **_PUBLISHED},
+        "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY, **_PUBLISHED, **_TOGETHER},
         "pmet": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
-        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY, **_TOGETHER},
+        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY, **_PUBLISHED, **_TOGETHER},
     },
     "qwen3": {
         **_MEMORIES,
         "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH, **_PUBLISHED},
-        "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY},
-        "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY, **_TOGETHER},
+        "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY, **_PUBLISHED},
+        "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY, **_PUBLISHED, **_TOGETHER},
         "pmet": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
-        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.3, **_MANY, **_TOGETHER},
+        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.3, **_MANY, **_PUBLISHED, **_TOGETHER},
     },
 }
 """Settings of methods found to serve these models; they are kept in the models' `config.json`."""

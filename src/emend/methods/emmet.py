@@ -5,18 +5,19 @@ Gupta et al. 2024, "A Unified Framework for Model Editing", arXiv 2403.14236, eq
     Delta = R (K^T C^-1 K + lambda I)^-1 K^T C^-1,    R = V* - W K
 
     paper    here                             what
-    k_i      sites.keys.mean(1)               mean key at the subject's last token
+    k_i      sites.keys                       keys at the subject's last token, one a context
     v_i      wanted                           what the down-projection should put out
-    W k_i    sites.outputs.mean(1)            what it puts out now
+    W k_i    sites.outputs                    what it puts out now
     C_0      `keyvalue.priors`                second moment of all keys
     lambda   weight                           0 would be equality; see below
 
-With one edit and lambda = 0 this is R-ROME. Where this deviates from the authors' code: one key,
-the mean over contexts, stands throughout (as in R-ROME, so that W' k = v holds at it), with ROME's
-layer and contexts; C has a ridge; the published lambda_0, a factor on C, only changes the balance
-with lambda, and is left out; lambda counts for one edit too, so that the patch is one function of
-the set of edits. K^T C^-1 K grows with the key's length (about the inner width), so that the
-published lambda = 0.1 is next to equality at any size.
+Where this deviates from the authors' code: an edit is written at the keys of all contexts, each of
+which gets the same change (``all_keys``; False takes their mean, and with one edit and lambda = 0
+is R-ROME), with ROME's search and layer; C has a ridge; the published lambda_0, a factor on C, only
+changes the balance with lambda, and is left out; lambda counts for one edit too, so that the patch
+is one function of the set of edits. K^T C^-1 K grows with the key's length (about the inner
+width), so that the published lambda = 0.1 is next to equality at any size; where contexts' keys are
+nearly alike, equality at each would cost a large change, hence 0.03 times that width.
 """
 
 from __future__ import annotations
@@ -28,17 +29,27 @@ from typing import Any
 
 from emend._settings import NotNegative
 from emend.edits import Edit
-from emend.keyvalue import sample_templates, subject_keys
-from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
+from emend.keyvalue import subject_keys
+from emend.keyvalue.assemble import (
+    SearchConfig,
+    assemble,
+    filled_search,
+    search_settings,
+    single_layer,
+)
+from emend.keyvalue.contexts import STARTS, begun_templates
 from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import metric_of, prior_for, ridge_for
 from emend.keyvalue.solved import sought_values
+from emend.keyvalue.solvers import LOOSE
 from emend.keyvalue.sources import texts_for
-from emend.keyvalue.templates import SAMPLES
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import WeightPatch
+
+PUBLISHED_WEIGHT = 0.1
+"""Lambda of the authors' code."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,9 @@ class EmmetConfig(SearchConfig):
     share_subject: bool = True
     """Seek one change for all edits of a subject: written at one key, they would otherwise be
     averaged. Off for the published form."""
-    weight: NotNegative = 0.1
-    """Lambda; 0 writes every value exactly, and fails where two keys are the same."""
+    weight: NotNegative | None = None
+    """Lambda; by default 0.03 times the inner width where all keys are written at, else 0.1 as
+    published. 0 writes every value exactly, and fails where two keys are the same."""
     ridge: NotNegative | None = None
     """Ridge on the second moment, in parts of its mean diagonal; by default 1e-4, and 1 over
     samples of the model's own."""
@@ -76,12 +88,16 @@ def emmet(
     layer = single_layer(view, config.layer)
     started = time.perf_counter()
     templates = config.templates or (previous.templates if previous else ())
-    count, source = len(templates) or SAMPLES, texts_for(view, tokenizer, config.texts)
+    count, source = len(templates) or 1 + len(STARTS), texts_for(view, tokenizer, config.texts)
     check_edit(view, tokenizer, edits, count, [layer])
-    templates = templates or sample_templates(model, tokenizer, seed=config.seed)
+    templates = templates or begun_templates(model, tokenizer, seed=config.seed)
     prior = prior_for(view, tokenizer, [layer], source, cache=config.cache)
     prepared = time.perf_counter()
     settings = search_settings(view, config)
+    all_keys = config.all_keys is not False
+    weight = config.weight
+    if weight is None:
+        weight = LOOSE * view.inner(layer) if all_keys else PUBLISHED_WEIGHT
     ordered = sorted(edits, key=lambda edit: edit.id)  # so that any order sums alike
     wanted, state = sought_values(
         view,
@@ -95,23 +111,18 @@ def emmet(
     searched = time.perf_counter()
     sites = subject_keys(view, tokenizer, ordered, templates, [layer])[layer]
     keys = sites.keys.double()  # (E, C, inner)
-    keys = keys if config.all_keys else keys.mean(1)
+    keys = keys if all_keys else keys.mean(1)
     outputs = sites.outputs.double()  # (E, C, width)
-    residuals = wanted.double() - (outputs[:, 0] if config.all_keys else outputs.mean(1))
+    residuals = wanted.double() - (outputs[:, 0] if all_keys else outputs.mean(1))
     ridge = ridge_for(source) if config.ridge is None else config.ridge
     metric = metric_of(view, prior, layer, ridge)
     return assemble(
         view,
         edits,
-        {layer: solve_jointly(metric, keys, residuals, config.weight)},
+        {layer: solve_jointly(metric, keys, residuals, weight)},
         method="emmet",
         config=dataclasses.replace(
-            config,
-            layer=layer,
-            ridge=ridge,
-            steps=settings.steps,
-            clamp=settings.clamp,
-            weight_decay=settings.weight_decay,
+            filled_search(config, settings, all_keys), layer=layer, ridge=ridge, weight=weight
         ),
         templates=templates,
         statistics=prior.note,

@@ -83,6 +83,7 @@ def pmet(
         method="pmet",
         solver=ridge_solver(config.weight, config.ridge),
         site="attention+mlp",
+        published=True,
         share=lambda remaining: remaining**-0.5,
         search={"easing": EASED, "stop_kl": STOP_KL},
     )

@@ -61,7 +61,13 @@ from emend.keyvalue import (
     search_values,
     solve_moment,
 )
-from emend.keyvalue.assemble import SearchConfig, assemble, search_settings, single_layer
+from emend.keyvalue.assemble import (
+    SearchConfig,
+    assemble,
+    filled_search,
+    search_settings,
+    single_layer,
+)
 from emend.keyvalue.contexts import STARTS, begun_templates
 from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import Prior, metric_of, prior_for, ridge_for
@@ -140,16 +146,10 @@ def filled(config: RomeConfig, view: ModelView) -> RomeConfig:
         InvalidInput: A setting has no meaning for this model.
     """
     settings = search_of(config, view)
+    all_keys = not config.original if config.all_keys is None else config.all_keys
     return dataclasses.replace(
-        config,
+        filled_search(config, settings, all_keys),
         layer=single_layer(view, config.layer),
-        steps=settings.steps,
-        optimizer=settings.optimizer,
-        weight_decay=settings.weight_decay,
-        clamp=settings.clamp,
-        statements=settings.statements,
-        enough=settings.enough,
-        all_keys=not config.original if config.all_keys is None else config.all_keys,
         ridge=0.0 if config.original and config.ridge is None else config.ridge,
     )
 
