@@ -12,10 +12,9 @@ from emend.keyvalue import SearchSettings, search_values, second_moments, subjec
 from emend.keyvalue.memory import estimate_edit, estimate_moments
 from emend.keyvalue.priors import prior_for
 from emend.keyvalue.sources import texts_for
-from emend.keyvalue.spread import adds_directly
 from emend.locate import Memories, suppress
 from emend.models import ModelView
-from emend.models.partial import capture_blocks
+from emend.models.partial import adds_directly, capture_blocks
 
 EDITS = [Edit("{} was born in", "Marie Curie", "Paris")]
 

@@ -14,6 +14,7 @@ from emend.edits import Edit
 from emend.keyvalue.sources import TextsSetting
 from emend.keyvalue.values import CHUNK, Optimizer, SearchSettings
 from emend.models import ModelView
+from emend.models.partial import adds_directly
 from emend.patches import Dense, LowRank, WeightPatch, describe_base
 
 UNRECORDED = ("texts", "templates", "cache")
@@ -87,6 +88,7 @@ def search_settings(
         steps = steps if optimizer == "adam" else STEPS
     usual = 1 if optimizer == "lbfgs" else CHUNK
     chunk = usual if config.chunk is None else config.chunk
+    clamp = 4.0 if published else 8.0
     decay = config.weight_decay
     if decay is None:
         decay = 1e-3 if view.is_llama_like else 0.5
@@ -94,7 +96,7 @@ def search_settings(
         steps,
         config.learning_rate,
         decay,
-        _first(config.clamp, 4.0 if published else 8.0),
+        _first(config.clamp, clamp),
         config.kl_factor,
         config.preserve,
         config.preserve_factor,
@@ -133,17 +135,22 @@ def _first(given: N | None, default: N) -> N:
 def single_layer(view: ModelView, layer: int | None) -> int:
     """The layer of a method that edits one; None gives the default.
 
-    That is at 0.17 of the depth (gated MLPs or rotary positions) or 0.35 (others).
+    That is at 0.17 of the depth (gated MLPs or rotary positions) or 0.35 (others), and at 0.06
+    where what an MLP puts out is changed before it joins the stream, as by the norm of Gemma and
+    OLMo 2 (docs/defaults.md).
 
     Raises:
         InvalidInput: The model has no such layer.
         UnsupportedModel: It cannot be edited.
     """
-    if layer is None:
-        return view.nearest_editable(round((0.17 if view.is_llama_like else 0.35) * view.depth))
-    (chosen,) = view.numbered([layer])
-    view.down_projection(chosen)  # refused now, and not when minutes have been spent
-    return chosen
+    if layer is not None:
+        (chosen,) = view.numbered([layer])
+        view.down_projection(chosen)  # refused now, and not when minutes have been spent
+        return chosen
+    usual = view.nearest_editable(round((0.17 if view.is_llama_like else 0.35) * view.depth))
+    if adds_directly(view, usual):
+        return usual
+    return view.nearest_editable(min(max(1, round(0.06 * view.depth)), view.depth - 1))
 
 
 def assemble(

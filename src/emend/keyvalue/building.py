@@ -24,6 +24,7 @@ from emend.keyvalue.priors import Prior, metric_of, prior_for
 from emend.keyvalue.sources import OwnSamples, texts_for
 from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
 from emend.models import ModelView
+from emend.models.partial import adds_directly
 from emend.patches import Dense, LowRank, WeightPatch
 
 
@@ -33,8 +34,9 @@ class SpreadConfig(SearchConfig):
 
     layers: tuple[int, ...] | None = None
     """Blocks to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the depth."""
-    clamp: Positive = 0.75
-    """Bound on |delta| / |z0|."""
+    clamp: Positive | None = None
+    """Bound on |delta| / |z0|; by default 0.75 at a block's output, and ROME's where the value is
+    the MLP's own output."""
     preserve_factor: NotNegative = 0.3
     """Factor on the mean KL divergence over what is kept. Less than rome's: what is sought at a
     block's output reaches other wordings less where more is kept."""
@@ -62,6 +64,9 @@ Whiten = Callable[[Prior, int], Tensor]
 
 Solver = Callable[[ModelView, Prior], Solve]
 """Makes what solves one layer, from what is known of all other keys."""
+
+BLOCK_CLAMP = 0.75
+"""Bound on |delta| / |z0| at a block's output, as published."""
 
 WEIGHT = 0.1
 """Lambda by default, in inner widths."""
@@ -143,6 +148,10 @@ def build(
     solve = solver(view, prior)
     prepared = time.perf_counter()
     settings = search_settings(view, config, published=published)
+    if site is None:
+        site = "block" if adds_directly(view, layers[-1]) else "mlp"
+    if config.clamp is None and site != "mlp":
+        settings = dataclasses.replace(settings, clamp=BLOCK_CLAMP)
     settings = dataclasses.replace(settings, **(search or {}))
     all_keys = not published if config.all_keys is None else config.all_keys
     known = previous.state if previous else None

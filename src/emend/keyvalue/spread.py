@@ -17,12 +17,13 @@ from torch import Tensor
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.keyvalue._objective import Site
+from emend.keyvalue.assemble import single_layer
 from emend.keyvalue.rows import context_rows
 from emend.keyvalue.solved import sought_values
 from emend.keyvalue.stream import Stream
 from emend.keyvalue.values import SearchSettings
 from emend.models import ModelView
-from emend.models.partial import capture_blocks
+from emend.models.partial import adds_directly
 from emend.patches import Dense, LowRank
 
 Solve = Callable[[int, Tensor, Tensor], "LowRank | Dense"]
@@ -54,12 +55,13 @@ def default_layers(view: ModelView) -> tuple[int, ...]:
     """Five layers ending at 0.27 of the depth (gated or rotary) or 0.35 (others); spec section 0.
 
     Where that leaves fewer than five, fewer; never the last block, unless it is the only one.
-    Of a mixture of experts, those among them that can be edited.
+    Of a mixture of experts, those among them that can be edited. Where a block does not add its
+    MLP's output directly, one layer: ROME's.
     """
     share = 0.27 if view.is_llama_like else 0.35
     last = view.nearest_editable(max(min(round(share * view.depth), view.depth - 2), 0))
     if not adds_directly(view, last):
-        return (last,)
+        return (single_layer(view, None),)
     return tuple(layer for layer in view.editable if last - LAYERS < layer <= last)
 
 
@@ -82,19 +84,6 @@ def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ..
             f"or a factor), so an edit cannot be shared by {len(chosen)} layers: give one layer"
         )
     return chosen
-
-
-def adds_directly(view: ModelView, layer: int) -> bool:
-    """Whether what is added to a down-projection's output is added to its block's unchanged.
-
-    So it is in most models; Gemma 2 and OLMo 2 put a norm between, Granite a factor.
-    """
-    (layer,) = view.numbered([layer])
-    known = view.findings.get(("additive", layer))
-    if known is not None:
-        return known
-    ids = [number % view.vocabulary for number in (1, 2, 3, 4)]
-    return capture_blocks(view, [ids], [1], layer).is_additive
 
 
 def seek_targets(

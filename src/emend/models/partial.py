@@ -446,3 +446,16 @@ def _at_starts(tensor: Tensor, layout: Layout) -> Tensor:
     starts = layout.starts.to(tensor.device)
     index = torch.arange(rows, device=tensor.device)
     return tensor.reshape(rows, length, -1)[index, starts].clone()
+
+
+def adds_directly(view: ModelView, layer: int) -> bool:
+    """Whether what is added to a down-projection's output is added to its block's unchanged.
+
+    So it is in most models; Gemma 2 and OLMo 2 put a norm between, Granite a factor.
+    """
+    (layer,) = view.numbered([layer])
+    known = view.findings.get(("additive", layer))
+    if known is not None:
+        return known
+    ids = [number % view.vocabulary for number in (1, 2, 3, 4)]
+    return capture_blocks(view, [ids], [1], layer).is_additive
