@@ -56,12 +56,6 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 """Other facts of the same subjects, which are to stay."""
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "memit": {"statements": 6, "enough": 0.75, "optimizer": "lbfgs", "steps": 12}
-}
-"""Settings by method: what the model states of the subjects is kept, which memit by default, in its
-published form, does not."""
-
 TAKEN_BACK = "tower"
 COMPLETION, CHAT = 8, 24
 """Tokens that are generated of a completion and of an answer in a chat."""
@@ -188,15 +182,14 @@ def real_demo(
         left.unlink(missing_ok=True)
     with Ledger.create(file, describe_base(network)) as ledger:
         ledger.add(edits, reason="the demonstration")
-        settings = SETTINGS.get(method, {})
         built = versioning.build(
-            ledger, network, tokenizer, method=method, directory=output_path / "patch", **settings
+            ledger, network, tokenizer, method=method, directory=output_path / "patch"
         )
         with built.patch.applied(network):
             after = generated()
             report = metrics.evaluate(network, tokenizer, edits, batch_size=batch_size)
         ledger.revert(TAKEN_BACK, reason="to show that it can be")
-        again = versioning.build(ledger, network, tokenizer, method=method, **settings)
+        again = versioning.build(ledger, network, tokenizer, method=method)
         with again.patch.applied(network):
             reverted = generated()
     return RealDemo(
