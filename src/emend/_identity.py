@@ -40,10 +40,10 @@ VERSIONS = {
     "key covariance": 2,  # keys at start tokens are left out
     "model": 1,
     "patch": 1,
-    "single change": 1,
+    "single change": 2,  # of rome: contexts as memit has them
     "spectrum": 1,
     "sweep": 1,
-    "target value": 2,
+    "target value": 3,  # searches end by themselves, statements have eight tokens
     "text source": 1,
     "tokenizer": 1,
 }
