@@ -19,9 +19,10 @@ from emend.patches import load_patch
 
 NAMES = registry().names()
 ARCHITECTURES = ("gpt2", "gpt_neo", "llama", "gemma2")
-SHORT = {"templates": ("{}", "Yes. {}"), "steps": 4}
+# L-BFGS has hardly begun after so few steps.
+SHORT = {"optimizer": "adam", "templates": ("{}", "Yes. {}"), "steps": 4}
 FAST = {
-    "rome": {**SHORT, "optimizer": "adam"},  # L-BFGS has hardly begun after so few steps
+    "rome": SHORT,
     "grace": {"steps": 10},
     "wise": {"steps": 30, "learning_rate": 100.0, "irrelevant": 4},
     "ft": {"steps": 3},
