@@ -17,9 +17,10 @@ from emend.models._structure import find_blocks
 from emend.models.placing import device_of, stored_weights
 from emend.patches import Dense, load_patch
 
-SHORT = {"templates": ("{}", "Yes. {}"), "steps": 8}
+# L-BFGS has hardly begun after so few steps.
+SHORT = {"optimizer": "adam", "templates": ("{}", "Yes. {}"), "steps": 8}
 METHODS = {
-    "rome": {**SHORT, "optimizer": "adam"},  # L-BFGS has hardly begun after so few steps
+    "rome": SHORT,
     "memit": SHORT,
     "emmet": SHORT,
     "alphaedit": {**SHORT, "texts": TEXT, "quantile": 0.05, "cache": False},
