@@ -18,7 +18,7 @@ EDIT = emend.Edit("{} was born in", "Marie Curie", "Lyon")
 SHORT = {"templates": ("{}", "Yes. {}"), "texts": None}
 METHODS = {
     "rome": {"layer": 1, "steps": 40, "optimizer": "adam", **SHORT},
-    "memit": {"layers": (1, 2), "steps": 40, **SHORT},
+    "memit": {"layers": (1, 2), "steps": 40, "optimizer": "adam", **SHORT},
     "ft": {"layers": (2,)},
     "grace": {},
 }

@@ -107,7 +107,7 @@ def test_attach_twice_and_detach_unattached_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": 2}, "no module"),
+        ({"layers": 2}, "lacks 1 of 2 modules"),
         ({"width": 48}, "shape"),
         ({"seed": 5}, "hash"),
     ],

@@ -32,7 +32,7 @@ EDITS = [
 ]
 STRONG = {
     **{**SETTINGS, "steps": 20, "clamp": 100.0, "weight": 0.001, "weight_decay": 0.0},
-    **{"kl_factor": 0.0, "templates": ("{}",)},
+    **{"kl_factor": 0.0, "templates": ("{}",), "statements": 0, "optimizer": "adam"},
 }
 """What makes even a random model say something else."""
 ROOT = Path(__file__).parent.parent.parent
