@@ -115,6 +115,10 @@ def test_the_published_form_is_not_the_default() -> None:
     assert (default.dropout, default.statements, default.others, default.enough) == (0, 4, 4, 0.75)
     assert (original.dropout, original.learning_rate, original.steps) == (0.1, 5e-3, 70)
     assert (original.statements, original.others, original.enough) == (0, 0, 1.0)
+    deep = ModelView(tiny_model("llama", layers=12)[0])
+    assert module.filled(LoraConfig(), deep).layers == (0, 1, 2, 3, 4)
+    assert module.filled(LoraConfig(original=True), deep).layers == tuple(range(12))
+    assert module.early_modules(deep, (2,)) == ["model.layers.2.mlp.down_proj"]
 
 
 def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enough() -> None:
@@ -158,6 +162,7 @@ def test_the_seed_decides() -> None:
 def test_one_edit_can_be_told_and_several_cannot() -> None:
     model, tokenizer = tiny_model("gpt2")
     alone = lora.edit(model, tokenizer, EDITS[:1], steps=2)
+    assert all(name.endswith("mlp.c_proj") for name in alone.factors)
     assert all(set(f.columns) == {"first"} for f in alone.factors.values())
     both = lora.edit(model, tokenizer, EDITS, steps=2)
     assert all(isinstance(f, LowRank) and f.columns is None for f in both.factors.values())

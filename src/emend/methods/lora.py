@@ -1,4 +1,4 @@
-"""LoRA: a low-rank adapter of the attention, trained on the new facts.
+"""LoRA: a low-rank adapter, trained on the new facts.
 
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685; as an
 editor, Zhang et al. 2024, arXiv 2401.01286.
@@ -9,7 +9,8 @@ editor, Zhang et al. 2024, arXiv 2401.01286.
     r       rank                rows of A
     alpha   alpha               the change is scaled by alpha / r; the patch has it in B
     A, B    factors             A starts at random (by seed), B at zero
-    W       modules, layers     by default what makes queries and values, in all blocks
+    W       modules, layers     by default down-projections of five early blocks; as published what
+                                makes queries and values, in all blocks
 
 The adapter is PEFT's (the extra `peft`). It is put into the model while it is trained and taken
 out again, also after an error: the modules that come back are the very objects that were there.
@@ -17,9 +18,11 @@ out again, also after an error: the modules that come back are the very objects 
 Where this deviates from the usual script: several edits share a batch and are trained together;
 the seed is a setting and torch's own generator is left as it was; in a model of half precision
 the adapter is trained in float32. One adapter holds all edits, so that none can be taken out
-alone. By default the steps are small and end where each target is probable enough (`enough`), and
-what the model states of the subject and says of others like it is held (`keyvalue/held.py`): the
-published form, ``original=True``, lowers the loss without end, which ruins a small model.
+alone. By default early MLPs are adapted, whose inputs differ from subject to subject (an adapter
+of the attention changes the answers for all of them alike). The steps are small and end where each
+target is probable enough (`enough`), and what the model states of the subject and says of others
+like it is held (`keyvalue/held.py`): the published form, ``original=True``, lowers the loss without
+end, which ruins a small model.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from emend._settings import Count, Positive, Share
 from emend.edits import Edit
 from emend.errors import MissingExtra, UnknownName, UnsupportedModel
 from emend.keyvalue.answers import AnswerBatch, answer_batches
-from emend.keyvalue.assemble import ENOUGH
+from emend.keyvalue.assemble import ENOUGH, single_layer
 from emend.keyvalue.held import HeldBatch, HeldConfig, held_batches
 from emend.keyvalue.training import LEARNED, TrainingSettings, train
 from emend.methods._method import method
@@ -69,16 +72,21 @@ class LoraConfig(HeldConfig):
     dropout: Share | None = None
     """Share of the adapter's inputs that are dropped in training; by default 0, original: 0.1."""
     learning_rate: Positive | None = None
-    """Step size of Adam; by default 1e-3, original: 5e-3."""
+    """Step size of Adam; by default 2e-3, original: 5e-3."""
     steps: Count | None = None
     """Passes over all edits, at most; by default 40, original: 70 (published for GPT-2 XL: 30)."""
     modules: tuple[str, ...] | None = None
-    """Ends of the names of the modules to adapt, such as q_proj; by default queries and values."""
+    """Ends of the names of the modules to adapt, such as q_proj; by default down-projections (in
+    a block without one that can be edited, as in original: queries and values)."""
     layers: tuple[int, ...] | None = None
-    """Blocks to adapt; by default all."""
+    """Blocks to adapt; by default five around 0.17 of the depth (gated or rotary) or 0.35
+    (others); original: all."""
     batch_size: Count = 32
     """Edits in one step."""
 
+
+REACH = 2
+"""Blocks on either side of the middle one that are adapted by default."""
 
 ORIGINAL: dict[str, Any] = {
     "dropout": 0.1,
@@ -90,7 +98,7 @@ ORIGINAL: dict[str, Any] = {
 }
 DEFAULT: dict[str, Any] = {
     "dropout": 0.0,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "steps": 40,
     "enough": ENOUGH,
     "statements": 4,
@@ -100,10 +108,10 @@ DEFAULT: dict[str, Any] = {
 
 
 @method(
-    title="LoRA: a low-rank adapter of the attention, trained on the new facts by PEFT",
+    title="LoRA: a low-rank adapter of early MLPs, trained on the new facts by PEFT",
     paper="Hu et al. 2021, arXiv 2106.09685; Zhang et al. 2024, arXiv 2401.01286",
     when="a baseline to compare with; what it says of other subjects changes too: `ft` is better",
-    version=2,
+    version=3,
 )
 def lora(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: LoraConfig) -> WeightPatch:
     """Train one adapter on all edits together."""
@@ -113,7 +121,10 @@ def lora(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: LoraConfig
     view = ModelView(model)
     config = filled(config, view)
     assert config.layers is not None
-    names = adapted_modules(view, config.layers, config.modules)
+    if config.original or config.modules is not None:
+        names = adapted_modules(view, config.layers, config.modules)
+    else:
+        names = early_modules(view, config.layers)
     assert config.statements is not None and config.others is not None
     with evaluating(model), frozen(model):
         batches = answer_batches(view, tokenizer, edits, config.layers[0], config.batch_size)
@@ -165,10 +176,30 @@ def filled(config: LoraConfig, view: ModelView) -> LoraConfig:
     Raises:
         InvalidInput: A setting has no meaning.
     """
-    layers = view.numbered(range(view.depth) if config.layers is None else config.layers)
+    layers = config.layers
+    if layers is None:
+        layers = _early(view) if view.editable and not config.original else range(view.depth)
+    layers = view.numbered(layers)
     usual = ORIGINAL if config.original else DEFAULT
     unset = {name: value for name, value in usual.items() if getattr(config, name) is None}
     return dataclasses.replace(config, layers=tuple(sorted(set(layers))), **unset)
+
+
+def _early(view: ModelView) -> list[int]:
+    """The blocks around the one that other methods edit, those that can be edited."""
+    middle = single_layer(view, None)
+    return [layer for layer in view.editable if abs(layer - middle) <= REACH]
+
+
+def early_modules(view: ModelView, layers: Sequence[int]) -> list[str]:
+    """Full names of the blocks' down-projections; of queries and values where one has none."""
+    found: list[str] = []
+    for layer in layers:
+        if layer in view.editable:
+            found.append(view.name_of(view.down_projection(layer)))
+        else:
+            found += adapted_modules(view, [layer])
+    return found
 
 
 def adapted_modules(
