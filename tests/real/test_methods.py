@@ -1,4 +1,4 @@
-"""Ten edits of SmolLM2 at once by each method with its defaults; thresholds well below measured."""
+"""Up to ten edits of SmolLM2 at once by each method with its defaults; thresholds well below measured."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ NEIGHBOURS = {
 }
 
 LEAST = {
-    # method: edits that took, neighbours that stay, perplexity of plain text at most times before
-    "memit": (8, 6, 1.1),  # 10, 9, 1.018
-    "ft": (6, 5, 1.2),  # 8, 8, 1.020
-    "grace": (9, 2, 1.001),  # 10, 4, 1.000: neighbours of one wording are near its keys
+    # method: edits made, that took, neighbours that stay, perplexity at most times that before
+    "memit": (10, 8, 6, 1.1),  # 10, 9, 1.018
+    "ft": (4, 2, 5, 1.2),  # of ten 8, 8, 1.020; four, since it takes its time
+    "grace": (10, 9, 2, 1.001),  # 10, 4, 1.000: neighbours of one wording are near its keys
 }
 
 
@@ -59,10 +59,10 @@ def test_the_neighbours_are_known(before):
 
 
 @pytest.mark.parametrize("method", LEAST)
-def test_ten_edits_take_and_neighbours_stay(smollm2, before, method):
+def test_edits_take_and_neighbours_stay(smollm2, before, method):
     model, tokenizer = smollm2
-    (known, perplexity), patch = before, emend.edit(*smollm2, TEN, method)
-    took, stay, most = LEAST[method]
+    count, took, stay, most = LEAST[method]
+    (known, perplexity), patch = before, emend.edit(*smollm2, TEN[:count], method)
     outcomes = [one.describe() for one in patch.outcomes if not one.took]
     with patch.applied(model):
         said = generate(model, tokenizer, list(known), max_new_tokens=4)
@@ -70,7 +70,7 @@ def test_ten_edits_take_and_neighbours_stay(smollm2, before, method):
     held = [
         states_answer(text, [NEIGHBOURS[prompt]]) for prompt, text in zip(known, said, strict=True)
     ]
-    found = (len(TEN) - len(outcomes), sum(held), after / perplexity)
+    found = (count - len(outcomes), sum(held), after / perplexity)
     assert found[0] >= took, outcomes
     assert found[1] >= min(stay, len(known)), list(zip(known, said, strict=True))
     assert found[2] <= most
