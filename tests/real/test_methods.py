@@ -1,4 +1,4 @@
-"""Up to ten edits of SmolLM2 at once by each method with its defaults; thresholds well below measured."""
+"""Edits of SmolLM2, up to ten at once, by each method with its defaults; lenient thresholds."""
 
 from __future__ import annotations
 
