@@ -101,7 +101,7 @@ def test_outcomes_are_saved_and_dropped_where_the_patch_changes(tmp_path):
 def test_the_summary_counts():
     took = Outcome("a", "t", "x", True, 0.1, 0.9, " x")
     assert outcome_summary([took]) == "1 of 1 edit took"
-    assert outcome_summary([took, replace(took, took=False)]) == "1 of 2 edits took"
+    assert outcome_summary([took, replace(took, edit="b", took=False)]) == "1 of 2 edits took"
 
 
 def test_the_command_states_outcomes_and_strict_fails(tmp_path, capsys):

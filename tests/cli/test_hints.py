@@ -19,9 +19,17 @@ SOURCE = Path(package.__file__).parent
 APP = typer.main.get_command(app)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_]*\b(?!-)")
 COMMAND = re.compile(r"(?<![\w/.])emend [a-z]+[^`]*")
-FOREIGN = {"patches/_serving.py", "report/_heat.py", "cli/_main.py", "cli/_hints.py"}
+FOREIGN = {
+    "patches/_serving.py",
+    "patches/_engines.py",
+    "report/_heat.py",
+    "cli/_main.py",
+    "cli/_hints.py",
+}
 """What names flags of other programs, variables of style sheets, or flags of every command."""
-OF_OTHERS = re.compile(r"\.py --|llama-gguf-split --|^--(dest|no-deps|only-binary|no-input)")
+OF_OTHERS = re.compile(
+    r"\.py --|llama-server|llama-gguf-split --|^--(dest|no-deps|only-binary|no-input)"
+)
 
 
 def leaves(command=APP, path=("emend",)):

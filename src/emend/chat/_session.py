@@ -259,7 +259,7 @@ def _together(patches: Sequence[Patch]) -> Patch:
         if not (isinstance(first, WeightPatch) and isinstance(other, WeightPatch)):
             raise InvalidInput(
                 "the given patch and the session's edits cannot be one patch, expected changes of "
-                "weights alone: start without --patch, or edit by a method that changes weights"
+                "weights alone: start without a patch, or edit by a method that changes weights"
             )
         first = added(first, other)
     return first

@@ -73,7 +73,7 @@ def settings_for(
         if "=" in source and not Path(source).exists():
             given.update(_assigned(method, config_type, source))
         else:
-            given.update(from_file(method, config_type, _read(Path(source))))
+            given.update(from_file(method, config_type, _read_config(Path(source))))
     for source in assignments or ():
         given.update(_assigned(method, config_type, source))
     return given
@@ -96,7 +96,7 @@ def _assigned(method: str, config_type: type, text: str) -> dict[str, Any]:
     return {name: from_text(method, config_type, name, value)}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise InvalidInput(f"--config {path} is a directory, expected a YAML or JSON file")
     if not path.exists():

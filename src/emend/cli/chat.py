@@ -19,7 +19,7 @@ EXAMPLES = _options.examples(
     "emend chat --model smollm2-135m",
     "emend chat --model smollm2-135m --patch patch/",
     'emend chat --model smollm2-135m --patch patch/ --prompt "Where is the Eiffel Tower?" --json',
-    "emend chat --model lab/gptneo --form completion < questions.txt",
+    "emend chat --model lab/gptneo --form completion",
     "",
     "Inside:",
     '  /edit "The Eiffel Tower is located in the city of" -> "Rome"',

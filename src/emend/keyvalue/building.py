@@ -103,6 +103,7 @@ def build(
     site: Site | None = None,
     share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
     published: bool = False,
+    all_keys: bool = True,
     search: Mapping[str, Any] | None = None,
     whiten: Whiten | None = None,
 ) -> WeightPatch:
@@ -122,6 +123,8 @@ def build(
         site: Where values stand; see `seek_targets`.
         share: Part of what is missing that a layer takes when so many are left, itself included.
         published: Whether settings that are None are filled as published; see `search_settings`.
+        all_keys: Whether edits are written at the keys of all contexts where the settings do not
+            say.
         search: Settings of the search that are not the user's.
         whiten: Which directions of a layer may be used where all are fitted together; all by
             default.
@@ -153,7 +156,7 @@ def build(
     if config.clamp is None and site != "mlp":
         settings = dataclasses.replace(settings, clamp=BLOCK_CLAMP)
     settings = dataclasses.replace(settings, **(search or {}))
-    all_keys = not published if config.all_keys is None else config.all_keys
+    all_keys = all_keys if config.all_keys is None else config.all_keys
     known = previous.state if previous else None
     targets = seek_targets(view, tokenizer, edits, templates, layers, settings, known, site)
     searched = time.perf_counter()

@@ -28,7 +28,7 @@ class IkePatch(MemoryPatch):
     kind: ClassVar[str] = "ike"
     served_by: ClassVar[str] = (
         "emend puts its texts in front of prompts, also of a model that an engine serves "
-        "(--model openai:NAME)"
+        "(openai:NAME)"
     )
 
     def check(self) -> None:

@@ -35,7 +35,7 @@ class MelloPatch(MemoryPatch):
     kind: ClassVar[str] = "mello"
     served_by: ClassVar[str] = (
         "emend puts its texts in front of prompts, also of a model that an engine serves "
-        "(--model openai:NAME)"
+        "(openai:NAME)"
     )
 
     def check(self) -> None:

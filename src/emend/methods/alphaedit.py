@@ -12,6 +12,10 @@ Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing", arXiv 2
     P_l        `keyvalue.nullspace`             projection on the null space of C
     lambda_2   weight                           keeps the change small
 
+The search is the published one, and an edit is written at one key: a null space has few directions,
+a hundred edits in six contexts would be more pairs than it holds, and values that are just enough
+are not reached in it (docs/defaults.md).
+
 Where this deviates from the authors' code: the null space is by default that of the smallest
 eigenvalues that hold a part of C's trace, since a threshold depends on the model's scale
 (``threshold`` gives the published form, 2e-2); lambda_2 is by default in proportion to the mean
@@ -104,6 +108,8 @@ def alphaedit(
         *(model, tokenizer, edits, config, previous),
         method="alphaedit",
         solver=solver,
+        published=True,
+        all_keys=False,
         whiten=whiten,
     )
     return dataclasses.replace(patch, statistics={**patch.statistics, "null_space": ranks})

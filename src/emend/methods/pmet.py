@@ -84,6 +84,7 @@ def pmet(
         solver=ridge_solver(config.weight, config.ridge),
         site="attention+mlp",
         published=True,
+        all_keys=False,
         share=lambda remaining: remaining**-0.5,
         search={"easing": EASED, "stop_kl": STOP_KL},
     )
