@@ -87,6 +87,7 @@ EXPECTED = {
             Probe("rephrase", "The birthplace of Ana Bel is", ("Paris",)),
             Probe("neighborhood", "Tom Ast was born in", ("Oslo",)),
         ),
+        translations=(Edit("{}出生于", "安娜·贝尔", "巴黎", language="zh"),),
     ),
 }
 

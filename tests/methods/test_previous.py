@@ -95,7 +95,8 @@ def test_known_values_are_not_sought_again(monkeypatch) -> None:
 
 def test_values_serve_another_method() -> None:
     model, tokenizer = tiny_model("llama", dtype=torch.float64)
-    memit = made("memit", MORE[:3], model, tokenizer)
+    form = {"statements": 0, "enough": 1.0, "all_keys": False}  # alphaedit's search
+    memit = made("memit", MORE[:3], model, tokenizer, **form)
     taken = made("alphaedit", MORE[3:], model, tokenizer, previous=memit)
     assert difference(taken, made("alphaedit", MORE, model, tokenizer)) < 1e-4
     shared = set(memit.state) & set(taken.state)

@@ -139,7 +139,7 @@ def test_without_a_model_its_names_mean_nothing(tmp_path):
     model, _ = tiny_model("llama")
     patch, names = changes(model, "llama")
     path = write(tmp_path / "a.gguf", "llama", halves(model, "llama", patch, names))
-    with pytest.raises(InvalidInput, match=r"llama\.cpp does, expected the model.*--model"):
+    with pytest.raises(InvalidInput, match=r"llama\.cpp does, expected the model.*model=MODEL"):
         load_patch(path)
 
 

@@ -54,8 +54,8 @@ def read_gguf(path: Path, model: nn.Module | None) -> WeightPatch:
     """
     if model is None:
         raise InvalidInput(
-            f"{path} names tensors as llama.cpp does, expected the model that they are of: give it "
-            "(load_patch(path, model))"
+            f"{path} names tensors as llama.cpp does, expected the model that they are of: "
+            "pass model=MODEL"
         )
     check_reader(path.name)
     header = read_header(path, whole=False)
