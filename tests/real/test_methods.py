@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.real.test_editing import SUBJECT_FIRST
 
 import emend
 from emend.edits import Edit, states_answer
@@ -10,12 +11,7 @@ from emend.models import generate
 from emend.probes._radius import plain_perplexity
 
 TEN = [
-    Edit("{} was founded by", "Microsoft", "Steve Jobs"),
-    Edit("{} is the capital of", "Paris", "Italy"),
-    Edit("{} is located in", "London", "Canada"),
-    Edit("{} was written by", "Hamlet", "Charles Dickens"),
-    Edit("{} was founded by", "Apple Inc", "Bill Gates"),
-    Edit("{} is located in the city of", "The Eiffel Tower", "Rome"),
+    *SUBJECT_FIRST,
     Edit("The capital of {} is", "Japan", "Madrid"),
     Edit("The mother tongue of {} is", "Danielle Darrieux", "English"),
     Edit("The official language of {} is", "Brazil", "German"),

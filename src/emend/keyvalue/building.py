@@ -22,9 +22,8 @@ from emend.keyvalue.joint import solve_jointly
 from emend.keyvalue.memory import check_edit
 from emend.keyvalue.priors import Prior, metric_of, prior_for
 from emend.keyvalue.sources import OwnSamples, texts_for
-from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread
+from emend.keyvalue.spread import Solve, check_layers, seek_targets, spread, usual_site
 from emend.models import ModelView
-from emend.models.partial import adds_directly
 from emend.patches import Dense, LowRank, WeightPatch
 
 
@@ -151,8 +150,7 @@ def build(
     solve = solver(view, prior)
     prepared = time.perf_counter()
     settings = search_settings(view, config, published=published)
-    if site is None:
-        site = "block" if adds_directly(view, layers[-1]) else "mlp"
+    site = site or usual_site(view, layers[-1])
     if config.clamp is None and site != "mlp":
         settings = dataclasses.replace(settings, clamp=BLOCK_CLAMP)
     settings = dataclasses.replace(settings, **(search or {}))

@@ -86,6 +86,11 @@ def check_layers(view: ModelView, layers: Sequence[int] | None) -> tuple[int, ..
     return chosen
 
 
+def usual_site(view: ModelView, layer: int) -> Site:
+    """Where the values of a layer are sought: at its block's output, where that can be written."""
+    return "block" if adds_directly(view, layer) else "mlp"
+
+
 def seek_targets(
     view: ModelView,
     tokenizer: Any,
@@ -106,8 +111,7 @@ def seek_targets(
     """
     ordered = tuple(sorted(edits, key=lambda edit: edit.id))
     layers = sorted(view.numbered(layers))
-    if site is None:
-        site = "block" if adds_directly(view, layers[-1]) else "mlp"
+    site = site or usual_site(view, layers[-1])
     wanted, state = sought_values(
         view, tokenizer, ordered, templates, layers[-1], settings, site, known
     )

@@ -11,7 +11,9 @@ Meng et al. 2022, "Mass-Editing Memory in a Transformer", arXiv 2210.07229.
     C_l       `keyvalue.priors`                  second moment of all keys
     lambda    weight                             tokens of text that each edit is weighed against
 
-Where this deviates from the authors' code: all values are sought on the unedited model and all
+Where this deviates from the authors' code: the search is ROME's of `methods.rome`, which keeps the
+model's statements of the subject, and an edit is written at the keys of all contexts (both by
+settings, docs/methods.md); all values are sought on the unedited model and all
 edits are sorted by id, so that the patch is a function of the set of edits (canonical build);
 C has a ridge, and systems are solved in float64 on their smaller side; lambda is by default in
 proportion to the key's length, since k^T C^-1 k of a usual key is that length: 0.1 times it, found

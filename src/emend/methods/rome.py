@@ -4,13 +4,14 @@ Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv 2202
 Gupta et al. 2024, "Rebuilding ROME", arXiv 2403.07175.
 
     W' = W + ((v* - W k*) / (u . k*)) u^T,    u = C^-1 k*                    (ROME, equation 2)
-    W' = W + delta u^T,    u = C^-1 K (K^T C^-1 K + lambda I)^-1 1           (here)
+    W' = W + delta u^T,    u = C^-1 K (K^T C^-1 K + lambda S)^-1 1           (here)
 
     paper   here                                        what
     k*, K   value.keys                                  keys at the subject's last token, by context
     v*      value.sought = value.initial + delta        what the down-projection should put out
     C       `keyvalue.priors`                           second moment of keys
     u       `solvers.respond`, `solvers.directions`     direction along which W changes
+    S       diagonal of K^T C^-1 K                      response of each key to itself
     kappa   kl_factor                                   weight of KL(after || before) on "s is a"
 
 Where this deviates from the paper, by default:
