@@ -62,6 +62,20 @@ class Terminal:
         self._seen += found.end()
         return part
 
+    def interrupt(self, pattern: str, times: int = 60) -> str:
+        """Press Ctrl-C until a pattern is shown.
+
+        Readline misses a Ctrl-C that comes between the moment it shows its prompt and the moment it
+        waits for input; a person presses again.
+        """
+        for _ in range(times):
+            self.send("\x03")
+            end = time.monotonic() + 1
+            while (left := end - time.monotonic()) > 0 and self._read(left):
+                if re.search(pattern, self.text[self._seen :], re.DOTALL):
+                    return self.expect(pattern)
+        raise AssertionError(f"{pattern!r} is not shown after Ctrl-C: {self._unseen()}")
+
     def ends(self, seconds: float = 600) -> int:
         """Wait for the end, and give the exit status."""
         while self._read(seconds):
