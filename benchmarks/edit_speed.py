@@ -60,12 +60,12 @@ from tests.reference import rome as reference
 from tests.reference.closed_form import GPT2, with_ridge
 
 import emend
+from emend.editing import RIDGE, SearchSettings
+from emend.editing.nullspace import null_space
+from emend.editing.priors import prior_for
+from emend.editing.sources import texts_for
+from emend.editing.spread import seek_targets
 from emend.edits import Edit
-from emend.keyvalue import RIDGE, SearchSettings
-from emend.keyvalue.nullspace import null_space
-from emend.keyvalue.priors import prior_for
-from emend.keyvalue.sources import texts_for
-from emend.keyvalue.spread import seek_targets
 from emend.models import ModelView
 
 ROME_LAYER, ROME_STEPS = 5, 20

@@ -30,9 +30,8 @@ from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits, without_edited
 from emend.lab.hops import subquestion
 from emend.lab.language import RELATION_BY_NAME
-from emend.ledger import Ledger
+from emend.ledger import Built, Expansion, Ledger, build, expand, lab_rules
 from emend.metrics import Report
-from emend.versioning import Built, Expansion, build, expand, lab_rules
 
 ROWS = {
     "reliability": ("reliability", None),

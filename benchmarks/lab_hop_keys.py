@@ -17,12 +17,12 @@ import torch
 
 import emend
 from emend import methods
+from emend.editing import subject_keys
+from emend.editing.spread import check_layers
 from emend.edits import Edit
-from emend.keyvalue import subject_keys
-from emend.keyvalue.spread import check_layers
 from emend.lab import shipped_world
+from emend.ledger import lab_rules
 from emend.models import ModelView
-from emend.versioning import lab_rules
 
 PERSONAL = ("spouse", "employer", "birthplace")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import emend
-from emend.keyvalue.stream import Stream
+from emend.editing.stream import Stream
 from emend.lab import shipped_world
 from emend.lab.language import RELATIONS
 from emend.models import ModelView

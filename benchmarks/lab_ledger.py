@@ -29,10 +29,9 @@ import emend
 from emend.edits import Edit
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits
-from emend.ledger import Ledger
+from emend.ledger import Built, Ledger, build
 from emend.models import generate
 from emend.patches import WeightPatch
-from emend.versioning import Built, build
 
 
 def superseding(edit: Edit, others: Sequence[Edit], generator: random.Random) -> Edit:

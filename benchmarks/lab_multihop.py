@@ -21,9 +21,9 @@ from typing import Any
 
 import emend
 from emend import datasets
-from emend.bench.multi_hop import evaluate_multi_hop
 from emend.cli._settings import settings_for
 from emend.methods import registry
+from emend.metrics import evaluate_multi_hop
 
 HOPS = ("2", "3", "4")
 

@@ -22,9 +22,9 @@ from lab_methods import measure_patch, percent
 from torch import Tensor
 
 import emend
-from emend.keyvalue.rows import context_rows
-from emend.keyvalue.solved import edit_of
-from emend.keyvalue.stream import Stream
+from emend.editing.rows import context_rows
+from emend.editing.solved import edit_of
+from emend.editing.stream import Stream
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits
 from emend.models import ModelView

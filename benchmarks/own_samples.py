@@ -22,11 +22,11 @@ from torch import Tensor
 
 import emend
 from emend import datasets
-from emend.keyvalue import subject_keys
-from emend.keyvalue._samples import OwnSamples
-from emend.keyvalue._windows import Layout, Position, batches_of
-from emend.keyvalue.joint import inverse
-from emend.keyvalue.sources import Source, TextFile, Texts
+from emend.editing import subject_keys
+from emend.editing._samples import OwnSamples
+from emend.editing._windows import Layout, Position, batches_of
+from emend.editing.joint import inverse
+from emend.editing.sources import Source, TextFile, Texts
 from emend.models import ModelView, ensure_start
 from emend.models._hooks import stopping
 

@@ -21,9 +21,9 @@ import torch
 
 import emend
 from emend import datasets
+from emend.editing import SearchSettings, search_values
+from emend.editing.assemble import search_settings
 from emend.edits import Edit
-from emend.keyvalue import SearchSettings, search_values
-from emend.keyvalue.assemble import search_settings
 from emend.methods import recommended, registry
 from emend.models import ModelView
 

@@ -31,8 +31,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from emend.keyvalue.moments import second_moments  # noqa: E402
-from emend.keyvalue.sources import Texts  # noqa: E402
+from emend.editing.moments import second_moments  # noqa: E402
+from emend.editing.sources import Texts  # noqa: E402
 from emend.models import ModelView  # noqa: E402
 
 WIDTH, INNER, VOCABULARY = 768, 3072, 1000

@@ -34,8 +34,8 @@ from _shapes import (
 )
 from tests.reference import rome as reference
 
+from emend.editing import SearchSettings, search_values
 from emend.edits import Edit
-from emend.keyvalue import SearchSettings, search_values
 from emend.models import ModelView
 
 LAYER = 5

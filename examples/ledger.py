@@ -10,8 +10,8 @@ from pathlib import Path
 
 import emend
 from emend import Ledger, datasets
+from emend.ledger import build
 from emend.models import generate
-from emend.versioning import build
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_registry_lists_files_and_entry_points_and_imports_neither(package):
-    registry = Registry("thing", package, "tests.things")
+    registry = Registry("thing", [package], "tests.things")
     assert registry.names() == ["broken", "one", "theirs"]
     assert "theirs" in registry
     assert "two" not in registry
@@ -95,7 +95,7 @@ def test_registry_lists_files_and_entry_points_and_imports_neither(package):
 
 
 def test_registry_gets_what_bears_the_name_and_ours_goes_first(package):
-    registry = Registry("thing", package, "tests.things")
+    registry = Registry("thing", [package], "tests.things")
     assert registry.get("one") == "the one"
     assert registry.get("theirs") == "theirs"
     with pytest.raises(errors.UnknownName, match=r"unknown thing 'on'.*did you mean 'one'"):
@@ -109,7 +109,7 @@ def test_module_without_its_function_is_one_line(package, tmp_path):
     """Fault 28: a module in methods/ without its function was an AttributeError."""
     (tmp_path / package / "empty.py").write_text("other = 1\n")
     (tmp_path / package / "strange.py").write_text("strange = 1\n")
-    registry = Registry("thing", package, "tests.things", of="pathlib:Path")
+    registry = Registry("thing", [package], "tests.things", of="pathlib:Path")
     for name, found in (
         ("empty", "holds nothing of it"),
         ("strange", "holds an object of type int"),
@@ -134,7 +134,7 @@ def test_broken_package_of_others_is_one_line(package, tmp_path, content, found)
     """Fault 28, of entry points: what a third party breaks is told in one line."""
     (tmp_path / "their_module.py").write_text(content)
     with pytest.raises(errors.BrokenFile, match=found) as caught:
-        Registry("thing", package, "tests.things").get("theirs")
+        Registry("thing", [package], "tests.things").get("theirs")
     assert "\n" not in str(caught.value)
 
 
@@ -143,7 +143,7 @@ def test_registry_finds_sources_without_an_import(package, tmp_path):
     inner.mkdir()
     (inner / "__init__.py").write_text("raise RuntimeError('imported')")
     (inner / "inner.py").write_text("thing = 1")
-    registry = Registry("thing", package, "tests.things")
+    registry = Registry("thing", [package], "tests.things")
     assert registry.source("one") == (tmp_path / package / "one.py", "one")
     assert registry.source("theirs") == (tmp_path / "their_module.py", "thing")
     assert registry.source("none") is None
@@ -156,7 +156,7 @@ def test_registry_finds_sources_without_an_import(package, tmp_path):
 
 
 def test_registry_without_its_package_is_empty():
-    assert Registry("thing", "emend.no_such_room", "tests.nothing").names() == []
+    assert Registry("thing", ["emend.no_such_room"], "tests.nothing").names() == []
 
 
 class _Terminal(io.StringIO):

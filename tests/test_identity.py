@@ -28,8 +28,8 @@ from emend._identity import (
     tokenizer_fingerprint,
 )
 from emend._tensors import digests_of
-from emend.keyvalue import SearchSettings
-from emend.keyvalue.sources import JsonLines, TextFile, Texts
+from emend.editing import SearchSettings
+from emend.editing.sources import JsonLines, TextFile, Texts
 from emend.models import forget_fingerprints, model_fingerprint, weights_hash
 from emend.models.placing import stored_weights
 

@@ -10,7 +10,7 @@ from emend._parse import read_document
 from emend._validate import Fault, Problems, Record, text_fault
 from emend.datasets import read_edits
 from emend.errors import BrokenFile, InvalidInput, first_line
-from emend.versioning import read_rules, read_suite
+from emend.ledger import read_rules, read_suite
 
 RULES = {
     "relations": {

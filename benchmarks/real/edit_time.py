@@ -19,7 +19,7 @@ import torch
 from counterfact import SHARED, read_records
 
 import emend
-from emend.keyvalue import sample_templates
+from emend.editing import sample_templates
 from emend.models import ModelView, ensure_start
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emend import chat as chat
     from emend import datasets as datasets
+    from emend import editing as editing
     from emend import edits as edits
     from emend import errors as errors
-    from emend import keyvalue as keyvalue
     from emend import lab as lab
     from emend import ledger as ledger
     from emend import locate as locate
@@ -67,7 +67,7 @@ _HOME = {
     "load_patch": "emend.patches",
 }
 _ROOMS = (
-    *("api", "bench", "chat", "datasets", "edits", "errors", "keyvalue"),
+    *("api", "bench", "chat", "datasets", "edits", "errors", "editing"),
     *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "probes", "report"),
 )
 

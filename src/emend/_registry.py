@@ -7,9 +7,9 @@ Third parties register under an entry-point group. Listing names imports nothing
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import sys
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,23 +20,31 @@ from emend.errors import BrokenFile, UnknownName
 
 T = TypeVar("T")
 
+METHODS = ("emend.methods", "emend.methods.hypernetwork", "emend.methods.in_context")
+"""Packages whose modules are methods, families after the package that they are in."""
+
 
 class Registry(Generic[T]):
     """The things of one kind: one per module of a package, and those of entry points.
 
     Args:
         kind: What is registered, in the singular ("method"); used in messages.
-        package: The package whose modules are looked at. Those whose name begins with an
-            underscore are private and not listed.
+        packages: The packages whose modules are looked at; a package among the modules of another
+            is a family and no thing itself. Modules whose name begins with an underscore are
+            private and not listed.
         group: The entry-point group of third parties. A name of ours is never replaced by theirs.
         of: "module:class" of what is registered, looked up when something is got; "" for any.
+        attribute: What each module calls the thing; by default its own name.
     """
 
-    def __init__(self, kind: str, package: str, group: str, of: str = "") -> None:
+    def __init__(
+        self, kind: str, packages: Sequence[str], group: str, of: str = "", attribute: str = ""
+    ) -> None:
         self.kind = kind
-        self.package = package
+        self.packages = packages
         self.group = group
         self.of = of
+        self.attribute = attribute
 
     def names(self) -> list[str]:
         """All names, sorted. Imports none of the modules."""
@@ -49,9 +57,9 @@ class Registry(Generic[T]):
             UnknownName: There is none of that name; the message suggests the nearest.
             BrokenFile: The module does not define it, or a third party's cannot be imported.
         """
-        if name in self._own():
-            module = importlib.import_module(f"{self.package}.{name}")
-            return self._defined(module, name, str(module.__file__))
+        if package := self._own().get(name):
+            module = importlib.import_module(f"{package}.{name}")
+            return self._defined(module, self.attribute or name, str(module.__file__))
         foreign = self._foreign()
         if name not in foreign:
             raise UnknownName(self.kind, name, self.names())
@@ -63,8 +71,8 @@ class Registry(Generic[T]):
         Returns:
             None where that is not known without an import.
         """
-        if name in self._own():
-            return _file_of(_spec_of(f"{self.package}.{name}"), name)
+        if package := self._own().get(name):
+            return _file_of(_spec_of(f"{package}.{name}"), self.attribute or name)
         point = self._foreign().get(name)
         return None if point is None else _file_of(_spec_of(point.module), point.attr)
 
@@ -104,12 +112,17 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
-    def _own(self) -> set[str]:
-        # find_spec imports the parent (light) but not the package itself.
-        spec = importlib.util.find_spec(self.package)
-        places = spec.submodule_search_locations if spec else None
-        modules = pkgutil.iter_modules(places or [])
-        return {module.name for module in modules if not module.name.startswith("_")}
+    def _own(self) -> dict[str, str]:
+        """Return the package of each name."""
+        families = {package.rpartition(".")[2] for package in self.packages}
+        found: dict[str, str] = {}
+        for package in self.packages:
+            spec = _spec_of(package)
+            places = spec.submodule_search_locations if spec else None
+            for module in pkgutil.iter_modules(places or []):
+                if not module.name.startswith("_") and module.name not in families:
+                    found[module.name] = package
+        return found
 
     def _foreign(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}

@@ -10,11 +10,19 @@ from emend import methods
 from emend.datasets import read_edits, write_edits
 from emend.edits import Edit, Probe, check_edits
 from emend.ledger import Ledger
-from emend.locate import audit, trace, trace_many
+from emend.locate import trace, trace_many
 from emend.metrics import Report, evaluate, evaluate_each, verified
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
-from emend.patches import MemoryPatch, Patch, WeightPatch, describe_base, load_patch, with_fields
+from emend.patches import (
+    MemoryPatch,
+    Patch,
+    WeightPatch,
+    audit,
+    describe_base,
+    load_patch,
+    with_fields,
+)
 from emend.probes import Source, blast_radius, check_source
 
 if TYPE_CHECKING:

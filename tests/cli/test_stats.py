@@ -7,7 +7,7 @@ import json
 import pytest
 from tests.tiny import TEXT
 
-from emend.keyvalue import memory, moments
+from emend.editing import memory, moments
 from emend.patches import load_patch
 
 

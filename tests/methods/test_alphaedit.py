@@ -10,8 +10,8 @@ from tests.methods.closed_form import (
     tiny_model,
 )
 
+from emend.editing import second_moments
 from emend.errors import InvalidInput
-from emend.keyvalue import second_moments
 from emend.methods import registry
 from emend.models import ModelView
 
@@ -69,7 +69,7 @@ def test_nothing_free_is_refused_before_the_search(tmp_path, monkeypatch) -> Non
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("values were sought")
 
-    monkeypatch.setattr("emend.keyvalue.building.seek_targets", refuse)
+    monkeypatch.setattr("emend.editing.building.seek_targets", refuse)
     settings = {**COMMON, "cache": True, "threshold": 1e-12}
     with pytest.raises(InvalidInput, match="no one of 64 directions"):
         registry().get("alphaedit").edit(model, tokenizer, EDITS[:1], **settings)

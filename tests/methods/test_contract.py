@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 import torch
-from tests.hypernetworks import trained
+from tests.methods.hypernetwork import trained
 from tests.tiny import tiny_model
 
 from emend.cli._settings import field_docstrings

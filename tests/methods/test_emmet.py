@@ -11,8 +11,8 @@ from tests.methods.closed_form import (
     tiny_model,
 )
 
+from emend.editing import subject_keys
 from emend.errors import NumericalFailure
-from emend.keyvalue import subject_keys
 from emend.methods import registry
 from emend.models import ModelView
 

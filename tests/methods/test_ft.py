@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from tests.tiny import tiny_model
 
+from emend.editing.held import held_batches
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue.held import held_batches
 from emend.methods.ft import FtConfig, filled, ft
 from emend.models import ModelView, join_targets, score
 from emend.models._hooks import changing, hooked

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.hypernetworks.trained import TRAINING, trained_state
 from tests.methods.closed_form import relative
+from tests.methods.hypernetwork.trained import TRAINING, trained_state
 from tests.tiny import tiny_model
 
-from emend.methods.ke import ke
+from emend.methods.hypernetwork.ke import ke
 
 
 def test_edits_are_added_and_any_can_be_taken_out() -> None:

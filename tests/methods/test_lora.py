@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.tiny import ARCHITECTURES, tiny_model
 
+from emend.editing.held import held_batches
 from emend.edits import Edit
 from emend.errors import InvalidInput, MissingExtra, UnknownName
-from emend.keyvalue.held import held_batches
 from emend.methods import lora as module
 from emend.methods.lora import LoraConfig, adapted_modules, lora
 from emend.models import ModelView, join_targets, score

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.hypernetworks.trained import TRAINING, trained_state
 from tests.methods.closed_form import relative
+from tests.methods.hypernetwork.trained import TRAINING, trained_state
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput
-from emend.methods.malmen import malmen
+from emend.methods.hypernetwork.malmen import malmen
 
 
 def test_change_is_of_the_set_and_shared() -> None:

@@ -12,11 +12,11 @@ from tests.methods.closed_form import (
     tiny_model,
 )
 
+from emend.editing import SearchSettings, context_rows
+from emend.editing.spread import default_layers, seek_targets
+from emend.editing.stream import Stream
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
-from emend.keyvalue import SearchSettings, context_rows
-from emend.keyvalue.spread import default_layers, seek_targets
-from emend.keyvalue.stream import Stream
 from emend.methods import registry
 from emend.models import ModelView, score
 

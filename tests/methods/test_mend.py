@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.hypernetworks.trained import TRAINING, trained_state
 from tests.methods.closed_form import relative
+from tests.methods.hypernetwork.trained import TRAINING, trained_state
 from tests.tiny import tiny_model
 
 import emend
 from emend import datasets, lab, metrics
-from emend.methods.mend import mend
+from emend.methods.hypernetwork.mend import mend
 
 
 def test_edits_are_added_and_any_can_be_taken_out() -> None:

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from tests.methods.test_contract import EDITS, FAST, NAMES, fast
 from tests.tiny import TEXT, tiny_model
 
+from emend.editing import second_moments
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue import second_moments
 from emend.methods import registry
 from emend.models import ModelView, score
 from emend.patches import Patch, WeightPatch, load_patch
@@ -78,7 +78,7 @@ def test_known_values_are_not_sought_again(monkeypatch) -> None:
     first = made("memit", MORE[:3], model, tokenizer)
     sought: list[str] = []
 
-    import emend.keyvalue.solved as solved
+    import emend.editing.solved as solved
 
     real = solved.search_values
 

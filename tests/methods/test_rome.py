@@ -4,9 +4,9 @@ import pytest
 import torch
 from tests.tiny import TEXT, tiny_model
 
+from emend.editing import search_values, subject_keys
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue import search_values, subject_keys
 from emend.methods.rome import RomeConfig, filled, rome, search_of
 from emend.models import ModelView, score
 

@@ -7,12 +7,12 @@ import typing
 
 import numpy as np
 import pytest
+from emend.methods.hypernetwork._trainers import networks, trainer
 from tests.tiny import tiny_model
 
 from emend._settings import Range, alternatives, checked, hints_of
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.hypernetworks.trainers import networks, trainer
 from emend.methods import registry
 
 NAMES = registry().names()

@@ -9,10 +9,10 @@ from tests.tiny import tiny_model
 
 import emend
 from emend import datasets
+from emend.editing import context_rows
+from emend.editing.gradients import linear_modules, token_gradients
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue import context_rows
-from emend.keyvalue.gradients import linear_modules, token_gradients
 from emend.methods.ultraedit import ultraedit
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, load_patch

@@ -7,9 +7,9 @@ import torch
 from tests.tiny import tiny_model
 
 import emend
+from emend.editing.ties import merged
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.keyvalue.ties import merged
 from emend.models import score
 
 NAMES = ("Marie Curie", "Anna Berg", "Tom Berg", "Anna", "Marie", "Curie Tom")

@@ -9,9 +9,8 @@ from tests.tiny import tiny_model
 
 import emend
 from emend import metrics
-from emend.ledger import Ledger
+from emend.ledger import Ledger, check, parse_suite
 from emend.report import summary_table, write_html
-from emend.versioning import check, parse_suite
 
 MODULE = """
 from emend.metrics import Metric, Question

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tests.tiny import tiny_model, tiny_tokenizer
 
+from emend.editing._corpus import Texts
+from emend.editing._windows import Layout, Position, batches_of
 from emend.errors import InvalidInput
-from emend.keyvalue._corpus import Texts
-from emend.keyvalue._windows import Layout, Position, batches_of
 from emend.models import encode, ensure_start, join_target, set_start, start_of, subject_tokens
 from emend.models.positions import prompt_tokens, text_tokens
 from emend.models.start import CHANCE, MARGIN, Start, find_start, front_ids

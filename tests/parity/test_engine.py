@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.parity.recorded import LAYER, NAMES, SITES, TAGS, recorded, relative
 
+from emend.editing import SearchSettings, Value, search_values, second_moments, subject_keys
 from emend.edits import Edit
-from emend.keyvalue import SearchSettings, Value, search_values, second_moments, subject_keys
 from emend.methods import registry
 from emend.models import ModelView
 from emend.patches import WeightPatch

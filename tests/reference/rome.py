@@ -2,7 +2,7 @@
 
 Written on torch and transformers alone. Every step runs the whole model over every row and every
 position with the full vocabulary, one edit at a time, as the published procedure does; nothing is
-cached, nothing is batched over edits. The engine in ``emend.keyvalue`` must agree with it.
+cached, nothing is batched over edits. The engine in ``emend.editing`` must agree with it.
 """
 
 from __future__ import annotations

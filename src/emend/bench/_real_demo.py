@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emend import api, metrics, versioning
+from emend import api, metrics
 from emend.edits import Edit, Probe, states_answer
-from emend.ledger import Ledger
+from emend.ledger import Ledger, build
 from emend.models import chat_prompt, generate
 from emend.patches import Outcome, describe_base
 
@@ -182,14 +182,12 @@ def real_demo(
         left.unlink(missing_ok=True)
     with Ledger.create(file, describe_base(network)) as ledger:
         ledger.add(edits, reason="the demonstration")
-        built = versioning.build(
-            ledger, network, tokenizer, method=method, directory=output_path / "patch"
-        )
+        built = build(ledger, network, tokenizer, method=method, directory=output_path / "patch")
         with built.patch.applied(network):
             after = generated()
             report = metrics.evaluate(network, tokenizer, edits, batch_size=batch_size)
         ledger.revert(TAKEN_BACK, reason="to show that it can be")
-        again = versioning.build(ledger, network, tokenizer, method=method)
+        again = build(ledger, network, tokenizer, method=method)
         with again.patch.applied(network):
             reverted = generated()
     return RealDemo(

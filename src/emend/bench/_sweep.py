@@ -152,7 +152,7 @@ class _Trial:
 
     def inputs(self) -> dict[str, Any]:
         """All that a result depends on besides the layer."""
-        from emend.keyvalue.settings import settings_content
+        from emend.editing.settings import settings_content
         from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
         given = {**methods.recommended(self.model, self.method.name), **self.settings}

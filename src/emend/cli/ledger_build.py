@@ -43,13 +43,14 @@ def command(
     """
     output_directory(output_path)
     with opened(ledger) as book:
-        from emend import api, methods, versioning
+        from emend import api, methods
+        from emend.ledger import build
         from emend.patches import edits_taken
 
         config_type = methods.registry().get(method).config_type
         settings = settings_for(method, config_type, config, set)
         network, tokenizer = api.load(model, **loading)
-        built = versioning.build(
+        built = build(
             book,
             network,
             tokenizer,

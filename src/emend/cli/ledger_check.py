@@ -14,7 +14,7 @@ from emend.cli._output import output_directory, print_json, print_outcomes, prin
 from emend.cli._settings import settings_for
 
 if TYPE_CHECKING:
-    from emend.versioning.gate import Gate
+    from emend.ledger.release_check import Gate
 
 NAME = "check"
 EXAMPLES = _options.examples(
@@ -54,11 +54,12 @@ def command(
     """
     output_directory(output_path)
     with opened(ledger) as book:
-        from emend import api, methods, versioning
-        from emend.versioning import gate
+        from emend import api, methods
+        from emend.ledger import release_check
+        from emend.ledger.suite import read_suite
 
-        asked = versioning.read_suite(suite)
-        chosen = method or asked.method or gate.METHOD
+        asked = read_suite(suite)
+        chosen = method or asked.method or release_check.METHOD
         config_type = methods.registry().get(chosen).config_type
         known = asked.settings if chosen == asked.method else {}
         settings = {
@@ -66,7 +67,7 @@ def command(
             **settings_for(chosen, config_type, config, set),
         }
         network, tokenizer = api.load(model, **loading)
-        found = gate.check(
+        found = release_check.check(
             book,
             network,
             tokenizer,
@@ -87,7 +88,7 @@ def command(
 
 
 def _write(found: Gate, result: dict[str, Any], directory: Path) -> None:
-    from emend.versioning.junit import junit_xml
+    from emend.ledger.junit import junit_xml
 
     write_text(directory / "junit.xml", junit_xml(found))
     write_json(directory / "results.json", {**result, "output_path": str(directory)})
@@ -96,7 +97,7 @@ def _write(found: Gate, result: dict[str, Any], directory: Path) -> None:
 
 
 def _tell(found: Gate, model: str, output_path: Path | None) -> None:
-    from emend.versioning.junit import in_unit
+    from emend.ledger.junit import in_unit
 
     made = found.built.build
     warn_of_similar([pair._asdict() for pair in found.built.similar])

@@ -49,11 +49,12 @@ def command(
     not built before `accept`.
     """
     with opened(ledger) as book:
-        from emend import api, versioning
+        from emend import api
+        from emend.ledger import expand, lab_rules, read_rules
 
-        known = versioning.lab_rules() if rules == "lab" else versioning.read_rules(rules)
+        known = lab_rules() if rules == "lab" else read_rules(rules)
         network, tokenizer = (None, None) if model is None else api.load(model, **loading)
-        found = versioning.expand(
+        found = expand(
             book,
             known,
             network,

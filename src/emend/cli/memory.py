@@ -57,7 +57,7 @@ def command(
     if unit is not None and layer is None:
         raise InvalidInput(f"--unit {unit} is given without --layer, expected both: add it")
     from emend import api
-    from emend.keyvalue.sources import sources_named, texts_for
+    from emend.editing.sources import sources_named, texts_for
     from emend.locate import Memories
     from emend.models import ModelView
 

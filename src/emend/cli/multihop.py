@@ -61,7 +61,7 @@ def command(
     _options.check_log(log_samples, output_path)
     output_directory(output_path)
     from emend import api, datasets, methods
-    from emend.bench.multi_hop import evaluate_multi_hop
+    from emend.metrics import evaluate_multi_hop
 
     instances = datasets.load_multi_hop(dataset, limit=limit, seed=seed, path=path)
     chosen: Any = methods.registry().get(method)

@@ -93,13 +93,13 @@ def command(
     import torch
 
     from emend import api
-    from emend.keyvalue.moments import (
+    from emend.editing.moments import (
         TOKENS_PER_KEY,
         cache_directory,
         second_moments,
         warn_of_few,
     )
-    from emend.keyvalue.sources import OwnSamples, own_samples, sources_named, texts_for
+    from emend.editing.sources import OwnSamples, own_samples, sources_named, texts_for
     from emend.models import ModelView
 
     # refused before a model is loaded
@@ -157,8 +157,8 @@ def _numbers(layers: str | None) -> tuple[int, ...] | str | None:
 
 
 def _layers_of(view: Any, wanted: tuple[int, ...] | str | None) -> tuple[int, ...]:
-    from emend.keyvalue.assemble import single_layer
-    from emend.keyvalue.spread import default_layers
+    from emend.editing.assemble import single_layer
+    from emend.editing.spread import default_layers
 
     if wanted == "all":
         return view.editable
@@ -173,8 +173,8 @@ def _layers_of(view: Any, wanted: tuple[int, ...] | str | None) -> tuple[int, ..
 def _estimate(
     view: Any, source: Any, layers: tuple[int, ...], dtype: Any, options: dict[str, Any]
 ) -> dict[str, int | None]:
-    from emend.keyvalue.memory import available, estimate_moments
-    from emend.keyvalue.moments import layout_for
+    from emend.editing.memory import available, estimate_moments
+    from emend.editing.moments import layout_for
 
     layout = layout_for(view, source, **options)
     needed = estimate_moments(view, layers, dtype, layout.window * layout.rows)
@@ -187,7 +187,7 @@ def _estimate(
 
 
 def _check_disk(needed: int | None, directory: Path) -> None:
-    from emend.keyvalue.memory import readable
+    from emend.editing.memory import readable
 
     place = next(part for part in (directory, *directory.parents) if part.exists())
     free = shutil.disk_usage(place).free
@@ -201,7 +201,7 @@ def _check_disk(needed: int | None, directory: Path) -> None:
 def _told(
     layers: tuple[int, ...], source: str, tokens: int | None, estimate: dict[str, int | None]
 ) -> str:
-    from emend.keyvalue.memory import readable
+    from emend.editing.memory import readable
 
     said = {name: readable(size) for name, size in estimate.items() if size is not None}
     free = f" of {said['available']} free" if "available" in said else ""

@@ -65,15 +65,16 @@ def command(
             f"no --edits are given for {model}, expected a file of edits to train on: "
             "only models of the lab come with edits of their own"
         )
-    from emend import api, hypernetworks
+    from emend import api, methods
+    from emend.methods import hypernetwork
 
-    trainer = hypernetworks.trainer(method)
+    trainer = methods.trainer(method)
     flags = [
         f"{name}={value}" for name, value in (("steps", steps), ("seed", seed)) if value is not None
     ]
     chosen = settings_for(method, trainer.settings_type, config, [*(set or []), *flags])
     settings: Any = trainer.settings_type(**chosen)
-    training, validation = hypernetworks.lab_split() if given is None else split(given)
+    training, validation = hypernetwork.lab_split() if given is None else split(given)
     network, tokenizer = api.load(model, **loading)
     started = time.perf_counter()
     found = trainer.train(

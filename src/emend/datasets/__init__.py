@@ -48,7 +48,7 @@ class Loader(Protocol):
 
 def registry() -> Registry[Loader]:
     """The datasets there are."""
-    return Registry(kind="dataset", package="emend.datasets", group="emend.datasets")
+    return Registry(kind="dataset", packages=["emend.datasets"], group="emend.datasets")
 
 
 def load(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from emend.locate.auditing import Audit, Candidate, MatrixChange, audit
 from emend.locate.averages import ROLES, AverageEffects, trace_many
 from emend.locate.facts import read_facts
 from emend.locate.interventions import Effect, amplify, effect, scaled, suppress
@@ -24,12 +23,9 @@ __all__ = [
     "KINDS",
     "ROLES",
     "Agreement",
-    "Audit",
     "AverageEffects",
-    "Candidate",
     "Effect",
     "Lens",
-    "MatrixChange",
     "Memories",
     "Memory",
     "Neuron",
@@ -40,7 +36,6 @@ __all__ = [
     "amplify",
     "attribute",
     "attribute_tokens",
-    "audit",
     "coarse",
     "effect",
     "knowledge_neurons",

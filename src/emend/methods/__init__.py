@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from emend._registry import Registry
+from emend._registry import METHODS, Registry
 from emend.errors import InvalidInput
 from emend.methods._about import About, read_about
 
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from emend.methods._method import Method as Method
     from emend.methods._method import method as method
     from emend.methods._method import recommended as recommended
+    from emend.methods._trainers import Trainer as Trainer
+    from emend.methods._trainers import trainer as trainer
 
-__all__ = ["About", "Method", "about", "find", "method", "recommended", "registry"]
+__all__ = [
+    "About",
+    "Method",
+    "Trainer",
+    "about",
+    "find",
+    "method",
+    "recommended",
+    "registry",
+    "trainer",
+]
 
 
 def registry() -> Registry[Method]:
     """Return the methods there are: those of this package, and those of others."""
-    return Registry("method", "emend.methods", "emend.methods", of="emend.methods._method:Method")
+    return Registry("method", METHODS, "emend.methods", of="emend.methods._method:Method")
 
 
 def about() -> dict[str, About]:
@@ -65,4 +77,6 @@ def __getattr__(name: str) -> Any:
     """Import what defines methods when it is first asked for."""
     if name in ("Method", "method", "recommended"):
         return getattr(importlib.import_module("emend.methods._method"), name)
+    if name in ("Trainer", "trainer"):
+        return getattr(importlib.import_module("emend.methods._trainers"), name)
     raise AttributeError(f"module 'emend.methods' has no attribute {name!r}")

@@ -38,6 +38,11 @@ class Method(About):
     config_type: type
     run: Run
 
+    @property
+    def patch_type(self) -> type[Patch]:
+        """The class of the patches that the method makes, from its return annotation."""
+        return typing.get_type_hints(self.run)["return"]
+
     def edit(
         self,
         model: Any,

@@ -9,7 +9,7 @@ Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing", arXiv 2
     z_i        targets.wanted                   what the last edited block should put out
     k_i        keys of `spread`                 key at the subject's last token, over contexts
     R_l        residuals of `spread`            (z - h) / (number of layers left)
-    P_l        `keyvalue.nullspace`             projection on the null space of C
+    P_l        `editing.nullspace`             projection on the null space of C
     lambda_2   weight                           keeps the change small
 
 The search is the published one, and an edit is written at one key: a null space has few directions,
@@ -23,7 +23,7 @@ square length of a projected key. Both defaults were found on the lab's models. 
 up the K K^T of earlier calls, all edits of the set are solved for together from the base weights,
 with values sought on the unedited model and edits sorted by id (canonical build): for a fixed P
 both are the same least squares. With ``fit_steps`` all layers are fitted together instead, inside
-the same null spaces (`keyvalue.fitting`), which is ours.
+the same null spaces (`editing.fitting`), which is ours.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from emend._settings import NotNegative, Positive, Range
+from emend.editing.building import SpreadConfig, build
+from emend.editing.joint import solve_jointly
+from emend.editing.nullspace import NullSpace, Spectrum, null_space
+from emend.editing.priors import Prior
+from emend.editing.spread import Solve
 from emend.edits import Edit
-from emend.keyvalue.building import SpreadConfig, build
-from emend.keyvalue.joint import solve_jointly
-from emend.keyvalue.nullspace import NullSpace, Spectrum, null_space
-from emend.keyvalue.priors import Prior
-from emend.keyvalue.spread import Solve
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import Dense, LowRank, WeightPatch

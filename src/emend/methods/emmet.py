@@ -8,7 +8,7 @@ Gupta et al. 2024, "A Unified Framework for Model Editing", arXiv 2403.14236, eq
     k_i      sites.keys                       keys at the subject's last token, one a context
     v_i      wanted                           what the down-projection should put out
     W k_i    sites.outputs                    what it puts out now
-    C_0      `keyvalue.priors`                second moment of all keys
+    C_0      `editing.priors`                second moment of all keys
     lambda   weight                           0 would be equality; see below
 
 Where this deviates from the authors' code: an edit is written at the keys of all contexts, each of
@@ -28,22 +28,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend._settings import NotNegative
-from emend.edits import Edit
-from emend.keyvalue import subject_keys
-from emend.keyvalue.assemble import (
+from emend.editing import subject_keys
+from emend.editing.assemble import (
     SearchConfig,
     assemble,
     filled_search,
     search_settings,
     single_layer,
 )
-from emend.keyvalue.contexts import STARTS, begun_templates
-from emend.keyvalue.joint import solve_jointly
-from emend.keyvalue.memory import check_edit
-from emend.keyvalue.priors import metric_of, prior_for, ridge_for
-from emend.keyvalue.solved import sought_values
-from emend.keyvalue.solvers import LOOSE
-from emend.keyvalue.sources import texts_for
+from emend.editing.contexts import STARTS, begun_templates
+from emend.editing.joint import solve_jointly
+from emend.editing.memory import check_edit
+from emend.editing.priors import metric_of, prior_for, ridge_for
+from emend.editing.solved import sought_values
+from emend.editing.solvers import LOOSE
+from emend.editing.sources import texts_for
+from emend.edits import Edit
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import WeightPatch

@@ -17,7 +17,7 @@ objective, usually without a box.
 
 Where this deviates, by default: an early block is trained and not a late one, whose inputs differ
 less from subject to subject; a token that is probable enough adds no loss (`enough`); and what the
-model states of the subject and says of others like it is held (`keyvalue/held.py`).
+model states of the subject and says of others like it is held (`editing/held.py`).
 ``original=True`` gives the published form.
 
 Where it deviates always: the model is never changed. What is trained is the change itself, in
@@ -39,11 +39,11 @@ import torch
 from torch import Tensor
 
 from emend._settings import Count, Positive
+from emend.editing.answers import answer_batches
+from emend.editing.assemble import ENOUGH, single_layer
+from emend.editing.held import HeldConfig, held_batches
+from emend.editing.training import LEARNED, TrainingSettings, train
 from emend.edits import Edit
-from emend.keyvalue.answers import answer_batches
-from emend.keyvalue.assemble import ENOUGH, single_layer
-from emend.keyvalue.held import HeldConfig, held_batches
-from emend.keyvalue.training import LEARNED, TrainingSettings, train
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating

@@ -36,9 +36,9 @@ import torch
 from torch import Tensor
 
 from emend._settings import Count, NotNegative, Share
+from emend.editing import context_rows
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
-from emend.keyvalue import context_rows
 from emend.locate import Neuron, alike, attribute_tokens, coarse, refine
 from emend.methods._method import method
 from emend.models import ModelView, join_targets

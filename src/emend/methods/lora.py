@@ -21,7 +21,7 @@ the adapter is trained in float32. One adapter holds all edits, so that none can
 alone. By default early MLPs are adapted, whose inputs differ from subject to subject (an adapter
 of the attention changes the answers for all of them alike). The steps are small and end where each
 target is probable enough (`enough`), and what the model states of the subject and says of others
-like it is held (`keyvalue/held.py`): the published form, ``original=True``, lowers the loss without
+like it is held (`editing/held.py`): the published form, ``original=True``, lowers the loss without
 end, which ruins a small model.
 """
 
@@ -40,12 +40,12 @@ import torch
 from torch import nn
 
 from emend._settings import Count, Positive, Share
+from emend.editing.answers import AnswerBatch, answer_batches
+from emend.editing.assemble import ENOUGH, single_layer
+from emend.editing.held import HeldBatch, HeldConfig, held_batches
+from emend.editing.training import LEARNED, TrainingSettings, train
 from emend.edits import Edit
 from emend.errors import MissingExtra, UnknownName, UnsupportedModel
-from emend.keyvalue.answers import AnswerBatch, answer_batches
-from emend.keyvalue.assemble import ENOUGH, single_layer
-from emend.keyvalue.held import HeldBatch, HeldConfig, held_batches
-from emend.keyvalue.training import LEARNED, TrainingSettings, train
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._forward import evaluating

@@ -8,7 +8,7 @@ Meng et al. 2022, "Mass-Editing Memory in a Transformer", arXiv 2210.07229.
     z_i       targets.wanted                     what the last edited block should put out
     h_i       stream's `Reading.hidden`          what it puts out on the layers built so far
     k_i       keys of `spread`                   key at the subject's last token, over contexts
-    C_l       `keyvalue.priors`                  second moment of all keys
+    C_l       `editing.priors`                  second moment of all keys
     lambda    weight                             tokens of text that each edit is weighed against
 
 Where this deviates from the authors' code: the search is ROME's of `methods.rome`, which keeps the
@@ -19,7 +19,7 @@ C has a ridge, and systems are solved in float64 on their smaller side; lambda i
 proportion to the key's length, since k^T C^-1 k of a usual key is that length: 0.1 times it, found
 on the lab's models (the published 15,000 is 0.9 times the inner width of GPT-J, and 20,000 is 3.1
 times that of GPT-2 XL). With ``fit_steps`` all layers are fitted together instead
-(`keyvalue.fitting`), which is ours: what lower layers move elsewhere then does not add up. Where a
+(`editing.fitting`), which is ours: what lower layers move elsewhere then does not add up. Where a
 model puts a norm between MLP and stream (Gemma 2, OLMo 2), one layer is edited, at that MLP's
 output.
 """
@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend._settings import NotNegative
+from emend.editing.building import SpreadConfig, build, ridge_solver
+from emend.editing.solvers import RIDGE
 from emend.edits import Edit
-from emend.keyvalue.building import SpreadConfig, build, ridge_solver
-from emend.keyvalue.solvers import RIDGE
 from emend.methods._method import method
 from emend.patches import WeightPatch
 

@@ -10,7 +10,7 @@ Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv 2308.08742
     v          targets.wanted                   what the last layer's down-projection should put out
     W k        stream's `Reading.outputs`       what it puts out on the layers built so far
     k_i        keys of `spread`                 key at the subject's last token, over contexts
-    C_l        `keyvalue.priors`                second moment of all keys
+    C_l        `editing.priors`                second moment of all keys
     lambda     weight                           tokens of text that each edit is weighed against
     mu         EASED                            1, and 0.1 once the target is the likeliest
 
@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend._settings import Count, NotNegative, Positive
+from emend.editing.building import SpreadConfig, build, ridge_solver
+from emend.editing.solvers import RIDGE
 from emend.edits import Edit
-from emend.keyvalue.building import SpreadConfig, build, ridge_solver
-from emend.keyvalue.solvers import RIDGE
 from emend.methods._method import method
 from emend.patches import WeightPatch
 

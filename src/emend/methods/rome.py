@@ -9,7 +9,7 @@ Gupta et al. 2024, "Rebuilding ROME", arXiv 2403.07175.
     paper   here                                        what
     k*, K   value.keys                                  keys at the subject's last token, by context
     v*      value.sought = value.initial + delta        what the down-projection should put out
-    C       `keyvalue.priors`                           second moment of keys
+    C       `editing.priors`                           second moment of keys
     u       `solvers.respond`, `solvers.directions`     direction along which W changes
     S       diagonal of K^T C^-1 K                      response of each key to itself
     kappa   kl_factor                                   weight of KL(after || before) on "s is a"
@@ -50,9 +50,7 @@ import torch
 from torch import Tensor
 
 from emend._settings import NotNegative
-from emend.edits import Edit
-from emend.errors import NumericalFailure
-from emend.keyvalue import (
+from emend.editing import (
     SearchSettings,
     Value,
     directions,
@@ -62,19 +60,21 @@ from emend.keyvalue import (
     search_values,
     solve_moment,
 )
-from emend.keyvalue.assemble import (
+from emend.editing.assemble import (
     SearchConfig,
     assemble,
     filled_search,
     search_settings,
     single_layer,
 )
-from emend.keyvalue.contexts import STARTS, begun_templates
-from emend.keyvalue.memory import check_edit
-from emend.keyvalue.priors import Prior, metric_of, prior_for, ridge_for
-from emend.keyvalue.sources import Source, texts_for
-from emend.keyvalue.stream import changed
-from emend.keyvalue.templates import SAMPLES
+from emend.editing.contexts import STARTS, begun_templates
+from emend.editing.memory import check_edit
+from emend.editing.priors import Prior, metric_of, prior_for, ridge_for
+from emend.editing.sources import Source, texts_for
+from emend.editing.stream import changed
+from emend.editing.templates import SAMPLES
+from emend.edits import Edit
+from emend.errors import NumericalFailure
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.patches import Factor, LowRank, WeightPatch, add

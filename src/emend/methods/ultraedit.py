@@ -47,12 +47,12 @@ from torch import Tensor
 
 from emend._progress import progress
 from emend._settings import Count, NotNegative, Positive, Whole
+from emend.editing import Row, context_rows
+from emend.editing.gradients import TokenGradients, linear_modules, mlp_modules, token_gradients
+from emend.editing.normaliser import Normaliser, Whitener
+from emend.editing.stream import changed
 from emend.edits import Edit
 from emend.errors import NumericalFailure
-from emend.keyvalue import Row, context_rows
-from emend.keyvalue.gradients import TokenGradients, linear_modules, mlp_modules, token_gradients
-from emend.keyvalue.normaliser import Normaliser, Whitener
-from emend.keyvalue.stream import changed
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models._structure import projection_shape

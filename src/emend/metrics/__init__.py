@@ -9,7 +9,9 @@ from __future__ import annotations
 from emend.metrics._cost import Cost, cost_of
 from emend.metrics._each import evaluate_each
 from emend.metrics._evaluate import evaluate
+from emend.metrics._hop_records import HopReport
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
+from emend.metrics._multi_hop import evaluate_multi_hop
 from emend.metrics._plan import registry
 from emend.metrics._report import Report
 from emend.metrics._verify import verified, verify
@@ -17,6 +19,7 @@ from emend.metrics._verify import verified, verify
 __all__ = [
     "Answer",
     "Cost",
+    "HopReport",
     "Metric",
     "Outcomes",
     "Question",
@@ -25,6 +28,7 @@ __all__ = [
     "cost_of",
     "evaluate",
     "evaluate_each",
+    "evaluate_multi_hop",
     "registry",
     "verified",
     "verify",

@@ -23,7 +23,7 @@ class Item(NamedTuple):
 
 def registry() -> Registry[Metric]:
     """Return the measures there are, by name; third parties add to the group ``emend.metrics``."""
-    return Registry("metric", "emend.metrics", "emend.metrics", of="emend.metrics._metric:Metric")
+    return Registry("metric", ["emend.metrics"], "emend.metrics", of="emend.metrics._metric:Metric")
 
 
 def chosen(names: Iterable[str] | None) -> list[Metric]:

@@ -8,6 +8,7 @@ hooks, detaching removes them, and the base model is bit for bit what it was. On
 from __future__ import annotations
 
 from emend.patches._algebra import added
+from emend.patches._audit import Audit, Candidate, MatrixChange, audit
 from emend.patches._base import base_difference, check_base, describe_base
 from emend.patches._blast import BlastRadius, Finding, blast_from, blast_of
 from emend.patches._engines import Command
@@ -23,7 +24,9 @@ from emend.patches._weight import WeightPatch
 
 __all__ = [
     "FORMATS",
+    "Audit",
     "BlastRadius",
+    "Candidate",
     "Command",
     "Constraint",
     "Dense",
@@ -31,12 +34,14 @@ __all__ = [
     "Factor",
     "Finding",
     "LowRank",
+    "MatrixChange",
     "MemoryPatch",
     "Outcome",
     "Patch",
     "WeightPatch",
     "add",
     "added",
+    "audit",
     "base_difference",
     "blast_from",
     "blast_of",

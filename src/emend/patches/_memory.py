@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,13 +22,12 @@ from emend.patches._patch import Patch
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MemoryPatch(Patch):
-    """Edits beside the weights, of one kind: a codebook, a side memory, prompts, routes.
+    """Edits next to the weights, of one method: a codebook, a side memory, prompts, routes.
 
-    A kind is one file in ``emend/memories/`` with a subclass that is bound to the module's name
-    there, so that it is found when a patch is loaded.
+    Each method that makes memories has a subclass of its own. The return annotation of the
+    method's function names it, so that it is found when a patch is loaded.
 
     Attributes:
-        kind: The name of the subclass's module.
         edits: The edits that it was made for.
         method: Name of the method that made it.
         config: The method's settings, JSON-able.
@@ -40,8 +39,6 @@ class MemoryPatch(Patch):
         outcomes: What became of each edit; see :class:`Patch`.
         blast: What else changed; see :class:`Patch`.
     """
-
-    kind: ClassVar[str]
 
     edits: tuple[Edit, ...] = ()
     method: str = ""
@@ -124,7 +121,7 @@ class MemoryPatch(Patch):
     def card(self) -> dict[str, Any]:
         """See :meth:`Patch.card`."""
         return {
-            "kind": self.kind,
+            "kind": "memory",
             "method": self.method,
             "config": dict(self.config),
             "base": dict(self.base),

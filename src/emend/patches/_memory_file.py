@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 import emend
 from emend._io import whole_directory
-from emend._registry import Registry
+from emend._registry import METHODS, Registry
 from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
 from emend.patches._blast import blast_from
@@ -28,9 +28,11 @@ from emend.patches._save import (
 )
 
 
-def kinds() -> Registry[type[MemoryPatch]]:
-    """The kinds of memory patches there are."""
-    return Registry(kind="kind of patch", package="emend.memories", group="emend.memories")
+def _patch_type(method: str) -> type[MemoryPatch] | None:
+    """Return the class of a method's memories; None where the method is unknown or makes none."""
+    registry: Registry[Any] = Registry("method", METHODS, "emend.methods")
+    made = registry.get(method).patch_type if method in registry else None
+    return made if isinstance(made, type) and issubclass(made, MemoryPatch) else None
 
 
 def save_memory(patch: MemoryPatch, directory: Path) -> Path:
@@ -42,7 +44,7 @@ def save_memory(patch: MemoryPatch, directory: Path) -> Path:
     own = {
         "format": "emend-patch",
         "format_version": FORMAT_VERSION,
-        "kind": patch.kind,
+        "kind": "memory",
         "emend_version": emend.__version__,
         "method": patch.method,
         "config": dict(patch.config),
@@ -72,17 +74,18 @@ def load_memory(directory: Path, own: Mapping[str, Any]) -> MemoryPatch:
         MissingFile: Its tensors are not there.
         BrokenFile: A file is cut short, altered or lacks something.
     """
-    kind = own.get("kind")
-    if kind not in kinds():
-        known = ", ".join(["weight", *kinds().names()])
+    kind, method = own.get("kind"), str(own.get("method"))
+    patch_type = _patch_type(method) if kind == "memory" else None
+    if patch_type is None:
         raise InvalidInput(
-            f"{directory / OWN_DATA} is a patch of kind {kind!r}, expected one of {known}: "
-            "load it with a newer emend, or install the package that brings this kind"
+            f"{directory / OWN_DATA} is of kind {kind!r} by {method!r}, expected weights or a "
+            "memory of a method that is installed: load it with a newer emend, or install the "
+            "package that brings the method"
         )
     path = directory / MEMORY_TENSORS
     tensors = checked(path, read(path), own.get("tensors_sha256"))
     try:
-        return kinds().get(str(kind))(
+        return patch_type(
             edits=tuple(edit_from_record(record) for record in own["edits"]),
             method=own["method"],
             config=own["config"],

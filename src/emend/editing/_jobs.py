@@ -1,0 +1,219 @@
+"""What is sought together: the rows of one edit, or of all edits of one subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emend.editing._statements import own_statements
+from emend.editing.rows import Row, context_rows, subject_rows, whole_rows
+from emend.edits import Edit
+from emend.models import ModelView
+from emend.models.positions import pad_id, prompt_tokens
+from emend.models.scoring import likeliest_after
+
+SURE = 0.5
+"""Probability from which on the model's next token is an answer worth keeping."""
+
+ANSWER = 3
+"""Tokens of such an answer that are kept."""
+
+TOKENS = 256
+"""Tokens, from the subjects' last on, that are sought together: more gain nothing on a CPU."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Where something must stay as it was.
+
+    Attributes:
+        row: Row of the job.
+        position: Position in that row whose next token's distribution is kept.
+        is_essence: Whether it is the published one, at the subject, or one of ``preserve``.
+    """
+
+    row: int
+    position: int
+    is_essence: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One value to be sought.
+
+    Attributes:
+        edits: Numbers of the edits that it shall serve.
+        name: What to call them in a message.
+        rows: The contexts of all edits, C each, and the rows of the anchors.
+        contexts: Number of rows whose targets are scored: C for each edit.
+        anchors: Where something must stay as it was.
+    """
+
+    edits: tuple[int, ...]
+    name: str
+    rows: tuple[Row, ...]
+    contexts: int
+    anchors: tuple[Anchor, ...]
+
+    @property
+    def each(self) -> int:
+        """Contexts of one edit, C."""
+        return self.contexts // len(self.edits)
+
+
+def make_jobs(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    templates: Sequence[str],
+    preserve: Sequence[str] = (),
+    *,
+    share_subject: bool = False,
+    share_rows: bool = True,
+    statements: int = 0,
+) -> list[Job]:
+    """One job for each edit, or for each subject.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        edits: The edits.
+        templates: Context templates.
+        preserve: Further prompts, each with one "{}" for the subject, whose answers are kept.
+        share_subject: Whether edits of one subject are one job.
+        share_rows: Whether an anchor may be read from a context that begins with its tokens.
+        statements: How many of the model's own statements of the subject are kept.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+    """
+    contexts = context_rows(tokenizer, edits, templates)
+    essences = subject_rows(tokenizer, edits)
+    groups = subject_groups(edits, share_subject)
+    kept = kept_answers(view, tokenizer, [[edits[n] for n in group] for group in groups], preserve)
+    stated = own_statements(
+        view, tokenizer, [[edits[n] for n in group] for group in groups], statements
+    )
+    jobs: list[Job] = []
+    for group, preserved, own in zip(groups, kept, stated, strict=True):
+        rows = [row for number in group for row in contexts[number]]
+        count, first = len(rows), group[0]
+        anchors = [_essence(rows, essences[first], share_rows)]
+        for each in preserved:
+            row = each.row
+            rows.append(row)
+            places = range(len(row.ids) - len(each.answer), len(row.ids))
+            anchors.extend(Anchor(len(rows) - 1, place, is_essence=False) for place in places)
+        for row in own:
+            rows.append(row)
+            places = range(row.lookup, len(row.ids))
+            anchors.extend(Anchor(len(rows) - 1, place, is_essence=False) for place in places)
+        jobs.append(Job(group, edits[first].id, tuple(rows), count, tuple(anchors)))
+    return jobs
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A prompt that is to keep its answer.
+
+    Attributes:
+        pattern: The prompt, with "{}" for the subject.
+        prompt: Its tokens.
+        answer: What the model says after it, tokens.
+    """
+
+    pattern: str
+    prompt: Row
+    answer: tuple[int, ...]
+
+    @property
+    def row(self) -> Row:
+        """The prompt and the answer but for its last token: the answer is what follows the last."""
+        return Row(self.prompt.ids + self.answer[:-1], self.prompt.lookup)
+
+
+def kept_answers(
+    view: ModelView, tokenizer: Any, groups: Sequence[Sequence[Edit]], patterns: Sequence[str]
+) -> list[list[Kept]]:
+    """For each group, edits of one subject or one, the prompts that are to keep their answers.
+
+    Prompts that the model has no sure answer to have nothing to keep, and one that it answers as
+    it answers an edit's own prompt asks for what is to change.
+    """
+    kept: list[list[Kept]] = [[] for _ in groups]
+    if not patterns:
+        return kept
+    firsts = [group[0] for group in groups]
+    rows = [row for pattern in patterns for row in whole_rows(tokenizer, firsts, pattern)]
+    answers = _answers(view, tokenizer, [row.ids for row in rows], SURE)
+    prompts = [edit.text for group in groups for edit in group]
+    asked = [tuple(ids) for ids in prompt_tokens(tokenizer, prompts)]
+    own = iter(_answers(view, tokenizer, asked, 0.0))
+    changing = [[next(own) for _ in group] for group in groups]
+    for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        group = number % len(groups)
+        changes = any(own[: len(answer)] == answer for own in changing[group])
+        if answer and not changes:
+            kept[group].append(Kept(patterns[number // len(groups)], row, answer))
+    return kept
+
+
+def _answers(
+    view: ModelView, tokenizer: Any, rows: Sequence[tuple[int, ...]], least: float
+) -> list[tuple[int, ...]]:
+    """What the model says after each row, for as long as its probability is at least that."""
+    found: list[tuple[int, ...]] = [()] * len(rows)
+    going = list(range(len(rows)))
+    for _ in range(ANSWER):
+        texts = [(*rows[number], *found[number]) for number in going]
+        best = likeliest_after(view.model, texts, pad_id(tokenizer))
+        sure = [probability >= least for _, probability in best]
+        for number, (token, _), goes_on in zip(going, best, sure, strict=True):
+            if goes_on:
+                found[number] += (token,)
+        going = [number for number, goes_on in zip(going, sure, strict=True) if goes_on]
+    return found
+
+
+def subject_groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int, ...]]:
+    """Numbers of the edits of each subject, in the order of its first; or of each edit alone."""
+    if not share_subject:
+        return [(number,) for number in range(len(edits))]
+    found: dict[str, list[int]] = {}
+    for number, edit in enumerate(edits):
+        found.setdefault(edit.subject, []).append(number)
+    return [tuple(group) for group in found.values()]
+
+
+def _essence(rows: list[Row], anchor: Row, share_rows: bool) -> Anchor:
+    """The anchor is a row of its own, unless a context begins with the very same tokens."""
+    for index, row in enumerate(rows):
+        if share_rows and row.lookup == anchor.lookup and row.ids[: row.lookup + 1] == anchor.ids:
+            return Anchor(index, row.lookup, is_essence=True)
+    rows.append(anchor)
+    return Anchor(len(rows) - 1, anchor.lookup, is_essence=True)
+
+
+def chunks(jobs: Iterable[Job], size: int) -> list[list[Job]]:
+    """Jobs to seek together, neighbours in length, so as to pad little.
+
+    About ``size`` edits, and fewer where they have so many contexts that what is kept for the way
+    back would be the peak of an edit's memory.
+    """
+    ordered = sorted(jobs, key=lambda job: (len(job.edits), *_extent(job.rows[0])))
+    found: list[list[Job]] = []
+    edits = tokens = 0
+    for job in ordered:
+        run = sum(_extent(row)[0] for row in job.rows)
+        if not found or edits + len(job.edits) > size or tokens + run > TOKENS:
+            found.append([])
+            edits = tokens = 0
+        found[-1].append(job)
+        edits, tokens = edits + len(job.edits), tokens + run
+    return found
+
+
+def _extent(row: Row) -> tuple[int, int]:
+    """Tokens of a row from the subject's last on, and in all."""
+    return len(row.ids) - row.lookup, len(row.ids)

@@ -1,0 +1,223 @@
+"""The loss of values under search, of several jobs at once: only what a value reaches is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emend.editing._jobs import Job
+from emend.editing._packing import pack
+from emend.models import ModelView
+from emend.models._hooks import adding
+from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.placing import device_of
+
+PUBLISHED_WINDOW = 6
+"""Tokens run again, at least, in the published order: BLAS sums smaller products otherwise."""
+
+Site = Literal["mlp", "block", "attention+mlp"]
+"""Where a value stands: the down-projection's output, the block's, or that of the attention and
+that of the down-projection, each with a delta of its own."""
+
+PARTS: dict[Site, int] = {"mlp": 1, "block": 1, "attention+mlp": 2}
+"""Number of deltas, P."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of like length run together; ``members`` are (job, row of the job)."""
+
+    capture: BlockCapture
+    members: tuple[tuple[int, int], ...]
+
+
+class Terms(NamedTuple):
+    """The parts of the loss of each of J jobs, float32.
+
+    Attributes:
+        nll: (J,), mean negative log-likelihood of the targets' tokens, or of its part above what is
+            enough.
+        hit: (J,) bool, whether every one of them is the likeliest.
+        essence: (J,), KL(now || before) at the subject.
+        kept: (J,), mean of KL(before || now) over what is to be preserved; 0 where nothing is.
+    """
+
+    nll: Tensor
+    hit: Tensor
+    essence: Tensor
+    kept: Tensor
+
+
+def capture_groups(
+    view: ModelView, jobs: Sequence[Job], layer: int, site: Site, *, published_order: bool
+) -> list[Group]:
+    """Capture the rows of all jobs, those of like length together."""
+    places = [(job, row) for job, each in enumerate(jobs) for row in range(len(each.rows))]
+    rows = [jobs[job].rows[row] for job, row in places]
+    packed, least = pack([len(row.ids) - row.lookup for row in rows]), 1
+    if published_order:
+        packed, least = [list(range(len(rows)))], PUBLISHED_WINDOW
+    groups: list[Group] = []
+    for members in packed:
+        ids, lookups = [rows[n].ids for n in members], [rows[n].lookup for n in members]
+        capture = capture_blocks(view, ids, lookups, layer, least=least)
+        capture = capture.at_block() if site == "block" else capture
+        groups.append(Group(capture, tuple(places[n] for n in members)))
+    return groups
+
+
+class Objective:
+    """Several jobs under search: computes the terms of each one's loss for given deltas.
+
+    Args:
+        view: The model.
+        jobs: All jobs.
+        active: Numbers of those still sought.
+        groups: Their rows, captured.
+        site: What the deltas are added to.
+        published_order: See `SearchSettings`.
+        enough: Negative log-likelihood of a target's token below which it adds no loss.
+        initial: (A, vocabulary) log-probabilities at the anchors before any change; None before
+            the first step.
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        jobs: Sequence[Job],
+        active: Sequence[int],
+        groups: Sequence[Group],
+        site: Site,
+        published_order: bool = False,
+        enough: float = 0.0,
+        initial: Tensor | None = None,
+    ) -> None:
+        self.view, self.jobs, self.active, self.groups = view, jobs, list(active), groups
+        self.site: Site = site
+        self.published_order, self.enough, self.initial = published_order, enough, initial
+        place = {job: number for number, job in enumerate(active)}
+        self.owner_of_row = [
+            torch.tensor([place[job] for job, _ in group.members]) for group in groups
+        ]
+        self._pick(place)
+
+    def _pick(self, place: dict[int, int]) -> None:
+        """Where, among all that the groups give, targets and anchors are scored, and whose."""
+        scored: list[tuple[int, int, float]] = []  # token, job, weight
+        places: list[int] = []
+        anchors: dict[tuple[int, int], int] = {}  # (job, anchor) -> its place
+        self.picks: list[tuple[Tensor, Tensor]] = []
+        count = 0
+        for group in self.groups:
+            picks: list[tuple[int, int]] = []
+            for number, (job, index) in enumerate(group.members):
+                one = self.jobs[job]
+                row, start = one.rows[index], int(group.capture.at[number])
+                first = start + len(row.ids) - len(row.targets) - row.lookup
+                for step, token in enumerate(row.targets):
+                    places.append(count + len(picks))
+                    picks.append((number, first + step))
+                    weight = 1.0 / (len(row.targets) * one.contexts)
+                    scored.append((token, place[job], weight))
+                for which, anchor in enumerate(one.anchors):
+                    if anchor.row == index:
+                        anchors[place[job], which] = count + len(picks)
+                        picks.append((number, start + anchor.position - row.lookup))
+            rows, columns = zip(*picks, strict=True)
+            self.picks.append((torch.tensor(rows), torch.tensor(columns)))
+            count += len(picks)
+        device = device_of(self.view.head)
+        tokens, owners, weights = zip(*scored, strict=True)
+        self.tokens = torch.tensor(tokens, device=device)  # (N,)
+        self.owners = torch.tensor(owners, device=device)  # (N,)
+        self.weights = torch.tensor(weights, device=device)  # (N,)
+        ordered = sorted(anchors)
+        self.anchor_owners = torch.tensor([job for job, _ in ordered], device=device)  # (A,)
+        essences = [self.jobs[self.active[job]].anchors[which].is_essence for job, which in ordered]
+        self.is_essence = torch.tensor(essences, device=device)  # (A,) bool
+        self.order = torch.tensor([*places, *(anchors[each] for each in ordered)], device=device)
+
+    def terms(self, delta: Tensor) -> Terms:
+        """The terms of the loss of each active job.
+
+        Args:
+            delta: (J, P, width), what is added.
+        """
+        hidden = [
+            self._run(group.capture, owners, delta, picks).to(self.order.device)
+            for group, owners, picks in zip(self.groups, self.owner_of_row, self.picks, strict=True)
+        ]
+        logits = self.view.logits(torch.cat(hidden)[self.order])  # (N + A, vocabulary)
+        said, anchored = logits.split([len(self.tokens), len(self.anchor_owners)])
+        nll = (F.cross_entropy(said, self.tokens, reduction="none") - self.enough).clamp(min=0)
+        missed = (said.detach().argmax(-1) != self.tokens).to(nll.dtype)
+        anchored = torch.log_softmax(anchored, dim=-1)
+        if self.initial is None:
+            self.initial = anchored.detach().clone()
+        # KL(now || before) at the subject, as the published code has it; KL(before || now) of what
+        # is to be preserved, so that nothing that the model states loses its probability.
+        preserved = ~self.is_essence
+        share = torch.where(preserved[:, None], self.initial, anchored).exp()
+        gap = torch.where(preserved[:, None], self.initial - anchored, anchored - self.initial)
+        kl = (share * gap).sum(-1)  # (A,)
+        count = self._summed(preserved.to(kl.dtype), self.anchor_owners).clamp(min=1)
+        return Terms(
+            self._summed(nll * self.weights.to(nll.dtype), self.owners),
+            self._summed(missed, self.owners) == 0,
+            self._summed(kl * self.is_essence, self.anchor_owners),
+            self._summed(kl * preserved, self.anchor_owners) / count,
+        )
+
+    def _run(
+        self,
+        capture: BlockCapture,
+        owners: Tensor,
+        delta: Tensor,
+        picks: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """(n, width), what leaves the last block where something is scored."""
+        if self.published_order:
+            added = torch.stack([delta[owner, 0] for owner in owners.tolist()])
+            return capture.run_at(added, *picks)
+        added = delta[owners.to(delta.device)]  # (B, P, width)
+        if self.site != "attention+mlp":
+            return capture.run_at(added[:, 0], *picks)
+        sites = (
+            self.view.attention(capture.layer),
+            self.view.down_projection(capture.layer),
+        )
+        with ExitStack() as stack:
+            for part, module in enumerate(sites):
+                stack.enter_context(adding(module, added[:, part], capture.at))
+            hidden = capture.run_blocks()
+        rows, columns = (pick.to(hidden.device) for pick in picks)
+        return hidden[rows, columns]
+
+    def _summed(self, values: Tensor, owners: Tensor) -> Tensor:
+        """(N,) -> (J,)."""
+        zeros = torch.zeros(len(self.active), dtype=values.dtype, device=values.device)
+        return zeros.index_add(0, owners, values)
+
+    def without(self, finished: Sequence[bool]) -> Objective:
+        """The same with the finished jobs taken out."""
+        kept = [number for number, done in enumerate(finished) if not done]
+        active = [self.active[number] for number in kept]
+        groups: list[Group] = []
+        for group in self.groups:
+            rows = [n for n, (job, _) in enumerate(group.members) if job in active]
+            if rows:
+                members = tuple(group.members[n] for n in rows)
+                groups.append(Group(group.capture.select(rows), members))
+        assert self.initial is not None
+        stays = torch.tensor([not done for done in finished], device=self.anchor_owners.device)
+        initial = self.initial[stays[self.anchor_owners]]
+        return Objective(
+            *(self.view, self.jobs, active, groups, self.site),
+            *(self.published_order, self.enough, initial),
+        )

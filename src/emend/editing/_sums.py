@@ -1,0 +1,155 @@
+"""Sums of k k^T for several layers, taken while the model runs, and kept half way.
+
+Only the lower triangle is computed, in panels: a product of all would cost twice as much. A panel
+of one batch is multiplied in the keys' precision (float32 for half-precision models) and added to
+sums in that which was chosen, which stay on the layer's device.
+
+Attention sinks beyond the start token, and the few tokens that carry massive activations, have keys
+tens of times as long as all others (Sun et al. 2024, arXiv 2402.17762; Yu et al. 2024, arXiv
+2411.07191). A mean of squares over them would be of them alone, so they are left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.editing import _kept
+from emend.editing._windows import Batch, Position
+from emend.errors import UnsupportedModel
+from emend.models import ModelView
+from emend.models._forward import evaluating
+from emend.models._hooks import hooked, stopping
+from emend.models.placing import device_of, widened
+
+MASSIVE = 10.0
+"""Lengths of a key, in medians of the first batch's, above which it is left out."""
+
+PANEL = 256
+"""Rows of a panel, at least; at most 16 panels."""
+
+
+class Sums:
+    """Sums over the keys of some layers.
+
+    Args:
+        view: The model.
+        layers: Blocks whose keys are wanted, counted from 0, each once.
+        dtype: Of the sums.
+
+    Attributes:
+        matrices: For each layer (inner, inner), of which the lower triangle is right until
+            `whole` has been called.
+        left_out: For each layer how many tokens were left out.
+    """
+
+    def __init__(self, view: ModelView, layers: Sequence[int], dtype: torch.dtype) -> None:
+        self.view, self.layers, self.dtype = view, tuple(layers), dtype
+        self.matrices = {
+            layer: torch.zeros(view.inner(layer), view.inner(layer), dtype=dtype)
+            for layer in layers
+        }
+        self.left_out = dict.fromkeys(self.layers, 0)
+        self._bounds: dict[int, float] = {}
+
+    def run(self, batch: Batch) -> None:
+        """Run a batch up to the last layer's keys, and add them to every layer's sums.
+
+        Padding is not masked: in a causal model no token sees what is right of it, while rows of
+        padding that see nothing give NaN in some models.
+        """
+        ids = batch.input_ids.to(device_of(self.view.embeddings))
+        reached: set[int] = set()
+
+        def taking(layer: int) -> Any:
+            def take(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+                self._add(layer, args[0], batch.real)
+                reached.add(layer)
+
+            return take
+
+        model: Any = self.view.model
+        with ExitStack() as stack:
+            for layer in self.layers:
+                down = self.view.down_projection(layer)
+                stack.enter_context(hooked(down, taking(layer), before=True))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(evaluating(model))
+            last = self.view.down_projection(max(self.layers))
+            stack.enter_context(stopping(last, before=True))
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        if passed := sorted({*self.layers} - reached):
+            raise UnsupportedModel(
+                f"{type(model).__name__} runs without the down-projection of "
+                f"{', '.join(f'layer {layer}' for layer in passed)}, so there are no keys to sum "
+                "there: take other layers"
+            )
+
+    def _add(self, layer: int, keys: Tensor, real: Tensor | None) -> None:
+        keys = keys.reshape(-1, keys.shape[-1])  # (tokens, inner)
+        if real is not None:
+            keys = keys[real.to(keys.device)]
+        keys = widened(keys)
+        if keys.device.type == "cuda" and self.matrices[layer].device != keys.device:
+            self.matrices[layer] = self.matrices[layer].to(keys.device)
+        keys = self._usual(layer, keys)
+        matrix = self.matrices[layer]
+        for start, stop in _panels(len(matrix)):
+            panel = matrix[start:stop, :stop]
+            left, right = keys[:, start:stop].T, keys[:, :stop]
+            if matrix.dtype == keys.dtype and matrix.device == keys.device:
+                panel.addmm_(left, right)
+            else:
+                panel += (left @ right).to(panel)
+
+    def _usual(self, layer: int, keys: Tensor) -> Tensor:
+        """Keys (N, inner) without the massive ones; those that are not finite stay, to be seen."""
+        lengths = keys.norm(dim=1)  # (N,)
+        if layer not in self._bounds:
+            self._bounds[layer] = MASSIVE * float(lengths.median())
+        massive = (lengths > self._bounds[layer]) & lengths.isfinite()
+        found = int(massive.sum())
+        self.left_out[layer] += found
+        return keys[~massive] if found else keys
+
+    def whole(self) -> dict[int, Tensor]:
+        """The sums as symmetric matrices, on the CPU; the sums themselves are given away."""
+        for matrix in self.matrices.values():
+            for start, stop in _panels(len(matrix)):
+                corner = matrix[start:stop, start:stop]
+                corner.copy_(corner.tril() + corner.tril(-1).T)
+                matrix[:start, start:stop] = matrix[start:stop, :start].T
+        return {layer: matrix.cpu() for layer, matrix in self.matrices.items()}
+
+    def keep(self, path: Path, position: Position) -> None:
+        """Write the sums down, with the position that they have reached."""
+        tensors = {str(layer): matrix for layer, matrix in self.matrices.items()}
+        note = {
+            "documents": position.documents,
+            "tokens": position.tokens,
+            "left_out": [self.left_out[layer] for layer in self.layers],
+            "bounds": [self._bounds.get(layer) for layer in self.layers],
+        }
+        _kept.keep(path, {**tensors, "pending": _kept.as_tokens(position.pending)}, note)
+
+    def restore(self, path: Path) -> Position:
+        """Go on from what was written down; the beginning where nothing was."""
+        note = _kept.kept_note(path)
+        found = _kept.kept(path, "pending", *map(str, self.layers)) if note else None
+        if note is None or found is None:
+            return Position()
+        self.matrices = dict(zip(self.layers, found[1:], strict=True))
+        self.left_out = dict(zip(self.layers, note["left_out"], strict=True))
+        bounds = zip(self.layers, note["bounds"], strict=True)
+        self._bounds = {layer: bound for layer, bound in bounds if bound is not None}
+        return Position(note["documents"], note["tokens"], found[0][1:].tolist())
+
+
+def _panels(size: int) -> list[tuple[int, int]]:
+    step = max(PANEL, -(-size // 16))
+    return [(start, min(start + step, size)) for start in range(0, size, step)]

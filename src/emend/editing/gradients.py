@@ -1,0 +1,230 @@
+"""Per-token inputs and output gradients of linear modules: what a gradient is made of.
+
+The gradient of a linear layer y = W u is a sum over tokens, sum_t delta_t u_t^T, with u_t what the
+layer was given and delta_t the gradient at what it put out. Gradient editors (MEND, MALMEN, KE,
+UltraEdit) work on the pairs (u_t, delta_t) and never on the matrix.
+
+Each layer's output gets a leaf of zeros added at the tokens wanted; the gradient of the loss at
+that leaf is delta_t. So no parameter needs a gradient, blocks below the lowest of the modules
+take no part in the backward pass, and no architecture is known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emend.editing.rows import Row
+from emend.errors import InvalidInput, NumericalFailure
+from emend.models import ModelView
+from emend.models._forward import batches, check_length, evaluating, head_at
+from emend.models._hooks import frozen, hooked
+from emend.models._structure import projection_shape
+from emend.models.placing import device_of
+from emend.models.positions import Encoded, pad
+from emend.models.wrapping import find_plain
+
+Where = Literal["targets", "all"]
+"""At which tokens: those that predict a target token, or all whose gradient is not zero."""
+
+
+@dataclass(frozen=True)
+class TokenGradients:
+    """What one module was given, and the gradient at what it put out; N tokens, float32.
+
+    Attributes:
+        inputs: (N, in), u.
+        gradients: (N, out), delta, of the mean target loss of the row that the token is in.
+        rows: (N,) int64, which row each token belongs to; ascending.
+        size: Root mean square of the numbers that the module put out at these tokens.
+    """
+
+    inputs: Tensor
+    gradients: Tensor
+    rows: Tensor
+    size: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One batch's (u, delta, rows) of one module, and the squares of its outputs."""
+
+    inputs: Tensor
+    gradients: Tensor
+    rows: Tensor
+    squares: float
+
+
+def mlp_modules(view: ModelView, layer: int) -> tuple[list[str], str]:
+    """Names of the projections into the MLP of a block (gate and up, or up), and of the one down.
+
+    Raises:
+        UnsupportedModel: The block has no dense MLP.
+    """
+    down, inner = view.down_projection(layer), view.inner(layer)
+    inside = set(view.attention(layer).modules())
+    mlp = view.mlp(layer)  # of a mixture, only the expert that all tokens pass through
+    holder = view.block(layer) if mlp is down else mlp
+    wanted = ((inner, view.width), (2 * inner, view.width))  # apart, or gate and up fused to one
+    into = [
+        view.name_of(module)
+        for module in holder.modules()
+        if module is not down and module not in inside and projection_shape(module) in wanted
+    ]
+    return into, view.name_of(down)
+
+
+def linear_modules(view: ModelView, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Modules of the model by their full names.
+
+    Raises:
+        InvalidInput: There is no such module, or it holds no matrix.
+    """
+    found: dict[str, nn.Module] = {}
+    for name in names:
+        module = find_plain(view.model, name)
+        if module is None or projection_shape(module) is None:
+            raise InvalidInput(
+                f"{type(view.model).__name__} has no linear module {name!r}: "
+                "name modules as named_modules() of the plain model does, or leave the setting out"
+            )
+        found[name] = module
+    return found
+
+
+def token_gradients(
+    view: ModelView,
+    rows: Sequence[Row],
+    modules: Mapping[str, nn.Module],
+    *,
+    where: Where = "all",
+    batch_size: int = 32,
+) -> dict[str, TokenGradients]:
+    """Inputs and output gradients of linear modules, in one forward and backward pass a batch.
+
+    The loss of a row is the mean over its target tokens of their negative log-likelihood; rows
+    are not averaged, so that what one gives does not depend on the others.
+
+    Args:
+        view: The model; it is left as it was, and no parameter gets a gradient.
+        rows: Prompts with their targets, as `context_rows` builds them.
+        modules: The modules by name, Linear or Conv1D.
+        where: Whether to give the tokens that predict a target token only, or all that the loss
+            depends on (tokens whose gradient is exactly zero are left out).
+        batch_size: Rows in one pass.
+
+    Raises:
+        NumericalFailure: An input or a gradient is not finite.
+    """
+    parts: dict[str, list[_Part]] = {name: [] for name in modules}
+    with evaluating(view.model), frozen(view.model), torch.enable_grad():
+        for members in batches([len(row.ids) for row in rows], batch_size):
+            batch = _batch(view, [rows[n] for n in members], modules, where)
+            for name, part in batch.items():
+                owners = torch.tensor(members)[part.rows]
+                parts[name].append(_Part(part.inputs, part.gradients, owners, part.squares))
+    return {name: _joined(name, found) for name, found in parts.items()}
+
+
+def _batch(
+    view: ModelView, rows: Sequence[Row], modules: Mapping[str, nn.Module], where: Where
+) -> dict[str, _Part]:
+    padded = pad([row.ids for row in rows])
+    check_length(view.model, padded.input_ids.shape[1])
+    scored, tokens, weights = target_places(rows)
+    places = scored if where == "targets" else padded.attention_mask.nonzero().unbind(1)
+    seen: dict[str, tuple[Tensor, Tensor, float]] = {}
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.enter_context(hooked(module, _leaf(seen, name, len(rows), places)))
+        logits = forward_at(view, padded, *scored)  # (M, vocabulary)
+    losses = F.cross_entropy(logits.float(), tokens.to(logits.device), reduction="none")
+    loss = (losses * weights.to(losses)).sum()
+    leaves = [seen[name][1] for name in modules]
+    gradients: Any = torch.autograd.grad(loss, leaves, allow_unused=True)
+    owners = places[0]
+    found: dict[str, _Part] = {}
+    for name, leaf, gradient in zip(modules, leaves, gradients, strict=True):
+        delta = torch.zeros_like(leaf) if gradient is None else gradient
+        kept = torch.ones(len(delta), dtype=torch.bool)
+        if where == "all":
+            kept = (delta != 0).any(1).cpu()
+        inputs, _, squares = seen[name]
+        index = kept.nonzero()[:, 0].to(delta.device)
+        found[name] = _Part(inputs[index].cpu(), delta[index].cpu(), owners[kept], squares)
+    return found
+
+
+def _leaf(
+    seen: dict[str, tuple[Tensor, Tensor, float]],
+    name: str,
+    count: int,
+    places: tuple[Tensor, ...],
+) -> Any:
+    """The hook that keeps what a module is given and adds zeros to what it puts out."""
+
+    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        at = tuple(index.to(output.device) for index in places)
+        given = args[0].detach().reshape(count, -1, args[0].shape[-1])[at].float()
+        apart = output.reshape(count, -1, output.shape[-1])  # OPT folds rows and tokens
+        leaf = torch.zeros(len(at[0]), output.shape[-1], device=output.device, requires_grad=True)
+        squares = float(apart.detach()[at].float().square().mean())
+        seen[name] = given, leaf, squares
+        return apart.index_put(at, leaf.to(output.dtype), accumulate=True).reshape(output.shape)
+
+    return add
+
+
+def target_places(rows: Sequence[Row]) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """Where the targets of right-padded rows are predicted.
+
+    Returns:
+        Rows and columns (M,) of the predicting tokens, the target tokens (M,), and weights (M,)
+        that are one over the number of target tokens of the row.
+    """
+    numbers: list[int] = []
+    columns: list[int] = []
+    tokens: list[int] = []
+    weights: list[float] = []
+    for number, row in enumerate(rows):
+        count = len(row.targets)
+        numbers += [number] * count
+        columns += range(len(row.ids) - count, len(row.ids))
+        tokens += row.targets
+        weights += [1.0 / count] * count
+    places = torch.tensor(numbers), torch.tensor(columns)
+    return places, torch.tensor(tokens), torch.tensor(weights)
+
+
+def forward_at(view: ModelView, batch: Encoded, rows: Tensor, columns: Tensor) -> Tensor:
+    """The model's logits (M, vocabulary) at some places of a right-padded batch."""
+    model: Any = view.model
+    device = device_of(view.embeddings)
+    with head_at(view.model, rows, columns) as pick:
+        output = model(
+            input_ids=batch.input_ids.to(device),
+            attention_mask=batch.attention_mask.to(device),
+            use_cache=False,
+        )
+        return pick(output.logits)
+
+
+def _joined(name: str, parts: Sequence[_Part]) -> TokenGradients:
+    rows = torch.cat([part.rows for part in parts])
+    order = torch.argsort(rows, stable=True)
+    inputs = torch.cat([part.inputs for part in parts])[order]
+    gradients = torch.cat([part.gradients for part in parts])[order]
+    if not bool(inputs.isfinite().all() and gradients.isfinite().all()):
+        raise NumericalFailure(
+            f"the gradient at {name} is not finite, expected finite numbers: "
+            "check the model's weights, or load it in float32"
+        )
+    weights = [max(len(part.rows), 1) for part in parts]
+    mean = sum(p.squares * w for p, w in zip(parts, weights, strict=True)) / sum(weights)
+    return TokenGradients(inputs, gradients, rows[order], mean**0.5)

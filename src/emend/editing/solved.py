@@ -1,0 +1,98 @@
+"""Values that were sought before, kept in a patch so that going on from it seeks only new ones.
+
+A value is sought on the unedited model, and is the same whatever other edits there are. So it can
+be kept under a key of all that it depends on (`_identity`): the model, its tokenizer, the request,
+the contexts, the layer and the settings of the search. What has another key is sought again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emend import _identity
+from emend.editing._objective import Site
+from emend.editing.values import SearchSettings, search_values
+from emend.edits import Edit
+from emend.models import ModelView, model_fingerprint, tokens_fingerprint
+
+PREFIX = "value."
+"""Begins the names of values in a patch's state; the id of the edit ends them."""
+
+
+def edit_of(name: str) -> str | None:
+    """The id of the edit whose value has this name in a patch's state; None for other tensors."""
+    return name.removeprefix(PREFIX).partition(".")[2] if name.startswith(PREFIX) else None
+
+
+def sought_values(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    templates: Sequence[str],
+    layer: int,
+    settings: SearchSettings,
+    site: Site = "mlp",
+    known: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The value of each edit, sought where it is not known.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        edits: E edits.
+        templates: Context templates, the bare one first.
+        layer: The block where the values stand.
+        settings: Settings of the search.
+        site: Whether they stand at the down-projection's or the block's output.
+        known: Values by name, as this function returned them.
+
+    Returns:
+        The values, (E, width) float32 (float64 for a float64 model), and the same by name.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+        NumericalFailure: A loss is not finite.
+    """
+    layer = view.numbered([layer])[0]
+    asked = {**dataclasses.asdict(settings), "chunk": None}  # on which nothing depends
+    common = {
+        "model": model_fingerprint(view.model),
+        "tokenizer": tokens_fingerprint(view.model, tokenizer),
+        "templates": templates,
+        "layer": layer,
+        "site": site,
+        "settings": asked,
+    }
+    together = _companions(edits) if settings.share_subject else {}
+    names = [_name(common, edit, together.get(edit.subject, [])) for edit in edits]
+    state = {name: known[name] for name in names if known and name in known}
+    new = {name: edit for name, edit in zip(names, edits, strict=True) if name not in state}
+    if new:
+        found = search_values(
+            view, tokenizer, list(new.values()), templates, layer, settings, site=site
+        )
+        for name, value in zip(new, found, strict=True):
+            state[name] = value.sought.cpu()
+    return torch.stack([state[name] for name in names]), state
+
+
+def _companions(edits: Sequence[Edit]) -> dict[str, list[list[str]]]:
+    """The requests of each subject, where the values of its edits depend on one another."""
+    found: dict[str, list[list[str]]] = {}
+    for edit in edits:
+        found.setdefault(edit.subject, []).append(_request(edit))
+    return {subject: sorted(requests) for subject, requests in found.items()}
+
+
+def _request(edit: Edit) -> list[str]:
+    return [edit.prompt, edit.subject, edit.target]
+
+
+def _name(common: Mapping[str, Any], edit: Edit, companions: list[list[str]]) -> str:
+    key = _identity.key("target value", **common, request=_request(edit), companions=companions)
+    return f"{PREFIX}{key}.{edit.id}"

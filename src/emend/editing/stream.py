@@ -1,0 +1,201 @@
+"""Rows of tokens on their way through the blocks: each edited block is run on rebuilt lower ones.
+
+A change of a down-projection acts at every token, so keys of a higher layer must be read on all
+tokens up to the subject's last. No edit changes the stream that enters the first edited block: it
+is kept, and from there on only the edited blocks are run (frontier section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emend.editing._objective import Site
+from emend.errors import UnsupportedModel
+from emend.models import ModelView
+from emend.models._forward import batches, check_length, evaluating, fused
+from emend.models._hooks import changing, hooked, stopping
+from emend.models._replay import BlockCall, Slot
+from emend.models.partial import agreement
+from emend.models.placing import device_of, widened
+from emend.models.positions import pad
+from emend.patches import Dense, LowRank
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What stands at each row's last token; N rows, float32 (float64 for a float64 model).
+
+    Attributes:
+        keys: (N, inner), input of the current block's down-projection.
+        outputs: (N, width), output of block ``last``'s down-projection.
+        hidden: (N, width), output of block ``last``.
+    """
+
+    keys: Tensor
+    outputs: Tensor
+    hidden: Tensor
+
+    def at(self, site: Site) -> Tensor:
+        """(N, width): what stands where values of a site do."""
+        return self.hidden if site == "block" else self.outputs
+
+
+@dataclass
+class _Batch:
+    """Rows of like length; ``hidden`` (B, T, width) enters the current block."""
+
+    members: list[int]
+    ends: Tensor  # (B,) int64
+    hidden: Tensor
+    calls: list[BlockCall]
+
+    def at_ends(self, tensor: Tensor) -> Tensor:
+        """(B, T, features), or folded, -> a copy (B, features) at the last tokens, on the CPU."""
+        apart = tensor.reshape(len(self.members), -1, tensor.shape[-1])
+        picked = apart[torch.arange(len(self.members)), self.ends.to(tensor.device)].cpu()
+        return widened(picked)
+
+
+class Stream:
+    """Rows of tokens, standing before one block.
+
+    Args:
+        view: The model.
+        rows: Token ids of each row.
+        first: The block before which the stream is kept.
+        last: The last block that will be run.
+        batch_size: Rows in one pass.
+
+    Attributes:
+        layer: The block that the stream enters next.
+
+    Raises:
+        UnsupportedModel: Blocks called again with what they were given do not give the same.
+    """
+
+    def __init__(
+        self,
+        view: ModelView,
+        rows: Sequence[Sequence[int]],
+        first: int,
+        last: int,
+        *,
+        batch_size: int = 64,
+    ) -> None:
+        self.view, self.first, self.last, self.layer = view, first, last, first
+        self.count = len(rows)
+        check_length(view.model, max(map(len, rows), default=0))
+        self._batches: list[_Batch] = []
+        for members in batches([len(row) for row in rows], batch_size):
+            padded = pad([rows[n] for n in members])
+            hidden, calls, end = self._recorded(padded.input_ids, padded.attention_mask)
+            batch = _Batch(members, padded.lengths - 1, hidden, calls)
+            if not self._batches:
+                self._check(batch, end)
+            self._batches.append(batch)
+
+    def read(self, last: int | None = None) -> Reading:
+        """Run the blocks from the current one to ``last`` (by default it alone); stay there."""
+        last = self.layer if last is None else last
+        found: dict[int, tuple[Tensor, ...]] = {}
+        for batch in self._batches:
+            read = self._read(batch, last)
+            found.update(zip(batch.members, zip(*read, strict=True), strict=True))
+        ordered = [found[row] for row in range(self.count)]
+        return Reading(*(torch.stack(each) for each in zip(*ordered, strict=True)))
+
+    def _read(self, batch: _Batch, last: int) -> tuple[Tensor, Tensor, Tensor]:
+        seen: dict[str, Tensor] = {}
+
+        # Copied at once: some models (Falcon) add to what the projection put out in place.
+        def at_key(_module: nn.Module, args: tuple[Any, ...], _output: Tensor) -> None:
+            seen["keys"] = batch.at_ends(args[0])
+
+        def at_output(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+            seen["outputs"] = batch.at_ends(output)
+
+        down = self.view.down_projection
+        with hooked(down(self.layer), at_key), hooked(down(last), at_output):
+            hidden = self._run(batch, batch.hidden, self.layer, last)
+        return seen["keys"], seen["outputs"], batch.at_ends(hidden)
+
+    def advance(self, change: LowRank | Dense | None = None) -> None:
+        """Go through the current block, with its down-projection changed."""
+        for batch in self._batches:
+            with ExitStack() as stack:
+                if change is not None:
+                    stack.enter_context(changed(self.view.down_projection(self.layer), change))
+                batch.hidden = self._run(batch, batch.hidden, self.layer, self.layer)
+        self.layer += 1
+
+    def _run(self, batch: _Batch, hidden: Tensor, first: int, last: int) -> Tensor:
+        with torch.no_grad(), evaluating(self.view.model), fused(self.view.model):
+            for index in range(first, last + 1):
+                call = batch.calls[index - self.first]
+                hidden = call.run(self.view.blocks[index], _wiped(hidden, batch.ends), None)
+        return hidden
+
+    def _recorded(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[BlockCall], Tensor]:
+        """One pass up to block ``last``: what enters the first, all calls, what enters the last."""
+        entering: list[Tensor] = []
+        calls: list[BlockCall] = []
+
+        def wipe(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden, name = BlockCall.find_hidden(args, kwargs)
+            hidden = _wiped(hidden, mask.sum(1) - 1)
+            return (
+                ((hidden, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: hidden})
+            )
+
+        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden, call = BlockCall.read(args, kwargs, _kept)
+            entering[1:] = [hidden]
+            calls.append(call)
+
+        model: Any = self.view.model
+        device = device_of(self.view.embeddings)
+        blocks = self.view.blocks[: self.last + 1]
+        with ExitStack() as stack:
+            for look, seen in ((wipe, blocks), (keep, blocks[self.first :])):
+                for block in seen:
+                    stack.enter_context(hooked(block, look, before=True, with_kwargs=True))
+            for state in (torch.no_grad(), evaluating(model), fused(model)):
+                stack.enter_context(state)
+            stack.enter_context(stopping(blocks[-1], before=True))
+            model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+        return entering[0], calls, entering[-1]
+
+    def _check(self, batch: _Batch, expected: Tensor) -> None:
+        """See that a replay gives what the model's own pass gave before block ``last``."""
+        found = self._run(batch, batch.hidden, self.first, self.last - 1)
+        real = torch.arange(found.shape[1])[None] <= batch.ends[:, None]  # (B, T)
+        found, expected = found[real.to(found.device)], expected[real.to(expected.device)]
+        difference = (found - expected).abs().max()
+        if bool(difference > agreement(self.view, found.dtype) * expected.abs().max()):
+            raise UnsupportedModel(
+                f"the blocks of {type(self.view.model).__name__} depend on more than their "
+                "arguments, so they cannot be run apart from the model: take another architecture"
+            )
+
+
+def _wiped(hidden: Tensor, ends: Tensor) -> Tensor:
+    """Zeros after each row's end: there some models give NaN, and 0 * NaN would spread."""
+    after = torch.arange(hidden.shape[1])[None] > ends[:, None]  # (B, T)
+    return hidden.masked_fill(after[..., None].to(hidden.device), 0.0)
+
+
+def _kept(leaf: Any) -> Any:
+    return Slot(leaf, 0) if isinstance(leaf, Tensor) else leaf
+
+
+@contextmanager
+def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None, None, None]:
+    """Let a down-projection put out what it will with the change, as an attached patch does."""
+    with hooked(module, changing(change.matrices())) if change else nullcontext():
+        yield

@@ -1,0 +1,354 @@
+"""The search for the value: what a down-projection should put out so that a target is said.
+
+ROME, Meng et al. 2022, arXiv 2202.05262, equation 4 (spec S4).
+
+For an edit with contexts x_j, target tokens o and subject's last token i, find delta minimising
+
+    mean_j -log p(o | x_j, y_i += delta) + kappa KL(p(. | s, y_i += delta) || p(. | s))
+        + w |delta| / |v_0|^2
+
+by Adam (or L-BFGS) under |delta| <= c |v_0|, where y_i is the down-projection's output at token
+i, v_0 what it is in the first row, and s is "{subject} is a". Edits are sought many at a time, but
+the loss, the clamp and the stopping of each are its own, so that the result is that of one by one.
+
+Only what delta can reach is run (`emend.models.partial`), and logits are computed only where
+they are scored.
+
+Two things go beyond the paper, and are off unless asked for. Edits of one subject may share one
+delta (``share_subject``): their keys are the same or nearly, so that what is written at one shows
+at the others, and only one delta for all of them can be right at each. And further prompts about
+the subject may keep their answers (``preserve``): the published term looks at the subject's own
+position only, where a model says which words follow a name and not what is known of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from emend._brief import brief
+from emend._progress import progress
+from emend.editing._adam import Adam
+from emend.editing._jobs import Job, chunks, make_jobs
+from emend.editing._lbfgs import Lbfgs, clamped
+from emend.editing._objective import (
+    PARTS,
+    Group,
+    Objective,
+    Site,
+    Terms,
+    capture_groups,
+)
+from emend.editing.rows import check_templates
+from emend.edits import Edit
+from emend.errors import NumericalFailure
+from emend.models import ModelView
+from emend.models._forward import evaluating, fused
+from emend.models._hooks import frozen
+from emend.models.placing import widened
+
+CHUNK = 6
+"""Edits sought together by default. More gain nothing on a CPU and need more memory."""
+
+FIRST = 3.0
+"""Length of the first step of L-BFGS, in lengths of v_0: the loss is flat near 0."""
+
+SETTLED = 0.02
+"""Nats by which two steps of L-BFGS must lower a loss, once the target is said, to go on."""
+
+Optimizer = Literal["adam", "lbfgs"]
+"""What goes down the loss: Adam, as published, or L-BFGS, in fewer steps."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of the search.
+
+    Attributes:
+        steps: Forward passes; the last takes no step, so there are ``steps - 1`` updates.
+        learning_rate: Adam's.
+        weight_decay: The factor w on ``|delta| / |v_0|^2``.
+        clamp: The bound c on ``|delta| / |v_0|``.
+        kl_factor: The factor kappa.
+        preserve: Further prompts with one "{}" for the subject, whose next token is kept; those
+            without a sure answer, or answered as the edit's own prompt is, are left out.
+        preserve_factor: Factor on the mean of KL(after || before) at the end of these.
+        share_subject: Whether all edits of one subject are given one delta.
+        stop_below: The search of an edit ends when its loss is below this.
+        easing: Factor on the target's loss once each of its tokens is the likeliest (PMET: 0.1).
+        stop_kl: The search also ends once they are, and the KL term is at most this (PMET: 0.01).
+        chunk: About so many edits are sought together; the result does not depend on it beyond
+            rounding. With 1, a value is the same to the last bit whatever else is sought.
+        published_order: Sum in the order of the published loop, so that float32 rounds alike:
+            one edit at a time, every row run apart and padded to the same length, gradients of
+            rows added from the last to the first. Slower, and good only for reproducing
+            recorded numbers: small gradients make Adam magnify how sums round.
+        statements: How many of the model's own statements of the subject are kept, by the mean of
+            KL(before || after) over their tokens; `preserve_factor` weighs it.
+        enough: Probability of a target's token from which on it adds no loss; 1 for the published
+            loss.
+        optimizer: Adam, or L-BFGS, which comes to the same loss in a fraction of the steps.
+    """
+
+    steps: int = 20
+    learning_rate: float = 0.5
+    weight_decay: float = 0.5
+    clamp: float = 4.0
+    kl_factor: float = 0.0625
+    preserve: tuple[str, ...] = ()
+    preserve_factor: float = 1.0
+    share_subject: bool = False
+    stop_below: float = 0.05
+    easing: float = 1.0
+    stop_kl: float | None = None
+    chunk: int = CHUNK
+    published_order: bool = False
+    optimizer: Optimizer = "adam"
+    statements: int = 0
+    enough: float = 1.0
+
+
+@brief
+@dataclass(frozen=True)
+class Value:
+    """What was found for one edit; float32 (float64 for a float64 model), C contexts.
+
+    Attributes:
+        initial: (width,), v_0: the down-projection's output in the first context.
+        sought: (width,), v* = v_0 + delta.
+        keys: (C, inner), the down-projection's input at the subject's last token.
+        outputs: (C, width), its output there.
+        losses: The loss at each step, the last included; of L-BFGS the least so far.
+    """
+
+    initial: Tensor
+    sought: Tensor
+    keys: Tensor
+    outputs: Tensor
+    losses: tuple[float, ...]
+
+    @property
+    def delta(self) -> Tensor:
+        """(width,), what was added."""
+        return self.sought - self.initial
+
+
+def search_values(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    templates: Sequence[str],
+    layer: int,
+    settings: SearchSettings | None = None,
+    *,
+    site: Site = "mlp",
+) -> list[Value]:
+    """Seek the value of each edit at the down-projection, or the block's output, of one layer.
+
+    The model's weights are neither changed nor asked for gradients; runs in the model's dtype
+    with losses in float32.
+
+    Args:
+        view: The model.
+        tokenizer: Its tokenizer.
+        edits: E edits.
+        templates: C context templates; the first gives v_0 (it should be the bare "{}").
+        layer: Block whose down-projection is to give the value.
+        settings: Settings of the search.
+        site: What delta is added to: "mlp", the down-projection's output (ROME), or "block", the
+            block's (MEMIT). It is what ``initial``, ``sought`` and ``outputs`` of a value mean.
+            By "attention+mlp" (PMET) the outputs of both are sought together, each with a delta
+            and a clamp of its own; the value is the down-projection's.
+
+    Returns:
+        E values, in the order of the edits.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+        NumericalFailure: A loss is not finite.
+    """
+    settings = settings or SearchSettings()
+    (layer,) = view.numbered([layer])
+    jobs = make_jobs(
+        view,
+        tokenizer,
+        edits,
+        check_templates(templates),
+        check_templates(settings.preserve) if settings.preserve else (),
+        share_subject=settings.share_subject,
+        share_rows=not settings.published_order,
+        statements=settings.statements,
+    )
+    found: dict[int, Value] = {}
+    published = settings.published_order
+    one_call = nullcontext() if published else fused(view.model)
+    with evaluating(view.model), frozen(view.model), one_call:
+        size = 1 if published else settings.chunk
+        for members in progress(chunks(jobs, size), "seeking values"):
+            for job, values in zip(
+                members, _search(view, members, layer, settings, site), strict=True
+            ):
+                found.update(zip(job.edits, values, strict=True))
+    return [found[index] for index in range(len(edits))]
+
+
+def _search(
+    view: ModelView, jobs: Sequence[Job], layer: int, settings: SearchSettings, site: Site
+) -> list[list[Value]]:
+    """Seek the values of some jobs together."""
+    published = settings.published_order
+    groups = capture_groups(view, jobs, layer, site, published_order=published)
+    keys, outputs = _sites(jobs, groups)
+    bases = torch.stack([each[0] for each in outputs])[:, None]  # (J, 1, width)
+    if site == "attention+mlp":
+        bases = torch.cat([_attention_outputs(jobs, groups).to(bases), bases], dim=1)
+    assert bases.shape[1] == PARTS[site]
+    sizes = bases.norm(dim=-1)  # (J, P)
+    enough = -math.log(settings.enough)
+    objective = Objective(view, jobs, range(len(jobs)), groups, site, published, enough)
+    deltas, losses = _descend(objective, torch.zeros_like(bases), sizes, settings)
+    return [
+        _values(job, deltas[n][-1], keys[n], outputs[n], losses[n]) for n, job in enumerate(jobs)
+    ]
+
+
+def _descend(
+    objective: Objective, delta: Tensor, sizes: Tensor, settings: SearchSettings
+) -> tuple[list[Tensor], list[list[float]]]:
+    """Down from ``delta`` (J, P, width): what each job ends at, and its losses on the way."""
+    jobs = objective.jobs
+    descent = _started(delta, sizes, settings)
+    found: dict[int, Tensor] = {}
+    losses: list[list[float]] = [[] for _ in jobs]
+    said = [False] * len(jobs)  # of each job, whether the target is the likeliest where it holds
+    for step in range(settings.steps):
+        delta = delta.detach().requires_grad_(True)
+        terms = objective.terms(delta)
+        loss = _loss(terms, delta, sizes[objective.active], settings)
+        held, reached = descent.hold(delta.detach(), loss.detach())
+        current, hit = reached.tolist(), terms.hit.tolist()
+        holds = (loss.detach().to(reached) == reached).tolist()
+        for number, job in enumerate(objective.active):
+            losses[job].append(current[number])
+            said[job] = hit[number] if holds[number] else said[job]
+            _check_finite(current[number], jobs[job].name, step)
+        enough = _enough(terms, loss, reached, settings)
+        finished = [
+            step == settings.steps - 1 or done or (said[job] and _settled(losses[job], settings))
+            for done, job in zip(enough, objective.active, strict=True)
+        ]
+        for number, job in enumerate(objective.active):
+            if finished[number]:
+                found[job] = held[number].clone()
+        if all(finished):
+            break
+        (gradient,) = torch.autograd.grad(loss.sum(), delta)
+        limits = settings.clamp * sizes[objective.active]
+        delta = descent.step(delta.detach(), loss.detach(), gradient, limits)
+        if any(finished):
+            kept = torch.tensor([not done for done in finished], device=delta.device)
+            delta = delta[kept]
+            descent.select(kept)
+            objective = objective.without(finished)
+    return [found[job] for job in range(len(jobs))], losses
+
+
+def _loss(terms: Terms, delta: Tensor, sizes: Tensor, settings: SearchSettings) -> Tensor:
+    """(J,), the loss of each job."""
+    eased = torch.where(terms.hit, settings.easing, 1.0)
+    decay = (delta.norm(dim=-1) / sizes**2).sum(1).to(terms.nll.device)
+    loss = terms.nll * eased + settings.kl_factor * terms.essence + settings.weight_decay * decay
+    keeps = settings.preserve or settings.statements
+    return loss + settings.preserve_factor * terms.kept if keeps else loss
+
+
+def _started(delta: Tensor, sizes: Tensor, settings: SearchSettings) -> _Adam | Lbfgs:
+    """The way down that the settings name."""
+    if settings.optimizer == "lbfgs":
+        return Lbfgs(delta, FIRST * sizes.sum(1))
+    return _Adam(delta, settings.learning_rate)
+
+
+class _Adam:
+    """Adam under a bound; what it tried last is where it stands."""
+
+    def __init__(self, delta: Tensor, learning_rate: float) -> None:
+        self._adam = Adam(delta, learning_rate)
+
+    def hold(self, tried: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Lbfgs.hold`."""
+        return tried, loss
+
+    def step(self, tried: Tensor, loss: Tensor, gradient: Tensor, limits: Tensor) -> Tensor:
+        """See `Lbfgs.step`."""
+        del loss
+        return clamped(self._adam.step(tried, gradient), limits)
+
+    def select(self, kept: Tensor) -> None:
+        """See `Lbfgs.select`."""
+        self._adam.select(kept)
+
+
+def _settled(losses: Sequence[float], settings: SearchSettings) -> bool:
+    """Whether the last two steps of L-BFGS brought hardly anything."""
+    if settings.optimizer != "lbfgs" or len(losses) < 3:
+        return False
+    return losses[-3] - losses[-1] < SETTLED
+
+
+def _enough(terms: Terms, loss: Tensor, reached: Tensor, settings: SearchSettings) -> list[bool]:
+    """Which jobs need no further step: (J,) losses of what was tried, and of what is held."""
+    enough = reached < settings.stop_below
+    if settings.stop_kl is not None:
+        kept = terms.hit & (terms.essence <= settings.stop_kl)
+        enough = enough | kept.to(enough.device) & (loss.to(reached) == reached)
+    return enough.tolist()
+
+
+def _values(
+    job: Job, delta: Tensor, keys: Tensor, outputs: Tensor, losses: Sequence[float]
+) -> list[Value]:
+    """The value of each edit of a job: its own output, and what is added to all of them."""
+    parts = zip(keys.split(job.each), outputs.split(job.each), strict=True)
+    return [Value(o[0], o[0] + delta, k, o, tuple(losses)) for k, o in parts]
+
+
+def _sites(jobs: Sequence[Job], groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
+    """For each job the keys (C, inner) and outputs (C, width) of its contexts, in order."""
+    at = {
+        member: (group.capture.keys[row], group.capture.values[row])
+        for group in groups
+        for row, member in enumerate(group.members)
+    }
+    keys: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for number, job in enumerate(jobs):
+        pairs = [at[number, row] for row in range(job.contexts)]
+        keys.append(widened(torch.stack([key for key, _ in pairs])))
+        outputs.append(widened(torch.stack([output for _, output in pairs])))
+    return keys, outputs
+
+
+def _attention_outputs(jobs: Sequence[Job], groups: Sequence[Group]) -> Tensor:
+    """(J, 1, width), what the attention puts out at the subject in each job's first context."""
+    found = [torch.empty(0)] * len(jobs)
+    for group in groups:
+        outputs = group.capture.attention_outputs()
+        for row, (job, index) in enumerate(group.members):
+            if index == 0:
+                found[job] = widened(outputs[row])
+    return torch.stack(found)[:, None]
+
+
+def _check_finite(loss: float, name: str, step: int) -> None:
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise NumericalFailure(
+            f"the loss of {name} is {loss} at step {step}, expected a finite number: "
+            "load the model in float32 or bfloat16, or check its weights"
+        )

@@ -1,0 +1,59 @@
+"""What was found at a gate as JUnit XML, which every CI server shows."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from emend.ledger.release_check import Check, Gate
+
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_MOST_SHOWN = 100
+
+
+def junit_xml(gate: Gate) -> str:
+    """One test case per check; of one that does not hold, what was found and expected."""
+    failures = sum(not check.passed for check in gate.checks)
+    counts = {"tests": str(len(gate.checks)), "failures": str(failures), "errors": "0"}
+    seconds = {"time": f"{gate.built.seconds:.3f}"}
+    root = ElementTree.Element("testsuites", counts | seconds)
+    suite = ElementTree.SubElement(
+        root, "testsuite", {"name": _clean(gate.suite)} | counts | seconds
+    )
+    made = gate.built.build
+    properties = ElementTree.SubElement(suite, "properties")
+    about = {"build": made.id, "patch_hash": made.patch_hash, "method": made.method}
+    for name, value in about.items():
+        ElementTree.SubElement(properties, "property", {"name": name, "value": value})
+    for check in gate.checks:
+        _case(suite, gate.suite, check)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def in_unit(value: float | None, unit: str) -> str:
+    """A value of a check in words; a dash for what was not measured."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}%" if unit == "share" else f"{value:.3f}"
+
+
+def _case(suite: ElementTree.Element, name: str, check: Check) -> None:
+    case = ElementTree.SubElement(
+        suite, "testcase", {"classname": _clean(name), "name": check.name}
+    )
+    found, base = in_unit(check.found, check.unit), in_unit(check.base, check.unit)
+    said = f"found {found}, expected {check.expected} (base: {base}, measured on {check.count})"
+    if check.passed:
+        ElementTree.SubElement(case, "system-out").text = said
+        return
+    failure = ElementTree.SubElement(case, "failure", {"type": "threshold", "message": said})
+    lines = [said, *check.missed[:_MOST_SHOWN]]
+    if len(check.missed) > _MOST_SHOWN:
+        lines.append(f"... and {len(check.missed) - _MOST_SHOWN} more")
+    failure.text = _clean("\n".join(lines))
+
+
+def _clean(text: str) -> str:
+    """The text without characters that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)
