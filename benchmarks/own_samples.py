@@ -28,7 +28,7 @@ from emend.editing._windows import Layout, Position, batches_of
 from emend.editing.joint import inverse
 from emend.editing.sources import Source, TextFile, Texts
 from emend.models import ModelView, ensure_start
-from emend.models._hooks import stopping
+from emend.models.hooks import stopping
 
 BESIDE = ("locality", "neighborhood")
 """Groups of probes that are about other subjects."""

@@ -24,9 +24,9 @@ from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
 from emend.methods import registry
 from emend.models import ModelView, generate, join_targets
-from emend.models._structure import find_blocks
 from emend.models.positions import pad_id
 from emend.models.scoring import score
+from emend.models.structure import find_blocks
 
 LAYERS = (0, 1, 2)
 SETTINGS = SearchSettings(steps=5, learning_rate=0.1, clamp=0.75)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from emend.editing._packing import TOKENS, pack, parts
+from emend.editing.packing import TOKENS, pack, parts
 
 
 def cost(groups, lengths, overhead):

@@ -14,8 +14,8 @@ from emend.editing._objective import Objective, capture_groups
 from emend.editing._statements import LENGTH, own_statements
 from emend.edits import Edit
 from emend.models import ModelView
-from emend.models._forward import evaluating
-from emend.models._hooks import frozen
+from emend.models.forward import evaluating
+from emend.models.hooks import frozen
 
 EDIT = Edit("{} was born in", "Marie Curie", "Paris")
 TEMPLATES = ("{}", "He said. {}")

@@ -61,7 +61,7 @@ def test_any_architecture(architecture) -> None:
 
 
 def test_a_model_that_takes_no_cache_is_run_whole(monkeypatch) -> None:
-    from emend.models._replay import Refused
+    from emend.models.replay import Refused
 
     def refuse(*_args):
         raise Refused
@@ -80,7 +80,7 @@ def test_a_model_that_takes_no_cache_is_run_whole(monkeypatch) -> None:
 
 
 def test_only_what_a_restoration_can_reach_is_run(monkeypatch) -> None:
-    from emend.models._replay import BlockCall
+    from emend.models.replay import BlockCall
 
     model, tokenizer = tiny_model("gpt2")
     run: list[int] = []

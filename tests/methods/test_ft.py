@@ -14,7 +14,7 @@ from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods.ft import FtConfig, filled, ft
 from emend.models import ModelView, join_targets, score
-from emend.models._hooks import changing, hooked
+from emend.models.hooks import changing, hooked
 
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris", id="first"),

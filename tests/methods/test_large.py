@@ -13,8 +13,8 @@ from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.methods import registry
 from emend.models import ModelView, score
-from emend.models._structure import find_blocks
 from emend.models.placing import device_of, stored_weights
+from emend.models.structure import find_blocks
 from emend.patches import Dense, load_patch
 
 # L-BFGS has hardly begun after so few steps.

@@ -15,7 +15,7 @@ from emend.errors import InvalidInput, MissingExtra, UnknownName
 from emend.methods import lora as module
 from emend.methods.lora import LoraConfig, adapted_modules, lora
 from emend.models import ModelView, join_targets, score
-from emend.models._hooks import changing, frozen, hooked
+from emend.models.hooks import changing, frozen, hooked
 from emend.patches import LowRank
 
 peft = pytest.importorskip("peft", reason="needs the extra `peft`")

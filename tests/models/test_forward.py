@@ -7,7 +7,7 @@ import torch
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput
-from emend.models._forward import batches, fused
+from emend.models.forward import batches, fused
 
 
 def test_the_shortest_first_and_all_of_them():

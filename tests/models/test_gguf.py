@@ -15,8 +15,8 @@ from tests.models.test_loading import refusal
 import emend
 from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, NotEnoughMemory
 from emend.models import load
-from emend.models._cached import cache_directory
-from emend.models._gguf_header import read_header
+from emend.models.cached import cache_directory
+from emend.models.gguf_header import read_header
 
 TEXT = "Marie Curie was born in Warsaw, 2024."
 

@@ -19,9 +19,9 @@ from tests.models.test_loading import refusal
 
 from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, UnknownName
 from emend.models import load
-from emend.models._cached import cache_directory, cached_at
-from emend.models._packages import installed_files
+from emend.models.cached import cache_directory, cached_at
 from emend.models.packaged import MODELS, Package, PackagedModel, packaged
+from emend.models.packages import installed_files
 
 TERMS = "https://example.org/terms"
 TEXT = "Marie Curie was born in Warsaw."
@@ -165,7 +165,7 @@ GET = """
     import sys
     from pathlib import Path
     from tests.models.test_packaged import MODELS, cached_at, tiny
-    from emend.models._cached import packaged_folder
+    from emend.models.cached import packaged_folder
     MODELS["tiny"] = tiny(Path(sys.argv[1]) / "index")
     print("ready", flush=True)
     print(packaged_folder(MODELS["tiny"]))

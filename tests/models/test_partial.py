@@ -7,8 +7,8 @@ import torch
 from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
-from emend.models._hooks import frozen
-from emend.models._layout import aligned, natural, whole
+from emend.models.hooks import frozen
+from emend.models.layout import aligned, natural, whole
 from emend.models.partial import BlockCapture, capture_blocks
 from emend.models.view import ModelView
 

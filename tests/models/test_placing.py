@@ -9,9 +9,9 @@ from tests.two_devices import split, two_devices
 
 from emend.errors import InvalidInput
 from emend.models import ModelView, generate, model_fingerprint, score, weights_hash
-from emend.models._hooks import frozen
-from emend.models._structure import find_blocks
+from emend.models.hooks import frozen
 from emend.models.placing import device_of, dtype_of, weight_of, weights_of
+from emend.models.structure import find_blocks
 
 accelerate = pytest.importorskip("accelerate", reason="offloading needs accelerate")
 

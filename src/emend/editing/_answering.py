@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emend.editing._fitted import EDITS, hidden_with
 from emend.editing._jobs import kept_answers, subject_groups
-from emend.editing._packing import parts
+from emend.editing.packing import parts
 from emend.editing.rows import Row, whole_rows
 from emend.edits import Edit
 from emend.models import ModelView

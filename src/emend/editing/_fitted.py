@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from emend.editing._corpus import Source
-from emend.editing._packing import parts
 from emend.editing.keys import run_until
+from emend.editing.packing import parts
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.models import ModelView
-from emend.models._forward import fused
-from emend.models._hooks import changing, frozen, hooked
-from emend.models._replay import hidden_of
+from emend.models.forward import fused
+from emend.models.hooks import changing, frozen, hooked
 from emend.models.placing import widened
 from emend.models.positions import encode, pad, prompt_tokens
+from emend.models.replay import hidden_of
 
 DOCUMENTS, LENGTH = 4000, 64
 """Texts that are preserved, at most, and tokens of one."""

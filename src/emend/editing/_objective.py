@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emend.editing._jobs import Job
-from emend.editing._packing import pack
+from emend.editing.packing import pack
 from emend.models import ModelView
-from emend.models._hooks import adding
+from emend.models.hooks import adding
 from emend.models.partial import BlockCapture, capture_blocks
 from emend.models.placing import device_of
 

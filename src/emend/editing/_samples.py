@@ -21,7 +21,7 @@ from emend import _identity
 from emend.editing import _kept
 from emend.editing._corpus import Source
 from emend.models import ModelView, base, ensure_start, model_fingerprint
-from emend.models._forward import longest_text
+from emend.models.forward import longest_text
 from emend.models.sampling import barred, sample
 from emend.models.start import front_ids
 

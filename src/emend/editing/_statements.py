@@ -17,7 +17,7 @@ from torch import Tensor
 from emend.editing.rows import Row, whole_rows
 from emend.edits import Edit
 from emend.models import ModelView, generate
-from emend.models._forward import evaluating
+from emend.models.forward import evaluating
 from emend.models.placing import device_of
 
 LENGTH = 8

@@ -23,8 +23,8 @@ from emend.editing import _kept
 from emend.editing._windows import Batch, Position
 from emend.errors import UnsupportedModel
 from emend.models import ModelView
-from emend.models._forward import evaluating
-from emend.models._hooks import hooked, stopping
+from emend.models.forward import evaluating
+from emend.models.hooks import hooked, stopping
 from emend.models.placing import device_of, widened
 
 MASSIVE = 10.0

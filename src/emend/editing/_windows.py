@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emend.editing._corpus import Source
 from emend.editing._samples import OwnSamples
-from emend.models._forward import batches
+from emend.models.forward import batches
 from emend.models.positions import pad, pad_id, prompt_tokens, text_tokens
 from emend.models.start import front_ids
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from emend.editing.rows import Row, context_rows
 from emend.edits import Edit
 from emend.models import ModelView
-from emend.models._layout import whole
+from emend.models.layout import whole
 from emend.models.partial import BlockCapture, capture_blocks
 
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from emend._progress import progress
 from emend.editing._adam import Adam
-from emend.editing._packing import pack
+from emend.editing.packing import pack
 from emend.editing.rows import Row
 from emend.errors import NumericalFailure
 from emend.models import ModelView
-from emend.models._forward import evaluating, fused
-from emend.models._hooks import frozen, hooked
+from emend.models.forward import evaluating, fused
+from emend.models.hooks import frozen, hooked
 from emend.models.partial import BlockCapture, capture_blocks
 
 Replaced = Literal["query", "prompt", "target"]

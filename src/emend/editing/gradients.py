@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from emend.editing.rows import Row
 from emend.errors import InvalidInput, NumericalFailure
 from emend.models import ModelView
-from emend.models._forward import batches, check_length, evaluating, head_at
-from emend.models._hooks import frozen, hooked
-from emend.models._structure import projection_shape
+from emend.models.forward import batches, check_length, evaluating, head_at
+from emend.models.hooks import frozen, hooked
 from emend.models.placing import device_of
 from emend.models.positions import Encoded, pad
+from emend.models.structure import projection_shape
 from emend.models.wrapping import find_plain
 
 Where = Literal["targets", "all"]

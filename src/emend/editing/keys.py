@@ -14,8 +14,8 @@ from emend._brief import brief
 from emend.editing.rows import check_templates, context_rows
 from emend.edits import Edit
 from emend.models import ModelView
-from emend.models._forward import batches, check_length, evaluating
-from emend.models._hooks import hooked, stopping
+from emend.models.forward import batches, check_length, evaluating
+from emend.models.hooks import hooked, stopping
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from emend.editing._jobs import TOKENS as SOUGHT
-from emend.editing._packing import TOKENS as PASS
+from emend.editing.packing import TOKENS as PASS
 from emend.edits import Edit
 from emend.edits.joining import joined
 from emend.errors import NotEnoughMemory

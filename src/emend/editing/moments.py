@@ -31,7 +31,7 @@ from emend.editing.memory import check_fits, estimate_moments
 from emend.editing.sources import Given, as_source
 from emend.errors import InvalidInput, NumericalFailure
 from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
-from emend.models._forward import longest_text
+from emend.models.forward import longest_text
 from emend.models.placing import device_of
 
 TOKENS_PER_KEY = 20

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from emend.editing._objective import Site
 from emend.errors import UnsupportedModel
 from emend.models import ModelView
-from emend.models._forward import batches, check_length, evaluating, fused
-from emend.models._hooks import changing, hooked, stopping
-from emend.models._replay import BlockCall, Slot
+from emend.models.forward import batches, check_length, evaluating, fused
+from emend.models.hooks import changing, hooked, stopping
 from emend.models.partial import agreement
 from emend.models.placing import device_of, widened
 from emend.models.positions import pad
+from emend.models.replay import BlockCall, Slot
 from emend.patches import Dense, LowRank
 
 

@@ -49,8 +49,8 @@ from emend.editing.rows import check_templates
 from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.models import ModelView
-from emend.models._forward import evaluating, fused
-from emend.models._hooks import frozen
+from emend.models.forward import evaluating, fused
+from emend.models.hooks import frozen
 from emend.models.placing import widened
 
 CHUNK = 6

@@ -5,7 +5,6 @@ from __future__ import annotations
 from emend.edits._edit import GROUPS, Edit, Probe
 from emend.edits._list import check_conflicts, check_edits, continued
 from emend.edits._multi_hop import MultiHop, SingleHop
-from emend.edits._record import edit_from_record, edit_to_record
 from emend.edits._statements import (
     Keys,
     conflict,
@@ -17,6 +16,7 @@ from emend.edits._text import normalised
 from emend.edits._translations import group_of, statements_of, with_translations
 from emend.edits.answers import states_answer
 from emend.edits.joining import continuation, joined
+from emend.edits.record import edit_from_record, edit_to_record
 
 __all__ = [
     "GROUPS",

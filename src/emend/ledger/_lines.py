@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from emend._validate import Fault, Record, refuse, shown
 from emend.edits import edit_to_record
-from emend.edits._record import FIELDS, parse_edit
+from emend.edits.record import FIELDS, parse_edit
 from emend.ledger._records import (
     KINDS,
     LONGEST_REASON,

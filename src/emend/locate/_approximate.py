@@ -22,7 +22,7 @@ from emend.errors import InvalidInput
 from emend.locate._prompt import Prompt, Run
 from emend.locate._recording import part_of
 from emend.locate._restoring import windows
-from emend.models._hooks import hooked
+from emend.models.hooks import hooked
 
 
 def approximated(

@@ -7,7 +7,7 @@ from typing import Any
 
 from emend.errors import InvalidInput, SubjectNotFound
 from emend.models import ensure_start, join_target, subject_tokens
-from emend.models._forward import check_length
+from emend.models.forward import check_length
 from emend.models.positions import prompt_tokens
 from emend.models.view import ModelView
 

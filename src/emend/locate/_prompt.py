@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from emend.models import ModelView
-from emend.models._hooks import wiped
-from emend.models._layout import Layout, Window
-from emend.models._replay import BlockCall, cut, each_leaf
+from emend.models.hooks import wiped
+from emend.models.layout import Layout, Window
+from emend.models.replay import BlockCall, cut, each_leaf
 
 SITES = ("mlp", "attention")
 """The parts of a block whose outputs are restored or severed."""

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from emend.errors import EmendError, NumericalFailure, UnsupportedModel
 from emend.locate._prompt import KeysValues, Prompt, Run
 from emend.models import ModelView
-from emend.models._hooks import hooked, wiped
-from emend.models._layout import Layout, aligned, whole
-from emend.models._replay import (
+from emend.models.hooks import hooked, wiped
+from emend.models.layout import Layout, aligned, whole
+from emend.models.partial import FOREIGN, Stop, agreement, run_layout
+from emend.models.replay import (
     BlockCall,
     CachePlace,
     RecordingCache,
     Refused,
     hidden_of,
 )
-from emend.models.partial import FOREIGN, Stop, agreement, run_layout
 
 
 def opened(

@@ -17,7 +17,7 @@ from torch import nn
 from emend.errors import InvalidInput
 from emend.locate.neurons import Neuron
 from emend.models import ModelView, score
-from emend.models._hooks import hooked
+from emend.models.hooks import hooked
 
 
 @contextmanager

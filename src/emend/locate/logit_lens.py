@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from emend._brief import brief
 from emend.errors import InvalidInput
 from emend.models import ModelView, ensure_start, join_target
-from emend.models._forward import check_length, evaluating
-from emend.models._hooks import hooked
-from emend.models._replay import hidden_of
+from emend.models.forward import check_length, evaluating
+from emend.models.hooks import hooked
 from emend.models.placing import device_of
 from emend.models.positions import prompt_tokens
+from emend.models.replay import hidden_of
 
 
 @brief

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from emend._progress import progress
 from emend.errors import InvalidInput
 from emend.models import ModelView, ensure_start
-from emend.models._forward import evaluating, longest_text
-from emend.models._hooks import hooked, stopping
+from emend.models.forward import evaluating, longest_text
+from emend.models.hooks import hooked, stopping
 from emend.models.placing import device_of, dtype_of
 from emend.models.positions import pad, pad_id, prompt_tokens
 

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from emend._progress import progress
 from emend.errors import InvalidInput, NumericalFailure
 from emend.models import ModelView, join_target, join_targets
-from emend.models._forward import evaluating
-from emend.models._hooks import frozen
+from emend.models.forward import evaluating
+from emend.models.hooks import frozen
 from emend.models.partial import BlockCapture, capture_blocks
 
 Neuron = tuple[int, int]

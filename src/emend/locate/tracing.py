@@ -44,8 +44,8 @@ from emend.locate._prompt import Prompt, Run
 from emend.locate._recording import opened
 from emend.locate._restoring import restored_parts, restored_states, windows
 from emend.models import ModelView
-from emend.models._forward import evaluating, fused
-from emend.models._hooks import frozen
+from emend.models.forward import evaluating, fused
+from emend.models.hooks import frozen
 
 KINDS = ("state", "mlp", "attention", "severed_mlp", "severed_attention")
 """What can be restored, and how."""

@@ -46,8 +46,8 @@ from emend.editing.training import LEARNED, TrainingSettings, train
 from emend.edits import Edit
 from emend.methods._method import method
 from emend.models import ModelView
-from emend.models._forward import evaluating
-from emend.models._hooks import changing, frozen, hooked
+from emend.models.forward import evaluating
+from emend.models.hooks import changing, frozen, hooked
 from emend.patches import Dense, WeightPatch, describe_base
 
 

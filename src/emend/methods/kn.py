@@ -42,7 +42,7 @@ from emend.errors import UnsupportedModel
 from emend.locate import Neuron, alike, attribute_tokens, coarse, refine
 from emend.methods._method import method
 from emend.models import ModelView, join_targets
-from emend.models._forward import check_length, evaluating
+from emend.models.forward import check_length, evaluating
 from emend.models.placing import device_of, weight_of
 from emend.models.positions import pad, prompt_tokens
 from emend.patches import LowRank, WeightPatch, describe_base

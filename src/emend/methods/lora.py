@@ -48,10 +48,10 @@ from emend.edits import Edit
 from emend.errors import MissingExtra, UnknownName, UnsupportedModel
 from emend.methods._method import method
 from emend.models import ModelView
-from emend.models._forward import evaluating
-from emend.models._hooks import frozen
-from emend.models._structure import projection_shape
+from emend.models.forward import evaluating
+from emend.models.hooks import frozen
 from emend.models.placing import device_of
+from emend.models.structure import projection_shape
 from emend.models.wrapping import is_adapted
 from emend.patches import LowRank, WeightPatch, describe_base
 

@@ -55,7 +55,7 @@ from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.methods._method import method
 from emend.models import ModelView
-from emend.models._structure import projection_shape
+from emend.models.structure import projection_shape
 from emend.patches import Dense, LowRank, WeightPatch, describe_base
 from emend.patches._factors import Factor, add
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from emend.errors import InvalidInput
-from emend.models._blocks import (
+from emend.models.blocks import (
     Block,
     acting_on,
     acts,
@@ -42,7 +42,7 @@ from emend.models._blocks import (
     keep_for_everyone,
     kept_for_everyone,
 )
-from emend.models._recomputing import remember_recomputation
+from emend.models.recomputing import remember_recomputation
 from emend.models.wrapping import unwrapped
 
 if TYPE_CHECKING:

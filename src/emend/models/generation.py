@@ -15,12 +15,12 @@ from torch import nn
 
 from emend.edits.joining import without_end_spaces
 from emend.errors import InvalidInput
-from emend.models._forward import batches, check_length, evaluating
-from emend.models._writing import Continuation, Writer
 from emend.models.attachments import attachments
 from emend.models.endpoint import Endpoint
+from emend.models.forward import batches, check_length, evaluating
 from emend.models.lanes import Asked, ask, grouped
 from emend.models.voices import voices
+from emend.models.writing import Continuation, Writer
 
 SPREAD = 8
 """Prompts in one batch differ by at most this many tokens: each costs one short step."""

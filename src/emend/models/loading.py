@@ -18,11 +18,11 @@ from emend.errors import (
     MissingFile,
     nearest,
 )
-from emend.models._cached import CARD, gguf_folder, packaged_folder
-from emend.models._quiet import quiet
+from emend.models.cached import CARD, gguf_folder, packaged_folder
 from emend.models.endpoint import Endpoint, EndpointOptions, is_endpoint
 from emend.models.packaged import MODELS
 from emend.models.placing import keep_differentiable
+from emend.models.quiet import quiet
 from emend.models.start import set_start
 
 LAB = "lab/"

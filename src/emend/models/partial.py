@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import NumericalFailure, UnsupportedModel
-from emend.models._forward import check_length, evaluating
-from emend.models._hooks import add_at, adding, frozen, hooked, thinned, wiped
-from emend.models._layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
-from emend.models._replay import (
+from emend.models.forward import check_length, evaluating
+from emend.models.hooks import add_at, adding, frozen, hooked, thinned, wiped
+from emend.models.layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
+from emend.models.placing import device_of, quantisation_of
+from emend.models.replay import (
     BlockCall,
     CachePlace,
     PrefixCache,
@@ -36,8 +37,7 @@ from emend.models._replay import (
     cut,
     hidden_of,
 )
-from emend.models._sharing import Stop, is_stop
-from emend.models.placing import device_of, quantisation_of
+from emend.models.sharing import Stop, is_stop
 from emend.models.view import ModelView
 
 AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}

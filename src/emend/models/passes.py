@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from emend.models import _call
+from emend.models import call as _call
 from emend.models.attachments import Attachment
 from emend.models.wrapping import unwrapped
 

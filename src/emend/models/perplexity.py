@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from emend.errors import InvalidInput, UnsupportedModel
-from emend.models._forward import longest_text
 from emend.models.endpoint import Endpoint
+from emend.models.forward import longest_text
 from emend.models.positions import pad_id, text_tokens
 from emend.models.scoring import score_rows
 from emend.models.start import ensure_start, front_ids

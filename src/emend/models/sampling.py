@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from emend._progress import progress
 from emend.errors import InvalidInput, NumericalFailure
-from emend.models._forward import evaluating, longest_text
+from emend.models.forward import evaluating, longest_text
 from emend.models.placing import device_of
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput, UnsupportedModel
-from emend.models._forward import batches, check_length, evaluating, head_at
 from emend.models.endpoint import Endpoint
+from emend.models.forward import batches, check_length, evaluating, head_at
 from emend.models.lanes import Asked, Reader, ask, ask_pairs, grouped, mixed
 from emend.models.passes import Batch, reading
 from emend.models.placing import device_of

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput
-from emend.models._forward import evaluating, longest_text
 from emend.models.attachments import base
+from emend.models.forward import evaluating, longest_text
 from emend.models.placing import device_of
 
 logger = logging.getLogger("emend")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
-from emend.models._structure import (
+from emend.models.placing import check_differentiable, device_of, dtype_of, weight_of, widened
+from emend.models.structure import (
     BlockParts,
     Probe,
     find_blocks,
@@ -19,7 +20,6 @@ from emend.models._structure import (
     run_probe,
     text_config,
 )
-from emend.models.placing import check_differentiable, device_of, dtype_of, weight_of, widened
 from emend.models.wrapping import plain_modules, unwrapped
 
 SCALES: tuple[str, ...] = (

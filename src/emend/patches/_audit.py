@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.models import ModelView, attachments
-from emend.models._forward import evaluating
-from emend.models._hooks import hooked
-from emend.models._structure import PROJECTIONS
+from emend.models.forward import evaluating
+from emend.models.hooks import hooked
 from emend.models.placing import device_of, weights_of, widened
+from emend.models.structure import PROJECTIONS
 from emend.models.wrapping import find_plain, plain_modules
 from emend.patches._base import check_base
 from emend.patches._factors import compress

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import emend
 from emend._io import whole_file
 from emend.errors import InvalidInput
-from emend.models._gguf_header import Header, read_header
+from emend.models.gguf_header import Header, read_header
 from emend.models.gguf_names import GgufNames
 from emend.patches._factors import LowRank, low_rank
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from emend._io import whole_file
 from emend._validate import choice_fault, refuse
 from emend.errors import InvalidInput, NumericalFailure
-from emend.models._gguf_header import Header, TensorPlace, aligned
+from emend.models.gguf_header import Header, TensorPlace, aligned
 from emend.models.gguf_names import GgufNames
 from emend.patches._gguf_adapter import MARK, check_fit, origin, refuse_foreign_file
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import BrokenFile, InvalidInput, first_line
-from emend.models._gguf import check_reader
-from emend.models._gguf_header import Header, read_header
+from emend.models.gguf import check_reader
+from emend.models.gguf_header import Header, read_header
 from emend.models.gguf_names import GgufNames, gguf_names
 from emend.models.wrapping import plain_modules
 from emend.patches._base import describe_base

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput
-from emend.models._hooks import plus_change
 from emend.models.attachments import Attachment
+from emend.models.hooks import plus_change
 from emend.models.placing import at_least_float32, device_of, dtype_of
 from emend.models.wrapping import find_plain
 

@@ -11,7 +11,7 @@ from torch import nn
 from emend import models
 from emend.edits import Edit, Probe, normalised, states_answer
 from emend.edits.answers import is_name, same_answer
-from emend.models._forward import longest_text
+from emend.models.forward import longest_text
 from emend.probes._asking import CONFIDENT, NEW_TOKENS, Asker
 from emend.probes._data import (
     Relation,

@@ -10,7 +10,7 @@ import torch
 
 from emend import models
 from emend.errors import InvalidInput, MissingExtra, MissingFile, first_line
-from emend.models._forward import evaluating, longest_text
+from emend.models.forward import evaluating, longest_text
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens
 from emend.models.start import front_ids

@@ -14,9 +14,9 @@ from emend.editing.rows import Row
 from emend.edits import Edit
 from emend.methods.hypernetwork._network import Factors, Hypernetwork, Reading
 from emend.models import ModelView, encode
-from emend.models._hooks import hooked
-from emend.models._structure import projection_shape
+from emend.models.hooks import hooked
 from emend.models.placing import device_of, widened
+from emend.models.structure import projection_shape
 
 
 def edited_shapes(view: ModelView, layers: Sequence[int] | None) -> dict[str, tuple[int, int]]:

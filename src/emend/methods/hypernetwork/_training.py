@@ -20,8 +20,8 @@ from torch import Tensor
 
 from emend import _identity
 from emend._progress import progress
-from emend.editing._packing import pack
 from emend.editing.gradients import forward_at, target_places
+from emend.editing.packing import pack
 from emend.editing.rows import Row
 from emend.edits import Edit
 from emend.errors import InvalidInput, NumericalFailure
@@ -35,8 +35,8 @@ from emend.methods.hypernetwork._state import (
     save_network,
 )
 from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
-from emend.models._forward import evaluating
-from emend.models._hooks import frozen
+from emend.models.forward import evaluating
+from emend.models.hooks import frozen
 from emend.models.positions import pad
 from emend.patches import describe_base
 

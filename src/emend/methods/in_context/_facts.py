@@ -9,7 +9,7 @@ from typing import Any
 from emend.edits import Edit
 from emend.edits.joining import sentence
 from emend.errors import InvalidInput
-from emend.models._forward import longest_text
+from emend.models.forward import longest_text
 from emend.models.positions import prompt_tokens
 
 CHARACTERS_PER_TOKEN = 3

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from emend.errors import InvalidInput, MissingExtra, UnknownName
 from emend.methods._modules import find_module
 from emend.models import base, ensure_start
-from emend.models._forward import batches, evaluating, head_at, longest_text
-from emend.models._sharing import hooked
+from emend.models.forward import batches, evaluating, head_at, longest_text
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens
+from emend.models.sharing import hooked
 from emend.models.start import front_ids
 
 BATCH = 32

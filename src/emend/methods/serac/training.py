@@ -28,8 +28,8 @@ from torch import Tensor
 
 from emend._progress import progress
 from emend._settings import Count, Positive, Seed
-from emend.editing._packing import pack
 from emend.editing.gradients import forward_at, target_places
+from emend.editing.packing import pack
 from emend.editing.rows import Row
 from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, NumericalFailure
@@ -40,8 +40,8 @@ from emend.methods.hypernetwork._training import Progress
 from emend.methods.serac._encoders import Encoder, Sentences, States, encoder_of
 from emend.methods.serac._patch import LAYOUT, Judge, ScopePatch, laid_out, scopes
 from emend.models import ModelView, base, ensure_start, join_targets, score
-from emend.models._forward import evaluating
-from emend.models._hooks import frozen
+from emend.models.forward import evaluating
+from emend.models.hooks import frozen
 from emend.models.positions import pad
 from emend.patches import describe_base
 

@@ -51,10 +51,10 @@ from emend.errors import InvalidInput, NumericalFailure
 from emend.methods._method import method
 from emend.methods.wise._patch import SidePatch, gaps
 from emend.models import ModelView, encode
-from emend.models._forward import evaluating
-from emend.models._hooks import changing, frozen, hooked
-from emend.models._structure import text_config
+from emend.models.forward import evaluating
+from emend.models.hooks import changing, frozen, hooked
 from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.structure import text_config
 from emend.patches import MemoryPatch, describe_base
 
 LENGTH = 12

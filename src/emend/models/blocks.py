@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from emend.models import _call
+from emend.models import call as _call
 
 ATTRIBUTE = "_emend_attachments"
 BLOCKS = "blocks"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from emend.errors import BrokenFile, EmendError, MissingExtra, NotEnoughMemory, StoreFailure
-from emend.models._gguf_header import Header, read_header
-from emend.models._quiet import quiet
+from emend.models.gguf_header import Header, read_header
+from emend.models.quiet import quiet
 from emend.models.saving import save_model, save_tokenizer
 
 CONVERSION = 1

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from emend.errors import UnsupportedModel
-from emend.models._forward import evaluating
-from emend.models._sharing import hooked
+from emend.models.forward import evaluating
 from emend.models.placing import device_of
+from emend.models.sharing import hooked
 
 EQUAL = 1e-2
 """Two rows count as equal below this relative difference (bfloat16 rounds to 2^-8)."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.models._sharing import Stop, hooked, is_stop, together
-from emend.models._structure import projection_shape
 from emend.models.placing import at_least_float32
+from emend.models.sharing import Stop, hooked, is_stop, together
+from emend.models.structure import projection_shape
 from emend.models.view import ModelView
 
 

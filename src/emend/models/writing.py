@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emend.models._forward import head_at, longest_text
+from emend.models.forward import head_at, longest_text
 from emend.models.lanes import Asked, Reader, mixed
 from emend.models.passes import Batch, reading
 from emend.models.placing import device_of

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from emend.models import _call
-from emend.models._blocks import acting_on, frozen_call
+from emend.models import call as _call
+from emend.models.blocks import acting_on, frozen_call
 
 FUNCTION = "_gradient_checkpointing_func"
 """Where transformers keeps the function on each module that it checkpoints."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from emend.models._layout import Window
+from emend.models.layout import Window
 
 
 class Refused(Exception):
