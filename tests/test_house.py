@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import statistics
 from pathlib import Path
 
@@ -170,3 +171,17 @@ def test_pages_of_the_documentation_are_there():
     listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}" in listed
+
+
+def test_words_that_make_the_english_hard_to_follow_are_found():
+    spec = importlib.util.spec_from_file_location("plain_english", ROOT / "tools/plain_english.py")
+    plain_english = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plain_english)
+    refused = plain_english.findings("What is said\nmend the file that Stands beside it")
+    assert [(line, word) for line, word, _ in refused] == [
+        (1, "is said"),
+        (2, "Stands"),
+        (2, "beside"),
+        (2, "mend"),
+    ]
+    assert not plain_english.findings("MEND, `mend` and --method mend; C stands for a covariance")

@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from emend._version import __version__
+
 if TYPE_CHECKING:
     from emend import chat as chat
     from emend import datasets as datasets
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
     from emend.ledger import Ledger as Ledger
     from emend.patches import Patch as Patch
     from emend.patches import load_patch as load_patch
-
-__version__ = "0.1.0"
 
 _HOME = {
     "audit": "emend.api",

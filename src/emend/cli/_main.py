@@ -17,6 +17,7 @@ from typing import Any
 import typer
 import typer.main
 
+from emend._version import __version__
 from emend.cli import (
     audit,
     chat,
@@ -86,8 +87,6 @@ def _app() -> typer.Typer:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from emend import __version__
-
         typer.echo(__version__)
         raise typer.Exit
 

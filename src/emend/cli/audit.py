@@ -90,9 +90,9 @@ def _row(change: Any) -> list[str]:
 
 def _merged(model: str | None) -> dict[str, Any] | None:
     """What a checkpoint of ours says of its making; it is what was written, and not a proof."""
-    from emend.patches._merge import CARD
+    from emend.patches import MERGE_CARD
 
-    path = Path(model or "", CARD)
+    path = Path(model or "", MERGE_CARD)
     if model is None or not path.is_file():
         return None
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emend.edits._edit import GROUPS, Edit, Probe
+from emend.edits._edit import GROUPS, Edit, Probe, prompt_fault
 from emend.edits._list import check_conflicts, check_edits, continued
 from emend.edits._multi_hop import MultiHop, SingleHop
 from emend.edits._statements import (
@@ -37,6 +37,7 @@ __all__ = [
     "joined",
     "keys_of",
     "normalised",
+    "prompt_fault",
     "reason_of",
     "statements_of",
     "states_answer",

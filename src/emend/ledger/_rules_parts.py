@@ -9,7 +9,7 @@ from itertools import product
 from typing import NamedTuple
 
 from emend._validate import Fault, Problems, Record, name_fault, shown
-from emend.edits._edit import prompt_fault
+from emend.edits import prompt_fault
 from emend.errors import nearest
 
 TOP = ("sure", "relations", "compositions", "aliases")

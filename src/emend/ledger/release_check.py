@@ -18,9 +18,7 @@ from emend.edits.answers import same_sentence
 from emend.ledger import Ledger
 from emend.ledger.building import Built, build
 from emend.ledger.suite import Choice, Probe, Suite
-from emend.metrics import Answer, Question, Report
-from emend.metrics._ask import ask
-from emend.metrics._protocols import exact_match, same_answer
+from emend.metrics import Answer, Question, Report, ask, exact_match, same_answer
 
 FREE_TOKENS = 12
 """How much of an answer has to stay where the suite does not say what the answer is."""

@@ -56,8 +56,7 @@ from emend.errors import NumericalFailure
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models.structure import projection_shape
-from emend.patches import Dense, LowRank, WeightPatch, describe_base
-from emend.patches._factors import Factor, add
+from emend.patches import Dense, Factor, LowRank, WeightPatch, add, describe_base
 
 
 @dataclass(frozen=True)

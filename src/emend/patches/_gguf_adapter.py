@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import emend
 from emend._io import whole_file
+from emend._version import __version__
 from emend.errors import InvalidInput
 from emend.models.gguf_header import Header, read_header
 from emend.models.gguf_names import GgufNames
@@ -119,7 +119,7 @@ def check_fit(
 def origin(patch: WeightPatch) -> str:
     """State what a GGUF file was made of, as JSON for its key `MARK`."""
     about = {
-        "emend_version": emend.__version__,
+        "emend_version": __version__,
         "method": patch.method,
         "edits": [edit.id for edit in patch.edits],
         "base": {name: patch.base.get(name) for name in ("name", "hash", "model_type")},

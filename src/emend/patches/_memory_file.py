@@ -9,9 +9,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-import emend
 from emend._io import whole_directory
 from emend._registry import METHODS, Registry
+from emend._version import __version__
 from emend.edits import edit_from_record
 from emend.errors import BrokenFile, EmendError, InvalidInput
 from emend.patches._blast import blast_from
@@ -45,7 +45,7 @@ def save_memory(patch: MemoryPatch, directory: Path) -> Path:
         "format": "emend-patch",
         "format_version": FORMAT_VERSION,
         "kind": "memory",
-        "emend_version": emend.__version__,
+        "emend_version": __version__,
         "method": patch.method,
         "config": dict(patch.config),
         "base": dict(patch.base),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-import emend
 from emend import models
 from emend._io import refuse_foreign, whole_directory, write_json
+from emend._version import __version__
 from emend.errors import BrokenFile, InvalidInput, NumericalFailure
 from emend.models.placing import weight_of
 from emend.models.saving import save_model, save_tokenizer
@@ -74,7 +74,7 @@ def _no_bars() -> Generator[None, None, None]:
 def _card(patch: WeightPatch, names: list[str]) -> dict[str, Any]:
     return {
         "format": "emend-merged",
-        "emend_version": emend.__version__,
+        "emend_version": __version__,
         "base": dict(patch.base),
         "method": patch.method,
         "edits": [edit.id for edit in patch.edits],

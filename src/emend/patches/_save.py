@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-import emend
 from emend._io import json_text, whole_directory
+from emend._version import __version__
 from emend.edits import Edit, edit_to_record
 from emend.patches._factors import LowRank, low_rank
 from emend.patches._serving import VLLM_RANKS, constraints
@@ -129,7 +129,7 @@ def _own_data(
         "format": "emend-patch",
         "format_version": FORMAT_VERSION,
         "kind": "weight",
-        "emend_version": emend.__version__,
+        "emend_version": __version__,
         "method": patch.method,
         "config": dict(patch.config),
         "base": dict(patch.base),

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from emend.edits import Edit
 from emend.methods.serac._encoders import Encoder, encoder_of
 from emend.models import TextAttachment, Voice, acting, base
-from emend.patches import LowRank, MemoryPatch
-from emend.patches._hooks import WeightAttachment
+from emend.patches import LowRank, MemoryPatch, WeightAttachment
 
 LAYOUT = "New fact: {fact}.\nPrompt: {prompt}"
 """How the counterfactual model reads an edit and a prompt."""

@@ -26,8 +26,7 @@ from emend.models import HookAttachment
 from emend.models.hooks import plus_change
 from emend.models.passes import Batch
 from emend.models.placing import at_least_float32, device_of, dtype_of
-from emend.patches import MemoryPatch
-from emend.patches._algebra import known_ids
+from emend.patches import MemoryPatch, known_ids
 
 
 def gaps(keys: Tensor, outputs: Tensor, delta: Tensor, activation: str) -> Tensor:

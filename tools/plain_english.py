@@ -1,0 +1,76 @@
+"""Refuse words that make the English of src/, docs/ and README.md hard to follow.
+
+Run ``python tools/plain_english.py``; it prints one line per finding, with what to write instead.
+Files listed in tools/plain_english_todo.txt are skipped: clean a file, then delete its line.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TODO = Path(__file__).with_name("plain_english_todo.txt")
+
+INSTEAD = {
+    r"shall": "must, will, or the imperative",
+    r"so many": "a number, or: as many as, this many",
+    r"(?:is|are|was|were|be|been|being) said": "predicted, generated, stated or written",
+    r"stands(?! for\b)": "is",
+    r"told": "stated, given or reported",
+    r"beside": "next to, with or alongside",
+    # Not the method's name: `mend`, "mend", --method mend, ultraedit mend, mend/, mend, ke.
+    r"(?<![`\"'./])(?<!method )(?<!edit )mend(?:s|ed|ing)?(?![`\"'/,(])": "fix",
+    r"sought": "optimised, searched for or wanted",
+    r"dear|dearer|dearest": "expensive",
+    r"kin": "the names of what is meant",
+    r"likeliest": "top1, or most probable",
+    r"worth a word": "reported",
+}
+REFUSED = [
+    (re.compile(rf"(?<!\w)(?:{word})(?!\w)", re.IGNORECASE), remedy)
+    for word, remedy in INSTEAD.items()
+]
+
+
+def findings(text: str) -> list[tuple[int, str, str]]:
+    """List (line number, refused word, what to write instead), in order of line."""
+    return [
+        (number, match.group(), remedy)
+        for number, line in enumerate(text.split("\n"), start=1)
+        for pattern, remedy in REFUSED
+        for match in pattern.finditer(line)
+        if match.group() != "MEND"
+    ]
+
+
+def main() -> int:
+    """Check every file; return 1 if a word is refused or the list of files is out of date."""
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    found = {
+        str(path.relative_to(ROOT)): findings(path.read_text(encoding="utf-8"))
+        for path in sorted(files)
+    }
+    if "--list" in sys.argv:
+        sys.stdout.write("".join(f"{name}\n" for name, lines in found.items() if lines))
+        return 0
+    lines = TODO.read_text(encoding="utf-8").split("\n") if TODO.is_file() else []
+    todo = {line for line in lines if line and not line.startswith("#")}
+    faults = [
+        f'{name}:{number}: "{word}": write {remedy}'
+        for name in found
+        if name not in todo
+        for number, word, remedy in found[name]
+    ]
+    faults += [
+        f"{name}: clean or gone: delete its line of tools/{TODO.name}"
+        for name in sorted(todo)
+        if not found.get(name)
+    ]
+    sys.stdout.write("".join(f"{fault}\n" for fault in faults))
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
