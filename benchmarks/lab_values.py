@@ -58,7 +58,7 @@ class InPlace:
         """Put values in place inside the block."""
         handles = [
             model.register_forward_pre_hook(self._find, with_kwargs=True),
-            self.view.blocks[self.last].register_forward_hook(self._put),
+            self.view.layers[self.last].register_forward_hook(self._put),
         ]
         try:
             yield

@@ -56,7 +56,7 @@ def main() -> None:
         neighbours = _keys(view, tokenizer, Texts(beside), layer)
         text = _keys(view, tokenizer, TextFile(arguments.text), layer, 40_000)
         keys = _keys(view, tokenizer, longer, layer).reshape(128, 128, -1)
-        identity = torch.eye(view.inner(layer))
+        identity = torch.eye(view.intermediate_size(layer))
         _tell("nothing", identity, subjects, other, neighbours, ridges=(0.0,))
         for count in (40_000, 8_192, 6_144, 2_048):
             some = text[:count]

@@ -41,7 +41,7 @@ def outputs(view: ModelView, rows, changes, site: str = "block") -> torch.Tensor
 
     for layer, change in changes.items():
         view.matrix(layer).data += change.delta
-    module = view.block(2) if site == "block" else view.down_projection(2)
+    module = view.layer(2) if site == "block" else view.down_projection(2)
     handle = module.register_forward_hook(keep)
     for row in rows:
         view.model(input_ids=torch.tensor([list(row)]), use_cache=False)
@@ -224,7 +224,7 @@ def test_the_gradient_of_what_is_said_is_that_of_changed_weights(contexts) -> No
     old = said_before(view, tokenizer, edits, contexts, (KEPT, "{} plays music on the"))
     answers = Answers(view, pad_id(tokenizer), new, old, 0.5, 0)
     generator = torch.Generator().manual_seed(0)
-    change = 0.3 * torch.randn(view.inner(1), view.width, generator=generator)
+    change = 0.3 * torch.randn(view.intermediate_size(1), view.hidden_size, generator=generator)
     given = {1: change.clone().requires_grad_()}
     drawn = random.Random(0)
     answers.backward(given)

@@ -78,7 +78,7 @@ def test_only_predicting_tokens_or_all_that_count() -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
     rows = [each[0] for each in context_rows(tokenizer, EDITS, ["{}"])]
-    last = mlp_modules(view, view.depth - 1)[1]
+    last = mlp_modules(view, view.num_layers - 1)[1]
     early = mlp_modules(view, 0)[1]
     modules = linear_modules(view, [early, last])
     everywhere = token_gradients(view, rows, modules)

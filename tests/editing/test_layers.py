@@ -50,7 +50,7 @@ def test_priors(made, tmp_path, monkeypatch):
 def test_a_layer_that_no_token_passes_is_refused(made, tmp_path):
     """Fault 1: a sum over no tokens is neither kept nor returned."""
     view, tokenizer = made
-    skipped = view.blocks[2]
+    skipped = view.layers[2]
     run = skipped.forward
     skipped.forward = lambda hidden_states, **_: hidden_states
     try:

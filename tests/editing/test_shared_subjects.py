@@ -69,7 +69,7 @@ def test_preserved_prompts_move_less() -> None:
     def drift(**settings) -> float:
         search = SearchSettings(steps=30, clamp=10.0, weight_decay=1e-3, **settings)
         (value,) = search_values(view, tokenizer, [edit], TEMPLATES[:1], 3, search)
-        before, after = distribution(torch.zeros(view.width)), distribution(value.delta)
+        before, after = distribution(torch.zeros(view.hidden_size)), distribution(value.delta)
         return float((after.exp() * (after - before)).sum())
 
     assert drift(preserve=(kept,), preserve_factor=10.0) < 0.5 * drift()

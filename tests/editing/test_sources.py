@@ -183,7 +183,7 @@ def test_a_list_and_a_tuple_of_texts_are_the_same(name) -> None:
     assert of_list.statistics == of_tuple.statistics
     view = ModelView(model)
     longer = sum(len(tokenizer(text)["input_ids"]) for text in texts)
-    assert of_list.statistics["tokens"] == longer > 20 * view.inner(0)
+    assert of_list.statistics["tokens"] == longer > 20 * view.intermediate_size(0)
     for module, factor in of_list.factors.items():
         assert torch.equal(factor.dense(), of_tuple.factors[module].dense())
 
@@ -229,7 +229,7 @@ def test_too_few_tokens_are_said(tmp_path) -> None:
     model, tokenizer = tiny_model("gpt2")
     (tmp_path / "few.txt").write_text(TEXT[0])
     source = as_source(tmp_path / "few.txt")
-    size = ModelView(model).inner(1)
+    size = ModelView(model).intermediate_size(1)
     tokens = len(tokenizer(TEXT[0])["input_ids"]) + 1  # and the end of the text
     expected = (
         rf"hold {tokens} tokens of few.txt, expected {20 * size:,} .* at the very least {size}"

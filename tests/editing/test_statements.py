@@ -62,7 +62,7 @@ def terms_of(settings, delta):
     with evaluating(model), frozen(model):
         groups = capture_groups(view, jobs, 1, "mlp", published_order=False)
         objective = Objective(view, jobs, [0], groups, "mlp", enough=enough)
-        objective.terms(torch.zeros(1, 1, view.width, dtype=torch.float64))
+        objective.terms(torch.zeros(1, 1, view.hidden_size, dtype=torch.float64))
         found = objective.terms(delta[None, None])
 
     def log_probs(row, change):
@@ -95,7 +95,7 @@ def terms_of(settings, delta):
 def test_the_terms_are_those_of_whole_passes(enough):
     torch.manual_seed(0)
     _, _, view = tiny()
-    delta = torch.randn(view.width, dtype=torch.float64)
+    delta = torch.randn(view.hidden_size, dtype=torch.float64)
     found, nll, kept = terms_of(SearchSettings(statements=3, enough=enough), delta)
     least = -math.log(enough)
     assert float(found.nll) == pytest.approx(float((nll - least).clamp(min=0).mean()), rel=1e-6)

@@ -20,8 +20,8 @@ EDITS = [
 def change(view: ModelView, layer: int) -> LowRank:
     generator = torch.Generator().manual_seed(layer)
     return LowRank(
-        torch.randn(3, view.inner(layer), generator=generator),
-        torch.randn(view.width, 3, generator=generator),
+        torch.randn(3, view.intermediate_size(layer), generator=generator),
+        torch.randn(view.hidden_size, 3, generator=generator),
     )
 
 

@@ -104,7 +104,7 @@ def test_keys_are_those_of_the_search() -> None:
     for index, value in enumerate(found):
         assert relative(sites[1].keys[index], value.keys) < 1e-5
         assert relative(sites[1].outputs[index], value.outputs) < 1e-5
-    assert sites[0].keys.shape == (len(EDITS), len(TEMPLATES), view.inner(0))
+    assert sites[0].keys.shape == (len(EDITS), len(TEMPLATES), view.intermediate_size(0))
     for index, edit in enumerate(EDITS):
         key, output = reference.key_at_subject(
             model,

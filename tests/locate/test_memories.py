@@ -38,7 +38,7 @@ def test_triggers_are_those_of_every_prefix_alone(architecture) -> None:
     prefixes = plainly(model, tokenizer, 1)
     assert memories.tokens == len(prefixes)
     table = torch.stack([units for units, _, _ in prefixes])  # (N, inner)
-    for unit in (0, 7, view.inner(1) - 1):
+    for unit in (0, 7, view.intermediate_size(1) - 1):
         found = memories.unit(1, unit)
         best = table[:, unit].topk(3)
         for trigger, value, index in zip(
@@ -69,7 +69,7 @@ def test_agreement() -> None:
     model, tokenizer = tiny_model("gpt2", layers=2)
     view = ModelView(model)
     memories = Memories(view, tokenizer, TEXT)
-    units = [memories.unit(0, unit) for unit in range(view.inner(0))]
+    units = [memories.unit(0, unit) for unit in range(view.intermediate_size(0))]
     plain = memories.agreement()[0]
     assert plain.layer == 0
     assert plain.units == len(units)

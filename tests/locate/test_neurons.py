@@ -48,7 +48,7 @@ def test_attributions_sum_to_what_the_layer_does_for_the_answer() -> None:
             logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
         return float(logits.softmax(-1)[tokens[0]])
 
-    for layer in range(view.depth):
+    for layer in range(view.num_layers):
 
         def empty(_module, args):
             cleared = args[0].clone()

@@ -216,7 +216,7 @@ def test_neurons_of_a_mixture_are_sought_where_it_can_be_edited():
     assert patch.config["layers"] == (0, 3, 4)
     assert len(patch.factors) == 3
     model, tokenizer = tiny_model("deepseek_v3", inner=48, moe_intermediate_size=64)
-    assert [ModelView(model).inner(layer) for layer in range(4)] == [48, 64, 64, 64]
+    assert [ModelView(model).intermediate_size(layer) for layer in range(4)] == [48, 64, 64, 64]
     assert edit("kn", model, tokenizer).config["layers"] == (1, 2, 3)
 
 

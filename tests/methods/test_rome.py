@@ -137,7 +137,7 @@ def test_defaults_come_from_the_shape(architecture, layer, steps) -> None:
     config = filled(RomeConfig(), view)
     assert (config.layer, config.steps, config.optimizer) == (layer, 20, "lbfgs")
     assert config.statements > 0 and config.enough < 1 and config.all_keys
-    assert filled(RomeConfig(layer=-1), view).layer == view.depth - 1
+    assert filled(RomeConfig(layer=-1), view).layer == view.num_layers - 1
     assert filled(RomeConfig(original=True), view).ridge == 0.0
 
 

@@ -55,7 +55,7 @@ def full_run(view, layer, ids, start, delta):
 
     handles = [
         view.down_projection(layer).register_forward_hook(add),
-        view.blocks[-1].register_forward_hook(keep),
+        view.layers[-1].register_forward_hook(keep),
     ]
     try:
         view.model(input_ids=torch.tensor([ids]), use_cache=False)
@@ -69,7 +69,7 @@ def check(view, layer, tolerance, **options):
     rows, starts = make_rows(view.vocabulary)
     capture = capture_blocks(view, rows, starts, layer, **options)
     generator = torch.Generator().manual_seed(1)
-    delta = torch.randn(len(rows), view.width, generator=generator).to(capture.values.dtype)
+    delta = torch.randn(len(rows), view.hidden_size, generator=generator).to(capture.values.dtype)
     with torch.no_grad():
         found = capture.run(delta)
         for index, (ids, start) in enumerate(zip(rows, starts, strict=True)):
@@ -120,7 +120,7 @@ def test_gradients_and_thinned_runs(name) -> None:
     view = ModelView(tiny_model(name)[0])
     rows, starts = make_rows(view.vocabulary)
     capture = capture_blocks(view, rows, starts, 1)
-    delta = torch.zeros(len(rows), view.width, requires_grad=True)
+    delta = torch.zeros(len(rows), view.hidden_size, requires_grad=True)
     ends = torch.tensor([len(r) - 1 - s for r, s in zip(rows, starts, strict=True)]) + capture.at
     index = torch.arange(len(rows))
     with frozen(view.model):
@@ -128,7 +128,7 @@ def test_gradients_and_thinned_runs(name) -> None:
         (found,) = torch.autograd.grad(picked.square().sum(), delta)
         assert torch.allclose(picked, capture.run(delta)[index, ends], rtol=1e-4, atol=1e-5)
         for number, (ids, start) in enumerate(zip(rows, starts, strict=True)):
-            one = torch.zeros(view.width, requires_grad=True)
+            one = torch.zeros(view.hidden_size, requires_grad=True)
             last = full_run(view, 1, ids, start, one)[-1]
             (expected,) = torch.autograd.grad(last.square().sum(), one)
             assert (found[number] - expected).norm() < 1e-4 * expected.norm()
@@ -139,7 +139,7 @@ def test_rows_can_be_selected() -> None:
         view = ModelView(tiny_model(name)[0])
         rows, starts = make_rows(view.vocabulary)
         capture = capture_blocks(view, rows, starts, 1)
-        delta = torch.ones(len(rows), view.width)
+        delta = torch.ones(len(rows), view.hidden_size)
         with torch.no_grad():
             all_rows, some = capture.run(delta), capture.select([3, 1]).run(delta[:2])
         for row, chosen in ((3, 0), (1, 1)):
@@ -153,7 +153,7 @@ def test_rows_without_any_padding() -> None:
         rows = [[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]]
         capture = capture_blocks(view, rows, [2, 2], 1)
         assert capture.reuses_prefix
-        delta = torch.ones(2, view.width)
+        delta = torch.ones(2, view.hidden_size)
         with torch.no_grad():
             found = capture.run(delta)
             expected = full_run(view, 1, rows[1], 2, delta[1])
@@ -205,7 +205,7 @@ def test_an_mlp_that_refuses_loose_tokens_is_run_whole(monkeypatch) -> None:
     view = ModelView(tiny_model("llama")[0])
     rows, starts = make_rows(view.vocabulary)
     assert capture_blocks(view, rows, starts, 1).thins
-    up = view.blocks[-1].mlp.up_proj
+    up = view.layers[-1].mlp.up_proj
     forward = up.forward
 
     def strict(hidden):

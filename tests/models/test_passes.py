@@ -37,7 +37,7 @@ class Steer(HookAttachment):
     def __init__(self, model, *, whole=False):
         super().__init__("steer", model)
         self.needs_whole_prompts = whole
-        self.block = ModelView(model).block(1)
+        self.block = ModelView(model).layer(1)
         generator = torch.Generator().manual_seed(0)
         self.vector = 20 * torch.randn(model.config.hidden_size, generator=generator)
 

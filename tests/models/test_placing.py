@@ -21,9 +21,9 @@ PROMPTS = ["Marie Curie was born in", "Tom Berg works for"]
 def half_on_disk(model, folder):
     """The upper half of the blocks on disk, all else in memory, as a device map would have it."""
     view = ModelView(model)
-    name = view.name_of(view.block(0)).rsplit(".", 1)[0]
-    half = view.depth // 2
-    places = {f"{name}.{n}": "cpu" if n < half else "disk" for n in range(view.depth)}
+    name = view.name_of(view.layer(0)).rsplit(".", 1)[0]
+    half = view.num_layers // 2
+    places = {f"{name}.{n}": "cpu" if n < half else "disk" for n in range(view.num_layers)}
     for module, _ in model.base_model.named_children():
         full = f"{model.base_model_prefix}.{module}"
         if full != name:
@@ -55,7 +55,7 @@ def test_offloaded_weights_have_their_values(way, architecture, dtype, tmp_path)
     view = ModelView(model)
     assert torch.equal(view.matrix(3), ModelView(plain).matrix(3))
     assert view.device(3) == device_of(model) == torch.device("cpu")
-    assert dtype_of(view.head) == dtype
+    assert dtype_of(view.lm_head) == dtype
     assert score(model, tokenizer, PROMPTS, ["Warsaw", "Nordlicht"]) == score(
         plain, tokenizer, PROMPTS, ["Warsaw", "Nordlicht"]
     )

@@ -42,7 +42,7 @@ def test_edited_as_a_side_patch(saved, kind, architecture, name, tmp_path):
     weights = [each.detach().clone() for each in model.parameters()]
     key = weights_hash(model)
     view = ModelView(model)
-    assert (view.inner(1), view.is_transposed(1)) == (128, False)
+    assert (view.intermediate_size(1), view.is_transposed(1)) == (128, False)
     with pytest.raises(InvalidInput, match=f"quantised \\({kind}\\)"):
         view.matrix(1)
     before = score(model, tokenizer, [EDIT.text], [EDIT.target])[0].total

@@ -37,7 +37,7 @@ def last_block_and_logits(model, view):
     def keep(module, taken, given):
         seen.append(given[0] if isinstance(given, tuple) else given)
 
-    handle = view.blocks[-1].register_forward_hook(keep)
+    handle = view.layers[-1].register_forward_hook(keep)
     try:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([[5, 6, 7, 8, 9], [9, 1, 7, 2, 6]])).logits
@@ -54,13 +54,13 @@ def test_finds_the_parts(architecture):
     assert view.name_of(view.down_projection(1)) == down
     attention = view.name_of(view.attention(1)).rsplit(".", 1)[-1]
     assert attention == ATTENTION.get(architecture, "self_attn")
-    assert view.depth == 2
-    assert view.width == 32
-    assert view.inner(0) == (128 if architecture == "bloom" else 64)
-    assert tuple(view.matrix(0).shape) == (32, view.inner(0))
+    assert view.num_layers == 2
+    assert view.hidden_size == 32
+    assert view.intermediate_size(0) == (128 if architecture == "bloom" else 64)
+    assert tuple(view.matrix(0).shape) == (32, view.intermediate_size(0))
     assert view.is_gated == (architecture not in PLAIN)
     assert view.embeddings is model.get_input_embeddings()
-    assert view.head is model.get_output_embeddings()
+    assert view.lm_head is model.get_output_embeddings()
     assert view.vocabulary == model.config.vocab_size
     assert down.startswith(view.name_of(view.mlp(1)))
 
@@ -71,7 +71,7 @@ def test_finds_the_parts_however_large_the_weights(architecture, scale):
     model, _ = tiny_model(architecture, scale=scale)
     view = ModelView(model)
     down = DOWN.get(architecture, "model.layers.1.mlp.down_proj")
-    for layer in range(view.depth):
+    for layer in range(view.num_layers):
         assert view.name_of(view.down_projection(layer)) == down.replace(".1.", f".{layer}.")
         attention = view.name_of(view.attention(layer)).rsplit(".", 1)[-1]
         assert attention == ATTENTION.get(architecture, "self_attn")
@@ -108,7 +108,7 @@ def test_logits_of_opt_with_projected_embeddings():
     )  # as OPT-350m: no final norm, a projection before the head
     view = ModelView(model)
     hidden, logits = last_block_and_logits(model, view)
-    assert view.width == 32
+    assert view.hidden_size == 32
     assert isinstance(view.final_norm, torch.nn.Identity)
     assert torch.equal(view.logits(hidden), logits)
 
@@ -135,7 +135,7 @@ def test_inner_as_wide_or_narrower_than_the_residual(architecture, inner):
     view = ModelView(model)
     expected = DOWN.get(architecture, "model.layers.1.mlp.down_proj")
     assert view.name_of(view.down_projection(1)) == expected
-    assert view.inner(1) == inner
+    assert view.intermediate_size(1) == inner
     assert view.is_gated == (architecture not in PLAIN)
 
 
@@ -168,7 +168,7 @@ def test_of_a_mixture_the_expert_that_all_tokens_share_is_found(architecture):
     assert view.editable == (0, 1, 2)
     assert view.name_of(view.down_projection(1)) == f"model.layers.1.mlp.{shared}.down_proj"
     assert view.name_of(view.mlp(1)) == f"model.layers.1.mlp.{shared}"
-    assert view.inner(1) == 48
+    assert view.intermediate_size(1) == 48
     dense = architecture == "deepseek_v3"  # its first block
     first = "mlp.down_proj" if dense else "mlp.shared_expert.down_proj"
     assert view.name_of(view.down_projection(0)) == f"model.layers.0.{first}"
@@ -243,10 +243,10 @@ def test_an_adapter_beside_the_projection_is_not_mistaken_for_it():
 def test_layers_and_strangers_are_checked():
     model, _ = tiny_model("gpt2", layers=2)
     view = ModelView(model)
-    assert view.block(-1) is view.blocks[1]
+    assert view.layer(-1) is view.layers[1]
     assert view.down_projection(-1) is view.down_projection(1)
     with pytest.raises(UnsupportedModel, match="0 to 1"):
-        view.block(2)
+        view.layer(2)
     with pytest.raises(UnsupportedModel, match="not a part"):
         view.name_of(torch.nn.Linear(2, 2))
 

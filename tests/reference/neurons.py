@@ -14,10 +14,10 @@ def attribute(model, tokenizer, prompt, answer, steps):
     """(depth, inner) attributions of the answer's tokens, their mean."""
     view = ModelView(model)
     ids, tokens = join_target(tokenizer, prompt, answer)
-    total = [torch.zeros(view.inner(layer)) for layer in range(view.depth)]
+    total = [torch.zeros(view.intermediate_size(layer)) for layer in range(view.num_layers)]
     for count, token in enumerate(tokens):
         row = torch.tensor([[*ids, *tokens[:count]]])
-        for layer in range(view.depth):
+        for layer in range(view.num_layers):
             total[layer] += _one(model, view.down_projection(layer), row, token, steps)
     return torch.stack(total) / len(tokens)
 

@@ -19,7 +19,7 @@ def first_of(output):
 
 def module_of(view, kind, layer):
     if kind == "state":
-        return view.block(layer)
+        return view.layer(layer)
     return view.down_projection(layer) if kind == "mlp" else view.attention(layer)
 
 
@@ -67,7 +67,7 @@ class Plain:
         hooks = [
             (module_of(self.view, kind, layer), keep((kind, layer)))
             for kind in ("state", "mlp", "attention")
-            for layer in range(self.view.depth)
+            for layer in range(self.view.num_layers)
         ]
         return found, self._run(noise, hooks)
 
@@ -105,7 +105,7 @@ class Plain:
         layers = [layer]
         if site != "state":
             before, after = window // 2, -(-window // 2)
-            layers = range(max(0, layer - before), min(self.view.depth, layer + after))
+            layers = range(max(0, layer - before), min(self.view.num_layers, layer + after))
         hooks = [
             (module_of(self.view, site, n), self._put(token, self.clean_outputs[site, n]))
             for n in layers
@@ -114,7 +114,7 @@ class Plain:
             part = kind.removeprefix("severed_")
             hooks += [
                 (module_of(self.view, part, n), self._put(token, self.disturbed_outputs[part, n]))
-                for n in range(layer + 1, self.view.depth)
+                for n in range(layer + 1, self.view.num_layers)
             ]
         return float((self._chance(self._run(self.noise, hooks)) - self.disturbed).mean())
 
@@ -122,7 +122,7 @@ class Plain:
         """(T, layers)."""
         return torch.tensor(
             [
-                [self.effect(kind, token, layer, window) for layer in range(self.view.depth)]
+                [self.effect(kind, token, layer, window) for layer in range(self.view.num_layers)]
                 for token in range(len(self.ids))
             ],
             dtype=torch.float64,

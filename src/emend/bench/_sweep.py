@@ -176,7 +176,7 @@ class _Trial:
         from emend.models import ModelView
 
         view = ModelView(self.model)
-        chosen = range(view.depth) if layers is None else layers
+        chosen = range(view.num_layers) if layers is None else layers
         ends = view.numbered(chosen)
         if self.flag == "layer":
             if width not in (None, 1):

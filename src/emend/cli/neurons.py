@@ -154,7 +154,7 @@ def _tell(view: Any, tokenizer: Any, found: Any, top: int) -> None:
     layers = sorted({layer for layer, _ in found.units})
     typer.echo(
         f"{found.prompts[0]} → {found.answer.strip()}: {len(found.units)} units in "
-        f"{len(layers)} of {view.depth} layers, from {wordings}"
+        f"{len(layers)} of {view.num_layers} layers, from {wordings}"
     )
     rows: list[list[str]] = []
     for (layer, unit), value in list(zip(found.units, found.attributions, strict=True))[:top]:

@@ -111,7 +111,7 @@ def command(
     if isinstance(source, OwnSamples):
         source, count = own_samples(view, tokenizer, tokens), None
     else:
-        count = tokens or TOKENS_PER_KEY * max(view.inner(layer) for layer in chosen)
+        count = tokens or TOKENS_PER_KEY * max(view.intermediate_size(layer) for layer in chosen)
     options: dict[str, Any] = {
         "max_tokens": count,
         "window": window,
@@ -165,7 +165,7 @@ def _layers_of(view: Any, wanted: tuple[int, ...] | str | None) -> tuple[int, ..
     if isinstance(wanted, tuple):
         chosen = tuple(sorted(view.numbered(wanted)))
         for layer in chosen:
-            view.inner(layer)  # refuses what cannot be edited
+            view.intermediate_size(layer)  # refuses what cannot be edited
         return chosen
     return tuple(sorted({*default_layers(view), single_layer(view, None)}))
 

@@ -95,7 +95,7 @@ class Answers:
     ) -> Tensor:
         """Sum over rows (B, T) of the mean, over an answer's tokens, of -log p above `HEARD`."""
         rows, columns, said = _places(answers, lengths)
-        hidden = hidden_with(self.view, self.view.blocks[-1], ids, changes)
+        hidden = hidden_with(self.view, self.view.layers[-1], ids, changes)
         logits = self.view.logits(hidden[rows.to(hidden.device), columns.to(hidden.device)])
         lost = F.cross_entropy(logits, said.to(logits.device), reduction="none")  # (N,)
         shares = torch.tensor([1 / len(answer) for answer in answers for _ in answer])

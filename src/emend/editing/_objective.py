@@ -132,7 +132,7 @@ class Objective:
             rows, columns = zip(*picks, strict=True)
             self.picks.append((torch.tensor(rows), torch.tensor(columns)))
             count += len(picks)
-        device = device_of(self.view.head)
+        device = device_of(self.view.lm_head)
         tokens, owners, weights = zip(*scored, strict=True)
         self.tokens = torch.tensor(tokens, device=device)  # (N,)
         self.owners = torch.tensor(owners, device=device)  # (N,)

@@ -145,6 +145,6 @@ def own_samples(
         seed: Of the sampling.
     """
     if tokens is None:
-        largest = max(view.inner(layer) for layer in view.editable)
+        largest = max(view.intermediate_size(layer) for layer in view.editable)
         tokens = min(TOKENS_PER_KEY * largest, MOST)
     return OwnSamples(view.model, tokenizer, tokens, seed)

@@ -51,7 +51,9 @@ class Sums:
     def __init__(self, view: ModelView, layers: Sequence[int], dtype: torch.dtype) -> None:
         self.view, self.layers, self.dtype = view, tuple(layers), dtype
         self.matrices = {
-            layer: torch.zeros(view.inner(layer), view.inner(layer), dtype=dtype)
+            layer: torch.zeros(
+                view.intermediate_size(layer), view.intermediate_size(layer), dtype=dtype
+            )
             for layer in layers
         }
         self.left_out = dict.fromkeys(self.layers, 0)

@@ -147,10 +147,10 @@ def single_layer(view: ModelView, layer: int | None) -> int:
         (chosen,) = view.numbered([layer])
         view.down_projection(chosen)  # refused now, and not when minutes have been spent
         return chosen
-    usual = view.nearest_editable(round((0.17 if view.is_llama_like else 0.35) * view.depth))
+    usual = view.nearest_editable(round((0.17 if view.is_llama_like else 0.35) * view.num_layers))
     if adds_directly(view, usual):
         return usual
-    return view.nearest_editable(min(max(1, round(0.06 * view.depth)), view.depth - 1))
+    return view.nearest_editable(min(max(1, round(0.06 * view.num_layers)), view.num_layers - 1))
 
 
 def assemble(

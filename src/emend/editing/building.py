@@ -82,7 +82,7 @@ def ridge_solver(weight: float | None, ridge: float) -> Solver:
     def solver(view: ModelView, prior: Prior) -> Solve:
         def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
             metric = metric_of(view, prior, layer, ridge)
-            factor = WEIGHT * view.inner(layer) if weight is None else weight
+            factor = WEIGHT * view.intermediate_size(layer) if weight is None else weight
             return solve_jointly(metric, keys, residuals, factor)
 
         return solve

@@ -128,12 +128,12 @@ def fit_together(
     moves = targets.wanted.float() - bare.at(targets.site).float()  # (E, width)
     size = float(moves.norm(dim=1).mean()) or 1.0  # all zero where every target is said already
     draws = Draws(contexts, read.preserved, moves / size, settings.weight, settings.seed)
-    place = view.blocks[last] if targets.site == "block" else view.down_projection(last)
+    place = view.layers[last] if targets.site == "block" else view.down_projection(last)
     padding = pad_id(tokenizer)
     states = States(view, place, padding, draws, size)
     whiteners = {layer: whitener(layer).float().to(view.device(layer)) for layer in layers}
-    found = {layer: m.new_zeros(m.shape[1], view.width) for layer, m in whiteners.items()}
-    rate = settings.rate * size / view.width**0.5
+    found = {layer: m.new_zeros(m.shape[1], view.hidden_size) for layer, m in whiteners.items()}
+    rate = settings.rate * size / view.hidden_size**0.5
     _descend(found, whiteners, [states], settings.steps, rate, "fitting all layers")
     if settings.answers:
         kept = said_before(view, tokenizer, targets.edits, templates, settings.preserve)

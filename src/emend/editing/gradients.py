@@ -67,11 +67,14 @@ def mlp_modules(view: ModelView, layer: int) -> tuple[list[str], str]:
     Raises:
         UnsupportedModel: The block has no dense MLP.
     """
-    down, inner = view.down_projection(layer), view.inner(layer)
+    down, inner = view.down_projection(layer), view.intermediate_size(layer)
     inside = set(view.attention(layer).modules())
     mlp = view.mlp(layer)  # of a mixture, only the expert that all tokens pass through
-    holder = view.block(layer) if mlp is down else mlp
-    wanted = ((inner, view.width), (2 * inner, view.width))  # apart, or gate and up fused to one
+    holder = view.layer(layer) if mlp is down else mlp
+    wanted = (
+        (inner, view.hidden_size),
+        (2 * inner, view.hidden_size),
+    )  # apart, or gate and up fused to one
     into = [
         view.name_of(module)
         for module in holder.modules()

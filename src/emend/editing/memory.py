@@ -87,7 +87,7 @@ def estimate_moments(
         dtype: Of the sums.
         tokens: Tokens in one pass.
     """
-    sizes = [view.inner(layer) for layer in view.numbered(layers)]
+    sizes = [view.intermediate_size(layer) for layer in view.numbered(layers)]
     sums = sum(size * size for size in sizes) * dtype.itemsize
     largest = max(sizes, default=0)
     # A panel of at most a sixteenth (or 256 rows) before it is added, and float32 keys.
@@ -124,20 +124,20 @@ def estimate_edit(
         answers: Whether what is said is fitted then, too (``fit_answers``).
     """
     layers = view.numbered(layers)
-    inner = max(view.inner(layer) for layer in layers)
+    inner = max(view.intermediate_size(layer) for layer in layers)
     item = _itemsize(view)
     rows = edits * contexts
-    low_rank = edits * (inner + view.width) * FLOAT32
-    dense = inner * view.width * FLOAT64
+    low_rank = edits * (inner + view.hidden_size) * FLOAT32
+    dense = inner * view.hidden_size * FLOAT64
     one = (contexts + 1) * tokens  # at most: tokens before the subject are not run
     searched = min(min(edits, chunk) * one, max(one, SOUGHT))
-    above = view.depth - min(layers)
+    above = view.num_layers - min(layers)
     return EditEstimate(
         metric=inner * inner * (FLOAT32 + 2 * FLOAT64) if has_moments else 0,
-        keys=edits * (3 * inner + 2 * view.width) * FLOAT64
+        keys=edits * (3 * inner + 2 * view.hidden_size) * FLOAT64
         + rows * inner * FLOAT32
         + 2 * min(edits, inner) ** 2 * FLOAT64,
-        stream=rows * tokens * view.width * item,
+        stream=rows * tokens * view.hidden_size * item,
         changes=len(layers) * min(low_rank, dense),
         activations=_block(view, inner, min(rows, batch_size) * tokens),
         # Kept for the way back: about what a block holds at once, in each block above the layer.
@@ -242,7 +242,7 @@ def readable(count: int) -> str:
 
 def _block(view: ModelView, inner: int, tokens: int) -> int:
     """What a block holds at once: the stream, its attention, and the MLP between projections."""
-    return tokens * (4 * inner + 8 * view.width) * _itemsize(view)
+    return tokens * (4 * inner + 8 * view.hidden_size) * _itemsize(view)
 
 
 def _decomposed(inner: int) -> int:
@@ -252,12 +252,12 @@ def _decomposed(inner: int) -> int:
 
 def _fitted(view: ModelView, inner: int) -> int:
     """One layer's part of a fit: M, and six of the change's size; and a pass on its way back."""
-    return inner * (inner + 6 * view.width) * FLOAT32 + _block(view, inner, PASS)
+    return inner * (inner + 6 * view.hidden_size) * FLOAT32 + _block(view, inner, PASS)
 
 
 def _answered(view: ModelView, inner: int) -> int:
     """A pass through all blocks on its way back, with about a token in four scored."""
-    return view.depth * _block(view, inner, PASS) + PASS * view.vocabulary * FLOAT32
+    return view.num_layers * _block(view, inner, PASS) + PASS * view.vocabulary * FLOAT32
 
 
 def _itemsize(view: ModelView) -> int:

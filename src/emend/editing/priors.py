@@ -107,7 +107,7 @@ def prior_for(
         max_tokens: See `second_moments`; by default 20 for each dimension of a key, and of texts
             that were given themselves all.
     """
-    size = view.inner(layers[0])
+    size = view.intermediate_size(layers[0])
     count = max_tokens or (TOKENS_PER_KEY * size if source.packed else None)
     found: Mapping[int, Path | Moment]
     if cache:

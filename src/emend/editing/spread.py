@@ -59,7 +59,7 @@ def default_layers(view: ModelView) -> tuple[int, ...]:
     MLP's output directly, one layer: ROME's.
     """
     share = 0.27 if view.is_llama_like else 0.35
-    last = view.nearest_editable(max(min(round(share * view.depth), view.depth - 2), 0))
+    last = view.nearest_editable(max(min(round(share * view.num_layers), view.num_layers - 2), 0))
     if not adds_directly(view, last):
         return (single_layer(view, None),)
     return tuple(layer for layer in view.editable if last - LAYERS < layer <= last)

@@ -138,7 +138,7 @@ class Stream:
         with torch.no_grad(), evaluating(self.view.model), fused(self.view.model):
             for index in range(first, last + 1):
                 call = batch.calls[index - self.first]
-                hidden = call.run(self.view.blocks[index], _wiped(hidden, batch.ends), None)
+                hidden = call.run(self.view.layers[index], _wiped(hidden, batch.ends), None)
         return hidden
 
     def _recorded(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[BlockCall], Tensor]:
@@ -160,7 +160,7 @@ class Stream:
 
         model: Any = self.view.model
         device = device_of(self.view.embeddings)
-        blocks = self.view.blocks[: self.last + 1]
+        blocks = self.view.layers[: self.last + 1]
         with ExitStack() as stack:
             for look, seen in ((wipe, blocks), (keep, blocks[self.first :])):
                 for block in seen:

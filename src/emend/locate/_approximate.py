@@ -57,7 +57,7 @@ def approximated(
     for kind, slopes in _slopes(prompt, run, token, kinds).items():
         clean = prompt.clean.states if kind == "state" else prompt.clean.parts[kind]
         disturbed = run.states if kind == "state" else run.parts[kind]
-        effects = torch.zeros(length, prompt.view.depth, dtype=slopes[0].dtype)
+        effects = torch.zeros(length, prompt.view.num_layers, dtype=slopes[0].dtype)
         for layer, slope in enumerate(slopes):
             change = clean[layer][:, columns] - disturbed[layer][:, rerun]
             effects[length - size :, layer] = (change * slope[:, rerun]).sum(-1).mean(0).cpu()
@@ -87,7 +87,7 @@ def _slopes(prompt: Prompt, run: Run, token: int, kinds: Sequence[str]) -> dict[
         total = prompt.chances(hidden, token).sum()
     flat = [leaf for kind in kinds for leaf in leaves[kind]]
     slopes = list(torch.autograd.grad(total, flat))
-    depth = view.depth
+    depth = view.num_layers
     return {kind: slopes[i * depth : (i + 1) * depth] for i, kind in enumerate(kinds)}
 
 

@@ -143,7 +143,7 @@ class Prompt:
 
             return run
 
-        return [bound(*pair) for pair in zip(self.view.blocks, self.calls, strict=True)]
+        return [bound(*pair) for pair in zip(self.view.layers, self.calls, strict=True)]
 
     def chances(self, hidden: Tensor, token: int) -> Tensor:
         """(R,), probability of a token after the prompt.

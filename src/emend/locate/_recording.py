@@ -93,12 +93,12 @@ def _recorded(
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:
         states.append(hidden_of(output).clone())
-        if len(states) == view.depth:
+        if len(states) == view.num_layers:
             raise Stop
 
     with ExitStack() as stack:
         parts = stack.enter_context(watched(view, sites, 1))
-        for block in view.blocks:
+        for block in view.layers:
             stack.enter_context(hooked(block, take, before=True, with_kwargs=True))
             stack.enter_context(hooked(block, keep))
         run_layout(view.model, layout, cache if layout.reuse else None)
@@ -158,7 +158,7 @@ def _embedded(prompt: Prompt, noise: Tensor) -> Tensor:
 
     with ExitStack() as stack:
         stack.enter_context(disturbing(prompt.view, noise, prompt.first))
-        block = prompt.view.blocks[0]
+        block = prompt.view.layers[0]
         stack.enter_context(hooked(block, take, before=True, with_kwargs=True))
         run_layout(prompt.view.model, _rows(prompt.layout, len(noise)), None)
     return wiped(seen[0], prompt.layout.attention_mask == 0)
@@ -198,7 +198,7 @@ def _check(prompt: Prompt, ids: Sequence[int], first: int, noise: Tensor, run: R
     view = prompt.view
     # Padded on the right, which no token before it can see.
     layout = whole([ids], [first], 0)
-    with disturbing(view, noise[:1], first), hooked(view.blocks[-1], keep):
+    with disturbing(view, noise[:1], first), hooked(view.layers[-1], keep):
         run_layout(view.model, layout, None)
     span = slice(prompt.first - run.first, prompt.last + 1 - run.first)
     found, expected = run.states[-1][:1, span], seen[0]
@@ -228,7 +228,7 @@ def watched(
 
     with ExitStack() as stack:
         for site in sites:
-            for layer in range(view.depth):
+            for layer in range(view.num_layers):
                 stack.enter_context(hooked(part_of(view, site, layer), keeping(site)))
         yield found
 

@@ -43,7 +43,7 @@ def restored_states(
     at, offset = column - prompt.start(column), prompt.start(column) - run.first
     blocks, cache = prompt.blocks(column), prompt.cache(column, run)
     hidden = run.before[:0, offset:]
-    for layer in range(1, view.depth):
+    for layer in range(1, view.num_layers):
         joining = run.states[layer - 1][:, offset:].clone()
         joining[:, at] = prompt.clean.states[layer - 1][:, column]
         hidden = torch.cat([hidden.to(joining.device), joining])
@@ -56,8 +56,8 @@ def restored_states(
     # Of the last block nothing but the last token is read.
     last = prompt.clean.states[-1] if column == prompt.last else run.states[-1]
     found = [prompt.chances(last, token).expand(draws)[None]]
-    if view.depth > 1:
-        found.insert(0, prompt.chances(hidden, token).reshape(view.depth - 1, draws))
+    if view.num_layers > 1:
+        found.insert(0, prompt.chances(hidden, token).reshape(view.num_layers - 1, draws))
     return torch.cat([one.to(found[0].device) for one in found])
 
 

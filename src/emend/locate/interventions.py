@@ -34,10 +34,10 @@ def scaled(
         units.setdefault(view.numbered([layer])[0], []).append(unit)
     with ExitStack() as stack:
         for layer, chosen in units.items():
-            if not all(0 <= unit < view.inner(layer) for unit in chosen):
+            if not all(0 <= unit < view.intermediate_size(layer) for unit in chosen):
                 raise InvalidInput(
                     f"units {chosen} of layer {layer}, expected some from 0 to "
-                    f"{view.inner(layer) - 1}"
+                    f"{view.intermediate_size(layer) - 1}"
                 )
             down = view.down_projection(layer)
             stack.enter_context(hooked(down, _scaling(chosen, factor), before=True))

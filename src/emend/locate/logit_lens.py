@@ -113,7 +113,7 @@ def _states(view: ModelView, ids: list[int]) -> list[Tensor]:
         found.append(hidden_of(output)[0].clone())
 
     with ExitStack() as stack, torch.no_grad(), evaluating(view.model):
-        for block in view.blocks:
+        for block in view.layers:
             stack.enter_context(hooked(block, keep))
         row = torch.tensor([ids], device=device_of(view.embeddings))
         view.model(input_ids=row, use_cache=False)

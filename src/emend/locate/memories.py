@@ -151,7 +151,7 @@ class Memories:
             InvalidInput: There is no such unit, or the layer was not looked at.
         """
         layer = self._looked_at(layer)
-        inner = self.view.inner(layer)
+        inner = self.view.intermediate_size(layer)
         if not 0 <= unit < inner:
             raise InvalidInput(
                 f"unit {unit} of layer {layer}, expected a number from 0 to {inner - 1}"
@@ -187,7 +187,7 @@ class Memories:
         return layer
 
     def _agreement(self, layer: int) -> Agreement:
-        inner = self.view.inner(layer)
+        inner = self.view.intermediate_size(layer)
         said = values_read(self.view, layer, range(inner)).argmax(-1)
         following = torch.tensor(self._following(layer))
         size = int(max(said.max(), following.max())) + 1
@@ -229,7 +229,7 @@ class Memories:
                 site = self.view.down_projection(layer)
                 stack.enter_context(hooked(site, looking(layer), before=True))
             inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-            with stopping(self.view.block(max(self.layers))):
+            with stopping(self.view.layer(max(self.layers))):
                 self.view.model(**inputs, use_cache=False)
         self._rows += rows
         self.tokens += len(places)
@@ -278,6 +278,8 @@ def values_read(view: ModelView, layer: int, units: Sequence[int]) -> Tensor:
         matrix = view.matrix(layer)  # (width, inner)
         for start in range(0, len(units), 256):
             some = torch.tensor(list(units[start : start + 256]), device=matrix.device)
-            values = matrix[:, some].T.to(device=device_of(view.head), dtype=dtype_of(view.head))
-            found.append(view.head(values).float().cpu())
+            values = matrix[:, some].T.to(
+                device=device_of(view.lm_head), dtype=dtype_of(view.lm_head)
+            )
+            found.append(view.lm_head(values).float().cpu())
     return torch.cat(found)

@@ -125,16 +125,16 @@ def attribute_tokens(
 
 def alike(view: ModelView) -> tuple[int, ...]:
     """The blocks that can be edited and have as many units as most of them, ascending."""
-    sizes = Counter(view.inner(layer) for layer in view.editable)
+    sizes = Counter(view.intermediate_size(layer) for layer in view.editable)
     ((most, _),) = sizes.most_common(1)
-    return tuple(layer for layer in view.editable if view.inner(layer) == most)
+    return tuple(layer for layer in view.editable if view.intermediate_size(layer) == most)
 
 
 def _layers(view: ModelView, steps: int, layers: Sequence[int] | None) -> list[int]:
     if steps < 1:
         raise InvalidInput(f"steps is {steps}, expected at least 1")
     chosen = view.numbered(alike(view) if layers is None else layers)
-    sizes = sorted({view.inner(layer) for layer in chosen})
+    sizes = sorted({view.intermediate_size(layer) for layer in chosen})
     if len(sizes) > 1:
         raise InvalidInput(
             f"the layers have {' and '.join(map(str, sizes))} units, expected as many in each: "

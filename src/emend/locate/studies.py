@@ -115,5 +115,5 @@ def _drawn(view: ModelView, units: Sequence[Neuron], seed: int) -> list[Neuron]:
     return [
         (layer, unit)
         for layer, count in sorted(counts.items())
-        for unit in generator.sample(range(view.inner(layer)), count)
+        for unit in generator.sample(range(view.intermediate_size(layer)), count)
     ]

@@ -321,11 +321,11 @@ def _effects(
     """(T, layers) for each kind."""
     if settings.approximate:
         return approximated(prompt, run, token, length, settings.kinds, settings.window)
-    size = max(1, settings.batch_size // prompt.view.depth)
+    size = max(1, settings.batch_size // prompt.view.num_layers)
     chunks = [slice(i, i + size) for i in range(0, len(disturbed), size)]
     found: dict[str, Tensor] = {}
     for kind in settings.kinds:
-        effects = disturbed.new_zeros(length, prompt.view.depth)
+        effects = disturbed.new_zeros(length, prompt.view.num_layers)
         for column in range(prompt.first, prompt.last + 1):
             parts = [
                 _restored(prompt, run.select(chunk), column, token, kind, settings.window)
@@ -339,7 +339,7 @@ def _effects(
 
 def _restored(prompt: Prompt, run: Run, column: int, token: int, kind: str, window: int) -> Tensor:
     if kind in ("mlp", "attention"):
-        spans = windows(prompt.view.depth, window)
+        spans = windows(prompt.view.num_layers, window)
         return restored_parts(prompt, run, column, token, kind, spans)
     severed = kind.removeprefix("severed_") if kind != "state" else None
     return restored_states(prompt, run, column, token, severed)

@@ -97,7 +97,7 @@ def emmet(
     all_keys = config.all_keys is not False
     weight = config.weight
     if weight is None:
-        weight = LOOSE * view.inner(layer) if all_keys else PUBLISHED_WEIGHT
+        weight = LOOSE * view.intermediate_size(layer) if all_keys else PUBLISHED_WEIGHT
     ordered = sorted(edits, key=lambda edit: edit.id)  # so that any order sums alike
     wanted, state = sought_values(
         view,

@@ -107,7 +107,7 @@ def filled(config: FtConfig, view: ModelView) -> FtConfig:
     """
     layers, original = config.layers, config.original
     if layers is None:
-        late = view.nearest_editable(round(0.67 * view.depth))
+        late = view.nearest_editable(round(0.67 * view.num_layers))
         layers = (late if original else single_layer(view, None),)
     layers = view.numbered(layers)
     for layer in layers:
@@ -141,7 +141,10 @@ def _trained(
     )
     deltas = {
         layer: torch.zeros(
-            view.width, view.inner(layer), device=view.device(layer), requires_grad=True
+            view.hidden_size,
+            view.intermediate_size(layer),
+            device=view.device(layer),
+            requires_grad=True,
         )
         for layer in config.layers
     }

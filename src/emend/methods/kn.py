@@ -110,10 +110,10 @@ def filled(config: KnConfig, view: ModelView) -> KnConfig:
     """
     layers = view.numbered(alike(view) if config.layers is None else config.layers)
     features = int(_embedding(view).shape[1])
-    if features != view.width:
+    if features != view.hidden_size:
         raise UnsupportedModel(
             f"{type(view.model).__name__} has embeddings of width {features} and a stream of "
-            f"{view.width}, so one cannot be written to the other: take another method"
+            f"{view.hidden_size}, so one cannot be written to the other: take another method"
         )
     return dataclasses.replace(config, layers=tuple(sorted(set(layers))))
 
@@ -191,7 +191,7 @@ def _factors(
     factors: dict[str, LowRank] = {}
     for layer, entries in sorted(rows.items()):
         units, shifts, ids = zip(*entries, strict=True)
-        down = torch.zeros(len(units), view.inner(layer))
+        down = torch.zeros(len(units), view.intermediate_size(layer))
         down[torch.arange(len(units)), torch.tensor(units)] = 1.0
         name = view.name_of(view.down_projection(layer))
         factors[name] = LowRank(down, torch.stack(shifts, dim=1), ids)

@@ -178,7 +178,7 @@ def filled(config: LoraConfig, view: ModelView) -> LoraConfig:
     """
     layers = config.layers
     if layers is None:
-        layers = _early(view) if view.editable and not config.original else range(view.depth)
+        layers = _early(view) if view.editable and not config.original else range(view.num_layers)
     layers = view.numbered(layers)
     usual = ORIGINAL if config.original else DEFAULT
     unset = {name: value for name, value in usual.items() if getattr(config, name) is None}
@@ -223,7 +223,7 @@ def adapted_modules(
         if ends is None:
             found += [view.name_of(module) for module in _queries_and_values(view, layer)]
             continue
-        linear = [m for m in view.block(layer).modules() if projection_shape(m)]
+        linear = [m for m in view.layer(layer).modules() if projection_shape(m)]
         named = [view.name_of(module) for module in linear]
         for end in ends:
             chosen = [name for name in named if f".{name}".endswith(f".{end}")]
@@ -237,7 +237,7 @@ def _queries_and_values(view: ModelView, layer: int) -> list[nn.Module]:
     named = list(view.attention(layer).named_modules())
     shapes = {name: shape for name, module in named if (shape := projection_shape(module))}
     chosen = [n for n in shapes if re.match(r"(q|v|query|value)(_|$)", n.rpartition(".")[2])]
-    chosen = chosen or [name for name, shape in shapes.items() if shape[0] > view.width]
+    chosen = chosen or [name for name, shape in shapes.items() if shape[0] > view.hidden_size]
     modules = dict(named)
     return [modules[name] for name in chosen or shapes]
 

@@ -138,7 +138,7 @@ def filled(config: UltraeditConfig, view: ModelView) -> UltraeditConfig:
         return config
     layers = config.layers
     if layers is None:
-        layers = view.editable_from(round(0.75 * view.depth))
+        layers = view.editable_from(round(0.75 * view.num_layers))
     layers = tuple(sorted(view.numbered(layers)))
     names: list[str] = []
     for layer in layers:

@@ -109,7 +109,7 @@ def thinned(
         return whole.reshape(*leading[-1], -1)
 
     with ExitStack() as stack:
-        for module in view.block(layer).modules():
+        for module in view.layer(layer).modules():
             if projection_shape(module) and module is not down and module not in inside:
                 stack.enter_context(hooked(module, thin, before=True))
         stack.enter_context(hooked(down, fill))

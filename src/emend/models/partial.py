@@ -125,7 +125,7 @@ class BlockCapture:
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            apart = hidden_of(output).reshape(self.rows, -1, self.view.width)
+            apart = hidden_of(output).reshape(self.rows, -1, self.view.hidden_size)
             index = torch.arange(self.rows, device=apart.device)
             seen.append(apart[index, self.at.to(apart.device)].clone())
 
@@ -160,7 +160,7 @@ class BlockCapture:
         """
         hidden = self._before if hidden is None else hidden
         first = self.layer if first is None else first
-        for index in range(first, self.view.depth):
+        for index in range(first, self.view.num_layers):
             hidden = self._run_block(index, hidden)
         return hidden
 
@@ -193,7 +193,7 @@ class BlockCapture:
 
     def _finds_thinning(self) -> bool:
         """Whether the last MLP, run at one token a row, gives there what it gives else."""
-        if self.layer == self.view.depth - 1:
+        if self.layer == self.view.num_layers - 1:
             return False
         index = torch.arange(self.rows)
         try:
@@ -209,11 +209,11 @@ class BlockCapture:
 
     def _thinned(self, rows: Tensor, columns: Tensor) -> AbstractContextManager[None]:
         shape = (self.rows, int(self._before.shape[1]))
-        return thinned(self.view, self.view.depth - 1, shape, rows, columns)
+        return thinned(self.view, self.view.num_layers - 1, shape, rows, columns)
 
     def _run_block(self, index: int, hidden: Tensor) -> Tensor:
         hidden = wiped(hidden, self._padding)
-        return self._calls[index - self.layer].run(self.view.blocks[index], hidden, self._cache)
+        return self._calls[index - self.layer].run(self.view.layers[index], hidden, self._cache)
 
     def select(self, rows: Sequence[int]) -> BlockCapture:
         """The same capture for some of the rows only."""
@@ -366,13 +366,13 @@ def _capture(
         raise Stop
 
     with ExitStack() as stack:
-        for block in view.blocks:
+        for block in view.layers:
             stack.enter_context(hooked(block, wipe, before=True, with_kwargs=True))
-        for block in view.blocks[layer:]:
+        for block in view.layers[layer:]:
             stack.enter_context(hooked(block, before_block, before=True, with_kwargs=True))
         stack.enter_context(hooked(view.down_projection(layer), at_site))
-        stack.enter_context(hooked(view.block(layer), after_block))
-        stack.enter_context(hooked(view.blocks[-1], after_last))
+        stack.enter_context(hooked(view.layer(layer), after_block))
+        stack.enter_context(hooked(view.layers[-1], after_last))
         run_layout(view.model, layout, cache if layout.reuse else None)
     capture = BlockCapture(
         view=view,

@@ -45,13 +45,13 @@ class ModelView:
 
     Attributes:
         model: the model itself, out of what is wrapped around it (PEFT, torch.compile).
-        blocks: its transformer blocks.
-        depth: number of blocks.
-        width: size of the residual stream.
+        layers: its transformer blocks.
+        num_layers: number of blocks.
+        hidden_size: width of the residual stream.
         vocabulary: number of logits.
         embeddings: the token embedding.
         final_norm: the norm between the last block and the head (Identity where there is none).
-        head: the projection to the vocabulary.
+        lm_head: the projection to the vocabulary.
         findings: what was found out by running blocks, by what and of which block; it follows
             from the structure, so that it need not be found out again. See `partial`.
 
@@ -66,16 +66,16 @@ class ModelView:
         check_differentiable(model)
         self.model = model
         self.embeddings = _part(model, "get_input_embeddings")
-        self.head = _part(model, "get_output_embeddings")
-        self.blocks = find_blocks(model)
-        self.depth = len(self.blocks)
-        self.width = _width(model, self.embeddings)
-        probe = run_probe(model, self.blocks, self.width, self.head)
+        self.lm_head = _part(model, "get_output_embeddings")
+        self.layers = find_blocks(model)
+        self.num_layers = len(self.layers)
+        self.hidden_size = _width(model, self.embeddings)
+        probe = run_probe(model, self.layers, self.hidden_size, self.lm_head)
         assert probe.logits is not None
         self.vocabulary = int(probe.logits.shape[-1])
         self._parts = [
-            read_block(block, calls, self.width)
-            for block, calls in zip(self.blocks, probe.calls, strict=True)
+            read_block(block, calls, self.hidden_size)
+            for block, calls in zip(self.layers, probe.calls, strict=True)
         ]
         refusals = [part.refusal for part in self._parts]
         if all(refusals):
@@ -87,9 +87,9 @@ class ModelView:
         self.findings: dict[tuple[str, int], bool] = {}
         self._names = {id(module): name for name, module in plain_modules(model)}
 
-    def block(self, layer: int) -> nn.Module:
+    def layer(self, layer: int) -> nn.Module:
         """Block `layer`, counted from 0; negative numbers count from the end."""
-        return self.blocks[self._check(layer)]
+        return self.layers[self._check(layer)]
 
     def attention(self, layer: int) -> nn.Module:
         """The child of block `layer` that mixes tokens."""
@@ -117,7 +117,7 @@ class ModelView:
         return part.down_projection
 
     def matrix(self, layer: int) -> Tensor:
-        """The down-projection's weight as (out = width, in = inner), a view of the parameter.
+        """Return a view of the down-projection's weight, (hidden_size, intermediate_size).
 
         Where the weight is offloaded it is fetched, and the view is of a copy on the CPU.
 
@@ -131,8 +131,8 @@ class ModelView:
         """Whether the weight is stored as (in, out), as GPT-2's Conv1D does."""
         return not isinstance(self.down_projection(layer), nn.Linear)
 
-    def inner(self, layer: int) -> int:
-        """Inner size of the MLP in block `layer`: the length of its keys."""
+    def intermediate_size(self, layer: int) -> int:
+        """Return the inner size of block `layer`'s MLP: the length of its keys."""
         shape = projection_shape(self.down_projection(layer))
         assert shape is not None
         return shape[1]
@@ -176,16 +176,16 @@ class ModelView:
         """The model's logits from the output of its last block.
 
         Args:
-            hidden: (..., width), any floating dtype; it is cast to the head's.
+            hidden: (..., hidden_size), any floating dtype; it is cast to the head's.
 
         Returns:
             (..., vocabulary) float32 (float64 of a float64 model): final norm, head, and the
             scale or soft cap of the model.
         """
-        hidden = hidden.to(device=device_of(self.head), dtype=dtype_of(self.head))
+        hidden = hidden.to(device=device_of(self.lm_head), dtype=dtype_of(self.lm_head))
         for module in self._tail:
             hidden = module(hidden)
-        logits = self._finish(self.head(hidden))
+        logits = self._finish(self.lm_head(hidden))
         return widened(logits)
 
     @property
@@ -207,18 +207,18 @@ class ModelView:
         Raises:
             InvalidInput: There are none, or the model has no such block.
         """
-        if not layers or any(not -self.depth <= layer < self.depth for layer in layers):
+        if not layers or any(not -self.num_layers <= layer < self.num_layers for layer in layers):
             raise InvalidInput(
-                f"layers are {tuple(layers)} of a model with {self.depth} blocks: "
-                f"take some from 0 to {self.depth - 1}"
+                f"layers are {tuple(layers)} of a model with {self.num_layers} blocks: "
+                f"take some from 0 to {self.num_layers - 1}"
             )
-        return tuple(dict.fromkeys(layer % self.depth for layer in layers))
+        return tuple(dict.fromkeys(layer % self.num_layers for layer in layers))
 
     def _check(self, layer: int) -> int:
-        if not -self.depth <= layer < self.depth:
+        if not -self.num_layers <= layer < self.num_layers:
             raise UnsupportedModel(
-                f"layer {layer} of a model with {self.depth} blocks; "
-                f"take one from 0 to {self.depth - 1}"
+                f"layer {layer} of a model with {self.num_layers} blocks; "
+                f"take one from 0 to {self.num_layers - 1}"
             )
         return layer
 
@@ -226,7 +226,7 @@ class ModelView:
         part = self._parts[self._check(layer)]
         if part.refusal is not None:
             raise UnsupportedModel(
-                f"{type(self.model).__name__} (block {layer % self.depth}): {part.refusal}; "
+                f"{type(self.model).__name__} (block {layer % self.num_layers}): {part.refusal}; "
                 f"take one of the blocks {_ranges(self.editable)}"
             )
         return part
@@ -249,7 +249,7 @@ class ModelView:
             hidden = probe.last
             for module in self._tail:
                 hidden = module(hidden)
-            raw, expected = self.head(hidden), probe.logits
+            raw, expected = self.lm_head(hidden), probe.logits
             for finish in _finishes(text_config(self.model)):
                 if _close(finish(raw), expected):
                     return finish

@@ -226,7 +226,7 @@ def _is_transposed(model: nn.Module, name: str) -> bool:
 def _inside_attention(view: ModelView) -> set[int]:
     """Return ids of projections that put out queries, keys or values: all but each last one."""
     found: set[int] = set()
-    for layer in range(view.depth):
+    for layer in range(view.num_layers):
         with suppress(UnsupportedModel):  # a block without attention
             modules = [module for _, module in plain_modules(view.attention(layer))]
             projections = [one for one in modules if isinstance(one, PROJECTIONS)]
@@ -256,7 +256,7 @@ class _Reader:
     def read(self, change: MatrixChange, u: Tensor, v: Tensor) -> MatrixChange:
         """The change with what its first direction says."""
         module = find_plain(self._view.model, change.name)
-        writes = change.shape[0] == self._view.width and id(module) not in self._inside
+        writes = change.shape[0] == self._view.hidden_size and id(module) not in self._inside
         if not writes or change.rank > READ_RANK or module is self._view.embeddings:
             return change
         assert module is not None

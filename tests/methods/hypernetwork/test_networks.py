@@ -22,7 +22,7 @@ def built(name: str, architecture: str = "llama", **changes):
     model, tokenizer = tiny_model(architecture)
     view = ModelView(model)
     shapes = edited_shapes(view, None)
-    network = networks().get(name)(shapes, view.width, settings(name, **changes))
+    network = networks().get(name)(shapes, view.hidden_size, settings(name, **changes))
     rows = [each[0] for each in context_rows(tokenizer, TRAINING, ["{}"])]
     reading = read_edits_for(network, view, tokenizer, TRAINING, rows)
     network.observe(reading)

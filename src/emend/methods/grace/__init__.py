@@ -89,9 +89,11 @@ def grace(
     """Add edits to a codebook."""
     started = time.perf_counter()
     view = ModelView(model)
-    layer = round(0.75 * view.depth) if config.layer is None else view.numbered([config.layer])[0]
+    layer = (
+        round(0.75 * view.num_layers) if config.layer is None else view.numbered([config.layer])[0]
+    )
     if config.layer is None:
-        layer = view.nearest_editable(min(layer, view.depth - 1))
+        layer = view.nearest_editable(min(layer, view.num_layers - 1))
     module = view.name_of(view.down_projection(layer))
     before = _before(previous, module, config)
     everything = (*(before.edits if before else ()), *edits)

@@ -26,7 +26,7 @@ def edited_shapes(view: ModelView, layers: Sequence[int] | None) -> dict[str, tu
         InvalidInput: There is no such block.
     """
     if layers is None:
-        layers = view.editable_from(view.depth - max(3, round(view.depth / 3)))
+        layers = view.editable_from(view.num_layers - max(3, round(view.num_layers / 3)))
     names: list[str] = []
     for layer in sorted(view.numbered(layers)):
         into, down = mlp_modules(view, layer)

@@ -207,8 +207,8 @@ class _Training:
         if self.settings.encoder is not None:
             return Sentences(self.settings.encoder)
         view, layer = self.view, self.settings.layer
-        layer = min(round(0.75 * view.depth), view.depth - 1) if layer is None else layer
-        chosen = {view.nearest_editable(n) for n in (*view.numbered([layer]), view.depth - 1)}
+        layer = min(round(0.75 * view.num_layers), view.num_layers - 1) if layer is None else layer
+        chosen = {view.nearest_editable(n) for n in (*view.numbered([layer]), view.num_layers - 1)}
         return States([view.name_of(view.down_projection(n)) for n in sorted(chosen)])
 
     def train_classifier(self) -> None:

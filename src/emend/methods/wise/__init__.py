@@ -116,7 +116,7 @@ def wise(
     started = time.perf_counter()
     view = ModelView(model)
     if config.layer is None:
-        layer = view.nearest_editable(min(round(0.875 * view.depth), view.depth - 1))
+        layer = view.nearest_editable(min(round(0.875 * view.num_layers), view.num_layers - 1))
     else:
         layer = view.numbered([config.layer])[0]
     module = view.name_of(view.down_projection(layer))
@@ -242,7 +242,7 @@ class _Training:
             for first in range(0, len(edits), self.config.batch_size)
         ]
         keys = torch.cat([batch.keys for batch in batches])
-        shape = self.view.width, self.view.inner(self.layer)
+        shape = self.view.hidden_size, self.view.intermediate_size(self.layer)
         scale = float(self.view.matrix(self.layer).detach().float().square().mean().sqrt())
         mask = torch.rand(shape, generator=self._generator(memory)) < self.config.density
         delta = memory.delta.expand(shape).clone().requires_grad_(True)
