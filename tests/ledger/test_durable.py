@@ -17,7 +17,8 @@ import pytest
 
 from emend.edits import Edit
 from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile, StoreFailure
-from emend.ledger import Ledger, _schema, _store
+from emend.ledger import Ledger
+from emend.ledger.store import _connection, _schema
 
 HERE = Path(__file__).parent
 
@@ -154,7 +155,7 @@ def test_no_more_pages_harm_nothing(path):
 
 
 def test_a_writer_that_takes_too_long_is_told(path, monkeypatch):
-    monkeypatch.setattr(_store, "PATIENCE", 0.05)
+    monkeypatch.setattr(_connection, "PATIENCE", 0.05)
     with Ledger.open(path) as ledger, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreFailure, match="written by another process"):
@@ -260,13 +261,13 @@ def test_an_older_ledger_is_brought_up_to_date_in_one_step(path, tmp_path, monke
     more = "CREATE TABLE colours (name TEXT PRIMARY KEY) STRICT"
     now = _schema.VERSION
     monkeypatch.setattr(_schema, "VERSION", now + 1)
-    monkeypatch.setattr(_store, "VERSION", now + 1)
+    monkeypatch.setattr(_connection, "VERSION", now + 1)
     broken = (*_schema.MIGRATIONS, (more, "CREATE TABLE colours (again TEXT) STRICT"))
-    monkeypatch.setattr(_store, "MIGRATIONS", broken)
+    monkeypatch.setattr(_connection, "MIGRATIONS", broken)
     with pytest.raises(StoreFailure, match="colours already exists"):
         Ledger.open(path)
     assert _sql(path, "PRAGMA user_version") == [[(now,)]]
-    monkeypatch.setattr(_store, "MIGRATIONS", (*_schema.MIGRATIONS, (more,)))
+    monkeypatch.setattr(_connection, "MIGRATIONS", (*_schema.MIGRATIONS, (more,)))
     assert _ids(path) == {"first"}
     assert _sql(path, "PRAGMA user_version", "SELECT * FROM colours") == [[(now + 1,)], []]
     with Ledger.create(tmp_path / "new.db") as ledger:  # a fresh one is the same

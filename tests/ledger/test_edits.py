@@ -53,7 +53,7 @@ def test_what_is_added_is_there_again_when_it_is_opened(ledger):
     assert entry.tags == ("a", "b")
     assert entry.status == "active"
     assert entry.time == entry.changed
-    assert (entry.parent, entry.superseded_by, entry.before) == (None, None, None)
+    assert (entry.parent, entry.superseded_by, entry.previous_status) == (None, None, None)
 
 
 def test_entries_are_found_by_what_they_bear(ledger):
@@ -140,7 +140,7 @@ def test_the_newer_wins_where_it_is_asked_to_and_the_older_stays_in_the_history(
     assert entry.status == "active"
     assert ledger.active() == (KIND, CAME)
     old = ledger.entry("born")
-    assert (old.status, old.superseded_by, old.before) == ("superseded", "came", "active")
+    assert (old.status, old.superseded_by, old.previous_status) == ("superseded", "came", "active")
     assert old.changed > old.time
     last = ledger.log("born")[-1]
     assert (last.what, last.author, last.reason) == ("superseded", "Ann", "moved")
@@ -156,10 +156,10 @@ def test_two_new_ones_that_conflict_are_refused_even_then(ledger):
 def test_any_edit_is_taken_out_and_brought_back(ledger):
     ledger.add([BORN, KIND])
     (entry,) = ledger.revert("born", author="Bob", reason="it was right")
-    assert (entry.status, entry.before) == ("reverted", "active")
+    assert (entry.status, entry.previous_status) == ("reverted", "active")
     assert ledger.active() == (KIND,)
     (entry,) = ledger.restore("born")
-    assert (entry.status, entry.before) == ("active", None)
+    assert (entry.status, entry.previous_status) == ("active", None)
     assert ledger.active() == (KIND, BORN)
     assert _events(ledger, "born") == [(what, "born") for what in ("added", "reverted", "restored")]
     assert ledger.log("born")[1].reason == "it was right"
@@ -191,7 +191,7 @@ def test_what_was_derived_goes_with_its_parent_and_comes_back_with_it(ledger):
     _family(ledger)
     changed = ledger.revert("born")
     assert [entry.id for entry in changed] == ["born", "child", "grandchild"]
-    assert {entry.taken_with for entry in changed} == {None, "born"}
+    assert {entry.cascade_root for entry in changed} == {None, "born"}
     assert ledger.active() == (KIND,)
     with pytest.raises(InvalidInput, match=r"'child' would be active but 'born'.* is reverted"):
         ledger.restore("child")
@@ -327,7 +327,7 @@ def test_a_former_answer_is_noted_once(ledger):
 
 
 def test_times_run_forward_even_if_the_clock_does_not(ledger, monkeypatch):
-    from emend.ledger import _rows
+    from emend.ledger.store import _rows
 
     ledger.add(BORN)
     early = _rows.read_stamp("1999-12-31T23:59:59.000000Z")

@@ -7,7 +7,7 @@ import pytest
 from emend.edits import Edit
 from emend.errors import BrokenFile, InvalidInput
 from emend.lab.language import RELATION_BY_NAME
-from emend.ledger import Ledger, closure, expand, lab_rules, parse_rules
+from emend.ledger import Ledger, entail, expand, lab_rules, parse_rules
 
 RULES = {
     "relations": {
@@ -31,7 +31,7 @@ def said(derived):
 
 
 def test_inverse_alias_composition_and_who_is_left_alone():
-    found = closure(WEDDING, parse_rules(RULES), known=[BIRTH])
+    found = entail(WEDDING, parse_rules(RULES), known=[BIRTH])
     assert said(found.derived) == {
         ("inverse", "Carl Dorn is married to", "Ana Bel"),
         ("vacant", "Fen Gard is married to", "nobody"),
@@ -44,7 +44,7 @@ def test_inverse_alias_composition_and_who_is_left_alone():
 @pytest.mark.parametrize(("probability", "count"), [(0.9, 1), (0.5, 0)])
 def test_the_model_is_believed_only_where_it_is_sure(probability, count):
     rules = parse_rules(RULES)
-    found = closure(WEDDING, rules, ask=lambda _: ("Rome", probability))
+    found = entail(WEDDING, rules, ask=lambda _: ("Rome", probability))
     hops = [each for each in found.derived if each.rule == "composition"]
     assert [each.edit.target for each in hops] == ["Rome"] * count
     assert any("not sure" in each.reason for each in found.skipped) is not bool(count)
@@ -71,7 +71,7 @@ def test_every_mistake_of_a_file_is_one_line():
     assert "composition is an unknown field" in caught.value.problems[0]
     assert "no {}" in caught.value.problems[1]
     with pytest.raises(InvalidInput, match="depth is 0"):
-        closure(WEDDING, parse_rules(RULES), depth=0)
+        entail(WEDDING, parse_rules(RULES), depth=0)
 
 
 def test_the_rules_of_the_lab_speak_its_language():

@@ -106,7 +106,7 @@ def test_one_edit_in_both_is_one_with_the_later_status_and_all_tags(make):
     other.revert("born")
     assert one.merge(other) == ()
     entry = one.entry("born")
-    assert (entry.status, entry.before, entry.author) == ("reverted", "active", "Ann")
+    assert (entry.status, entry.previous_status, entry.author) == ("reverted", "active", "Ann")
     assert entry.tags == ("a", "b")
     assert entry.edit.original == "Lyon"
     one.restore("born")  # later than the other's revert
@@ -166,7 +166,7 @@ def test_what_comes_without_its_parent_is_taken_out(make):
     one.revert("born")
     one.merge(other)
     assert _state(one) == {"born": ("reverted", None), "child": ("reverted", None)}
-    assert one.entry("child").taken_with == "born"
+    assert one.entry("child").cascade_root == "born"
     one.restore("born")
     assert one.entry("child").status == "active"
 
@@ -211,11 +211,11 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ([_line(status=["active"])], r":2: entry\.status is"),
         ([_line(status={"active": 1})], r":2: entry\.status is"),
         ([_line(status=...)], r":2: entry\.status is missing"),
-        ([_line(before="reverted")], r":2: entry\.before is 'reverted'"),
+        ([_line(previous_status="reverted")], r":2: entry\.previous_status is 'reverted'"),
         ([_line(parent="good")], r":2: edit 'good' is derived from itself"),
         ([_line(parent="nobody")], r":2: entry\.parent is 'nobody', expected an id in this file"),
         ([_line(superseded_by="nobody")], r":2: entry\.superseded_by is 'nobody'"),
-        ([_line(taken_with=7)], r":2: entry\.taken_with is int '7'"),
+        ([_line(cascade_root=7)], r":2: entry\.cascade_root is int '7'"),
         ([_line(tags=7)], r":2: entry\.tags is a number, expected a list"),
         ([_line(tags=[{}])], r":2: entry\.tags\[0\] is dict"),
         ([_line(author=None)], r":2: entry\.author is null"),

@@ -77,7 +77,7 @@ def _check(ledger):
         parent = entries[entry.parent].status if entry.parent else "active"
         assert entry.status not in LIVE or parent in LIVE
         assert entry.status != "active" or parent == "active"
-        assert (entry.before is None) == (entry.status in LIVE)
+        assert (entry.previous_status is None) == (entry.status in LIVE)
         assert (entry.superseded_by is None) == (entry.status != "superseded")
     times = [event.time for event in ledger.log()]
     assert times == sorted(times)

@@ -1,4 +1,4 @@
-"""The gate: what holds is let through, what falls short is named, a broken suite is refused."""
+"""The result: what holds is let through, what falls short is named, a broken suite is refused."""
 
 from __future__ import annotations
 
@@ -57,23 +57,23 @@ def run(ledger, tiny):
     return call
 
 
-def only(gate):
-    (one,) = gate.checks
+def only(result):
+    (one,) = result.checks
     return one
 
 
 def test_a_share_is_measured_and_the_threshold_decides(run, ledger):
-    gate = run({"metrics": {"reliability": 0.0, "generalization": 1.0}})
-    lax, strict = gate.checks
+    result = run({"metrics": {"reliability": 0.0, "generalization": 1.0}})
+    lax, strict = result.checks
     assert lax.passed
     assert (lax.count, strict.count) == (2, 1)
     assert not strict.passed
     assert strict.found == 0.0
     assert "The birthplace of Ana Bel is" in strict.missed[0]
-    assert not gate.passed
-    (measured,) = ledger.measurements(gate.built.build.id)
+    assert not result.passed
+    (measured,) = ledger.measurements(result.built.build.id)
     assert measured.suite == "suite"
-    assert measured.results == json.loads(json.dumps(gate.to_dict()))
+    assert measured.results == json.loads(json.dumps(result.to_dict()))
 
 
 def test_what_cannot_be_measured_does_not_hold(run, ledger):
@@ -111,14 +111,14 @@ def test_must_not_change_sees_a_change_and_a_share_of_them_may(ledger, tiny):
         one["prompt"]: generate(*tiny, [one["prompt"]], max_new_tokens=12)[0] for one in prompts
     }
     suite = parse_suite({"must_not_change": {"probes": prompts}})
-    gate = check(ledger, *tiny, suite, **STRONG)
-    with gate.built.patch.applied(tiny[0]):
+    result = check(ledger, *tiny, suite, **STRONG)
+    with result.built.patch.applied(tiny[0]):
         changed = [
             prompt
             for prompt, text in texts.items()
             if generate(*tiny, [prompt], max_new_tokens=12)[0] != text
         ]
-    one = only(gate)
+    one = only(result)
     assert EDITS[0].text in changed
     assert len(one.missed) == len(changed)
     assert one.found == 1 - len(changed) / 2
@@ -129,15 +129,15 @@ def test_must_not_change_sees_a_change_and_a_share_of_them_may(ledger, tiny):
 
 def test_nothing_edited_is_as_general_as_the_base(run, ledger):
     ledger.revert("a", "b")
-    gate = run(
+    result = run(
         {
             "perplexity": {"at_most_increase": 0, "texts": list(TEXT)},
             "multiple_choice": choices(0),
             "must_not_change": {"probes": [{"prompt": text[:20]} for text in TEXT]},
         }
     )
-    assert gate.passed
-    assert all(one.base == one.found for one in gate.checks)
+    assert result.passed
+    assert all(one.base == one.found for one in result.checks)
 
 
 def choices(drop, answer="Lyon"):
@@ -203,14 +203,14 @@ def test_perplexity_of_nothing_is_refused(tiny):
 
 
 def test_junit_has_a_case_per_check_and_survives_odd_characters(run):
-    gate = run(
+    result = run(
         {
             "name": "nightly <&> \x01",
             "metrics": {"reliability": 0},
             "must_change": {"probes": [{"prompt": "odd \x0b", "answers": ["]]>"]}]},
         }
     )
-    root = ElementTree.fromstring(junit_xml(gate).encode())
+    root = ElementTree.fromstring(junit_xml(result).encode())
     (suite,) = root
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     good, bad = suite.findall("testcase")

@@ -11,7 +11,8 @@ from tests.edits.test_translations import CHINESE, GROUP
 
 from emend.edits import Edit, statements_of
 from emend.errors import BrokenFile, Conflict, InvalidInput
-from emend.ledger import Ledger, _schema
+from emend.ledger import Ledger
+from emend.ledger.store import _schema
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from emend.cli._output import output_directory, print_json, print_outcomes, prin
 from emend.cli._settings import settings_for
 
 if TYPE_CHECKING:
-    from emend.ledger.release_check import Gate
+    from emend.ledger.release_check import ReleaseCheck
 
 NAME = "check"
 EXAMPLES = _options.examples(
@@ -87,7 +87,7 @@ def command(
     _options.check_strict(strict, found.built.patch.outcomes)
 
 
-def _write(found: Gate, result: dict[str, Any], directory: Path) -> None:
+def _write(found: ReleaseCheck, result: dict[str, Any], directory: Path) -> None:
     from emend.ledger.junit import junit_xml
 
     write_text(directory / "junit.xml", junit_xml(found))
@@ -96,7 +96,7 @@ def _write(found: Gate, result: dict[str, Any], directory: Path) -> None:
         found.report.save(directory / "edits")
 
 
-def _tell(found: Gate, model: str, output_path: Path | None) -> None:
+def _tell(found: ReleaseCheck, model: str, output_path: Path | None) -> None:
     from emend.ledger.junit import in_unit
 
     made = found.built.build

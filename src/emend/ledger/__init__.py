@@ -9,41 +9,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from emend.errors import Conflict
-from emend.ledger._records import LIVE, STATUSES, Build, Entry, Event, Measurement, Solved
-from emend.ledger.ledger import Ledger
+from emend.ledger.store import (
+    LIVE,
+    STATUSES,
+    Build,
+    Entry,
+    Event,
+    Ledger,
+    Measurement,
+    Solved,
+)
 
 if TYPE_CHECKING:
     from emend.ledger.building import Built as Built
     from emend.ledger.building import build as build
-    from emend.ledger.entailment import Closure as Closure
     from emend.ledger.entailment import Derived as Derived
+    from emend.ledger.entailment import Entailment as Entailment
     from emend.ledger.entailment import Skipped as Skipped
-    from emend.ledger.entailment import closure as closure
+    from emend.ledger.entailment import entail as entail
     from emend.ledger.expansion import Expansion as Expansion
     from emend.ledger.expansion import asker as asker
     from emend.ledger.expansion import expand as expand
     from emend.ledger.junit import junit_xml as junit_xml
     from emend.ledger.release_check import Check as Check
-    from emend.ledger.release_check import Gate as Gate
+    from emend.ledger.release_check import ReleaseCheck as ReleaseCheck
     from emend.ledger.release_check import check as check
     from emend.ledger.rules import Rules as Rules
     from emend.ledger.rules import lab_rules as lab_rules
     from emend.ledger.rules import parse_rules as parse_rules
     from emend.ledger.rules import read_rules as read_rules
-    from emend.ledger.similarity import Similar as Similar
-    from emend.ledger.similarity import similar as similar
+    from emend.ledger.solved import Similar as Similar
+    from emend.ledger.solved import similar as similar
     from emend.ledger.suite import Suite as Suite
     from emend.ledger.suite import parse_suite as parse_suite
     from emend.ledger.suite import read_suite as read_suite
 
 _LAZY = {
     "building": ("Built", "build"),
-    "entailment": ("Closure", "Derived", "Skipped", "closure"),
+    "entailment": ("Derived", "Entailment", "Skipped", "entail"),
     "expansion": ("Expansion", "asker", "expand"),
     "junit": ("junit_xml",),
-    "release_check": ("Check", "Gate", "check"),
+    "release_check": ("Check", "ReleaseCheck", "check"),
     "rules": ("Rules", "lab_rules", "parse_rules", "read_rules"),
-    "similarity": ("Similar", "similar"),
+    "solved": ("Similar", "similar"),
     "suite": ("Suite", "parse_suite", "read_suite"),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}

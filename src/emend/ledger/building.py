@@ -21,8 +21,8 @@ from emend.editing.solved import edit_of
 from emend.edits import Edit, check_conflicts, group_of, statements_of
 from emend.errors import InvalidInput
 from emend.ledger import Build, Ledger
-from emend.ledger.similarity import Similar, similar
 from emend.ledger.solved import (
+    Similar,
     change_names,
     keep_change,
     keep_values,
@@ -30,6 +30,7 @@ from emend.ledger.solved import (
     known_keys,
     known_values,
     patch_hash,
+    similar,
 )
 from emend.methods import Method
 from emend.metrics import verified

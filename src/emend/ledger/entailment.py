@@ -62,7 +62,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Closure:
+class Entailment:
     """What follows from some edits.
 
     Attributes:
@@ -74,14 +74,14 @@ class Closure:
     skipped: tuple[Skipped, ...]
 
 
-def closure(
+def entail(
     edits: Edit | Iterable[Edit],
     rules: Rules,
     *,
     ask: Ask | None = None,
     known: Iterable[Edit] = (),
     depth: int = 1,
-) -> Closure:
+) -> Entailment:
     """Derive the edits that some edits entail.
 
     The result depends on the arguments alone: same edits, rules, known edits and answers, same
@@ -107,7 +107,7 @@ def closure(
     level = [(edit, "") for edit in edits]
     for _ in range(depth):
         level = [found for edit, rule in level for found in reasoner.step(edit, rule)]
-    return Closure(tuple(reasoner.derived), tuple(reasoner.skipped))
+    return Entailment(tuple(reasoner.derived), tuple(reasoner.skipped))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from emend.edits.answers import first_phrase
 from emend.edits.joining import joined
 from emend.errors import InvalidInput
 from emend.ledger import LIVE, Entry, Ledger
-from emend.ledger._records import LONGEST_NOTE
-from emend.ledger.entailment import Ask, Derived, Skipped, closure
+from emend.ledger.entailment import Ask, Derived, Skipped, entail
 from emend.ledger.rules import Rules
+from emend.ledger.store import LONGEST_NOTE
 
 TAG = "derived"
 """What marks derived edits in a ledger."""
@@ -63,12 +63,12 @@ def expand(
         tokenizer: Its tokenizer.
         ids: Which edits to start from; by default the active ones that are not derived.
         accept: Make what follows active at once.
-        depth: How many steps, as for :func:`closure`.
+        depth: How many steps, as for :func:`entail`.
         author: Who does it.
 
     Raises:
         InvalidInput: No edits to start from, one that was taken out, a model without a tokenizer,
-            or what `closure` refuses.
+            or what `entail` refuses.
         UnknownName: There is no edit with such an id.
     """
     if (model is None) != (tokenizer is None):
@@ -77,7 +77,7 @@ def expand(
     known = [entry.edit for entry in ledger.entries(status="active")]
     ask = None if model is None else asker(model, tokenizer)
     edits = [entry.edit for entry in entries]
-    found = closure(edits, rules, ask=ask, known=known, depth=depth)
+    found = entail(edits, rules, ask=ask, known=known, depth=depth)
     fresh, waiting, skipped = _sorted_out(found.derived, ledger, accept)
     proposed: list[Entry] = []
     if waiting:

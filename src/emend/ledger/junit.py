@@ -5,28 +5,28 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from emend.ledger.release_check import Check, Gate
+from emend.ledger.release_check import Check, ReleaseCheck
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_SHOWN = 100
 
 
-def junit_xml(gate: Gate) -> str:
+def junit_xml(result: ReleaseCheck) -> str:
     """One test case per check; of one that does not hold, what was found and expected."""
-    failures = sum(not check.passed for check in gate.checks)
-    counts = {"tests": str(len(gate.checks)), "failures": str(failures), "errors": "0"}
-    seconds = {"time": f"{gate.built.seconds:.3f}"}
+    failures = sum(not check.passed for check in result.checks)
+    counts = {"tests": str(len(result.checks)), "failures": str(failures), "errors": "0"}
+    seconds = {"time": f"{result.built.seconds:.3f}"}
     root = ElementTree.Element("testsuites", counts | seconds)
     suite = ElementTree.SubElement(
-        root, "testsuite", {"name": _clean(gate.suite)} | counts | seconds
+        root, "testsuite", {"name": _clean(result.suite)} | counts | seconds
     )
-    made = gate.built.build
+    made = result.built.build
     properties = ElementTree.SubElement(suite, "properties")
     about = {"build": made.id, "patch_hash": made.patch_hash, "method": made.method}
     for name, value in about.items():
         ElementTree.SubElement(properties, "property", {"name": name, "value": value})
-    for check in gate.checks:
-        _case(suite, gate.suite, check)
+    for check in result.checks:
+        _case(suite, result.suite, check)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

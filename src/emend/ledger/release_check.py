@@ -53,8 +53,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What was found at the gate.
+class ReleaseCheck:
+    """What was found at the result.
 
     Attributes:
         suite: Name of the suite.
@@ -100,7 +100,7 @@ def check(
     author: str = "",
     batch_size: int = 32,
     **settings: Any,
-) -> Gate:
+) -> ReleaseCheck:
     """Build the patch of the active edits and measure it by a suite.
 
     Args:
@@ -134,9 +134,9 @@ def check(
     with models.base(model), built.patch.applied(model):
         taking = _Taking(ledger, model, tokenizer, suite, batch_size)
         checks = tuple(taking.checks())
-    gate = Gate(suite.name, built, checks, taking.report)
-    ledger.add_measurement(built.build.id, suite.name, gate.to_dict(), author=author)
-    return gate
+    result = ReleaseCheck(suite.name, built, checks, taking.report)
+    ledger.add_measurement(built.build.id, suite.name, result.to_dict(), author=author)
+    return result
 
 
 class _Taking:

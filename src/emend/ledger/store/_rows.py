@@ -12,11 +12,11 @@ from typing import Any
 
 from emend.edits import Edit, edit_from_record, edit_to_record, keys_of, statements_of
 from emend.errors import BrokenFile, EmendError, UnknownName, nearest
-from emend.ledger._records import Build, Entry, Event, Measurement, Solved, to_json
+from emend.ledger.store._records import Build, Entry, Event, Measurement, Solved, to_json
 
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _NOTES = ("author", "reason", "source", "time", "changed", "status")
-_LINKS = ("before", "parent", "superseded_by", "taken_with")
+_LINKS = ("previous_status", "parent", "superseded_by", "cascade_root")
 _LISTS = ("probes", "translations")
 _COLUMNS = (
     *("id", "prompt", "subject", "target", "original", "relation", "language"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from emend._io import clear_left, make_parent, name_beside, sync
 from emend.errors import BrokenFile, InvalidInput, MissingFile, StoreFailure
-from emend.ledger._schema import APPLICATION_ID, MIGRATIONS, VERSION
+from emend.ledger.store._schema import APPLICATION_ID, MIGRATIONS, VERSION
 
 PATIENCE = 15.0
 """Seconds for which a write waits on another process that is writing."""
@@ -114,7 +114,7 @@ class Store:
         return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def create(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+def create_file(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     """Make a ledger, whole or not at all.
 
     Args:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from emend._validate import check_text
 from emend.edits import Edit, check_edits, conflict, conflicting, normalised
 from emend.errors import InvalidInput
-from emend.ledger import _changes, _history, _rows
-from emend.ledger._changes import AT_ONCE, Change
-from emend.ledger._file import LedgerFile
-from emend.ledger._lines import check_entry
-from emend.ledger._records import (
+from emend.ledger.store import _changes, _history, _rows
+from emend.ledger.store._changes import AT_ONCE, Change
+from emend.ledger.store._connection import Store
+from emend.ledger.store._lines import check_entry
+from emend.ledger.store._records import (
     LIVE,
     LONGEST_REASON,
     STATUSES,
@@ -25,8 +25,10 @@ from emend.ledger._records import (
 _ABOUT = "id IN (SELECT edit FROM statements WHERE subject_key = :subject)"
 
 
-class LedgerOfEdits(LedgerFile):
-    """What is done with the edits of a ledger."""
+class EditsOfLedger:
+    """The part of `Ledger` that adds, finds and changes edits."""
+
+    _store: Store
 
     def add(
         self,
@@ -82,7 +84,7 @@ class LedgerOfEdits(LedgerFile):
                 notes = (author, reason, source, tags, change.time, change.time, status)
                 _rows.insert_entry(connection, Entry(edit, *notes, parent=parent))
                 change.event("added", edit.id, {"status": status})
-            _changes.settle(change, ids, supersede)
+            _changes.resolve_conflicts(change, ids, supersede)
             return tuple(_rows.fetch_all(connection, ids).values())
 
     def entry(self, id: str) -> Entry:

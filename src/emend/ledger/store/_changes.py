@@ -9,8 +9,8 @@ from typing import Any
 
 from emend.edits import conflict
 from emend.errors import Conflict, InvalidInput
-from emend.ledger._records import LIVE, Entry
-from emend.ledger._rows import fetch, fetch_all, id_list, insert_event
+from emend.ledger.store._records import LIVE, Entry
+from emend.ledger.store._rows import fetch, fetch_all, id_list, insert_event
 
 # The definition of `emend.edits.conflicting`. Both halves use an index; an OR of the two
 # conditions would go through the table.
@@ -86,7 +86,7 @@ def accept(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
     for one in check_proposed(change, ids, "accepted"):
         change.update(one, status="active")
         change.event("accepted", one)
-    return {*ids, *settle(change, ids, supersede)}
+    return {*ids, *resolve_conflicts(change, ids, supersede)}
 
 
 def check_proposed(change: Change, ids: tuple[str, ...], done: str) -> dict[str, Entry]:
@@ -112,10 +112,10 @@ def revert(change: Change, ids: tuple[str, ...]) -> set[str]:
             )
     changed: set[str] = set()
     for entry in entries.values():
-        change.update(entry.id, status="reverted", before=entry.status, taken_with=None)
+        change.update(entry.id, status="reverted", previous_status=entry.status, cascade_root=None)
         change.event("reverted", entry.id)
     for entry in entries.values():
-        changed |= {entry.id} | _take_along(change, entry.id, "reverted")
+        changed |= {entry.id} | _cascade(change, entry.id, "reverted")
     return changed
 
 
@@ -131,23 +131,23 @@ def restore(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
             )
         back[entry.id] = entry
         rows = change.connection.execute(
-            "SELECT id FROM entries WHERE taken_with = ? ORDER BY id", (entry.id,)
+            "SELECT id FROM entries WHERE cascade_root = ? ORDER BY id", (entry.id,)
         )
         back.update(fetch(change.connection, [row[0] for row in rows]))
     for entry in back.values():
         change.update(
             entry.id,
-            status=entry.before or "active",
-            before=None,
+            status=entry.previous_status or "active",
+            previous_status=None,
             superseded_by=None,
-            taken_with=None,
+            cascade_root=None,
         )
-        details = None if entry.id in named else {"with": entry.taken_with}
+        details = None if entry.id in named else {"with": entry.cascade_root}
         change.event("restored", entry.id, details)
-    return {*back, *settle(change, back, supersede)}
+    return {*back, *resolve_conflicts(change, back, supersede)}
 
 
-def settle(change: Change, fresh: Iterable[str], supersede: bool) -> set[str]:
+def resolve_conflicts(change: Change, fresh: Iterable[str], supersede: bool) -> set[str]:
     """See to it that no two active edits conflict after some became active.
 
     Args:
@@ -182,7 +182,7 @@ def revert_orphans(change: Change) -> None:
     """Take out what came from elsewhere without the edit that it was derived from."""
     rows = change.connection.execute(_ORPHANS, {"ids": None}).fetchall()
     for parent in sorted({row[2] for row in rows}):
-        _take_along(change, parent, "reverted")
+        _cascade(change, parent, "reverted")
 
 
 def _losses(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> list[tuple[Entry, Entry]]:
@@ -210,10 +210,14 @@ def _check_parents(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> No
 
 def _supersede(change: Change, old: Entry, new: Entry) -> set[str]:
     change.update(
-        old.id, status="superseded", before=old.status, superseded_by=new.id, taken_with=None
+        old.id,
+        status="superseded",
+        previous_status=old.status,
+        superseded_by=new.id,
+        cascade_root=None,
     )
     change.event("superseded", old.id, {"by": new.id})
-    taken = _take_along(change, old.id, "superseded", new.id)
+    taken = _cascade(change, old.id, "superseded", new.id)
     if new.id in taken:
         raise InvalidInput(
             f"edit {new.id!r} was derived from {old.id!r}, which it would supersede: "
@@ -222,13 +226,17 @@ def _supersede(change: Change, old: Entry, new: Entry) -> set[str]:
     return taken
 
 
-def _take_along(change: Change, root: str, status: str, by: str | None = None) -> set[str]:
+def _cascade(change: Change, root: str, status: str, by: str | None = None) -> set[str]:
     """Take out what was derived from an entry that went."""
     rows = change.connection.execute(_DESCENDANTS, {"id": root}).fetchall()
     taken = fetch(change.connection, [row[0] for row in rows])
     for entry in taken.values():
         change.update(
-            entry.id, status=status, before=entry.status, superseded_by=by, taken_with=root
+            entry.id,
+            status=status,
+            previous_status=entry.status,
+            superseded_by=by,
+            cascade_root=root,
         )
         change.event(status, entry.id, {"with": root})
     return set(taken)

@@ -37,10 +37,10 @@ class Entry:
         time: When it was added; UTC, ISO 8601 with microseconds.
         changed: When its status last changed.
         status: One of `STATUSES`.
-        before: What the status was before it was superseded or reverted, else None.
+        previous_status: The status before it was superseded or reverted, else None.
         parent: The id of the edit that this one was derived from, or None.
         superseded_by: The id of the edit that won over this one, or None.
-        taken_with: The id of the ancestor whose leaving took this one out, or None.
+        cascade_root: The id of the ancestor whose removal took this one out too, or None.
     """
 
     edit: Edit
@@ -51,10 +51,10 @@ class Entry:
     time: str
     changed: str
     status: str
-    before: str | None = None
+    previous_status: str | None = None
     parent: str | None = None
     superseded_by: str | None = None
-    taken_with: str | None = None
+    cascade_root: str | None = None
 
     @property
     def id(self) -> str:

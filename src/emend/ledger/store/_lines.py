@@ -13,7 +13,7 @@ from typing import Any, cast
 from emend._validate import Fault, Record, refuse, shown
 from emend.edits import edit_to_record
 from emend.edits.record import FIELDS, parse_edit
-from emend.ledger._records import (
+from emend.ledger.store._records import (
     KINDS,
     LONGEST_REASON,
     STATUSES,
@@ -23,7 +23,7 @@ from emend.ledger._records import (
     json_fault,
     note_fault,
 )
-from emend.ledger._rows import read_stamp, stamp
+from emend.ledger.store._rows import read_stamp, stamp
 
 FORMAT = 1
 """The version of the export's form; it stands on its first line."""
@@ -98,16 +98,17 @@ def read_entry(line: Record, latest: datetime) -> Entry | None:
         asked.text("id", note_fault)
     notes = _notes(given, ("author", "reason", "source"))
     links = {
-        name: given.text(name, required=False) for name in ("parent", "superseded_by", "taken_with")
+        name: given.text(name, required=False)
+        for name in ("parent", "superseded_by", "cascade_root")
     }
     times = {name: _time(given, name, latest) for name in ("time", "changed")}
     status = given.choice("status", STATUSES)
-    former = given.choice("before", ("proposed", "active"), required=False)
+    former = given.choice("previous_status", ("proposed", "active"), required=False)
     tags = given.texts("tags", note_fault)
     if len(line.problems) > before or edit is None or status is None:
         return None
     tags = tuple(sorted(set(tags)))
-    entry = Entry(edit, tags=tags, status=status, before=former, **links, **notes, **times)
+    entry = Entry(edit, tags=tags, status=status, previous_status=former, **links, **notes, **times)
     return entry if given.note("edit", _part_fault(entry) or _size_fault(entry)) else None
 
 

@@ -1,7 +1,7 @@
 """What follows from edits, without and with the edits that rules derive from them.
 
-    python benchmarks/lab_closure.py                                  # 50 edits, lab/gptneo, memit
-    python benchmarks/lab_closure.py --model lab/qwen3 --edits 20 --set weight=100.0
+    python benchmarks/lab_entailment.py  # 50 edits, lab/gptneo, memit
+    python benchmarks/lab_entailment.py --model lab/qwen3 --edits 20 --set weight=100.0
 
 The edits are put into a ledger and built; then they are expanded by the lab's rules, with the
 model's own answers for what no edit says, all that is proposed is accepted, and the ledger is

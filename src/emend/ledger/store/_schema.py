@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 APPLICATION_ID = 0x656D6E64
-"""`emnd` in ASCII; it stands in the file's header and tells a ledger from other databases."""
+"""`emnd` in ASCII, in the file's header: distinguishes a ledger from other SQLite files."""
 
 _FIRST = (
     """
@@ -142,9 +142,16 @@ _STATEMENTS = (
     "CREATE INDEX statements_subject ON statements (subject_key, relation_key)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STATEMENTS)
+_NAMES = (
+    "ALTER TABLE entries RENAME COLUMN before TO previous_status",
+    "ALTER TABLE entries RENAME COLUMN taken_with TO cascade_root",
+    "DROP INDEX entries_taken_with",
+    "CREATE INDEX entries_cascade_root ON entries (cascade_root)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STATEMENTS, _NAMES)
 """The statements that bring a file of version i to version i + 1. A new file has version 0 and
 goes through all of them, so that a fresh ledger and a migrated one are alike."""
 
 VERSION = len(MIGRATIONS)
-"""The version that this code reads and writes; it stands in `PRAGMA user_version`."""
+"""The version that this code reads and writes; stored in `PRAGMA user_version`."""

@@ -14,11 +14,11 @@ from emend._parse import Item, check_path, items_of
 from emend._validate import Fault, Problems, Record, shown
 from emend.edits import Edit, conflict, conflicting, reason_of
 from emend.errors import InvalidInput
-from emend.ledger import _history
-from emend.ledger._changes import Change, revert_orphans, settle
-from emend.ledger._lines import FORMAT, entry_record, event_record, read_entry, read_event
-from emend.ledger._records import Entry, Event, json_fault
-from emend.ledger._rows import (
+from emend.ledger.store import _history
+from emend.ledger.store._changes import Change, resolve_conflicts, revert_orphans
+from emend.ledger.store._lines import FORMAT, entry_record, event_record, read_entry, read_event
+from emend.ledger.store._records import Entry, Event, json_fault
+from emend.ledger.store._rows import (
     ENTRIES,
     entry_of,
     fetch,
@@ -29,7 +29,7 @@ from emend.ledger._rows import (
 )
 
 _CLOCKS_DIFFER = timedelta(days=1)
-_STATE = ("status", "before", "superseded_by", "taken_with", "changed")
+_STATE = ("status", "previous_status", "superseded_by", "cascade_root", "changed")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Reader:
     def _check_links(self) -> None:
         """Every id that is named has an entry, and no edit is derived from itself."""
         for line, entry in self.entries.values():
-            for name in ("parent", "superseded_by", "taken_with"):
+            for name in ("parent", "superseded_by", "cascade_root"):
                 link = getattr(entry, name)
                 if link is not None and link not in self.entries:
                     self._unlinked(line, f"entry.{name}", link)
@@ -222,7 +222,7 @@ def join(change: Change, records: Records, supersede: bool) -> tuple[str, ...]:
         put_event(connection, event)
     revert_orphans(change)
     joined = fetch(connection, fresh)
-    settle(change, [one for one in fresh if joined[one].status == "active"], supersede)
+    resolve_conflicts(change, [one for one in fresh if joined[one].status == "active"], supersede)
     return tuple(entry.id for entry in records.entries if entry.id not in here)
 
 

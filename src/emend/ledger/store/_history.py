@@ -10,7 +10,7 @@ from typing import Any
 
 from emend._validate import check_text
 from emend.errors import BrokenFile, InvalidInput
-from emend.ledger._records import (
+from emend.ledger.store._records import (
     LONGEST_REASON,
     Build,
     Event,
@@ -19,7 +19,7 @@ from emend.ledger._records import (
     check_note,
     to_json,
 )
-from emend.ledger._rows import (
+from emend.ledger.store._rows import (
     build_of,
     check_known,
     event_of,
