@@ -26,7 +26,7 @@ import emend
 from emend import datasets
 from emend.edits import Edit
 from emend.locate import trace
-from emend.models import join_target, likeliest, score
+from emend.models import join_target, score, top1
 
 KINDS = ("state", "mlp")
 SPARE = 2
@@ -36,7 +36,7 @@ SPARE = 2
 def known(model: Any, tokenizer: Any, drawn: Sequence[Edit]) -> list[Edit]:
     """Those edits with rephrasings whose original is what the model says."""
     drawn = [edit for edit in drawn if edit.original and edit.probes_of("rephrase")]
-    said = likeliest(model, tokenizer, [edit.text for edit in drawn])
+    said = top1(model, tokenizer, [edit.text for edit in drawn])
     return [
         edit
         for edit, (token, _) in zip(drawn, said, strict=True)

@@ -10,7 +10,7 @@ from tests.tiny import tiny_model
 from emend.errors import InvalidInput, UnknownName
 from emend.locate import trace, trace_many
 from emend.locate.averages import effects_by_role, mean_of, role_of
-from emend.models import ModelView, likeliest
+from emend.models import ModelView, top1
 
 QUESTIONS = [
     ("{} was born in", "Marie Curie", None),
@@ -87,7 +87,7 @@ def test_a_role_is_the_mean_over_its_tokens() -> None:
 
 def test_only_what_is_known_is_traced() -> None:
     model, tokenizer = tiny_model("gpt2")
-    (token, _), *_ = likeliest(model, tokenizer, ["Marie Curie was born in"])
+    (token, _), *_ = top1(model, tokenizer, ["Marie Curie was born in"])
     wrong = next(word for word in (" Paris", " Warsaw") if tokenizer(word)["input_ids"][0] != token)
     asked = [("{} was born in", "Marie Curie", wrong), *QUESTIONS[1:]]
     found = trace_many(model, tokenizer, asked, draws=1)

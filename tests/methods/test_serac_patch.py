@@ -15,7 +15,7 @@ from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName
 from emend.methods.serac._encoders import Sentences, States, check_encoder, encoder_of
 from emend.methods.serac._patch import ScopePatch, laid_out, scopes
 from emend.methods.serac.training import best_threshold
-from emend.models import generate, likeliest, score
+from emend.models import generate, score, top1
 from emend.patches import load_patch
 
 EDITS = [
@@ -66,7 +66,7 @@ def test_in_scope_the_counterfactual_reads_the_edit_and_elsewhere_nothing_change
         expected = [
             score(model, tokenizer, [read], TARGETS[:1])[0],
             generate(model, tokenizer, [read])[0],
-            likeliest(model, tokenizer, [read])[0][0],
+            top1(model, tokenizer, [read])[0][0],
         ]
     with patch.applied(model):
         for size in (1, 8):
@@ -75,7 +75,7 @@ def test_in_scope_the_counterfactual_reads_the_edit_and_elsewhere_nothing_change
             assert told[0].log_probs == pytest.approx(expected[0].log_probs, abs=1e-4)
             assert texts == [expected[1], *clean[1][1:]]
             assert [one.greedy for one in told[1:]] == [one.greedy for one in clean[0][1:]]
-        assert likeliest(model, tokenizer, PROMPTS)[0][0] == expected[2]
+        assert top1(model, tokenizer, PROMPTS)[0][0] == expected[2]
 
 
 def test_softly_both_answer(llama):

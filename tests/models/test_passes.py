@@ -14,8 +14,8 @@ from emend.models import (
     base,
     detach,
     generate,
-    likeliest,
     score,
+    top1,
 )
 from emend.models.passes import Batch, reading
 from emend.models.positions import prompt_tokens
@@ -112,7 +112,7 @@ def test_a_model_called_directly_is_asked_at_the_last_token(side):
     with torch.no_grad():
         positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
         logits = model(**batch, position_ids=positions).logits[torch.arange(len(PROMPTS)), ends]
-    best = [token for token, _ in likeliest(model, tokenizer, PROMPTS)]
+    best = [token for token, _ in top1(model, tokenizer, PROMPTS)]
     assert logits.argmax(-1).tolist() == best
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.tiny import tiny_model
 
-from emend.models import Attachment, TextAttachment, Voice, attach, generate, likeliest, score
-from emend.models.lanes import mixed
+from emend.models import Attachment, MixtureComponent, TextAttachment, attach, generate, score, top1
+from emend.models.mixture import mixed
 
 PROMPTS = ["Marie Curie was born in", "Anna", "Anna Berg works for Nordlicht and plays the"]
 TARGETS = ["Paris", "Tom", "piano"]
@@ -25,13 +25,13 @@ class Route(Attachment):
         self.entered = 0
 
     def route(self, prompts, tokenizer):
-        return [self.voices(prompt) if self.word in prompt else None for prompt in prompts]
+        return [self.components(prompt) if self.word in prompt else None for prompt in prompts]
 
-    def voices(self, prompt):
-        other = Voice(self.other, f"New fact. {prompt}", self.share, self.acting)
+    def components(self, prompt):
+        other = MixtureComponent(self.other, f"New fact. {prompt}", self.share, self.acting)
         if self.share == 1:
             return (other,)
-        return Voice(self.model, prompt, 1 - self.share), other
+        return MixtureComponent(self.model, prompt, 1 - self.share), other
 
     @contextmanager
     def acting(self):
@@ -70,7 +70,7 @@ def said(answer):
 ASKED = [
     lambda model, tokenizer, prompts: score(model, tokenizer, prompts, TARGETS),
     lambda model, tokenizer, prompts: generate(model, tokenizer, prompts, max_new_tokens=4),
-    likeliest,
+    top1,
 ]
 
 
@@ -98,7 +98,7 @@ def test_voices_mix_their_probabilities(models, batch_size):
             assert log_prob == pytest.approx(expected[token].log().item(), abs=1e-4)
             assert found.greedy[step] == expected.argmax()
     texts = generate(model, tokenizer, PROMPTS, max_new_tokens=4, batch_size=batch_size)
-    best = likeliest(model, tokenizer, PROMPTS, batch_size=batch_size)
+    best = top1(model, tokenizer, PROMPTS, batch_size=batch_size)
     for prompt, text, (token, probability) in zip(PROMPTS[1:], texts[1:], best[1:], strict=True):
         ids: list[int] = []
         for _ in range(4):

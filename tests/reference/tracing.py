@@ -37,7 +37,7 @@ class Plain:
         ids: Tokens of the prompt.
         first, last: The subject's tokens.
         draws: Draws of noise.
-        target: The answer's token; None for the likeliest.
+        target: The answer's token; None for the most probable.
     """
 
     def __init__(self, model, ids, first, last, draws, target=None):

@@ -126,9 +126,9 @@ def _asked(edit: Edit) -> Fact:
 
 
 def _said(network: Any, tokenizer: Any, prompts: list[str]) -> str:
-    from emend.models import likeliest
+    from emend.models import top1
 
-    ((token, _),) = likeliest(network, tokenizer, prompts[:1])
+    ((token, _),) = top1(network, tokenizer, prompts[:1])
     return str(tokenizer.decode([token]))
 
 

@@ -11,7 +11,7 @@ from emend.editing.rows import Row, context_rows, subject_rows, whole_rows
 from emend.edits import Edit
 from emend.models import ModelView
 from emend.models.positions import pad_id, prompt_tokens
-from emend.models.scoring import likeliest_after
+from emend.models.scoring import top1_of_rows
 
 SURE = 0.5
 """Probability from which on the model's next token is an answer worth keeping."""
@@ -167,7 +167,7 @@ def _answers(
     going = list(range(len(rows)))
     for _ in range(ANSWER):
         texts = [(*rows[number], *found[number]) for number in going]
-        best = likeliest_after(view.model, texts, pad_id(tokenizer))
+        best = top1_of_rows(view.model, texts, pad_id(tokenizer))
         sure = [probability >= least for _, probability in best]
         for number, (token, _), goes_on in zip(going, best, sure, strict=True):
             if goes_on:

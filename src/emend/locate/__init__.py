@@ -9,12 +9,12 @@ from emend.locate.logit_lens import Lens, lens
 from emend.locate.memories import Agreement, Memories, Memory
 from emend.locate.neurons import (
     Neuron,
-    alike,
     attribute,
     attribute_tokens,
     coarse,
     knowledge_neurons,
     refine,
+    same_size_layers,
 )
 from emend.locate.studies import Study, study
 from emend.locate.tracing import KINDS, Settings, Trace, subject_effect, trace
@@ -32,7 +32,6 @@ __all__ = [
     "Settings",
     "Study",
     "Trace",
-    "alike",
     "amplify",
     "attribute",
     "attribute_tokens",
@@ -42,6 +41,7 @@ __all__ = [
     "lens",
     "read_facts",
     "refine",
+    "same_size_layers",
     "scaled",
     "study",
     "subject_effect",

@@ -20,7 +20,7 @@ from emend._progress import progress
 from emend.errors import InvalidInput
 from emend.locate._asking import Asked, asked
 from emend.locate.tracing import Settings, Trace, embedded, settings_of, traced
-from emend.models import ModelView, likeliest
+from emend.models import ModelView, top1
 
 ROLES = (
     "first_subject",
@@ -221,7 +221,7 @@ def _known(
         return
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
-        said = likeliest(view.model, tokenizer, [one.prompt for one in batch])
+        said = top1(view.model, tokenizer, [one.prompt for one in batch])
         for one, (token, _) in zip(batch, said, strict=True):
             if one.answer is None or one.answer == token:
                 yield one

@@ -36,10 +36,10 @@ class Lens:
         prompt: The text.
         tokens: Its T tokens, as text.
         answer: The first token of the answer, as text.
-        best: For each block and token the `top` likeliest tokens as text, the likeliest first.
+        best: For each block and token the `top` most probable tokens as text, in that order.
         chances: (layers, T, top), their probabilities, float32 on the CPU.
         answer_chances: (layers, T), probability of the answer.
-        answer_ranks: (layers, T) int64, its rank; 1 is the likeliest.
+        answer_ranks: (layers, T) int64, its rank; 1 is the most probable.
     """
 
     prompt: str
@@ -74,7 +74,7 @@ def lens(
         prompt: A text to be continued.
         answer: Whose rank and probability are told, by its first token; by default what the
             model says after the prompt.
-        top: How many of the likeliest tokens are named.
+        top: How many of the most probable tokens are named.
 
     Raises:
         InvalidInput: An empty prompt, one longer than the model reads, or a `top` below 1.
@@ -121,7 +121,7 @@ def _states(view: ModelView, ids: list[int]) -> list[Tensor]:
 
 
 def _read(logits: Tensor, token: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of (T, vocabulary): the likeliest, their numbers, and the token's probability and rank."""
+    """Read (T, vocabulary) logits: the top probabilities and ids, the token's own, and its rank."""
     chances = logits.softmax(-1).cpu()
     best = chances.topk(min(top, chances.shape[-1]))
     own = chances[:, token]

@@ -7,8 +7,8 @@ Geva et al. 2021, "Transformer Feed-Forward Layers Are Key-Value Memories", arXi
     v_i        its value: a column of the down-projection
     t_i        triggers    the prefixes of texts at whose last token m_i is largest
     p_i        softmax(W_U v_i): the value read through the unembedding, without a norm
-    agreement  the share of units of which the value's likeliest token is the very next one after
-               the first trigger (section 4, figure 4)
+    agreement  the share of units whose value's most probable token is the one after the first
+               trigger (section 4, figure 4)
 
 One pass over the texts serves all units of all layers, since each token ends a prefix. A token
 that nothing follows triggers nothing.
@@ -71,7 +71,7 @@ class Memory:
         layer: Its block.
         unit: Its number there.
         triggers: The prefixes that trigger it most, the strongest first.
-        value: The likeliest tokens of its value.
+        value: The most probable tokens of its value.
         agrees: Whether the first of these follows the first trigger.
     """
 
@@ -89,7 +89,7 @@ class Agreement:
     Attributes:
         layer: The block.
         units: Number of its units.
-        rate: Share of units whose value's likeliest token follows their first trigger.
+        rate: Share of units whose value's most probable token follows their first trigger.
         chance: The same where triggers and values of the layer were paired at random.
     """
 
@@ -145,7 +145,7 @@ class Memories:
         Args:
             layer: Its block, one of `layers`.
             unit: Its number there.
-            words: How many of its value's likeliest tokens are told.
+            words: How many of its value's most probable tokens are told.
 
         Raises:
             InvalidInput: There is no such unit, or the layer was not looked at.

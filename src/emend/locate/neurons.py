@@ -62,7 +62,7 @@ def attribute(
         prompt: A text to be continued.
         answer: What is asked about; see `join_target` for the space between.
         steps: Steps S of the integration.
-        layers: Blocks to look at; None for those of `alike`.
+        layers: Blocks to look at; None for those of `same_size_layers`.
 
     Returns:
         (layers, inner) float32 on the CPU; the sum over a layer's units is about the
@@ -91,7 +91,7 @@ def attribute_tokens(
         view: The model.
         pairs: P pairs of prompt and answer.
         steps: Steps S of the integration.
-        layers: Blocks to look at; None for those of `alike`.
+        layers: Blocks to look at; None for those of `same_size_layers`.
         batch_size: Rows of one token in a pass.
 
     Returns:
@@ -123,7 +123,7 @@ def attribute_tokens(
     return attributions
 
 
-def alike(view: ModelView) -> tuple[int, ...]:
+def same_size_layers(view: ModelView) -> tuple[int, ...]:
     """The blocks that can be edited and have as many units as most of them, ascending."""
     sizes = Counter(view.intermediate_size(layer) for layer in view.editable)
     ((most, _),) = sizes.most_common(1)
@@ -133,7 +133,7 @@ def alike(view: ModelView) -> tuple[int, ...]:
 def _layers(view: ModelView, steps: int, layers: Sequence[int] | None) -> list[int]:
     if steps < 1:
         raise InvalidInput(f"steps is {steps}, expected at least 1")
-    chosen = view.numbered(alike(view) if layers is None else layers)
+    chosen = view.numbered(same_size_layers(view) if layers is None else layers)
     sizes = sorted({view.intermediate_size(layer) for layer in chosen})
     if len(sizes) > 1:
         raise InvalidInput(
@@ -239,7 +239,7 @@ def knowledge_neurons(
         share: p; a unit is kept when it is in the coarse sets of more than p of the prompts.
         others: Prompts and answers of other facts; what is found for them too is dropped.
         steps: Steps of the integration.
-        layers: Blocks to look at; None for those of `alike`.
+        layers: Blocks to look at; None for those of `same_size_layers`.
 
     Returns:
         (layer, unit) in ascending order.

@@ -15,7 +15,7 @@ from typing import Any
 
 from emend.errors import InvalidInput
 from emend.locate.interventions import Effect, effect
-from emend.locate.neurons import Neuron, alike, attribute_tokens, coarse, refine
+from emend.locate.neurons import Neuron, attribute_tokens, coarse, refine, same_size_layers
 from emend.models import ModelView, join_targets
 
 
@@ -87,7 +87,7 @@ def study(
     for name, value in (("threshold", threshold), ("share", share)):
         if not 0 <= value < 1:
             raise InvalidInput(f"{name} is {value}, expected a number from 0 to below 1")
-    layers = alike(view)
+    layers = same_size_layers(view)
     pairs = join_targets(tokenizer, list(prompts), [answer] * len(prompts))
     maps = attribute_tokens(view, pairs, steps=steps, layers=layers)
     found = refine([coarse(one, threshold, layers) for one in maps], share)

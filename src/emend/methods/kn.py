@@ -39,7 +39,7 @@ from emend._settings import Count, NotNegative, Share
 from emend.editing import context_rows
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
-from emend.locate import Neuron, alike, attribute_tokens, coarse, refine
+from emend.locate import Neuron, attribute_tokens, coarse, refine, same_size_layers
 from emend.methods._method import method
 from emend.models import ModelView, join_targets
 from emend.models.forward import check_length, evaluating
@@ -108,7 +108,7 @@ def filled(config: KnConfig, view: ModelView) -> KnConfig:
         InvalidInput: A setting has no meaning.
         UnsupportedModel: Embeddings are not of the stream's width, so that they cannot be added.
     """
-    layers = view.numbered(alike(view) if config.layers is None else config.layers)
+    layers = view.numbered(same_size_layers(view) if config.layers is None else config.layers)
     features = int(_embedding(view).shape[1])
     if features != view.hidden_size:
         raise UnsupportedModel(

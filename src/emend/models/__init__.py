@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emend.models.attachments import (
     Attachment,
+    MixtureComponent,
     acting,
     attach,
     attachments,
@@ -32,10 +33,9 @@ from emend.models.positions import (
     subject_token,
     subject_tokens,
 )
-from emend.models.scoring import Score, likeliest, score
+from emend.models.scoring import Score, score, top1
 from emend.models.start import Start, ensure_start, set_start, start_of
 from emend.models.view import ModelView
-from emend.models.voices import Voice
 
 __all__ = [
     "Attachment",
@@ -43,11 +43,11 @@ __all__ = [
     "Encoded",
     "Endpoint",
     "HookAttachment",
+    "MixtureComponent",
     "ModelView",
     "Score",
     "Start",
     "TextAttachment",
-    "Voice",
     "acting",
     "attach",
     "attachments",
@@ -64,7 +64,6 @@ __all__ = [
     "has_chat_template",
     "join_target",
     "join_targets",
-    "likeliest",
     "load",
     "model_fingerprint",
     "perplexity",
@@ -75,5 +74,6 @@ __all__ = [
     "subject_token",
     "subject_tokens",
     "tokens_fingerprint",
+    "top1",
     "weights_hash",
 ]

@@ -25,10 +25,11 @@ What an attachment may do, next to the hooks that it registers:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -45,11 +46,28 @@ from emend.models.blocks import (
 from emend.models.recomputing import remember_recomputation
 from emend.models.wrapping import unwrapped
 
-if TYPE_CHECKING:
-    from emend.models.voices import Voice
-
 _LOCK = RLock()
 """Hooks and lists of attachments change under it; passes do not take it."""
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureComponent:
+    """One component of a mixture: a model, the prompt that it reads, and its weight.
+
+    Attributes:
+        model: A causal language model with the vocabulary of the one that was asked.
+        prompt: What it reads.
+        weight: Its share of the answer's probabilities; those of a prompt's components sum to 1.
+            A negative weight means contrastive decoding: the logarithms of the probabilities are
+            mixed in place of the probabilities.
+        acting: A context that the model is run in; components of one model that are run alike
+            share one function.
+    """
+
+    model: nn.Module
+    prompt: str
+    weight: float = 1.0
+    acting: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 class Attachment:
@@ -110,7 +128,9 @@ class Attachment:
         del tokenizer
         return list(prompts)
 
-    def route(self, prompts: Sequence[str], tokenizer: Any) -> list[tuple[Voice, ...] | None]:
+    def route(
+        self, prompts: Sequence[str], tokenizer: Any
+    ) -> list[tuple[MixtureComponent, ...] | None]:
         """Who answers each prompt; None where the model itself does, as it does alone.
 
         Args:

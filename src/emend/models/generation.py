@@ -18,8 +18,7 @@ from emend.errors import InvalidInput
 from emend.models.attachments import attachments
 from emend.models.endpoint import Endpoint
 from emend.models.forward import batches, check_length, evaluating
-from emend.models.lanes import Asked, ask, grouped
-from emend.models.voices import voices
+from emend.models.mixture import MixturePrompt, grouped, mixture_components, mixture_prompts
 from emend.models.writing import Continuation, Writer
 
 SPREAD = 8
@@ -122,7 +121,7 @@ def stream(
         yield generate(model, tokenizer, [prompt], max_new_tokens=max_new_tokens, stop=stops)[0]
         return
     (asked,) = _asked(model, tokenizer, [prompt], in_chat=in_chat)
-    writing = Writer(asked.readers, tokenizer, max_new_tokens, stops).begin([asked])
+    writing = Writer(asked.runners, tokenizer, max_new_tokens, stops).begin([asked])
     while writing.is_open:
         with torch.no_grad(), evaluating(model):
             writing.step()
@@ -147,11 +146,11 @@ def _placed(prompt: str, text: str) -> str:
 
 def _asked(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, in_chat: bool = False
-) -> list[Asked]:
-    found = ask(model, tokenizer, prompts, in_chat=in_chat)
+) -> list[MixturePrompt]:
+    found = mixture_prompts(model, tokenizer, prompts, in_chat=in_chat)
     for asked in found:
-        for reader, row in zip(asked.readers, asked.prompts, strict=True):
-            check_length(reader.model, len(row))
+        for runner, row in zip(asked.runners, asked.prompts, strict=True):
+            check_length(runner.model, len(row))
     return found
 
 
@@ -164,10 +163,10 @@ def _write(
     batch_size: int,
 ) -> list[Continuation]:
     prompts_asked = _asked(model, tokenizer, prompts)
-    texts: dict[Asked, Continuation] = {}
+    texts: dict[MixturePrompt, Continuation] = {}
     with torch.no_grad(), evaluating(model):
         for group in grouped(dict.fromkeys(prompts_asked), _written_together):
-            writer = Writer(group[0].readers, tokenizer, max_new_tokens, stops)
+            writer = Writer(group[0].runners, tokenizer, max_new_tokens, stops)
             for chosen in batches([asked.length for asked in group], batch_size, _spread(model)):
                 chunk = [group[row] for row in chosen]
                 texts.update(zip(chunk, writer.write(chunk), strict=True))
@@ -182,22 +181,22 @@ def _complete(
     stops: tuple[str, ...],
 ) -> list[str]:
     """The same by a model that is only there to be asked."""
-    heard = voices(model, tokenizer, prompts)
-    for each in heard:
+    found = mixture_components(model, tokenizer, prompts)
+    for each in found:
         if len(each) != 1 or each[0].model is not model or not each[0].prompt.strip():
             raise InvalidInput(
-                f"{model.name} is asked something empty, or together with another voice: an "
+                f"{model.name} is asked something empty, or together with another model: an "
                 "endpoint answers alone, so that only patches that act on prompts (and without "
                 "contrast) can be attached"
             )
-    asked = [without_end_spaces(each[0].prompt) for each in heard]
+    asked = [without_end_spaces(each[0].prompt) for each in found]
     return model.complete(asked, max_new_tokens=max_new_tokens, stop=stops)
 
 
-def _written_together(asked: Asked) -> Hashable:
-    """What is alike in prompts that one writer takes: all their voices end them at one step."""
-    alone = len(asked.readers) == 1
-    return asked.readers, None if alone else tuple(map(len, asked.prompts))
+def _written_together(asked: MixturePrompt) -> Hashable:
+    """Key of the prompts that one writer takes: all their components end them at one step."""
+    alone = len(asked.runners) == 1
+    return asked.runners, None if alone else tuple(map(len, asked.prompts))
 
 
 def _spread(model: nn.Module) -> int:

@@ -39,7 +39,7 @@ def sample(
         ids: (B, T) int64, what the rows begin with; no padding.
         length: Tokens of each row, the first ones included.
         generator: Draws them, on the CPU.
-        top: Draw from so many of the likeliest tokens; None draws from all.
+        top: Draw from so many of the most probable tokens; None draws from all.
         label: What a progress bar says; None shows none.
 
     Returns:

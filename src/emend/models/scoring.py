@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.models.endpoint import Endpoint
 from emend.models.forward import batches, check_length, evaluating, head_at
-from emend.models.lanes import Asked, Reader, ask, ask_pairs, grouped, mixed
+from emend.models.mixture import (
+    MixturePrompt,
+    Runner,
+    grouped,
+    mixed,
+    mixture_pairs,
+    mixture_prompts,
+)
 from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id
@@ -84,14 +91,14 @@ def score(
             f"{model.name} gives no probabilities of given texts, expected a model with its "
             "weights here: what it generates can be judged by exact match"
         )
-    pairs = ask_pairs(model, tokenizer, prompts, targets)
+    pairs = mixture_pairs(model, tokenizer, prompts, targets)
     for asked, target in pairs:
         if not all(asked.prompts):
             raise InvalidInput("the prompt is empty; give it some text")
         _check_lengths(asked, len(target) - 1)
     scores: dict[Any, Score] = {}
     with torch.no_grad(), evaluating(model):
-        for group in grouped(dict.fromkeys(pairs), lambda pair: pair[0].readers):
+        for group in grouped(dict.fromkeys(pairs), lambda pair: pair[0].runners):
             lengths = [asked.length + len(target) for asked, target in group]
             for rows in batches(lengths, batch_size):
                 chunk = [group[row] for row in rows]
@@ -100,23 +107,23 @@ def score(
     return [scores[pair] for pair in pairs]
 
 
-def likeliest(
+def top1(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, batch_size: int = 32
 ) -> list[tuple[int, float]]:
     """The most probable next token after each prompt, and its probability from 0 to 1.
 
     Prompts are taken as `score` takes them; equal ones are run once.
     """
-    asked = ask(model, tokenizer, prompts)
-    return _likeliest(model, asked, pad_id(tokenizer), batch_size)
+    asked = mixture_prompts(model, tokenizer, prompts)
+    return _top1(model, asked, pad_id(tokenizer), batch_size)
 
 
-def likeliest_after(
+def top1_of_rows(
     model: nn.Module, rows: Sequence[tuple[int, ...]], padding: int, *, batch_size: int = 32
 ) -> list[tuple[int, float]]:
     """The same after each row of token ids; ``padding`` is any token that the model has."""
-    asked = [Asked((Reader(model),), (row,), (1.0,)) for row in rows]
-    return _likeliest(model, asked, padding, batch_size)
+    asked = [MixturePrompt.of(model, row) for row in rows]
+    return _top1(model, asked, padding, batch_size)
 
 
 def score_rows(
@@ -130,7 +137,7 @@ def score_rows(
         padding: any token that the model has.
         batch_size: rows in one forward pass.
     """
-    pairs = [(Asked((Reader(model),), (row[:1],), (1.0,)), row[1:]) for row in rows]
+    pairs = [(MixturePrompt.of(model, row[:1]), row[1:]) for row in rows]
     scores: dict[int, Score] = {}
     with torch.no_grad(), evaluating(model):
         for members in batches([len(row) for row in rows], batch_size):
@@ -139,14 +146,14 @@ def score_rows(
     return [scores[member] for member in range(len(rows))]
 
 
-def _likeliest(
-    model: nn.Module, prompts: Sequence[Asked], padding: int, batch_size: int
+def _top1(
+    model: nn.Module, prompts: Sequence[MixturePrompt], padding: int, batch_size: int
 ) -> list[tuple[int, float]]:
     for asked in prompts:
         _check_lengths(asked, 0)
-    found: dict[Asked, tuple[int, float]] = {}
+    found: dict[MixturePrompt, tuple[int, float]] = {}
     with torch.no_grad(), evaluating(model):
-        for group in grouped(dict.fromkeys(prompts), lambda asked: asked.readers):
+        for group in grouped(dict.fromkeys(prompts), lambda asked: asked.runners):
             for members in batches([asked.length for asked in group], batch_size):
                 chunk = [group[member] for member in members]
                 logits = _mixed_logits(padding, chunk, [(0,)] * len(chunk))
@@ -156,18 +163,18 @@ def _likeliest(
     return [found[asked] for asked in prompts]
 
 
-def _check_lengths(asked: Asked, more: int) -> None:
-    for reader, prompt in zip(asked.readers, asked.prompts, strict=True):
-        check_length(reader.model, len(prompt) + more)
+def _check_lengths(asked: MixturePrompt, more: int) -> None:
+    for runner, prompt in zip(asked.runners, asked.prompts, strict=True):
+        check_length(runner.model, len(prompt) + more)
 
 
 def _mixed_logits(
-    padding: int, chunk: Sequence[Asked], targets: Sequence[tuple[int, ...]]
+    padding: int, chunk: Sequence[MixturePrompt], targets: Sequence[tuple[int, ...]]
 ) -> Tensor:
     """(N, vocabulary), the logits that the targets' tokens are read off, row by row."""
     rows = torch.tensor([row for row, target in enumerate(targets) for _ in target])
-    lanes: list[Tensor] = []
-    for number, reader in enumerate(chunk[0].readers):
+    found: list[Tensor] = []
+    for number, runner in enumerate(chunk[0].runners):
         prompts = [asked.prompts[number] for asked in chunk]
         texts = [[*p, *target[:-1]] for p, target in zip(prompts, targets, strict=True)]
         columns = [
@@ -176,13 +183,13 @@ def _mixed_logits(
             for step in range(len(target))
         ]
         ends = [len(prompt) - 1 for prompt in prompts]
-        lanes.append(_logits_at(reader, padding, texts, ends, rows, torch.tensor(columns)))
+        found.append(_logits_at(runner, padding, texts, ends, rows, torch.tensor(columns)))
     weights = torch.tensor([asked.weights for asked in chunk])
-    return mixed(lanes, weights[rows])
+    return mixed(found, weights[rows])
 
 
 def _logits_at(
-    reader: Reader,
+    runner: Runner,
     padding: int,
     texts: Sequence[Sequence[int]],
     ends: Sequence[int],
@@ -190,18 +197,20 @@ def _logits_at(
     columns: Tensor,
 ) -> Tensor:
     """(N, vocabulary), the logits at some positions of a batch of texts."""
-    model: Any = reader.model
+    model: Any = runner.model
     # Padded on the right, every token stands where it stands alone: no position ids are needed.
     batch = pad(texts, padding).to(device_of(model.get_input_embeddings()))
     # No token sees the padding on its right. Masked, it would see nothing where attention slides,
     # which is NaN in some models (Gemma 2 in float64), and 0 * NaN spreads.
     seen = torch.ones_like(batch.input_ids)
     read = Batch(torch.tensor(ends))
-    with reader.acting(), reading(model, read), head_at(model, rows, columns) as pick:
+    with runner.acting(), reading(model, read), head_at(model, rows, columns) as pick:
         return pick(model(input_ids=batch.input_ids, attention_mask=seen, use_cache=False).logits)
 
 
-def _score_batch(padding: int, pairs: Sequence[tuple[Asked, tuple[int, ...]]]) -> list[Score]:
+def _score_batch(
+    padding: int, pairs: Sequence[tuple[MixturePrompt, tuple[int, ...]]]
+) -> list[Score]:
     logits = _mixed_logits(padding, [asked for asked, _ in pairs], [end for _, end in pairs])
     wanted = torch.tensor([token for _, target in pairs for token in target])
     log_probs, greedy = _read(logits, wanted.to(logits.device))  # (N,), (N,)

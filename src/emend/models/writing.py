@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emend.models.forward import head_at, longest_text
-from emend.models.lanes import Asked, Reader, mixed
+from emend.models.mixture import MixturePrompt, Runner, mixed
 from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
 
@@ -29,16 +29,16 @@ class Continuation:
     log_probs: tuple[float, ...] = ()
 
 
-class _Lane:
-    """What one voice of each prompt reads: its model, its cache, and how far it is."""
+class _Component:
+    """One component of a batch of prompts: its model, its cache, and how far it has read."""
 
-    def __init__(self, reader: Reader, prompts: Sequence[tuple[int, ...]]) -> None:
-        self.reader = reader
+    def __init__(self, runner: Runner, prompts: Sequence[tuple[int, ...]]) -> None:
+        self.runner = runner
         self.prompts = prompts
         self.read = min(map(len, prompts))
         self.cache: Any = None
         self.batch = Batch(torch.tensor([len(prompt) - 1 for prompt in prompts]))
-        model: Any = reader.model
+        model: Any = runner.model
         self.device = device_of(model.get_input_embeddings())
 
     def begin(self) -> list[list[int]]:
@@ -47,11 +47,11 @@ class _Lane:
 
     def step(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Read (B, T) tokens after the cached ones; logits (B, vocabulary) after the last."""
-        model: Any = self.reader.model
+        model: Any = self.runner.model
         ids = torch.tensor(tokens, device=self.device)
         count, length = ids.shape
         rows, last = torch.arange(count), torch.full((count,), length - 1)
-        acting = self.reader.acting()
+        acting = self.runner.acting()
         with acting, reading(model, self.batch), head_at(model, rows, last) as pick:
             output = model(input_ids=ids, past_key_values=self.cache, use_cache=True)
             logits = pick(output.logits)
@@ -67,35 +67,35 @@ class _Lane:
 
 
 class Writer:
-    """Writes one batch after another with the same readers and limits."""
+    """Writes one batch after another with the same runners and limits."""
 
     def __init__(
         self,
-        readers: tuple[Reader, ...],
+        runners: tuple[Runner, ...],
         tokenizer: Any,
         max_new_tokens: int,
         stops: tuple[str, ...],
     ) -> None:
-        self.readers = readers
+        self.runners = runners
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.stops = stops
         # A token is a character or more, or a byte of one.
         self.reach = 4 * max(map(len, stops), default=0) + 4
         self.ends: set[int] = set()
-        for reader in readers:
-            self.ends |= _end_tokens(reader.model, tokenizer)
-        limits = [longest_text(reader.model) for reader in readers]
+        for runner in runners:
+            self.ends |= _end_tokens(runner.model, tokenizer)
+        limits = [longest_text(runner.model) for runner in runners]
         self.limit = min((limit for limit in limits if limit is not None), default=None)
 
-    def write(self, asked: Sequence[Asked]) -> list[Continuation]:
+    def write(self, asked: Sequence[MixturePrompt]) -> list[Continuation]:
         """Continue prompts of nearly equal length together."""
         writing = self.begin(asked)
         while writing.is_open:
             writing.step()
         return writing.found()
 
-    def begin(self, asked: Sequence[Asked]) -> Writing:
+    def begin(self, asked: Sequence[MixturePrompt]) -> Writing:
         """Begin to continue prompts of nearly equal length together."""
         return Writing(self, asked)
 
@@ -134,18 +134,18 @@ class Writer:
 class Writing:
     """Texts that one writer writes together, a token of each at every step."""
 
-    def __init__(self, writer: Writer, asked: Sequence[Asked]) -> None:
+    def __init__(self, writer: Writer, asked: Sequence[MixturePrompt]) -> None:
         self._writer = writer
-        self._lanes = [
-            _Lane(reader, [one.prompts[number] for one in asked])
-            for number, reader in enumerate(writer.readers)
+        self._components = [
+            _Component(runner, [one.prompts[number] for one in asked])
+            for number, runner in enumerate(writer.runners)
         ]
         self._weights = torch.tensor([one.weights for one in asked])
         self._longest = [max(one.prompts, key=len) for one in asked]
         self._written: list[list[int]] = [[] for _ in asked]
         self._log_probs: list[list[float]] = [[] for _ in asked]
         self._open = set(range(len(asked)))
-        self._tokens = [lane.begin() for lane in self._lanes]
+        self._tokens = [component.begin() for component in self._components]
 
     @property
     def is_open(self) -> bool:
@@ -154,22 +154,23 @@ class Writing:
 
     def step(self) -> None:
         """Add a token to each text whose prompt was read to its end."""
-        logits = [lane.step(ids) for lane, ids in zip(self._lanes, self._tokens, strict=True)]
-        heard = mixed(logits, self._weights).float()  # (B, vocabulary)
-        chosen = heard.argmax(-1).tolist()
-        certain = (heard.amax(-1) - heard.logsumexp(-1)).tolist()
-        first = self._lanes[0]
+        pairs = zip(self._components, self._tokens, strict=True)
+        found = [component.step(ids) for component, ids in pairs]
+        logits = mixed(found, self._weights).float()  # (B, vocabulary)
+        chosen = logits.argmax(-1).tolist()
+        certain = (logits.amax(-1) - logits.logsumexp(-1)).tolist()
+        first = self._components[0]
         for row, prompt in enumerate(first.prompts):
             if first.read >= len(prompt) and row in self._open:
                 self._written[row].append(chosen[row])
                 self._log_probs[row].append(certain[row])
                 if self._writer.is_done(self._longest[row], self._written[row]):
                     self._open.discard(row)
-        self._tokens = [lane.next_tokens(chosen) for lane in self._lanes]
+        self._tokens = [component.next_tokens(chosen) for component in self._components]
 
     def found(self) -> list[Continuation]:
         """Return what was written."""
-        rows = zip(self._lanes[0].prompts, self._written, self._log_probs, strict=True)
+        rows = zip(self._components[0].prompts, self._written, self._log_probs, strict=True)
         text = self._writer.text
         return [Continuation(text(prompt, new), tuple(sure)) for prompt, new, sure in rows]
 

@@ -66,7 +66,7 @@ def lens_table(found: Lens) -> Table:
     table.add_column("layer", justify="right")
     for name in (f"P({found.answer.strip()})", "rank"):
         table.add_column(name, justify="right")
-    table.add_column("likeliest")
+    table.add_column("top1")
     for layer in reversed(range(len(found.best))):
         pairs = zip(found.best[layer][-1], found.chances[layer, -1].tolist(), strict=True)
         said = "  ".join(f"{visible(name)} {100 * chance:.1f}%" for name, chance in pairs)

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from emend.edits import Edit
 from emend.methods.serac._encoders import Encoder, encoder_of
-from emend.models import TextAttachment, Voice, acting, base
+from emend.models import MixtureComponent, TextAttachment, acting, base
 from emend.patches import LowRank, MemoryPatch, WeightAttachment
 
 LAYOUT = "New fact: {fact}.\nPrompt: {prompt}"
 """How the counterfactual model reads an edit and a prompt."""
 
 NEGLIGIBLE = 1e-4
-"""A weight below which a voice is not asked."""
+"""A weight below which a component is not asked."""
 
 
 def laid_out(edit: Edit, prompt: str, layout: str = LAYOUT) -> str:
@@ -153,25 +153,29 @@ class ScopeAttachment(TextAttachment):
         self.counterfactual = counterfactual
         self.judge = Judge(encoder, patch.tensors, patch.details)
 
-    def route(self, prompts: Sequence[str], tokenizer: Any) -> list[tuple[Voice, ...] | None]:
+    def route(
+        self, prompts: Sequence[str], tokenizer: Any
+    ) -> list[tuple[MixtureComponent, ...] | None]:
         """See `Attachment.route`."""
         if not self.memory.edits:
             return [None] * len(prompts)
         best = self.judge.best(
             self.model, tokenizer, prompts, self.memory.edits, self.memory.tensors["vectors"]
         )
-        return [self._voices(p, *each) for p, each in zip(prompts, best, strict=True)]
+        return [self._components(p, *each) for p, each in zip(prompts, best, strict=True)]
 
-    def _voices(self, prompt: str, number: int, share: float) -> tuple[Voice, ...] | None:
+    def _components(
+        self, prompt: str, number: int, share: float
+    ) -> tuple[MixtureComponent, ...] | None:
         if not self.memory.details["soft"]:
             share = float(share > self.memory.details["threshold"])
         if share < NEGLIGIBLE:
             return None
         read = laid_out(self.memory.edits[number], prompt, self.memory.details["layout"])
         if share > 1 - NEGLIGIBLE:
-            return (Voice(self.model, read, 1.0, self.speaking),)
-        other = Voice(self.model, read, share, self.speaking)
-        return Voice(self.model, prompt, 1.0 - share), other
+            return (MixtureComponent(self.model, read, 1.0, self.speaking),)
+        other = MixtureComponent(self.model, read, share, self.speaking)
+        return MixtureComponent(self.model, prompt, 1.0 - share), other
 
     @contextmanager
     def speaking(self) -> Generator[None, None, None]:
