@@ -14,7 +14,7 @@ from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods.ft import FtConfig, filled, ft
 from emend.models import ModelView, join_targets, score
-from emend.models.hooks import changing, hooked
+from emend.models.hooks import changing
 
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris", id="first"),
@@ -107,7 +107,7 @@ def test_what_is_held_changes_less_and_targets_that_are_enough_are_left_alone() 
             found = score(model, tokenizer, [e.text for e in EDITS], [e.target for e in EDITS])
             module = view.down_projection(1)
             delta = patch.delta(view.name_of(module))
-        with hooked(module, changing((delta,))), torch.no_grad():
+        with changing(module, delta), torch.no_grad():
             return float(held.divergence(view)), [math.exp(one.mean) for one in found]
 
     kept, chances = tuned()

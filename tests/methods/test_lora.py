@@ -15,7 +15,7 @@ from emend.errors import InvalidInput, MissingExtra, UnknownName
 from emend.methods import lora as module
 from emend.methods.lora import LoraConfig, adapted_modules, lora
 from emend.models import ModelView, join_targets, score
-from emend.models.hooks import changing, frozen, hooked
+from emend.models.hooks import changing, frozen
 from emend.patches import LowRank
 
 peft = pytest.importorskip("peft", reason="needs the extra `peft`")
@@ -134,7 +134,7 @@ def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enou
         with ExitStack() as stack, torch.no_grad():
             for name, factor in patch.factors.items():
                 site = model.get_submodule(name)
-                stack.enter_context(hooked(site, changing((factor.dense(),))))
+                stack.enter_context(changing(site, factor.dense()))
             found = score(model, tokenizer, [e.text for e in EDITS], [e.target for e in EDITS])
             return float(held.divergence(view)), min(math.exp(one.mean) for one in found)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emend.editing._fitted import EDITS, hidden_with
@@ -17,6 +16,7 @@ from emend.editing.packing import parts
 from emend.editing.rows import Row, whole_rows
 from emend.edits import Edit
 from emend.models import ModelView
+from emend.models.forward import target_nll
 from emend.models.positions import pad
 
 HEARD = 0.3
@@ -97,9 +97,8 @@ class Answers:
         rows, columns, said = _places(answers, lengths)
         hidden = hidden_with(self.view, self.view.layers[-1], ids, changes)
         logits = self.view.logits(hidden[rows.to(hidden.device), columns.to(hidden.device)])
-        lost = F.cross_entropy(logits, said.to(logits.device), reduction="none")  # (N,)
         shares = torch.tensor([1 / len(answer) for answer in answers for _ in answer])
-        return (F.relu(lost - HEARD) * shares.to(lost)).sum()
+        return target_nll(logits, said, shares, spared=HEARD).sum()
 
 
 def _places(answers: Sequence[Sequence[int]], lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:

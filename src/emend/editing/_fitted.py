@@ -190,7 +190,7 @@ def hidden_with(
 
     with ExitStack() as stack:
         for layer, change in (changes or {}).items():
-            stack.enter_context(hooked(view.down_projection(layer), changing((change.T,))))
+            stack.enter_context(changing(view.down_projection(layer), change.T))
         for state in (fused(view.model), frozen(view.model), hooked(place, keep)):
             stack.enter_context(state)
         run_until(view, ids, place)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emend.editing._jobs import Job
 from emend.editing.packing import pack
 from emend.models import ModelView
+from emend.models.forward import target_nll
 from emend.models.hooks import adding
 from emend.models.partial import BlockCapture, capture_blocks
 from emend.models.placing import device_of
@@ -155,7 +155,7 @@ class Objective:
         ]
         logits = self.view.logits(torch.cat(hidden)[self.order])  # (N + A, vocabulary)
         said, anchored = logits.split([len(self.tokens), len(self.anchor_owners)])
-        nll = (F.cross_entropy(said, self.tokens, reduction="none") - self.enough).clamp(min=0)
+        nll = target_nll(said, self.tokens, self.weights, spared=self.enough)
         missed = (said.detach().argmax(-1) != self.tokens).to(nll.dtype)
         anchored = torch.log_softmax(anchored, dim=-1)
         if self.initial is None:
@@ -168,7 +168,7 @@ class Objective:
         kl = (share * gap).sum(-1)  # (A,)
         count = self._summed(preserved.to(kl.dtype), self.anchor_owners).clamp(min=1)
         return Terms(
-            self._summed(nll * self.weights.to(nll.dtype), self.owners),
+            self._summed(nll, self.owners),
             self._summed(missed, self.owners) == 0,
             self._summed(kl * self.is_essence, self.anchor_owners),
             self._summed(kl * preserved, self.anchor_owners) / count,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emend.editing.rows import Row, context_rows
 from emend.edits import Edit
 from emend.models import ModelView
+from emend.models.forward import target_nll
 from emend.models.layout import whole
 from emend.models.partial import BlockCapture, capture_blocks
 
@@ -46,8 +46,7 @@ class AnswerBatch:
         hidden = self.capture.run_blocks()  # (B, T, width)
         scored = hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
         logits = view.logits(scored)  # (N, vocabulary)
-        losses = F.cross_entropy(logits, self.tokens.to(logits.device), reduction="none")
-        return ((losses - spared).clamp(min=0) * self.weights.to(losses)).sum()
+        return target_nll(logits, self.tokens, self.weights, spared=spared).sum()
 
 
 def answer_batches(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emend._progress import progress
@@ -20,7 +19,7 @@ from emend.editing.packing import pack
 from emend.editing.rows import Row
 from emend.errors import NumericalFailure
 from emend.models import ModelView
-from emend.models.forward import evaluating, fused
+from emend.models.forward import evaluating, fused, target_nll
 from emend.models.hooks import frozen, hooked
 from emend.models.partial import BlockCapture, capture_blocks
 
@@ -198,10 +197,9 @@ class _Search:
                 whole = capture.run_blocks()  # (B, S, width)
             hidden.append(whole[scored[0].to(whole.device), scored[1].to(whole.device)])
         logits = self.view.logits(torch.cat(hidden))
-        nll = F.cross_entropy(logits, self.tokens.to(logits.device), reduction="none")
+        nll = target_nll(logits, self.tokens, self.weights)
         zeros = torch.zeros(self.count, dtype=nll.dtype, device=nll.device)
-        weighted = nll * self.weights.to(nll)
-        return zeros.index_add(0, self.owners.to(nll.device), weighted).to(values.device)
+        return zeros.index_add(0, self.owners.to(nll.device), nll).to(values.device)
 
 
 def _puts_out(values: Tensor, rows: Tensor, columns: Tensor, count: int) -> Any:

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emend.editing.rows import Row
 from emend.errors import InvalidInput, NumericalFailure
 from emend.models import ModelView
-from emend.models.forward import batches, check_length, evaluating, head_at
+from emend.models.forward import batches, check_length, evaluating, head_at, target_nll
 from emend.models.hooks import frozen, hooked
 from emend.models.placing import device_of
 from emend.models.positions import Encoded, pad
@@ -147,8 +146,7 @@ def _batch(
         for name, module in modules.items():
             stack.enter_context(hooked(module, _leaf(seen, name, len(rows), places)))
         logits = forward_at(view, padded, *scored)  # (M, vocabulary)
-    losses = F.cross_entropy(logits.float(), tokens.to(logits.device), reduction="none")
-    loss = (losses * weights.to(losses)).sum()
+    loss = target_nll(logits.float(), tokens, weights).sum()
     leaves = [seen[name][1] for name in modules]
     gradients: Any = torch.autograd.grad(loss, leaves, allow_unused=True)
     owners = places[0]

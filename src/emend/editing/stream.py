@@ -197,5 +197,5 @@ def _kept(leaf: Any) -> Any:
 @contextmanager
 def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None, None, None]:
     """Let a down-projection put out what it will with the change, as an attached patch does."""
-    with hooked(module, changing(change.matrices())) if change else nullcontext():
+    with changing(module, *change.matrices()) if change else nullcontext():
         yield

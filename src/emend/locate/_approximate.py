@@ -11,18 +11,17 @@ is not small. It can tell where to look, not how much is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emend.errors import InvalidInput
 from emend.locate._prompt import Prompt, Run
 from emend.locate._recording import part_of
 from emend.locate._restoring import windows
-from emend.models.hooks import hooked
+from emend.models.hooks import adding
 
 
 def approximated(
@@ -80,8 +79,10 @@ def _slopes(prompt: Prompt, run: Run, token: int, kinds: Sequence[str]) -> dict[
             parts = {kind: torch.zeros_like(hidden).requires_grad_() for kind in kinds}
             for kind, leaf in parts.items():
                 leaves[kind].append(leaf)
-            inner = [(part_of(view, k, layer), leaf) for k, leaf in parts.items() if k != "state"]
-            with _adding(inner):
+            with ExitStack() as stack:
+                for kind, leaf in parts.items():
+                    if kind != "state":
+                        stack.enter_context(adding(part_of(view, kind, layer), leaf))
                 hidden = block(hidden, cache)
             hidden = hidden + parts["state"] if "state" in parts else hidden
         total = prompt.chances(hidden, token).sum()
@@ -89,23 +90,3 @@ def _slopes(prompt: Prompt, run: Run, token: int, kinds: Sequence[str]) -> dict[
     slopes = list(torch.autograd.grad(total, flat))
     depth = view.num_layers
     return {kind: slopes[i * depth : (i + 1) * depth] for i, kind in enumerate(kinds)}
-
-
-@contextmanager
-def _adding(pairs: Sequence[tuple[nn.Module, Tensor]]) -> Generator[None, None, None]:
-    """Add to what modules put out, so that the gradient there can be asked for."""
-
-    def hook(leaf: Tensor) -> Callable[..., Any]:
-        def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if isinstance(output, tuple):
-                return (add(_module, _args, output[0]), *output[1:])
-            return output + leaf.reshape(output.shape)
-
-        return add
-
-    if not pairs:
-        yield
-        return
-    (module, leaf), *others = pairs
-    with hooked(module, hook(leaf)), _adding(others):
-        yield

@@ -231,29 +231,3 @@ def watched(
             for layer in range(view.num_layers):
                 stack.enter_context(hooked(part_of(view, site, layer), keeping(site)))
         yield found
-
-
-@contextmanager
-def putting(
-    module: nn.Module, rows: int, chosen: slice, column: int, values: Tensor
-) -> Generator[None, None, None]:
-    """Put ``values`` in the place of what a module puts out at one column of some rows.
-
-    Args:
-        module: One that returns (rows, S, width), or the same folded to two axes (OPT), or a
-            tuple that begins with it.
-        rows: How many rows there are.
-        chosen: Which of them are changed.
-        column: At which of the S tokens.
-        values: (n, width), for the n chosen rows.
-    """
-
-    def put(_module: nn.Module, _args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (put(_module, _args, output[0]), *output[1:])
-        changed = output.reshape(rows, -1, output.shape[-1]).clone()
-        changed[chosen, column] = values.to(changed)
-        return changed.reshape(output.shape)
-
-    with hooked(module, put):
-        yield

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from emend.locate._prompt import Prompt, Run
-from emend.locate._recording import part_of, putting
+from emend.locate._recording import part_of
+from emend.models.hooks import putting
 
 
 def windows(depth: int, window: int) -> list[tuple[int, int]]:

@@ -47,7 +47,7 @@ from emend.edits import Edit
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models.forward import evaluating
-from emend.models.hooks import changing, frozen, hooked
+from emend.models.hooks import changing, frozen
 from emend.patches import Dense, WeightPatch, describe_base
 
 
@@ -153,7 +153,7 @@ def _trained(
     def acting() -> Generator[None, None, None]:
         with ExitStack() as stack:
             for layer, delta in deltas.items():
-                stack.enter_context(hooked(view.down_projection(layer), changing((delta,))))
+                stack.enter_context(changing(view.down_projection(layer), delta))
             yield
 
     @torch.no_grad()

@@ -111,6 +111,27 @@ def head_at(
         yield pick
 
 
+def target_nll(
+    logits: Tensor, targets: Tensor, weights: Tensor | None = None, *, spared: float = 0.0
+) -> Tensor:
+    """Return the negative log-likelihood of target tokens, the loss of every search and training.
+
+    Args:
+        logits: (N, vocabulary) where the N tokens are predicted, in the dtype to compute in.
+        targets: (N,) int64, the tokens, on any device.
+        weights: (N,), a factor of each, on any device; None weighs all by 1.
+        spared: A token's loss counts only above this, in nats.
+
+    Returns:
+        (N,), in the dtype and on the device of the logits. The sum over a target's tokens is the
+        NLL of the target, their mean is the loss per token (weights of 1 / number of tokens).
+    """
+    nll = F.cross_entropy(logits, targets.to(logits.device), reduction="none")
+    if spared:
+        nll = (nll - spared).clamp(min=0)
+    return nll if weights is None else nll * weights.to(nll)
+
+
 def batches(
     lengths: Sequence[int], batch_size: int, spread: int | None = None
 ) -> Iterator[list[int]]:

@@ -62,19 +62,63 @@ def frozen(model: nn.Module) -> Generator[None, None, None]:
 
 
 @contextmanager
-def adding(module: nn.Module, delta: Tensor, at: Tensor) -> Generator[None, None, None]:
-    """Add ``delta`` (B, width) to a module's output at column ``at`` (B,) of each row.
+def editing_output(
+    module: nn.Module, edit: Callable[[Tensor], Tensor]
+) -> Generator[None, None, None]:
+    """Pass a module's output through ``edit``; of a tuple, as attention returns, its first part."""
 
-    Of a module that returns a tuple, as attention does, to the first of it.
+    def change(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (edit(output[0]), *output[1:])
+        return edit(output)
+
+    with hooked(module, change):
+        yield
+
+
+@contextmanager
+def adding(
+    module: nn.Module, delta: Tensor, at: Tensor | None = None
+) -> Generator[None, None, None]:
+    """Add ``delta`` to a module's output.
+
+    Args:
+        module: One that returns (B, S, hidden_size), the same folded to two axes (OPT), or a
+            tuple that begins with it.
+        delta: (B, hidden_size) with ``at``, else (B, S, hidden_size).
+        at: (B,) int64, the column of each row; None for all.
     """
 
-    def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (add(_module, _args, output[0]), *output[1:])
+    def add(output: Tensor) -> Tensor:
+        if at is None:
+            return output + delta.reshape(output.shape)
         apart = output.reshape(len(at), -1, output.shape[-1])
         return add_at(apart, delta, at).reshape(output.shape)
 
-    with hooked(module, add):
+    with editing_output(module, add):
+        yield
+
+
+@contextmanager
+def putting(
+    module: nn.Module, rows: int, chosen: slice, column: int, values: Tensor
+) -> Generator[None, None, None]:
+    """Replace a module's output at one column of some rows.
+
+    Args:
+        module: As for `adding`.
+        rows: Number of rows, B.
+        chosen: The n rows to change.
+        column: Which of the S tokens.
+        values: (n, hidden_size).
+    """
+
+    def put(output: Tensor) -> Tensor:
+        changed = output.reshape(rows, -1, output.shape[-1]).clone()
+        changed[chosen, column] = values.to(changed)
+        return changed.reshape(output.shape)
+
+    with editing_output(module, put):
         yield
 
 
@@ -117,7 +161,7 @@ def thinned(
 
 
 def plus_change(given: Tensor, output: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Return what a module would put out with its weight changed: ``y + x A^T B^T``.
+    """Compute a module's output with its weight changed: ``y + x A^T B^T``.
 
     Args:
         given: (..., in), x, the module's input; it may be on the device of the module before.
@@ -137,13 +181,20 @@ def plus_change(given: Tensor, output: Tensor, matrices: Sequence[Tensor]) -> Te
     return (output.to(dtype) + change).to(output.dtype)
 
 
-def changing(matrices: Sequence[Tensor]) -> Callable[..., Tensor]:
-    """Make the hook that adds a change of a module's weight to its output; see `plus_change`."""
+@contextmanager
+def changing(module: nn.Module, *matrices: Tensor) -> Generator[None, None, None]:
+    """Add a change of a module's weight to its output, as an attached patch does.
+
+    Args:
+        module: A projection.
+        matrices: The change, see `plus_change`.
+    """
 
     def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return plus_change(args[0], output, matrices)
 
-    return add
+    with hooked(module, add):
+        yield
 
 
 def wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:

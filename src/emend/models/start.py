@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from emend.errors import InvalidInput
 from emend.models.attachments import base
-from emend.models.forward import evaluating, longest_text
+from emend.models.forward import evaluating, longest_text, target_nll
 from emend.models.placing import device_of
 
 logger = logging.getLogger("emend")
@@ -245,5 +245,5 @@ def _log_prob(model: nn.Module, rows: Tensor, start: tuple[int, ...]) -> float:
     ids = torch.cat([front, rows], dim=1).to(device_of(network.get_input_embeddings()))
     with torch.no_grad(), evaluating(model):
         logits: Tensor = network(input_ids=ids, use_cache=False).logits.float()
-    log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])  # (B, S + T - 1, 1)
-    return float(log_probs[:, len(start) :].mean())
+    nll = target_nll(logits[:, len(start) : -1].flatten(0, 1), ids[:, len(start) + 1 :].flatten())
+    return -float(nll.mean())

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emend import _identity
@@ -35,7 +34,7 @@ from emend.methods.hypernetwork._state import (
     save_network,
 )
 from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
-from emend.models.forward import evaluating
+from emend.models.forward import evaluating, target_nll
 from emend.models.hooks import frozen
 from emend.models.positions import pad
 from emend.patches import describe_base
@@ -184,8 +183,8 @@ class _Training:
         after, before = self._logits(episode, observe=observe)
         places, tokens, weights = target_places([*episode.asked, *episode.kept])
         asked = places[0] < len(episode.asked)
-        losses = F.cross_entropy(after[asked], tokens[asked].to(after.device), reduction="none")
-        told = (losses * weights[asked].to(losses)).sum() / len(episode.asked)
+        nll = target_nll(after[asked], tokens[asked], weights[asked])
+        told = nll.sum() / len(episode.asked)
         new, old = after[~asked].log_softmax(-1), before.log_softmax(-1)
         divergence = (old.exp() * (old - new)).sum(-1)  # (M,)
         moved = (divergence * weights[~asked].to(divergence)).sum() / max(len(episode.kept), 1)

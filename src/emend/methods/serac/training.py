@@ -40,7 +40,7 @@ from emend.methods.hypernetwork._training import Progress
 from emend.methods.serac._encoders import Encoder, Sentences, States, encoder_of
 from emend.methods.serac._patch import LAYOUT, Judge, ScopePatch, laid_out, scopes
 from emend.models import ModelView, base, ensure_start, join_targets, score
-from emend.models.forward import evaluating
+from emend.models.forward import evaluating, target_nll
 from emend.models.hooks import frozen
 from emend.models.positions import pad
 from emend.patches import describe_base
@@ -324,8 +324,7 @@ class _Training:
             batch = pad([row.ids for row in chosen])
             with edited(self.view, factors, torch.zeros(len(chosen), dtype=torch.long)):
                 logits = forward_at(self.view, batch, *places).float()
-            nll = F.cross_entropy(logits, tokens.to(logits.device), reduction="none")
-            losses.append((nll * weights.to(nll)).sum())
+            losses.append(target_nll(logits, tokens, weights).sum())
         return torch.stack(losses).sum() / len(rows)
 
     @torch.no_grad()

@@ -51,8 +51,8 @@ from emend.errors import InvalidInput, NumericalFailure
 from emend.methods._method import method
 from emend.methods.wise._patch import SidePatch, gaps
 from emend.models import ModelView, encode
-from emend.models.forward import evaluating
-from emend.models.hooks import changing, frozen, hooked
+from emend.models.forward import evaluating, target_nll
+from emend.models.hooks import changing, frozen
 from emend.models.partial import BlockCapture, capture_blocks
 from emend.models.structure import text_config
 from emend.patches import MemoryPatch, describe_base
@@ -338,12 +338,11 @@ class _Edits:
 
     def loss(self, view: ModelView, delta: Tensor) -> Tensor:
         """Mean negative log-likelihood of the targets where the memory is used."""
-        with hooked(view.down_projection(self.capture.layer), changing((delta,))):
+        with changing(view.down_projection(self.capture.layer), delta):
             hidden = self.capture.run_blocks()  # (B, S, width)
         rows, columns = (each.to(hidden.device) for each in self.places)
         logits = view.logits(hidden[rows, columns])
-        nll = F.cross_entropy(logits, self.tokens.to(logits.device), reduction="none")
-        return (nll * self.weights.to(nll)).sum().float().cpu()
+        return target_nll(logits, self.tokens, self.weights).sum().float().cpu()
 
 
 def _check_finite(losses: Sequence[float], step: int) -> None:
