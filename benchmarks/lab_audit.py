@@ -18,7 +18,7 @@ from _shapes import load as machine_load
 
 import emend
 from emend import datasets
-from emend.patches._audit import Audit, audit
+from emend.patches import Audit, audit
 
 
 def audited_edits(model: Any, tokenizer: Any, edits: list[Any], method: str) -> list[int | None]:

@@ -54,7 +54,7 @@ def test_weight_patch_says_layers_rank_and_size():
     factor = LowRank(torch.zeros(20, 3000), torch.zeros(1000, 20))
     edits = [emend.Edit("{} is", f"a{n}", "b") for n in range(20)]
     names = {f"model.layers.{n}.mlp.down_proj": factor for n in range(4)}
-    patch = WeightPatch(names, tuple(edits), "memit")
+    patch = WeightPatch(names, edits=tuple(edits), method="memit")
     assert repr(patch) == "WeightPatch: 20 edits by memit, 4 layers, rank 20, 1.3 MB"
     both = {f"{n}.{site}": factor for n in range(2) for site in ("up", "down")}
     assert (

@@ -14,15 +14,7 @@ from emend.locate import trace, trace_many
 from emend.metrics import Report, evaluate, evaluate_each, verified
 from emend.metrics import cost_of as _cost_of
 from emend.models import load
-from emend.patches import (
-    MemoryPatch,
-    Patch,
-    WeightPatch,
-    audit,
-    describe_base,
-    load_patch,
-    with_fields,
-)
+from emend.patches import Patch, audit, describe_base, load_patch
 from emend.probes import Source, blast_radius, check_source
 
 if TYPE_CHECKING:
@@ -98,7 +90,7 @@ def edit(
     patch = verified(model, tokenizer, _with_card(patch, model, cost, len(edits)))
     if probes == "none":
         return patch
-    return with_fields(patch, blast=blast_radius(model, tokenizer, patch, probes))
+    return replace(patch, blast=blast_radius(model, tokenizer, patch, probes))
 
 
 def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:
@@ -112,6 +104,4 @@ def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:
         "peak_memory_bytes": cost.peak_memory_bytes,
         **patch.timing,
     }
-    if isinstance(patch, (WeightPatch, MemoryPatch)):
-        return replace(patch, timing=timing, base=patch.base or describe_base(model))
-    return with_fields(patch, timing=timing)
+    return replace(patch, timing=timing, base=patch.base or describe_base(model))

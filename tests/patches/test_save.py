@@ -200,7 +200,7 @@ def _broken(path, what):
         return path, InvalidInput, "newer emend"
     if what == "other kind":
         own.write_text(json.dumps({**data, "kind": "telepathy"}))
-        return path, InvalidInput, "telepathy.*expected one of weight"
+        return path, InvalidInput, "telepathy.*expected weights or a memory"
     del data["edits"]
     own.write_text(json.dumps(data))
     return path, BrokenFile, "edits"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,7 +15,7 @@ from emend._validate import choice_fault, refuse
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.locate import Trace
-from emend.patches import Patch, WeightPatch, added, with_fields
+from emend.patches import Patch, WeightPatch, added
 from emend.probes import blast_radius
 
 Form = Literal["chat", "completion"]
@@ -192,7 +192,7 @@ class Session:
             **self.settings,
         )
         found = blast_radius(self.model, self.tokenizer, patch, probes, edits=[edit])
-        patch = with_fields(patch, blast=found)
+        patch = replace(patch, blast=found)
         self._made.append(patch)
         self.edits.append(edit)
         return patch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,7 +102,7 @@ def command(
     except EmendError as error:  # such as a given probe that is longer than the model reads
         typer.echo(f"warning: what else changed was not measured: {error}", err=True)
     if radius is not None:
-        patch = patches.with_fields(patch, blast=radius)
+        patch = replace(patch, blast=radius)
         patch.save_pretrained(output_path)
     result = {
         "model": model,

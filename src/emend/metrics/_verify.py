@@ -7,6 +7,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from emend import models
@@ -14,7 +15,7 @@ from emend.edits import Edit
 from emend.metrics._ask import ask
 from emend.metrics._metric import Answer, Question
 from emend.metrics._protocols import exact_match
-from emend.patches import Outcome, Patch, outcome_summary, with_fields
+from emend.patches import Outcome, Patch, outcome_summary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,7 +99,7 @@ def verified(model: nn.Module, tokenizer: Any, patch: P) -> P:
         more = f" (and {len(missed) - 1} more: see the patch's outcomes)" if missed[1:] else ""
         said = f"{outcome_summary(outcomes)}: {missed[0].describe()}{more}"
         logger.warning(said, extra={"outcomes": outcomes})  # commands print them their own way
-    return with_fields(patch, outcomes=outcomes)
+    return replace(patch, outcomes=outcomes)
 
 
 def _probability(score: models.Score | None) -> float | None:

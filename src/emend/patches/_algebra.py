@@ -1,26 +1,26 @@
-"""What patches do as vectors: their sum, parts of it that belong to some edits, compression."""
+"""Algebra of weight patches: sums, the part that belongs to some edits, compression."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from emend.edits import conflict, conflicting, with_translations
-from emend.errors import InvalidInput, UnknownName
+from emend.edits import conflict, conflicting
+from emend.errors import InvalidInput
 from emend.patches._base import base_difference
 from emend.patches._factors import Factor, LowRank, add, compress
 
 if TYPE_CHECKING:
-    from emend.patches._patch import Patch
     from emend.patches._weight import WeightPatch
 
+W = TypeVar("W", bound="WeightPatch")
+
 LOSSLESS = 1e-6
-"""The relative error up to which nothing counts as lost: some rounding of float32."""
+"""Relative error that still counts as lossless: a few roundings of float32."""
 
 
 def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
-    """Add two patches of one model as vectors, whatever their edits, by concatenating factors.
+    """Add two patches of one model as vectors by concatenating factors, whatever their edits.
 
     Raises:
         InvalidInput: They were made for models that differ in weights, configuration or shape.
@@ -56,10 +56,10 @@ def added(left: WeightPatch, right: WeightPatch) -> WeightPatch:
 
 
 def check_apart(left: WeightPatch, right: WeightPatch) -> None:
-    """Refuse to add patches that hold one edit both, or edits that conflict.
+    """Refuse to add patches that share an edit, or whose edits conflict.
 
     Raises:
-        Conflict: They do; the sum would write the edit twice, or two targets over each other.
+        Conflict: The sum would write an edit twice, or two targets over each other.
     """
     remedy = "take them out of one (without), or use -, or a number times one patch, as vectors do"
     ids = {edit.id: edit for edit in left.edits}
@@ -72,42 +72,27 @@ def check_apart(left: WeightPatch, right: WeightPatch) -> None:
         raise conflict(across, remedy)
 
 
-def known_ids(patch: Patch, ids: Iterable[str]) -> list[str]:
-    """``ids``, checked to be among the patch's edits, with those of their translations.
+def selected(patch: W, ids: set[str]) -> W:
+    """Return the part of a patch that belongs to the named edits.
 
     Raises:
-        UnknownName: One is not.
+        InvalidInput: The edits share their rows and cannot be separated.
     """
-    known = [edit.id for edit in patch.edits]
-    wanted = list(dict.fromkeys(ids))
-    for id_ in wanted:
-        if id_ not in known:
-            raise UnknownName("edit", id_, known)
-    return list(with_translations(patch.edits, wanted))
-
-
-def selected(patch: WeightPatch, ids: Iterable[str]) -> WeightPatch:
-    """The part of a patch that belongs to the named edits.
-
-    Raises:
-        InvalidInput: The edits share their rows and cannot be told apart.
-    """
-    wanted = set(ids)
-    if wanted == {edit.id for edit in patch.edits}:
+    if ids == {edit.id for edit in patch.edits}:
         return patch
-    factors = {name: _part(name, f, wanted) for name, f in _owned(patch).factors.items()}
-    edits = tuple(edit for edit in patch.edits if edit.id in wanted)
+    factors = {name: _part(name, f, ids) for name, f in _owned(patch).factors.items()}
+    edits = tuple(edit for edit in patch.edits if edit.id in ids)
     return replace(patch, factors=factors, edits=edits, timing={}, outcomes=(), blast=None)
 
 
-def compressed(patch: WeightPatch, rank: int | None, tolerance: float | None) -> WeightPatch:
-    """The patch with each module's change in fewer rows; see :meth:`WeightPatch.compress`.
+def compressed(patch: W, rank: int | None, tolerance: float | None) -> W:
+    """Return the patch with fewer rows per module; see :meth:`WeightPatch.compress`.
 
     Raises:
         InvalidInput: A module cannot keep to both bounds, or one of them makes no sense.
     """
     if rank is not None and (isinstance(rank, bool) or rank < 1):
-        raise InvalidInput(f"rank is {rank}, expected at least 1: how many rows to keep")
+        raise InvalidInput(f"rank is {rank}, expected at least 1: the number of rows to keep")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InvalidInput(
             f"tolerance is {tolerance}, expected a relative error from 0 to below 1, such as 0.01"
@@ -122,9 +107,9 @@ def compressed(patch: WeightPatch, rank: int | None, tolerance: float | None) ->
                 f"{name} in {small.rank} rows has a relative error of {error:.2g}, expected at "
                 f"most tolerance={tolerance:g}: allow a higher rank or a larger tolerance"
             )
-        # Nothing is gained by rows that are as many as before and no longer any edit's own.
-        keeps = isinstance(factor, LowRank) and small.rank >= factor.rank
-        factors[name], errors[name] = (factor, 0.0) if keeps else (small, error)
+        # At the same rank nothing is gained, and the attribution of rows to edits is lost.
+        unchanged = isinstance(factor, LowRank) and small.rank >= factor.rank
+        factors[name], errors[name] = (factor, 0.0) if unchanged else (small, error)
     return replace(
         patch, factors=factors, compression=errors, timing={}, state={}, outcomes=(), blast=None
     )
@@ -139,8 +124,8 @@ def _part(name: str, factor: Factor, wanted: set[str]) -> LowRank:
     return factor.rows([i for i, owner in enumerate(factor.columns) if owner in wanted])
 
 
-def _owned(patch: WeightPatch) -> WeightPatch:
-    """The patch with its rows attributed where it has one edit only, whose they must be."""
+def _owned(patch: W) -> W:
+    """Return the patch with all rows attributed to its edit, if it has only one."""
     if len(patch.edits) != 1:
         return patch
     owner = patch.edits[0].id

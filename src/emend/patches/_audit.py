@@ -30,9 +30,8 @@ from emend.models.hooks import hooked
 from emend.models.placing import device_of, weights_of, widened
 from emend.models.structure import PROJECTIONS
 from emend.models.wrapping import find_plain, plain_modules
-from emend.patches._base import check_base
+from emend.patches._base import check_base, find_modules
 from emend.patches._factors import compress
-from emend.patches._hooks import find_modules
 from emend.patches._weight import WeightPatch
 
 READ_RANK = 8

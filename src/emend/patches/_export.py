@@ -1,4 +1,4 @@
-"""Export a weight patch in the form of an engine, with the commands that serve it there."""
+"""Export a patch in the form of an engine: PEFT, GGUF, or merged weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from emend.models.cached import packaged_gguf
 from emend.models.gguf_header import Header, read_header
 from emend.models.gguf_names import GgufNames, gguf_names
 from emend.models.packaged import MODELS
-from emend.patches import _engines
+from emend.patches import _serving
 from emend.patches._base import describe_base
-from emend.patches._engines import Command, Served
-from emend.patches._gguf_adapter import write_gguf_adapter
-from emend.patches._gguf_merged import Quantization, write_merged_gguf
-from emend.patches._save import ADAPTER_CONFIG, ADAPTER_TENSORS, adapter_files, write_adapter_files
+from emend.patches._files import ADAPTER_CONFIG, ADAPTER_TENSORS
+from emend.patches._gguf import Quantization, write_gguf_adapter, write_merged_gguf
+from emend.patches._merge import save_merged
+from emend.patches._save import adapter_files, write_patch_files
+from emend.patches._serving import Command, Served
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,23 +27,25 @@ if TYPE_CHECKING:
     from emend.patches._weight import WeightPatch
 
 Format = Literal["peft", "gguf", "merged", "merged-gguf"]
-"""What a patch can be exported as."""
+"""Forms of an export. "peft": a folder ``patch-<hash>``, named by its content, for PEFT, vLLM and
+SGLang. "gguf": an adapter that llama.cpp loads with the base, however that is quantised. "merged":
+a Hugging Face checkpoint. "merged-gguf": the base's GGUF file with the changed tensors replaced."""
 
 FORMATS = get_args(Format)
 LOST = 0.5
-"""Share of a change's norm above which what a merged type loses is noted."""
+"""Rounding error of a merged type, relative to the change's norm, above which a note is added."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What an export wrote, and how it is served.
+    """The result of an export.
 
     Attributes:
         path: The file or directory that was written.
         format: One of `FORMATS`.
-        commands: The next commands, engine by engine.
-        notes: What to know before them: limits that do not hold, rules, what rounding costs.
-        rounding: Of each tensor of a merged GGUF file that was changed, what its type loses:
+        commands: The commands that serve it, engine by engine.
+        notes: What to know before serving it: constraints that are not met, rules, rounding.
+        rounding: The rounding error of each changed tensor of a merged GGUF file:
             ``||stored - (W + delta)|| / ||delta||`` (Frobenius).
     """
 
@@ -53,7 +56,7 @@ class Export:
     rounding: tuple[tuple[str, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return JSON-able data."""
         return {
             "path": str(self.path),
             "format": self.format,
@@ -65,7 +68,21 @@ class Export:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How `WeightPatch.export` writes; see there."""
+    """The options of :meth:`Patch.export`.
+
+    Attributes:
+        format: See `Format`; None for "gguf" if the path ends so, else "peft".
+        model: For "merged": the model that the patch was made for. For the GGUF forms of a patch
+            that states no architecture, such as another maker's adapter: its model.
+        tokenizer: For "merged": the model's tokenizer, saved with it.
+        base_model: For "peft": what the engine calls the base; None for the name in the patch.
+            vLLM's resolver compares it with ``--model``.
+        base_gguf: The base in GGUF. "merged-gguf" needs it, unless the model came from such a
+            file; "gguf" then checks that the adapter fits it.
+        quantization: For "merged-gguf": the type of the changed tensors, "f32", "f16" or
+            "q8_0"; the others stay as they are.
+        allow_other_base: For "merged": as for :meth:`WeightPatch.merge_into`.
+    """
 
     format: Format | None = None
     model: nn.Module | None = None
@@ -77,7 +94,7 @@ class ExportOptions:
 
 
 def export(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
-    """See `WeightPatch.export`."""
+    """Write a weight patch; see `Patch.export`."""
     chosen = options.format or ("gguf" if path.suffix == ".gguf" else "peft")
     refuse("format", choice_fault(chosen, FORMATS))
     if not any(factor.rank for factor in patch.factors.values()):
@@ -86,24 +103,24 @@ def export(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
 
 
 def _peft(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
-    """Write a PEFT folder named by its content, since vLLM keeps what it computed by the path."""
+    """Write a PEFT folder named by its content, since vLLM caches results by the path."""
     if options.base_model:
         patch = replace(patch, base={**patch.base, "name": options.base_model})
     files, rank = adapter_files(patch)
     digest = hashlib.sha256(files[ADAPTER_CONFIG] + files[ADAPTER_TENSORS]).hexdigest()
     folder = path / f"patch-{digest[:16]}"
-    write_adapter_files(files, folder)
+    write_patch_files(files, folder)
     served = Served(patch, folder, base=str(patch.base.get("name") or ""))
-    return Export(folder, "peft", *_engines.peft(served, rank))
+    return Export(folder, "peft", *_serving.peft(served, rank))
 
 
 def _gguf(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
-    _refuse_suffix(path)
-    base = _given_base(options)
+    _check_suffix(path)
+    base = None if options.base_gguf is None else _read_base(Path(options.base_gguf))
     names = _names(patch, base, options.model)
     write_gguf_adapter(patch, path, names, base and base[1])
-    served = Served(patch, path, base=_base_file(patch, options))
-    return Export(path, "gguf", *_engines.gguf_adapter(served))
+    served = Served(patch, path, base=_base_argument(patch, options))
+    return Export(path, "gguf", *_serving.gguf_adapter(served))
 
 
 def _merged(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
@@ -112,19 +129,18 @@ def _merged(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
             "format='merged' is given without a model, expected the one that the patch was made "
             "for: patch.export(path, format='merged', model=model, tokenizer=tokenizer)"
         )
-    patch.save_merged(
-        options.model, options.tokenizer, path, allow_other_base=options.allow_other_base
-    )
-    return Export(path, "merged", *_engines.merged(Served(patch, path, base=str(path))))
+    other = options.allow_other_base
+    save_merged(patch, options.model, options.tokenizer, path, allow_other_base=other)
+    return Export(path, "merged", *_serving.merged(Served(patch, path, base=str(path))))
 
 
 def _merged_gguf(patch: WeightPatch, path: Path, options: ExportOptions) -> Export:
-    _refuse_suffix(path)
-    base = _given_base(options) or _known_base(patch)
-    losses = write_merged_gguf(
-        patch, path, _names(patch, base, options.model), base, options.quantization
-    )
-    commands, notes = _engines.merged_gguf(Served(patch, path, base=str(path)))
+    _check_suffix(path)
+    given = options.base_gguf
+    base = _packaged_base(patch) if given is None else _read_base(Path(given))
+    names = _names(patch, base, options.model)
+    losses = write_merged_gguf(patch, path, names, base, options.quantization)
+    commands, notes = _serving.merged_gguf(Served(patch, path, base=str(path)))
     worst = max(losses, key=losses.__getitem__)
     if losses[worst] > LOST:
         notes += (
@@ -137,7 +153,7 @@ def _merged_gguf(patch: WeightPatch, path: Path, options: ExportOptions) -> Expo
 _WRITERS = {"peft": _peft, "gguf": _gguf, "merged": _merged, "merged-gguf": _merged_gguf}
 
 
-def _refuse_suffix(path: Path) -> None:
+def _check_suffix(path: Path) -> None:
     if path.suffix.casefold() != ".gguf":
         raise InvalidInput(f"{path} has no suffix .gguf, expected a file to write: name it so")
 
@@ -145,7 +161,7 @@ def _refuse_suffix(path: Path) -> None:
 def _names(
     patch: WeightPatch, base: tuple[Path, Header] | None, model: nn.Module | None
 ) -> GgufNames:
-    """Name tensors by what the patch knows of its base, else by the model or the base's file."""
+    """Return the names of tensors, by the architecture of the patch, the model or the base."""
     if patch.base.get("model_type"):
         return gguf_names(patch.base)
     if model is not None:
@@ -164,25 +180,19 @@ def _names(
     return gguf_names(described, architecture)
 
 
-def _given_base(options: ExportOptions) -> tuple[Path, Header] | None:
-    if options.base_gguf is None:
-        return None
-    return _read_base(Path(options.base_gguf))
-
-
 def _read_base(path: Path) -> tuple[Path, Header]:
     if not path.is_file():
         raise MissingFile(f"there is no file {path}, expected the base model in GGUF: check it")
     return path, read_header(path)
 
 
-def _known_base(patch: WeightPatch) -> tuple[Path, Header]:
+def _packaged_base(patch: WeightPatch) -> tuple[Path, Header]:
     """Find the GGUF file that a patch's base came from."""
     name = str(patch.base.get("name") or "")
     if name in MODELS:
         path = packaged_gguf(MODELS[name])
         return path, read_header(path)
-    if name.casefold().endswith(".gguf"):
+    if _serving.is_gguf_name(name):
         return _read_base(Path(name))
     raise InvalidInput(
         f"the base of the patch ({name or 'not named'}) did not come from a GGUF file, expected "
@@ -191,11 +201,11 @@ def _known_base(patch: WeightPatch) -> tuple[Path, Header]:
     )
 
 
-def _base_file(patch: WeightPatch, options: ExportOptions) -> str:
-    """Name the base's GGUF file as a shell takes it; "" where it is not known."""
+def _base_argument(patch: WeightPatch, options: ExportOptions) -> str:
+    """Return the base's GGUF file as an argument of a command; "" where it is not known."""
     name = str(patch.base.get("name") or "")
     if options.base_gguf is not None:
-        return _engines.quoted(options.base_gguf)
+        return _serving.quoted(options.base_gguf)
     if name in MODELS:
         return f'"$(emend models gguf {name})"'
-    return _engines.quoted(name) if name.casefold().endswith(".gguf") else ""
+    return _serving.quoted(name) if _serving.is_gguf_name(name) else ""

@@ -15,19 +15,19 @@ CANCELLED = 1e-13
 """Singular values below this, in parts of ||A|| ||B||, are rounding of float64."""
 
 
-def _settled(tensor: Tensor, what: str) -> Tensor:
-    """``tensor`` as a float32 CPU matrix of its own, checked to be finite."""
+def _checked(tensor: Tensor, what: str) -> Tensor:
+    """Return ``tensor`` as a float32 CPU matrix, checked to be finite."""
     if tensor.ndim != 2:
         raise InvalidInput(
             f"{what} has {tensor.ndim} dimensions, expected a matrix of 2: reshape it"
         )
-    settled = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
-    if not bool(torch.isfinite(settled).all()):
+    matrix = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    if not bool(torch.isfinite(matrix).all()):
         raise NumericalFailure(
             f"{what} holds NaN or infinity, expected finite numbers: the edit diverged, "
             "lower its learning rate"
         )
-    return settled
+    return matrix
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +38,7 @@ class LowRank:
         A: (r, in) float32.
         B: (out, r) float32.
         columns: The id of the edit that each of the r rows belongs to; None where the edits
-            share the rows and cannot be told apart.
+            share the rows and cannot be separated.
     """
 
     A: Tensor
@@ -46,8 +46,8 @@ class LowRank:
     columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "A", _settled(self.A, "factor A"))
-        object.__setattr__(self, "B", _settled(self.B, "factor B"))
+        object.__setattr__(self, "A", _checked(self.A, "factor A"))
+        object.__setattr__(self, "B", _checked(self.B, "factor B"))
         if self.A.shape[0] != self.B.shape[1]:
             raise InvalidInput(
                 f"factors A {tuple(self.A.shape)} and B {tuple(self.B.shape)} disagree on the "
@@ -68,7 +68,7 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """Number of rows of A."""
+        """The number of rows of A."""
         return int(self.A.shape[0])
 
     @property
@@ -77,27 +77,27 @@ class LowRank:
         return int(self.B.shape[0]), int(self.A.shape[1])
 
     def dense(self) -> Tensor:
-        """The change itself, (out, in) float32."""
+        """Return the change itself, (out, in) float32."""
         return self.B @ self.A
 
     def norm(self) -> float:
-        """Frobenius norm of the change, from the r x r Gram matrices."""
+        """Return the Frobenius norm of the change, from the r x r Gram matrices."""
         a, b = self.A.double(), self.B.double()
         squared = float(((a @ a.T) * (b.T @ b)).sum())
         return max(squared, 0.0) ** 0.5
 
     def scaled(self, scale: float) -> LowRank:
-        """``scale`` times the change."""
+        """Return ``scale`` times the change."""
         return LowRank(self.A, self.B * scale, self.columns)
 
     def rows(self, indices: Sequence[int]) -> LowRank:
-        """The change made of the named rows of A (and columns of B) alone."""
+        """Return the change made of the given rows of A (and columns of B) only."""
         index = torch.tensor(list(indices), dtype=torch.long)
         columns = None if self.columns is None else tuple(self.columns[i] for i in indices)
         return LowRank(self.A[index], self.B[:, index], columns)
 
     def matrices(self) -> tuple[Tensor, ...]:
-        """What the input is multiplied by, in order: A (r, in), then B (out, r)."""
+        """Return the matrices that the input is multiplied by, in order: A (r, in), B (out, r)."""
         return self.A, self.B
 
 
@@ -112,7 +112,7 @@ class Dense:
     delta: Tensor
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "delta", _settled(self.delta, "dense change"))
+        object.__setattr__(self, "delta", _checked(self.delta, "dense change"))
 
     def __repr__(self) -> str:
         out, inner = self.shape
@@ -134,19 +134,19 @@ class Dense:
         return min(self.shape)
 
     def dense(self) -> Tensor:
-        """The change itself, (out, in) float32."""
+        """Return the change itself, (out, in) float32."""
         return self.delta
 
     def norm(self) -> float:
-        """Frobenius norm of the change."""
+        """Return the Frobenius norm of the change."""
         return float(self.delta.double().norm())
 
     def scaled(self, scale: float) -> Dense:
-        """``scale`` times the change."""
+        """Return ``scale`` times the change."""
         return Dense(self.delta * scale)
 
     def matrices(self) -> tuple[Tensor, ...]:
-        """What the input is multiplied by: the change, (out, in)."""
+        """Return the matrix that the input is multiplied by: the change, (out, in)."""
         return (self.delta,)
 
 
@@ -154,7 +154,7 @@ Factor = LowRank | Dense
 
 
 def add(left: Factor, right: Factor) -> Factor:
-    """The sum of two changes: factors are concatenated, which is exact.
+    """Add two changes: factors are concatenated, which is exact.
 
     Raises:
         InvalidInput: The shapes differ.
@@ -174,13 +174,13 @@ def add(left: Factor, right: Factor) -> Factor:
 def compress(
     factor: Factor, tolerance: float = 1e-6, rank: int | None = None
 ) -> tuple[LowRank, float]:
-    """The change in the fewest rows that keep it, by a singular value decomposition in float64.
+    """Approximate a change at the smallest rank, by a singular value decomposition in float64.
 
     Args:
         factor: The change; attribution of rows to edits is lost.
-        tolerance: Largest allowed ``||delta - B A||_F / ||delta||_F`` of the truncation. What
-            float32 factors can hold (about 1e-7) bounds it from below.
-        rank: The most rows to keep, whatever that loses; None for as many as it takes.
+        tolerance: Largest allowed ``||delta - B A||_F / ||delta||_F`` of the truncation; the
+            precision of float32 factors (about 1e-7) bounds it from below.
+        rank: The largest rank, whatever the error; None for no limit.
 
     Returns:
         The factors and their measured relative error.
@@ -191,7 +191,7 @@ def compress(
         q_a, r_a = torch.linalg.qr(factor.A.double().T)
         u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
         u, vh = q_b @ u, vh @ q_a.T
-        # Of rows that cancel out (p - p) rounding in float64 is left: that is no change.
+        # Rows that cancel out (p - p) leave rounding errors of float64, which are no change.
         s = s.where(s > CANCELLED * r_a.norm() * r_b.norm(), 0.0)
     else:
         u, s, vh = torch.linalg.svd(factor.delta.double(), full_matrices=False)
@@ -205,10 +205,10 @@ def compress(
 
 
 def low_rank(factor: Factor) -> tuple[LowRank, float]:
-    """Give a change as factors to be stored, in as few rows as keep it to 1e-6.
+    """Factorise a change to be stored, at the smallest rank with a relative error up to 1e-6.
 
     Returns:
-        The factors, and their relative error: 0 where they are stored as they are.
+        The factors, and their relative error: 0 for factors that are stored unchanged.
     """
     return (factor, 0.0) if isinstance(factor, LowRank) else compress(factor)
 
@@ -224,7 +224,7 @@ def _relative_error(factor: Factor, small: LowRank) -> float:
 
 
 def _difference_norm(left: LowRank, right: LowRank) -> float:
-    """Frobenius norm of a difference, by the triangular factors of its concatenation."""
+    """Return the Frobenius norm of a difference, from the QR factors of its concatenation."""
     r_b = torch.linalg.qr(torch.cat([left.B, -right.B], dim=1).double()).R
     r_a = torch.linalg.qr(torch.cat([left.A, right.A]).double().T).R
     return float((r_b @ r_a.T).norm())

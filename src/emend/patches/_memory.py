@@ -1,4 +1,4 @@
-"""The memory patch: edits kept beside the weights, and what is needed to answer by them."""
+"""The memory patch: edits stored next to the weights, and the tensors to answer with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -14,44 +14,32 @@ from torch import Tensor
 from emend._brief import size_text
 from emend.edits import Edit
 from emend.errors import NumericalFailure
-from emend.patches._algebra import known_ids
-from emend.patches._blast import BlastRadius
-from emend.patches._outcomes import Outcome
 from emend.patches._patch import Patch
+from emend.patches._save import save_memory_patch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MemoryPatch(Patch):
-    """Edits next to the weights, of one method: a codebook, a side memory, prompts, routes.
+    """Edits of one method next to the weights: a codebook, a side memory, prompts, routes.
 
     Each method that makes memories has a subclass of its own. The return annotation of the
     method's function names it, so that it is found when a patch is loaded.
 
     Attributes:
-        edits: The edits that it was made for.
-        method: Name of the method that made it.
-        config: The method's settings, JSON-able.
-        base: What :func:`~emend.patches.describe_base` says of the model it was made for;
-            empty means any model.
-        timing: Seconds and bytes that it took to make; see :class:`Patch`.
-        tensors: What is remembered, by name.
-        details: What else is remembered, JSON-able.
-        outcomes: What became of each edit; see :class:`Patch`.
-        blast: What else changed; see :class:`Patch`.
+        tensors: The memory's tensors, by name.
+        details: The memory's other data, JSON-able.
     """
 
-    edits: tuple[Edit, ...] = ()
-    method: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    base: Mapping[str, Any] = field(default_factory=dict)
-    timing: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
-    outcomes: tuple[Outcome, ...] = ()
-    blast: BlastRadius | None = None
+
+    kind: ClassVar[str] = "memory"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "edits", tuple(self.edits))
+        super().__post_init__()
         object.__setattr__(self, "tensors", dict(self.tensors))
         for name, tensor in self.tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -63,7 +51,7 @@ class MemoryPatch(Patch):
 
     @abstractmethod
     def check(self) -> None:
-        """Whether tensors and details are what the kind needs.
+        """Check that tensors and details are complete and fit together.
 
         Raises:
             KeyError: One is missing.
@@ -72,63 +60,43 @@ class MemoryPatch(Patch):
 
     @abstractmethod
     def selected(self, edits: tuple[Edit, ...]) -> MemoryPatch:
-        """The patch with some of its edits only, maybe none.
+        """Return the patch with some of its edits only, maybe none.
 
         Raises:
-            InvalidInput: The edits cannot be told apart.
+            InvalidInput: The edits cannot be separated.
         """
 
     def _content(self) -> str:
-        """See `Patch`: "beside the weights, 1.2 MB"."""
+        """See `Patch`: "next to the weights, 1.2 MB"."""
         size = sum(tensor.nbytes for tensor in self.tensors.values())
-        return f"beside the weights, {size_text(size)}"
+        return f"next to the weights, {size_text(size)}"
 
-    def without(self, *ids: str) -> MemoryPatch:
-        """See :meth:`Patch.without`."""
-        gone = set(known_ids(self, ids))
-        return self._kept(edit for edit in self.edits if edit.id not in gone)
+    def _selected(self, ids: set[str]) -> Self:
+        """See `Patch`."""
+        edits = tuple(edit for edit in self.edits if edit.id in ids)
+        if edits == self.edits:
+            return self
+        selected = cast("Self", self.selected(edits))
+        return replace(selected, timing={}, outcomes=(), blast=None)
 
-    def only(self, ids: str | Iterable[str]) -> MemoryPatch:
-        """See :meth:`Patch.only`."""
-        wanted = set(known_ids(self, [ids] if isinstance(ids, str) else ids))
-        return self._kept(edit for edit in self.edits if edit.id in wanted)
+    def to_go_on_from(self, ids: Iterable[str]) -> Self:
+        """Return the patch that a method continues from when new edits replace some of its own.
 
-    def to_go_on_from(self, ids: Iterable[str]) -> MemoryPatch:
-        """Return the patch that a method goes on from when some edits are replaced by new ones.
-
-        Where edits share what is remembered, so that `only` refuses, a kind may mark what has to
-        be written again.
+        Where edits share the memory, so that `only` refuses, a kind may mark what has to be
+        written again.
 
         Args:
             ids: Of the edits that stay.
         """
         return self.only(ids)
 
-    def _kept(self, edits: Iterable[Edit]) -> MemoryPatch:
-        kept = tuple(edits)
-        return (
-            self
-            if kept == self.edits
-            else replace(self.selected(kept), timing={}, outcomes=(), blast=None)
-        )
-
     def save_pretrained(self, directory: str | Path) -> Path:
         """See :meth:`Patch.save_pretrained`."""
-        from emend.patches._memory_file import save_memory
+        return save_memory_patch(self, Path(directory))
 
-        return save_memory(self, Path(directory))
-
-    def card(self) -> dict[str, Any]:
-        """See :meth:`Patch.card`."""
+    def _card_content(self) -> dict[str, Any]:
+        """See `Patch`."""
         return {
-            "kind": "memory",
-            "method": self.method,
-            "config": dict(self.config),
-            "base": dict(self.base),
-            "edits": [edit.id for edit in self.edits],
             "tensors": {name: list(tensor.shape) for name, tensor in self.tensors.items()},
             "bytes": sum(tensor.nbytes for tensor in self.tensors.values()),
-            "timing": dict(self.timing),
-            "outcomes": [one.to_dict() for one in self.outcomes],
-            "blast": self.blast and self.blast.to_dict(),
         }

@@ -1,4 +1,4 @@
-"""Writing a patch into weights: those of a model in memory, or of a checkpoint on disk."""
+"""Merging a patch into weights: of a model in memory, or of a Hugging Face checkpoint on disk."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from emend.errors import BrokenFile, InvalidInput, NumericalFailure
 from emend.models.placing import weight_of
 from emend.models.saving import save_model, save_tokenizer
 from emend.models.wrapping import is_adapted, unwrapped
-from emend.patches._base import check_base
+from emend.patches._base import check_base, find_modules
 from emend.patches._factors import Factor
-from emend.patches._hooks import find_modules
 
 if TYPE_CHECKING:
     from emend.patches._weight import WeightPatch
 
-CARD = "emend_merged.json"
-"""What a merged checkpoint says of its making; the mark by which we know it as ours."""
+MERGE_CARD = "emend_merged.json"
+"""The file in a merged checkpoint that records its origin, and marks it as written by emend."""
 
 
 def merge_into(patch: WeightPatch, model: nn.Module, *, allow_other_base: bool) -> None:
@@ -42,24 +41,24 @@ def save_merged(
 ) -> Path:
     """See :meth:`WeightPatch.save_merged`."""
     ours = _own_files(directory)
-    refuse_foreign(directory, ours, CARD)  # before the work, and again when it is done
+    refuse_foreign(directory, ours, MERGE_CARD)  # before the work, and again when it is done
     _refuse_adapters(model)
     model = unwrapped(model)
     merged = _merged(patch, model, allow_other_base)
     state = model.state_dict()
     state.update({f"{name}.weight": weight for name, weight in merged.items()})
-    with whole_directory(directory, ours, CARD) as aside, _no_bars():
+    with whole_directory(directory, ours, MERGE_CARD) as aside, _no_bars():
         save_model(model, aside, state_dict=state)
         if tokenizer is not None:
             save_tokenizer(tokenizer, aside)
-        names = sorted({path.name for path in aside.iterdir()} | {CARD})
-        write_json(aside / CARD, _card(patch, names))
+        names = sorted({path.name for path in aside.iterdir()} | {MERGE_CARD})
+        write_json(aside / MERGE_CARD, _card(patch, names))
     return directory
 
 
 @contextmanager
 def _no_bars() -> Generator[None, None, None]:
-    """No progress bars of transformers, which it would show in a pipe too."""
+    """Hide the progress bars of transformers, which shows them in a pipe too."""
     from transformers.utils import logging as chatter
 
     shown = chatter.is_progress_bar_enabled()
@@ -84,8 +83,8 @@ def _card(patch: WeightPatch, names: list[str]) -> dict[str, Any]:
 
 
 def _own_files(directory: Path) -> Collection[str]:
-    """The files that a merged checkpoint at this place says are its own; none elsewhere."""
-    path = directory / CARD
+    """Return the files that a merged checkpoint at this place lists as its own, if one is there."""
+    path = directory / MERGE_CARD
     if not path.is_file():
         return ()
     try:
@@ -93,7 +92,7 @@ def _own_files(directory: Path) -> Collection[str]:
         return frozenset(map(str, card["files"]))
     except (ValueError, KeyError, TypeError):
         raise BrokenFile(
-            f"{path} is not what we write beside a merged checkpoint: give another path"
+            f"{path} is not the card of a merged checkpoint: give another path"
         ) from None
 
 
@@ -107,7 +106,7 @@ def _refuse_adapters(model: nn.Module) -> None:
 
 
 def _merged(patch: WeightPatch, model: nn.Module, allow_other_base: bool) -> dict[str, Tensor]:
-    """The changed weights by module, as the model stores them: nothing is written yet."""
+    """Return the changed weights by module, as the model stores them; write nothing yet."""
     if models.attachments(model) or models.for_everyone(model):
         raise InvalidInput(
             "a patch is attached to the model, expected the base alone: detach it before merging "
@@ -137,7 +136,7 @@ def _refuse_unwritable(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _sum(name: str, module: nn.Module, factor: Factor) -> Tensor:
-    """``cast(W + delta)`` in the module's own orientation, added in float32 and rounded once."""
+    """Return ``cast(W + delta)`` in the module's orientation, added in float32, rounded once."""
     weight = module.get_parameter("weight").detach()
     wide = torch.promote_types(weight.dtype, torch.float32)
     delta = factor.dense()  # (out, in)

@@ -1,105 +1,95 @@
-"""The abstract patch: what every kind (weight, hook, prompt, routed) can do."""
+"""The abstract patch: what weight patches and memory patches have in common."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from emend import models
 from emend._brief import count_text
-from emend.errors import InvalidInput
+from emend.edits import with_translations
+from emend.errors import InvalidInput, UnknownName
 from emend.patches._base import check_base
+from emend.patches._export import Export, ExportOptions, Format
+from emend.patches._gguf import Quantization
+from emend.patches._results import BlastRadius, Outcome
 
 if TYPE_CHECKING:
     from torch import nn
+    from typing_extensions import Self
 
     from emend.edits import Edit
     from emend.models import Attachment
-    from emend.patches._blast import BlastRadius
-    from emend.patches._export import Export, ExportOptions, Format
-    from emend.patches._gguf_merged import Quantization
-    from emend.patches._outcomes import Outcome
 
 
-P = TypeVar("P", bound="Patch")
-
-
-def with_fields(patch: P, **fields: Any) -> P:
-    """Return a patch with other values of its attributes, of whatever class it is.
-
-    Args:
-        patch: The patch; a dataclass stays as it is, another class is changed.
-        fields: The values by name.
-    """
-    if is_dataclass(patch):
-        return cast("P", replace(cast("Any", patch), **fields))
-    for name, value in fields.items():
-        setattr(patch, name, value)
-    return patch
-
-
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Patch(ABC):
     """A change to a language model that can be attached, detached, saved and loaded.
 
     Attributes:
-        edits: The edits that the patch was made for, those with translations as one for each
-            language (`emend.edits.statements_of`).
+        edits: The edits that the patch was made for; each translation is an edit of its own
+            (`emend.edits.statements_of`).
         method: Name of the method that made it.
         config: The method's settings, JSON-able.
-        base: What :func:`~emend.patches.describe_base` says of the model it was made for; empty
-            means any model that fits.
-        timing: Seconds and bytes that it took to make, JSON-able: ``search``, ``precompute``,
-            ``per_edit`` (seconds), ``peak_memory_bytes``; empty where unknown.
-        outcomes: What became of each edit when :func:`emend.edit` asked the edited model; empty
-            where the patch was not made by it, or has been changed since.
+        base: The model that it was made for, as :func:`~emend.patches.describe_base` describes
+            it; empty for any model that fits.
+        timing: Cost of making it, JSON-able: ``search``, ``precompute``, ``per_edit`` (seconds),
+            ``peak_memory_bytes``; empty where unknown.
+        outcomes: The outcome of each edit, as :func:`emend.edit` measured it; empty for a patch
+            that another function made or that has been changed since.
         blast: What else the patch changes, as `emend.probes.blast_radius` measured it; None where
-            that was not measured, or the patch has been changed since.
+            not measured, or where the patch has been changed since.
     """
 
-    edits: tuple[Edit, ...]
-    method: str
-    config: Mapping[str, Any]
-    base: Mapping[str, Any]
-    timing: Mapping[str, Any]
+    edits: tuple[Edit, ...] = ()
+    method: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
     blast: BlastRadius | None = None
 
+    kind: ClassVar[str]
+    """The kind of patch, as its files name it."""
+
     served_by: ClassVar[str] = "emend answers by it (patch.attach), other engines cannot"
-    """What can answer by a patch of this kind, in one line; engines load changes of weights."""
+    """Which engines can run a patch of this kind, in one line."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edits", tuple(self.edits))
 
     def __repr__(self) -> str:
         by = f" by {self.method}" if self.method else ""
         edits = count_text(len(self.edits), "edit")
         return f"{type(self).__name__}: {edits}{by}, {self._content()}"
 
+    @abstractmethod
     def _content(self) -> str:
-        """Say in a few words what the patch holds, such as its rank and size."""
-        return "attached by hooks"
+        """Summarise what the patch holds in a few words, such as its rank and size."""
 
     @abstractmethod
     def attachment(self, model: nn.Module) -> Attachment:
-        """Make what hangs on a model while the patch acts; nothing hangs there yet.
+        """Create the attachment by which the patch acts on a model; nothing is installed yet.
 
         Raises:
             InvalidInput: The model does not fit the patch.
         """
 
     def attach(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
-        """Let the patch act on ``model`` for everyone, until it is detached.
+        """Apply the patch to ``model`` for everyone, until it is detached.
 
-        It acts in every thread and task from then on, but for those inside ``models.base(model)``,
-        and inside ``applied`` of other patches together with these. Either all of its hooks are
-        on the model afterwards or, where one cannot be set, none. Where requests of many threads
-        or tasks want different patches, use ``applied``.
+        It acts in every thread and task from then on, except inside ``models.base(model)``, and
+        together with patches that are ``applied``. Either all of its hooks are registered or, if
+        one cannot be, none. Where threads or tasks want different patches, use ``applied``.
 
         Args:
             model: The causal language model that the patch was made for, also one that PEFT or
                 torch.compile has wrapped.
-            allow_other_base: Attach although the model's weights are not those the patch was
+            allow_other_base: Attach even if the model's weights are not those the patch was
                 made for (its modules must still fit).
 
         Raises:
@@ -108,7 +98,7 @@ class Patch(ABC):
         models.attach(model, self._checked(model, models.for_everyone(model), allow_other_base))
 
     def detach(self, model: nn.Module) -> None:
-        """Take the patch off ``model`` again, for everyone.
+        """Remove the patch from ``model``, for everyone.
 
         Raises:
             InvalidInput: The patch is not attached to this model.
@@ -126,15 +116,15 @@ class Patch(ABC):
     def applied(
         self, model: nn.Module, *, allow_other_base: bool = False
     ) -> Generator[nn.Module, None, None]:
-        """Let the patch act inside a ``with`` block, in this thread or asyncio task alone.
+        """Apply the patch inside a ``with`` block, in this thread or asyncio task only.
 
-        Other threads and tasks go on with what acts there, at the same time on the same model.
-        Tasks that are started inside the block, and ``asyncio.to_thread``, are inside it too; a
-        new thread or one of a pool is not, and gets the model as it is for everyone, with a
-        warning. Blocks nest: several patches act together, ``models.base(model)`` inside hides
-        them, and a patch applied inside that acts alone. What is computed again in a backward
-        pass (gradient checkpointing of transformers) is computed with the patches of its forward
-        pass, also when the block was left before.
+        Other threads and tasks use the same model at the same time without it. Tasks that are
+        started inside the block, and ``asyncio.to_thread``, are inside it too; a new thread or
+        one of a pool is not, and gets the model as it is for everyone, with a warning. Blocks
+        nest: several patches act together, ``models.base(model)`` inside hides them, and a patch
+        applied inside that acts alone. Activations recomputed in a backward pass (gradient
+        checkpointing of transformers) use the patches of their forward pass, even after the
+        block has ended.
 
         Args:
             model: See :meth:`attach`.
@@ -160,18 +150,36 @@ class Patch(ABC):
         check_base(model, self.base, allow_other_base=allow_other_base)
         return self.attachment(model)
 
-    @abstractmethod
-    def without(self, *ids: str) -> Patch:
-        """The patch with the named edits taken out, each with its translations.
+    def known_ids(self, ids: str | Iterable[str]) -> list[str]:
+        """Return the ids with those of their translations, all checked to be among the edits.
+
+        Raises:
+            UnknownName: One is not.
+        """
+        known = [edit.id for edit in self.edits]
+        wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+        for id_ in wanted:
+            if id_ not in known:
+                raise UnknownName("edit", id_, known)
+        return list(with_translations(self.edits, wanted))
+
+    def without(self, *ids: str) -> Self:
+        """Return the patch without the named edits and their translations.
 
         Raises:
             UnknownName: An id is not among the patch's edits.
-            InvalidInput: The edits cannot be told apart.
+            InvalidInput: The edits cannot be separated.
         """
+        gone = set(self.known_ids(ids))
+        return self._selected({edit.id for edit in self.edits} - gone)
+
+    def only(self, ids: str | Iterable[str]) -> Self:
+        """Return the patch with the named edits only; raises as :meth:`without`."""
+        return self._selected(set(self.known_ids(ids)))
 
     @abstractmethod
-    def only(self, ids: str | Iterable[str]) -> Patch:
-        """The patch with the named edits alone; raises as :meth:`without`."""
+    def _selected(self, ids: set[str]) -> Self:
+        """Return the patch with some of its edits only, maybe none; see `without`."""
 
     @abstractmethod
     def save_pretrained(self, directory: str | Path) -> Path:
@@ -200,35 +208,19 @@ class Patch(ABC):
 
         Args:
             path: A directory for "peft" and "merged", a file named ``.gguf`` for the others.
-            format: "peft": a folder ``patch-<hash>`` in ``path``, named by its content, for PEFT,
-                vLLM and SGLang. "gguf": an adapter that llama.cpp loads beside the base, however
-                that is quantised. "merged": a Hugging Face checkpoint. "merged-gguf": the base's
-                GGUF file with the changed tensors replaced. None: "gguf" where the path ends so,
-                else "peft".
-            model: For "merged": the model that the patch was made for. For the GGUF forms of a
-                patch that states no architecture, such as an adapter of another maker: its model.
-            tokenizer: For "merged": its tokenizer, written beside it.
-            base_model: For "peft": what the engine calls the base; None for the patch's own name
-                of it. vLLM's resolver compares it with ``--model``.
-            base_gguf: The base in GGUF. "merged-gguf" needs it, but for models that came from
-                such a file; "gguf" then checks that the adapter fits it.
-            quantization: For "merged-gguf": the type of the changed tensors, "f32", "f16" or
-                "q8_0"; the others stay as they are.
-            allow_other_base: For "merged": as for :meth:`WeightPatch.merge_into`.
-
-        Returns:
-            What was written, the next commands, and what to know before them.
+            format: See :data:`~emend.patches.Format`; None for "gguf" or "peft", by the path.
+            model: See :class:`~emend.patches.ExportOptions`, also for all that follow.
+            tokenizer: The model's.
+            base_model: What the engine calls the base.
+            base_gguf: The base in GGUF.
+            quantization: Of the changed tensors.
+            allow_other_base: Whether the model may be another one.
 
         Raises:
-            InvalidInput: The patch is no change of weights, the form cannot hold it, the base
-                does not fit it, or the path holds something that is not ours to replace.
+            InvalidInput: The patch has no form for the engine, or the base does not fit it.
             UnsupportedModel: gguf knows no architecture like the base's.
-            MissingExtra: The package gguf is needed and not installed.
             NumericalFailure: A number is beyond the range of the merged type.
-            StoreFailure: It cannot be written.
         """
-        from emend.patches._export import ExportOptions
-
         options = ExportOptions(
             format, model, tokenizer, base_model, base_gguf, quantization, allow_other_base
         )
@@ -241,6 +233,20 @@ class Patch(ABC):
             f"one to export to {path}: {self.served_by}"
         )
 
-    @abstractmethod
     def card(self) -> dict[str, Any]:
-        """What the patch is and how it was made, as JSON-able data without tensors."""
+        """Describe the patch and how it was made, as JSON-able data without tensors."""
+        return {
+            "kind": self.kind,
+            "method": self.method,
+            "config": dict(self.config),
+            "base": dict(self.base),
+            "edits": [edit.id for edit in self.edits],
+            **self._card_content(),
+            "timing": dict(self.timing),
+            "outcomes": [one.to_dict() for one in self.outcomes],
+            "blast": self.blast and self.blast.to_dict(),
+        }
+
+    @abstractmethod
+    def _card_content(self) -> dict[str, Any]:
+        """Describe what the patch holds; see `card`."""

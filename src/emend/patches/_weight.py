@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from emend._brief import count_text, size_text
-from emend.edits import Edit
 from emend.errors import UnknownName
+from emend.models.attachments import Attachment
+from emend.models.hooks import changing
+from emend.models.placing import at_least_float32, device_of, dtype_of
 from emend.patches import _algebra
-from emend.patches._blast import BlastRadius
+from emend.patches._base import find_modules
+from emend.patches._export import Export, ExportOptions, export
 from emend.patches._factors import Factor
-from emend.patches._hooks import WeightAttachment
-from emend.patches._outcomes import Outcome
+from emend.patches._merge import merge_into, save_merged
 from emend.patches._patch import Patch
+from emend.patches._save import save_weight_patch
 from emend.patches._serving import serving
 
 if TYPE_CHECKING:
-    from emend.patches._export import Export, ExportOptions
+    from typing_extensions import Self
+
+
+class WeightAttachment(Attachment):
+    """A weight patch on a model: hooks that add ``x A^T B^T`` to the output of each module."""
+
+    def __init__(self, patch: Patch, model: nn.Module, factors: Mapping[str, Factor]) -> None:
+        super().__init__(patch)
+        modules = find_modules(model, factors, patch.base)
+        self._changes = [
+            (modules[name], self._hook(modules[name], factor)) for name, factor in factors.items()
+        ]
+
+    def hooks(self, model: nn.Module) -> Iterator[Any]:
+        """See `Attachment.hooks`."""
+        for module, add in self._changes:
+            yield module.register_forward_hook(add)
+
+    def _hook(self, module: nn.Module, factor: Factor) -> Any:
+        device, dtype = device_of(module), at_least_float32(dtype_of(module))
+        # Copies made in inference mode could not take part in a backward pass later.
+        with torch.inference_mode(False):
+            add = changing([matrix.to(device, dtype) for matrix in factor.matrices()])
+
+        def add_if_active(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Any:
+            return add(module, args, output) if self.active else None
+
+        return add_if_active
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,63 +60,50 @@ class WeightPatch(Patch):
     """Changes of weight matrices by full module name; ``-p``, ``p + q``, ``p - q``, ``c * p``.
 
     A sum that would hold one edit twice, or edits that conflict, raises ``Conflict``.
-    The weights are never touched: hooks add ``x A^T B^T`` to what each module puts out.
+    The model's weights are not changed: forward hooks add the change to each module's output.
 
     Attributes:
         factors: The change of each module, by its full dotted name.
-        edits: The edits that it was made for.
-        method: Name of the method that made it.
-        config: The method's settings, JSON-able.
-        base: What :func:`~emend.patches.describe_base` says of the model it was made for;
-            empty means any model whose modules fit.
         templates: The context templates that were used.
-        statistics: A note on the second moments that were used (corpus, count, dtype).
-        timing: Seconds and bytes that it took to make; see :class:`Patch`.
-        state: Named tensors that the method needs to go on from this patch (the values it
-            sought, running statistics); a scaled or compressed patch has none.
-        compression: Where :meth:`compress` made the patch, the relative error that it cost each
-            module, ``||delta - delta'||_F / ||delta||_F``.
-        outcomes: What became of each edit; see :class:`Patch`.
-        blast: What else changed; see :class:`Patch`.
+        statistics: A note on the key covariance that was used (corpus, count, dtype).
+        state: Named tensors that the method needs to continue from this patch (target values,
+            running statistics); a scaled or compressed patch has none.
+        compression: Of a patch made by :meth:`compress`, the relative error of each module,
+            ``||delta - delta'||_F / ||delta||_F``.
     """
 
     factors: Mapping[str, Factor]
-    edits: tuple[Edit, ...] = ()
-    method: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    base: Mapping[str, Any] = field(default_factory=dict)
-    templates: tuple[str, ...] = ()
-    statistics: Mapping[str, Any] = field(default_factory=dict)
-    timing: Mapping[str, Any] = field(default_factory=dict)
-    state: Mapping[str, Tensor] = field(default_factory=dict)
-    compression: Mapping[str, float] = field(default_factory=dict)
-    outcomes: tuple[Outcome, ...] = ()
-    blast: BlastRadius | None = None
+    templates: tuple[str, ...] = field(default=(), kw_only=True)
+    statistics: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    state: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    compression: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+
+    kind: ClassVar[str] = "weight"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "factors", dict(self.factors))
         object.__setattr__(self, "state", dict(self.state))
-        object.__setattr__(self, "edits", tuple(self.edits))
         object.__setattr__(self, "templates", tuple(self.templates))
 
     def _content(self) -> str:
         """See `Patch`: "4 layers, rank 20, 1.2 MB"."""
         if not self.factors:
             return "no change"
-        blocks = {part for name in self.factors for part in name.split(".") if part.isdigit()}
-        where = count_text(len(blocks), "layer")
-        if len(blocks) != len(self.factors):
+        layers = {part for name in self.factors for part in name.split(".") if part.isdigit()}
+        where = count_text(len(layers), "layer")
+        if len(layers) != len(self.factors):
             matrices = count_text(len(self.factors), "matrix", "matrices")
-            where = f"{matrices} in {where}" if blocks else matrices
-        held = (each.nbytes for factor in self.factors.values() for each in factor.matrices())
-        return f"{where}, rank {self.rank}, {size_text(sum(held))}"
+            where = f"{matrices} in {where}" if layers else matrices
+        sizes = (each.nbytes for factor in self.factors.values() for each in factor.matrices())
+        return f"{where}, rank {self.rank}, {size_text(sum(sizes))}"
 
     def attachment(self, model: nn.Module) -> WeightAttachment:
         """See :meth:`Patch.attachment`."""
         return WeightAttachment(self, model, self.factors)
 
     def delta(self, module_name: str) -> Tensor:
-        """The change of one module's weight, (out, in) float32.
+        """Return the change of one module's weight, (out, in) float32.
 
         Raises:
             UnknownName: The patch does not change that module.
@@ -104,50 +122,39 @@ class WeightPatch(Patch):
         """Frobenius norm over all modules together."""
         return sum(factor.norm() ** 2 for factor in self.factors.values()) ** 0.5
 
-    def without(self, *ids: str) -> WeightPatch:
-        """The patch with the named edits taken out.
+    def _selected(self, ids: set[str]) -> Self:
+        """See `Patch`."""
+        return _algebra.selected(self, ids)
 
-        Raises:
-            UnknownName: An id is not among the patch's edits.
-            InvalidInput: The edits share their rows and cannot be told apart.
-        """
-        gone = set(_algebra.known_ids(self, ids))
-        return _algebra.selected(self, [e.id for e in self.edits if e.id not in gone])
+    def compress(self, rank: int | None = None, tolerance: float | None = None) -> Self:
+        """Approximate each module's change with fewer rows, by QR and SVD in float64.
 
-    def only(self, ids: str | Iterable[str]) -> WeightPatch:
-        """The patch with the named edits alone; raises as :meth:`without`."""
-        wanted = [ids] if isinstance(ids, str) else list(ids)
-        return _algebra.selected(self, _algebra.known_ids(self, wanted))
-
-    def compress(self, rank: int | None = None, tolerance: float | None = None) -> WeightPatch:
-        """The patch in fewer rows: each module's best approximation, by QR and SVD in float64.
-
-        What it costs is measured and kept in :attr:`compression`. Rows then belong to no edit, so
-        that :meth:`without` cannot take one out any more (of several edits); a module that would
-        need as many rows as it has is left as it is.
+        The error is measured and stored in :attr:`compression`. Rows then belong to no edit, so
+        that :meth:`without` can no longer separate several edits; a module whose rank would not
+        fall is left as it is.
 
         Args:
-            rank: The most rows that a module may have.
+            rank: The largest rank of a module.
             tolerance: The largest relative error of a module, ``||delta - delta'||_F /
-                ||delta||_F``; the fewest rows that keep to it are taken. What float32 cannot hold
-                (1e-6) never counts. With neither, as few rows as lose nothing.
+                ||delta||_F``; the smallest rank within it is used. Errors below the resolution
+                of float32 (1e-6) never count. With neither argument, the smallest lossless rank.
 
         Raises:
-            InvalidInput: A module cannot keep to both, or a bound makes no sense.
+            InvalidInput: A module cannot satisfy both, or a bound makes no sense.
         """
         return _algebra.compressed(self, rank, tolerance)
 
     def merge_into(self, model: nn.Module, *, allow_other_base: bool = False) -> None:
         """Write the patch into the model's own weights, for good: ``W <- cast(W + delta)``.
 
-        The only thing in emend that changes a model. Deltas are added in float32 and rounded once
-        to the weights' dtype, or nothing is written at all. To get the base back, load it again:
-        subtracting the patch does not give it back to the last bit. The model then has another
-        hash, so that neither this patch nor another one for the base fits it any more.
+        The only function of emend that changes a model. Deltas are added in float32 and rounded
+        once to the weights' dtype, or nothing is written at all. To get the base back, load it
+        again: subtracting the patch does not restore it to the last bit. The model then has
+        another hash, so that neither this patch nor another one for the base fits it any more.
 
         Args:
             model: The model that the patch was made for, with nothing attached.
-            allow_other_base: Merge although the model's weights are not those the patch was made
+            allow_other_base: Merge even if the model's weights are not those the patch was made
                 for (its modules must still fit).
 
         Raises:
@@ -155,8 +162,6 @@ class WeightPatch(Patch):
                 offloaded, or tied to one that the patch does not change.
             NumericalFailure: A weight would leave the range of its dtype.
         """
-        from emend.patches._merge import merge_into
-
         merge_into(self, model, allow_other_base=allow_other_base)
 
     def save_merged(
@@ -169,14 +174,14 @@ class WeightPatch(Patch):
     ) -> Path:
         """Write the model with the patch in its weights as an ordinary Hugging Face checkpoint.
 
-        For servers that load no adapters. The given model stays as it is; its weights are in
-        memory once, and those of the changed modules twice. Beside the checkpoint's own files
-        stands ``emend_merged.json``, which says of what it was made.
+        For servers that load no adapters. The given model is not changed; memory holds its
+        weights once, and those of the changed modules twice. ``emend_merged.json`` in the
+        checkpoint records what it was made of.
 
         Args:
             model: The model that the patch was made for, with nothing attached.
-            tokenizer: Its tokenizer, saved beside it; None to leave it out.
-            directory: New, empty, or such a checkpoint to be replaced; written aside and renamed.
+            tokenizer: Its tokenizer, saved with it; None to leave it out.
+            directory: New, empty, or such a checkpoint to be replaced, atomically.
             allow_other_base: As for :meth:`merge_into`.
 
         Returns:
@@ -186,8 +191,6 @@ class WeightPatch(Patch):
             InvalidInput: As :meth:`merge_into`, or the directory holds something else.
             NumericalFailure: As :meth:`merge_into`.
         """
-        from emend.patches._merge import save_merged
-
         return save_merged(
             self, model, tokenizer, Path(directory), allow_other_base=allow_other_base
         )
@@ -215,38 +218,26 @@ class WeightPatch(Patch):
         return _algebra.added(self, -other)
 
     def save_pretrained(self, directory: str | Path) -> Path:
-        """Write a PEFT LoRA adapter in canonical form, with our own data in ``emend.json``.
+        """Write a PEFT LoRA adapter in canonical form, with emend's own data in ``emend.json``.
 
-        Dense changes are stored as factors of the rank that keeps them to 1e-6 (relative);
-        the measured error is written beside them. See :meth:`Patch.save_pretrained`.
+        Dense changes are stored as factors of the smallest rank with a relative error of at most
+        1e-6; the measured error is stored too. See :meth:`Patch.save_pretrained`.
         """
-        from emend.patches._save import save_weight_patch
-
         return save_weight_patch(self, Path(directory))
 
     def _exported(self, path: Path, options: ExportOptions) -> Export:
         """See :meth:`Patch.export`."""
-        from emend.patches._export import export
-
         return export(self, path, options)
 
-    def card(self) -> dict[str, Any]:
-        """See :meth:`Patch.card`."""
+    def _card_content(self) -> dict[str, Any]:
+        """See `Patch`."""
         return {
-            "kind": "weight",
-            "method": self.method,
-            "config": dict(self.config),
-            "base": dict(self.base),
-            "edits": [edit.id for edit in self.edits],
             "modules": {
                 name: {"rank": factor.rank, "shape": list(factor.shape), "norm": factor.norm()}
                 for name, factor in self.factors.items()
             },
             "templates": list(self.templates),
             "statistics": dict(self.statistics),
-            "timing": dict(self.timing),
             "serving": [one.to_dict() for one in serving(self)],
             **({"compression": dict(self.compression)} if self.compression else {}),
-            "outcomes": [one.to_dict() for one in self.outcomes],
-            "blast": self.blast and self.blast.to_dict(),
         }

@@ -26,7 +26,7 @@ from emend.models import HookAttachment
 from emend.models.hooks import plus_change
 from emend.models.passes import Batch
 from emend.models.placing import at_least_float32, device_of, dtype_of
-from emend.patches import MemoryPatch, known_ids
+from emend.patches import MemoryPatch
 
 
 def gaps(keys: Tensor, outputs: Tensor, delta: Tensor, activation: str) -> Tensor:
@@ -101,7 +101,7 @@ class SidePatch(MemoryPatch):
         A memory that loses some of its edits keeps the others by name alone: its change is zero
         and its threshold infinite, so that WISE writes them again.
         """
-        stay = set(known_ids(self, ids))
+        stay = set(self.known_ids(ids))
         tensors, memories, thresholds = {}, [], []
         for number, owned in enumerate(self.details["memories"]):
             kept = [id_ for id_ in owned if id_ in stay]
