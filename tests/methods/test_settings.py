@@ -7,19 +7,17 @@ import typing
 
 import numpy as np
 import pytest
-from emend.methods.hypernetwork._trainers import networks, trainer
 from tests.tiny import tiny_model
 
 from emend._settings import Range, alternatives, checked, hints_of
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.methods import registry
+from emend.methods import registry, trained, trainer
 
 NAMES = registry().names()
-TRAINED = [*networks().names(), "serac"]
 OWNERS = [
     *((name, registry().get(name).config_type) for name in NAMES),
-    *((f"training of {name}", trainer(name).settings_type) for name in TRAINED),
+    *((f"training of {name}", trainer(name).settings_type) for name in trained()),
 ]
 SETTINGS = [
     pytest.param(owner, config_type, field.name, id=f"{owner}-{field.name}")

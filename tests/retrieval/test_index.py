@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-import types
 
 import numpy as np
 import pytest
 import torch
+from tests.retrieval.sentences import sentence_model
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName
+from emend.models import ModelView
 from emend.models.positions import prompt_tokens
 from emend.models.start import front_ids
-from emend.retrieval import DenseIndex, Hit, StateEncoder, WordIndex, build_index
-from emend.retrieval.encoders import SentenceEncoder, check_fingerprint, fingerprint
+from emend.retrieval import DenseIndex, Hit, KeyEncoder, StateEncoder, WordIndex, build_index
+from emend.retrieval.encoders import SentenceEncoder, check_description, encoder_of
 
 TEXTS = [
     "Marie Curie was born in Paris.",
@@ -84,17 +85,7 @@ def test_sentence_transformers_are_an_extra(monkeypatch) -> None:
 
 
 def test_sentence_transformers_encode(monkeypatch) -> None:
-    class Letters:
-        def __init__(self, name: str) -> None:
-            if "there" not in name:
-                raise OSError("no such model\nmore")
-
-        def encode(self, texts, show_progress_bar):
-            assert not show_progress_bar
-            return [[text.count(letter) + 0.0 for letter in "aeiou"] for text in texts]
-
-    module = types.SimpleNamespace(SentenceTransformer=Letters)
-    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    sentence_model(monkeypatch, lambda text: [text.count(letter) + 0.0 for letter in "aeiou"])
     index = build_index(["aaa", "ooo", "aao"], "a/there")
     (hits,) = index.search(["ao"], k=3)
     assert [hit.place for hit in hits] == [2, 0, 1]
@@ -137,15 +128,49 @@ def test_a_text_longer_than_the_context_is_read_in_windows(words) -> None:
     assert encoder.encode([]).shape == (0, 0)
 
 
-def test_another_encoder_is_told_from_the_one_before() -> None:
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_keys_are_the_inputs_of_modules_at_the_last_token(architecture) -> None:
+    model, tokenizer = tiny_model(architecture)
+    view = ModelView(model)
+    names = [view.name_of(view.down_projection(layer)) for layer in (1, 3)]
+    found = KeyEncoder(model, tokenizer, names).encode(TEXTS)
+    seen: list[torch.Tensor] = []
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+        for name in names
+    ]
+    for text, vector in zip(TEXTS, found, strict=True):
+        seen.clear()
+        with torch.no_grad():
+            model(torch.tensor(prompt_tokens(tokenizer, [text])))
+        last = [given.reshape(-1, given.shape[-1])[-1] for given in seen]
+        expected = torch.cat([each / each.norm() for each in last])
+        assert vector == pytest.approx(expected.numpy(), abs=1e-5)
+    for hook in hooks:
+        hook.remove()
+
+
+def test_another_encoder_is_refused(monkeypatch) -> None:
     model, tokenizer = tiny_model("gpt2")
     other, _ = tiny_model("gpt2", seed=1)
-    kept = fingerprint(StateEncoder(model, tokenizer))
-    check_fingerprint(fingerprint(StateEncoder(model, tokenizer)), kept)
+    kept = StateEncoder(model, tokenizer).describe()
+    check_description(StateEncoder(model, tokenizer).describe(), kept)
     with pytest.raises(InvalidInput, match="its vectors differ"):
-        check_fingerprint(fingerprint(StateEncoder(other, tokenizer)), kept)
-    with pytest.raises(InvalidInput, match="found states"):
-        check_fingerprint(kept, {**kept, "name": "a/b"})
+        check_description(StateEncoder(other, tokenizer).describe(), kept)
+    keys = [KeyEncoder(model, tokenizer, [name]).describe() for name in ("mlp.1", "mlp.0")]
+    with pytest.raises(InvalidInput, match=r"encoder states of mlp\.1, but found states"):
+        check_description(keys[1], keys[0])
+    sentence_model(monkeypatch, [3.0, 4.0])
+    kept = SentenceEncoder("some/encoder").describe()
+    with pytest.raises(InvalidInput, match="made with encoder some/encoder"):
+        check_description(keys[0], kept)
+    assert encoder_of(kept, None, None).describe() == kept
+    sentence_model(monkeypatch, [4.0, 3.0])
+    with pytest.raises(InvalidInput, match="use that encoder"):
+        encoder_of(kept, None, None)
+    with pytest.raises(UnknownName, match="encoder"):
+        encoder_of({"kind": "telepathy"}, None, None)
+    assert isinstance(encoder_of(keys[0], model, tokenizer), KeyEncoder)
 
 
 class Fixed:

@@ -66,7 +66,6 @@ def command(
             "only models of the lab come with edits of their own"
         )
     from emend import api, methods
-    from emend.methods import hypernetwork
 
     trainer = methods.trainer(method)
     flags = [
@@ -74,7 +73,7 @@ def command(
     ]
     chosen = settings_for(method, trainer.settings_type, config, [*(set or []), *flags])
     settings: Any = trainer.settings_type(**chosen)
-    training, validation = hypernetwork.lab_split() if given is None else split(given)
+    training, validation = methods.lab_split() if given is None else split(given)
     network, tokenizer = api.load(model, **loading)
     started = time.perf_counter()
     found = trainer.train(

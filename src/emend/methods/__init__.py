@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from emend.methods._method import method as method
     from emend.methods._method import recommended as recommended
     from emend.methods._trainers import Trainer as Trainer
+    from emend.methods._trainers import lab_split as lab_split
+    from emend.methods._trainers import trained as trained
     from emend.methods._trainers import trainer as trainer
 
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "Trainer",
     "about",
     "find",
+    "lab_split",
     "method",
     "recommended",
     "registry",
+    "trained",
     "trainer",
 ]
 
@@ -77,6 +81,6 @@ def __getattr__(name: str) -> Any:
     """Import what defines methods when it is first asked for."""
     if name in ("Method", "method", "recommended"):
         return getattr(importlib.import_module("emend.methods._method"), name)
-    if name in ("Trainer", "trainer"):
+    if name in ("Trainer", "lab_split", "trained", "trainer"):
         return getattr(importlib.import_module("emend.methods._trainers"), name)
     raise AttributeError(f"module 'emend.methods' has no attribute {name!r}")

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from emend._tensors import Stored
+from emend.errors import InvalidInput
 from emend.models.placing import stored_weights
 
 ORIGINALS = ("base_layer", "original_module", "_orig_mod")
@@ -67,6 +68,21 @@ def find_plain(model: nn.Module, name: str) -> nn.Module | None:
         if child is None:
             return None
         module = _inner(child)
+    return module
+
+
+def find_module(model: nn.Module, name: str) -> nn.Module:
+    """Return the module that a patch acts on, by its name in the plain model.
+
+    Raises:
+        InvalidInput: There is none of that name.
+    """
+    module = find_plain(model, name)
+    if module is None:
+        raise InvalidInput(
+            f"{type(model).__name__} has no module {name} that the patch acts on: "
+            "apply it to the model that it was made for"
+        )
     return module
 
 

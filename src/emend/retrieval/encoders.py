@@ -1,70 +1,53 @@
-"""What turns texts into vectors: the model's own states, or a sentence-transformers model."""
+"""Encoders turn texts into vectors: a language model's states, or a sentence-transformers model.
+
+The description of an encoder is saved with vectors that it made, so that vectors of another
+encoder are never compared with them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from emend import models
-from emend.errors import InvalidInput, MissingExtra, MissingFile, first_line
-from emend.models.forward import evaluating, longest_text
+from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName, first_line
+from emend.models.forward import batches, evaluating, head_at, longest_text
 from emend.models.placing import device_of
-from emend.models.positions import pad, pad_id, prompt_tokens
+from emend.models.positions import Encoded, pad, pad_id, prompt_tokens
+from emend.models.sharing import hooked
 from emend.models.start import front_ids
+from emend.models.wrapping import find_module
 
-_PROBE = "The quick brown fox jumps over the lazy dog."
-_PROBED = 16
+STATES, SENTENCES = "states", "sentences"
+BATCH = 32
+"""Texts in one forward pass."""
+PROBE = "The quick brown fox jumps over the lazy dog."
+PROBED = 16
+"""Numbers of the vector of `PROBE` that a description holds."""
+AGREEMENT = 5e-3
+"""Largest difference of these numbers between two runs of one encoder."""
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors.
+    """Turns texts into vectors."""
 
-    Attributes:
-        name: What it is called in settings.
-    """
-
-    name: str
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies the encoder, JSON-able; `encoder_of` makes it again from this."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """(N, width) float32, each row of length 1."""
+        """Return (N, size) float32 vectors of N texts, a numpy array."""
         ...
 
 
-def fingerprint(encoder: Encoder) -> dict[str, Any]:
-    """What is kept of an encoder to know it again: its name, width, and some numbers it gives.
-
-    Returns:
-        JSON-able.
-    """
-    vector = encoder.encode([_PROBE])[0]
-    probe = [round(float(value), 4) for value in vector[:_PROBED]]
-    return {"name": encoder.name, "width": len(vector), "probe": probe}
-
-
-def check_fingerprint(found: dict[str, Any], kept: dict[str, Any]) -> None:
-    """Refuse an encoder other than the one that a memory was made with.
-
-    Raises:
-        InvalidInput: Name, width or vectors differ.
-    """
-    same = found["name"] == kept.get("name") and found["width"] == kept.get("width")
-    if same and np.allclose(found["probe"], kept.get("probe", []), atol=5e-3):
-        return
-    differ = "its vectors differ" if same else f"found {found['name']} ({found['width']} wide)"
-    raise InvalidInput(
-        f"the memory was made with encoder {kept.get('name')} ({kept.get('width')} wide), but "
-        f"{differ}: use that encoder, or make the patch again"
-    )
-
-
-class StateEncoder:
-    """The language model's own states, half way up, averaged over a text's tokens.
-
-    A text longer than the model reads is cut into windows that do not overlap, each behind the
-    start token; all of its tokens count alike.
+class _ModelEncoder(ABC):
+    """An encoder that runs the unedited language model.
 
     Args:
         model: A causal language model; what is attached to it has no effect here.
@@ -72,50 +55,123 @@ class StateEncoder:
         batch_size: Texts in one forward pass.
     """
 
-    name = "states"
-
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 32) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.batch_size = batch_size
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = BATCH) -> None:
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
 
     def encode(self, texts: Sequence[str]) -> Any:
         """See `Encoder.encode`."""
-        models.ensure_start(self.model, self.tokenizer)
-        rows = prompt_tokens(self.tokenizer, list(texts))
-        if not rows:
+        if not texts:
             return np.zeros((0, 0), np.float32)
-        front = len(front_ids(self.tokenizer))
-        size = (longest_text(self.model) or front + max(map(len, rows))) - front
-        cut = [range(front, max(len(row), front + 1), size) for row in rows]
+        models.ensure_start(self.model, self.tokenizer)
+        rows, front = prompt_tokens(self.tokenizer, list(texts)), len(front_ids(self.tokenizer))
+        longest = longest_text(self.model) or front + max(map(len, rows))
+        return self._encoded(rows, front, longest - front)
+
+    @abstractmethod
+    def _encoded(self, rows: list[list[int]], front: int, room: int) -> Any:
+        """Return the vectors of rows that begin with ``front`` start tokens.
+
+        Of the other tokens of a row ``room`` fit into one forward pass.
+        """
+
+    @abstractmethod
+    def _batch(self, batch: Encoded, front: int) -> Tensor:
+        """Return (B, size) of one padded batch."""
+
+    def _run(self, rows: Sequence[Sequence[int]], front: int) -> Any:
+        """Return (N, size) of rows that fit into one pass each."""
+        found: list[Any] = [None] * len(rows)
+        place = device_of(self.model.get_input_embeddings())
+        with torch.no_grad(), models.base(self.model), evaluating(self.model):
+            for members in batches([len(row) for row in rows], self.batch_size):
+                batch = pad([rows[n] for n in members], pad_id(self.tokenizer)).to(place)
+                vectors = self._batch(batch, front).float().cpu().numpy()
+                for number, vector in zip(members, vectors, strict=True):
+                    found[number] = vector
+        return np.stack(found)
+
+
+class StateEncoder(_ModelEncoder):
+    """Hidden states of the model's middle block, averaged over a text's tokens.
+
+    A text longer than the model reads is cut into windows that do not overlap, each after the
+    start token; all of its tokens count alike.
+    """
+
+    def describe(self) -> dict[str, Any]:
+        """See `Encoder.describe`."""
+        return {"kind": STATES, **_probed(self)}
+
+    def _encoded(self, rows: list[list[int]], front: int, room: int) -> Any:
+        cut = [range(front, max(len(row), front + 1), room) for row in rows]
         windows = [
-            [*row[:front], *row[at : at + size]]
+            [*row[:front], *row[at : at + room]]
             for row, each in zip(rows, cut, strict=True)
             for at in each
         ]
-        owners = [number for number, each in enumerate(cut) for _ in each]
-        starts = range(0, len(windows), self.batch_size)
-        with torch.no_grad(), models.base(self.model), evaluating(self.model):
-            found = [self._summed(windows[start : start + self.batch_size]) for start in starts]
-        sums = np.concatenate(found)  # (windows, width)
+        sums = self._run(windows, front)  # (windows, hidden_size)
         whole = np.zeros((len(rows), sums.shape[1]), np.float32)
-        np.add.at(whole, owners, sums)
+        np.add.at(whole, [number for number, each in enumerate(cut) for _ in each], sums)
         return normalized(whole)
 
-    def _summed(self, rows: list[list[int]]) -> Any:
-        """(B, width), the states of each row's tokens added up."""
-        batch = pad(rows, pad_id(self.tokenizer)).to(device_of(self.model.get_input_embeddings()))
+    def _batch(self, batch: Encoded, front: int) -> Tensor:
         output = self.model.base_model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             use_cache=False,
             output_hidden_states=True,
         )
-        states = output.hidden_states[len(output.hidden_states) // 2].float()  # (B, T, width)
+        states = output.hidden_states[len(output.hidden_states) // 2].float()  # (B, T, hidden_size)
         mask = batch.attention_mask[..., None].to(states)
-        front = len(front_ids(self.tokenizer))  # whose states would outweigh all others
+        # A start token's state would outweigh all others.
         mask[:, :front] = torch.where(mask.sum(1, keepdim=True) > front, 0.0, mask[:, :front])
-        return (states * mask).sum(1).cpu().numpy()
+        return (states * mask).sum(1)
+
+
+class KeyEncoder(_ModelEncoder):
+    """Inputs of some modules at a text's last token, each divided by its length.
+
+    Of a text longer than the model reads, the last tokens are read, after its start token.
+
+    Args:
+        model: A causal language model; what is attached to it has no effect here.
+        tokenizer: Its tokenizer.
+        modules: Full names of the modules.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, modules: Sequence[str]) -> None:
+        super().__init__(model, tokenizer)
+        self.modules = tuple(modules)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Encoder.describe`; a model is identified by its weights, and not here."""
+        return {"kind": STATES, "modules": list(self.modules)}
+
+    def _encoded(self, rows: list[list[int]], front: int, room: int) -> Any:
+        return self._run([[*row[:front], *row[front:][-room:]] for row in rows], front)
+
+    def _batch(self, batch: Encoded, front: int) -> Tensor:
+        ends = batch.attention_mask.sum(1) - 1
+        index = torch.arange(len(ends))
+        seen: dict[str, Tensor] = {}
+
+        def watch(name: str) -> Any:
+            def look(_module: nn.Module, args: tuple[Any, ...]) -> None:
+                given = args[0].reshape(len(ends), -1, args[0].shape[-1])
+                last = given[index.to(given.device), ends.to(given.device)].float().cpu()
+                seen[name] = nn.functional.normalize(last, dim=-1)
+
+            return look
+
+        with ExitStack() as stack:
+            for name in self.modules:
+                module = find_module(self.model, name)
+                stack.enter_context(hooked(module, watch(name), before=True))
+            stack.enter_context(head_at(self.model, index[:1], ends[:1]))
+            self.model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            )
+        return torch.cat([seen[name] for name in self.modules], dim=-1)
 
 
 class SentenceEncoder:
@@ -145,14 +201,73 @@ class SentenceEncoder:
                 "states, or a sentence-transformers model that is there"
             ) from None
 
+    def describe(self) -> dict[str, Any]:
+        """See `Encoder.describe`."""
+        return {"kind": SENTENCES, "name": self.name, **_probed(self)}
+
     def encode(self, texts: Sequence[str]) -> Any:
         """See `Encoder.encode`."""
-        return normalized(
-            np.asarray(self._model.encode(list(texts), show_progress_bar=False), np.float32)
-        )
+        found = self._model.encode(list(texts), show_progress_bar=False)
+        return normalized(np.asarray(found, np.float32))
+
+
+def encoder_of(description: Mapping[str, Any], model: Any, tokenizer: Any) -> Encoder:
+    """Return the encoder that a description is of.
+
+    Raises:
+        InvalidInput: The sentence-transformers model of that name gives other vectors now.
+        UnknownName: There is no such kind of encoder.
+        MissingExtra: sentence-transformers is needed and not installed.
+        MissingFile: There is no such sentence-transformers model.
+    """
+    kind = str(description.get("kind"))
+    if kind not in (STATES, SENTENCES):
+        raise UnknownName("encoder", kind, [STATES, SENTENCES])
+    if kind == STATES and "modules" in description:
+        return KeyEncoder(model, tokenizer, description["modules"])
+    if kind == STATES:
+        return StateEncoder(model, tokenizer)
+    found = SentenceEncoder(description["name"])
+    check_description(found.describe(), description)
+    return found
+
+
+def check_description(found: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
+    """Refuse an encoder other than the one that made the vectors of a memory.
+
+    Args:
+        found: The description of the encoder.
+        kept: That of the one that made the vectors.
+
+    Raises:
+        InvalidInput: They are not the same, or the same by name only.
+    """
+    same = {**found, "probe": None} == {**kept, "probe": None}
+    probes = found.get("probe", ()), kept.get("probe", ())
+    if same and len(probes[0]) == len(probes[1]) and np.allclose(*probes, atol=AGREEMENT):
+        return
+    differ = "its vectors differ" if same else f"found {_named(found)}"
+    raise InvalidInput(
+        f"the memory was made with encoder {_named(kept)}, but {differ}: use that encoder, or "
+        "make the memory again with this one"
+    )
 
 
 def normalized(vectors: Any) -> Any:
-    """Rows of (N, width) divided by their lengths; a row of zeros stays."""
+    """Divide the rows of (N, size) by their lengths; a row of zeros stays."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+
+def _probed(encoder: Encoder) -> dict[str, Any]:
+    """Return the size of an encoder's vectors, and some numbers that distinguish encoders."""
+    vector = encoder.encode([PROBE])[0]
+    probe = [round(float(value), 4) for value in vector[:PROBED]]
+    return {"size": len(vector), "probe": probe}
+
+
+def _named(description: Mapping[str, Any]) -> str:
+    name = str(description.get("name", description.get("kind")))
+    of = ", ".join(map(str, description.get("modules", ())))
+    size = f" ({description['size']} numbers)" if "size" in description else ""
+    return f"{name} of {of}" if of else f"{name}{size}"

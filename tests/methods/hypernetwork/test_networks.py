@@ -9,10 +9,9 @@ from tests.tiny import tiny_model
 
 from emend.editing import context_rows
 from emend.errors import InvalidInput, UnknownName
-from emend.methods.hypernetwork import networks
-from emend.methods.hypernetwork._editing import EditingNetworks, ResidualLayer
-from emend.methods.hypernetwork._network import Factors
-from emend.methods.hypernetwork._reading import edited, edited_shapes, read_edits_for
+from emend.methods.hypernetwork._editing_network import EditingNetworks, ResidualLayer
+from emend.methods.hypernetwork._network import Factors, edited, networks, read_edits_for
+from emend.methods.hypernetwork._training import edited_shapes
 from emend.methods.hypernetwork.ke import Conditioner
 from emend.models import ModelView
 
@@ -45,7 +44,7 @@ def test_layers_begin_as_the_identity_and_can_learn() -> None:
 
 def test_matrices_of_one_shape_share_a_network() -> None:
     shapes = {"a.up": (8, 4), "a.down": (4, 8), "b.up": (8, 4), "b.down": (4, 8)}
-    editing = EditingNetworks(shapes, rank=2, depth=2, seed=0)
+    editing = EditingNetworks(shapes, rank=2, seed=0)
     assert len(editing.networks) == 2
     assert editing.places["a.up"][0] == editing.places["b.up"][0]
     assert editing.places["a.up"][1] != editing.places["b.up"][1]

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from emend.editing.entries import REPLACED, Replaced
 from emend.edits import Edit
-from emend.methods._modules import find_module
 from emend.models import HookAttachment
 from emend.models.passes import Batch
 from emend.models.placing import device_of
+from emend.models.wrapping import find_module
 from emend.patches import MemoryPatch
 
 GAP = 1e-5

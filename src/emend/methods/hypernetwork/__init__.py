@@ -1,23 +1,7 @@
-"""Networks that turn the gradient of an edit into a change of weights, and their training."""
+"""Networks that turn the gradient of an edit into a change of weights (KE, MEND, MALMEN).
 
-from __future__ import annotations
-
-from emend.methods.hypernetwork._apply import edit_by_network
-from emend.methods.hypernetwork._network import Factors, Hypernetwork, NetworkSettings
-from emend.methods.hypernetwork._split import lab_split
-from emend.methods.hypernetwork._state import load_network, networks, save_network, state_directory
-from emend.methods.hypernetwork._training import Progress, train
-
-__all__ = [
-    "Factors",
-    "Hypernetwork",
-    "NetworkSettings",
-    "Progress",
-    "edit_by_network",
-    "lab_split",
-    "load_network",
-    "networks",
-    "save_network",
-    "state_directory",
-    "train",
-]
+_network.py            what a hypernetwork is: from token gradients to factors of changes; on disk
+_editing_network.py    what MEND and MALMEN share
+_training.py           training on edits, with checkpoints
+_apply.py              editing with a trained network
+"""

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from emend._settings import Count
 from emend.editing.rows import context_rows
 from emend.edits import Edit
-from emend.methods.hypernetwork._network import Factors
-from emend.methods.hypernetwork._reading import read_edits_for
-from emend.methods.hypernetwork._state import load_network, state_directory
+from emend.methods._training import state_directory
+from emend.methods.hypernetwork._network import Factors, load_network, read_edits_for
 from emend.models import ModelView
 from emend.patches import LowRank, WeightPatch, describe_base
+
+BATCH = 32
+"""Edits in one forward and backward pass."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,6 @@ class ApplySettings:
 
     state: str | None = None
     """Directory of the trained network; by default the one that the model itself brings."""
-    batch_size: Count = 32
-    """Edits in one forward and backward pass."""
     allow_other_base: bool = False
     """Whether to use a network that was trained on a model with other weights."""
 
@@ -33,20 +32,19 @@ class ApplySettings:
 def edit_by_network(
     method: str, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: ApplySettings
 ) -> WeightPatch:
-    """The patch that a trained network makes of edits.
+    """Make the patch that a trained network computes for edits.
 
     Raises:
-        MissingFile: There is no trained network; the message says how to train one.
+        MissingFile: There is no trained network; the message states how to train one.
         InvalidInput: It was trained on another model.
         NumericalFailure: A gradient is not finite.
     """
     base = describe_base(model)
     directory = state_directory(method, model, config.state)
     network = load_network(directory, method, base, allow_other_base=config.allow_other_base)
-    view = ModelView(model)
     started = time.perf_counter()
     rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
-    reading = read_edits_for(network, view, tokenizer, edits, rows, config.batch_size)
+    reading = read_edits_for(network, ModelView(model), tokenizer, edits, rows, BATCH)
     with torch.no_grad():
         found = network(reading)
     seconds = time.perf_counter() - started

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from emend._brief import brief
-from emend._settings import Count, Positive, Seed, Whole
-from emend.editing.gradients import TokenGradients
+from emend._registry import Registry
+from emend._settings import Count, Positive, Seed
+from emend.editing.gradients import TokenGradients, linear_modules, token_gradients
+from emend.editing.rows import Row
+from emend.edits import Edit
+from emend.errors import BrokenFile
+from emend.methods._training import STATE, load_state, save_state
+from emend.models import ModelView, encode
+from emend.models.hooks import hooked
+from emend.models.placing import device_of, widened
 
 Shapes = Mapping[str, tuple[int, int]]
 """(out, in) of each edited matrix, by its module's full name."""
@@ -31,12 +41,10 @@ class NetworkSettings:
     """Edits in one step, each edited apart (MALMEN: together)."""
     learning_rate: Positive = 1e-3
     """Step size of the optimiser; published ones (1e-6) are for models a thousand times larger."""
-    kept_texts: Whole = 2
-    """Locality texts drawn for each edit of a step."""
     validate_every: Count = 50
     """Steps between validations; a checkpoint is written after each."""
     patience: Count = 6
-    """Validations without a better figure after which training stops."""
+    """Validations without a better score after which training stops."""
     seed: Seed = 0
     """Seed of the first weights and of all draws."""
 
@@ -59,11 +67,12 @@ class Factors:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a hypernetwork is told of E edits.
+    """What a hypernetwork reads of E edits.
 
     Attributes:
         gradients: Token gradients of each edited matrix.
-        vectors: (E, T, width) embeddings of "old >> new || input"; None where it reads no text.
+        vectors: (E, T, hidden_size) embeddings of "old >> new || input"; None where it reads no
+            text.
         lengths: (E,) int64, how many of the T are real.
     """
 
@@ -99,15 +108,15 @@ class Hypernetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, reading: Reading) -> dict[str, Factors]:
-        """The change of each matrix."""
+        """Return the change of each matrix."""
 
     @abstractmethod
     def optimizer(self) -> torch.optim.Optimizer:
-        """A fresh optimiser of everything that is trained."""
+        """Return a fresh optimiser of everything that is trained."""
 
     @abstractmethod
     def objective(self, edited: Tensor, moved: Tensor) -> Tensor:
-        """The loss of a step.
+        """Return the loss of a step.
 
         Args:
             edited: Mean negative log-likelihood of the targets after the edit.
@@ -115,18 +124,138 @@ class Hypernetwork(nn.Module, ABC):
         """
 
     def after_gradient(self) -> None:
-        """What is to be done between the backward pass and the optimiser's step."""
+        """Change the gradients between the backward pass and the optimiser's step."""
 
     def after_step(self) -> None:
-        """What is to be done after the optimiser's step."""
+        """Change the weights after the optimiser's step."""
 
     def validated(self, success: float) -> None:
-        """Told the share of validation edits that succeed."""
+        """Take note of the share of validation edits that succeed."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: what is needed to build it again."""
+        """Return what is needed to build it again, JSON-able."""
         return {
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "width": self.width,
             "settings": dataclasses.asdict(self.settings),
         }
+
+
+def networks() -> Registry[type[Hypernetwork]]:
+    """Return the hypernetworks there are."""
+    return Registry(
+        kind="hypernetwork",
+        packages=["emend.methods.hypernetwork"],
+        group="emend.hypernetworks",
+        attribute="Network",
+    )
+
+
+def read_edits_for(
+    network: Hypernetwork,
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    rows: Sequence[Row],
+    batch_size: int = 32,
+) -> Reading:
+    """Compute what the network reads of edits.
+
+    Args:
+        network: Determines which matrices, and whether it reads the text.
+        view: The model, with nothing attached.
+        tokenizer: Its tokenizer.
+        edits: The edits.
+        rows: Their prompts and targets.
+        batch_size: Rows in one pass.
+    """
+    modules = linear_modules(view, list(network.shapes))
+    gradients = token_gradients(view, rows, modules, batch_size=batch_size)
+    if not network.reads_text:
+        return Reading(gradients)
+    texts = [f"{edit.original or ''} >> {edit.target.strip()} || {edit.text}" for edit in edits]
+    encoded = encode(tokenizer, texts)
+    device = device_of(view.embeddings)
+    with torch.no_grad():
+        vectors = view.embeddings(encoded.input_ids.to(device)).float().cpu()
+    return Reading(gradients, vectors, encoded.lengths)
+
+
+@contextmanager
+def edited(
+    view: ModelView, factors: Mapping[str, Factors], owners: Tensor
+) -> Generator[None, None, None]:
+    """Let each row of a batch be run by the model with its own edit; gradients reach the factors.
+
+    Args:
+        view: The model.
+        factors: The change of each matrix, of several edits.
+        owners: (B,) int64, the edit of each row of the batch.
+    """
+    with ExitStack() as stack:
+        for name, module in linear_modules(view, list(factors)).items():
+            stack.enter_context(hooked(module, _adds(factors[name], owners)))
+        yield
+
+
+def _adds(factors: Factors, owners: Tensor) -> Any:
+    def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        given = widened(args[0].reshape(len(owners), -1, args[0].shape[-1]))  # (B, T, in)
+        weights = given @ factors.inputs.to(given).T  # (B, T, N)
+        if factors.rows is not None:
+            own = owners[:, None] == factors.rows  # (B, N)
+            weights = weights * own[:, None].to(weights)
+        change = (weights @ factors.outputs.to(weights)).reshape(output.shape)
+        return (widened(output) + change).to(output.dtype)
+
+    return add
+
+
+def save_network(
+    directory: Path,
+    method: str,
+    network: Hypernetwork,
+    base: Mapping[str, Any],
+    validation: Mapping[str, Any],
+) -> None:
+    """Write a network: weights in bfloat16, which an edit does not show, statistics in float32."""
+    card = {
+        "method": method,
+        "base": dict(base),
+        "validation": dict(validation),
+        **network.describe(),
+    }
+    trained = {name for name, _ in network.named_parameters()}
+    tensors = {
+        name: tensor.to(torch.bfloat16 if name in trained else torch.float32)
+        for name, tensor in network.state_dict().items()
+    }
+    save_state(directory, tensors, card)
+
+
+def load_network(
+    directory: Path, method: str, base: Mapping[str, Any], *, allow_other_base: bool = False
+) -> Hypernetwork:
+    """Read a trained network back; see `load_state`.
+
+    Raises:
+        BrokenFile: The file cannot be read.
+        InvalidInput: It is of another method, or trained on another model.
+    """
+    tensors, card = load_state(directory, method, base, allow_other_base=allow_other_base)
+    kind = networks().get(method)
+    known = {field.name for field in dataclasses.fields(kind.settings_type)}
+    given: dict[str, Any] = {
+        name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+        for name, value in card["settings"].items()
+        if name in known
+    }
+    shapes = {name: (shape[0], shape[1]) for name, shape in card["shapes"].items()}
+    network = kind(shapes, card["width"], kind.settings_type(**given))
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise BrokenFile(
+            f"{directory / STATE} does not fit its own description: train the network again"
+        ) from error
+    return network.eval()

@@ -1,9 +1,9 @@
 """Training a hypernetwork on edits: each step edits, and judges the edits by other texts.
 
-The edited model is never built. What a hypernetwork makes are factors of a change, and a hook
-adds what the change adds, to each row of a batch that of its own edit; so one forward and
-backward pass trains on a whole batch of edits that stand apart, and the gradient reaches the
-network through the factors alone.
+The edited model is never built. A hypernetwork makes the factors of a change, and a hook adds to
+each row of a batch what the change of its own edit adds; so one forward and backward pass trains
+on a whole batch of edits that do not affect each other, and the gradient reaches the network
+through the factors alone.
 """
 
 from __future__ import annotations
@@ -19,52 +19,88 @@ from torch import Tensor
 
 from emend import _identity
 from emend._progress import progress
-from emend.editing.gradients import forward_at, target_places
-from emend.editing.packing import pack
-from emend.editing.rows import Row
+from emend.editing.gradients import target_places
+from emend.editing.rows import Row, context_rows
 from emend.edits import Edit
-from emend.errors import InvalidInput, NumericalFailure
-from emend.methods.hypernetwork._episodes import Episode, draw_episode
-from emend.methods.hypernetwork._network import Factors, Hypernetwork, NetworkSettings
-from emend.methods.hypernetwork._reading import edited, edited_shapes, read_edits_for
-from emend.methods.hypernetwork._state import (
-    load_checkpoint,
+from emend.errors import InvalidInput
+from emend.methods._training import (
+    Progress,
+    backward,
+    mlp_shapes,
+    read_tensors,
+    target_logits,
+    target_rows,
+    training_on,
+    write_tensors,
+)
+from emend.methods.hypernetwork._network import (
+    Factors,
+    Hypernetwork,
+    NetworkSettings,
+    edited,
     networks,
-    save_checkpoint,
+    read_edits_for,
     save_network,
 )
-from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
-from emend.models.forward import evaluating, target_nll
-from emend.models.hooks import frozen
-from emend.models.positions import pad
+from emend.models import ModelView, model_fingerprint, tokens_fingerprint
+from emend.models.forward import target_nll
 from emend.patches import describe_base
+
+CHECKPOINT = "checkpoint.safetensors"
+"""The network and its optimiser after the last validation; only for resuming."""
+LOCALITY_TEXTS, VALIDATED_TEXTS = 2, 4
+"""Locality texts drawn for each edit of a step, and of a validation."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a training is.
+class Episode:
+    """E edits and the texts that their changes are judged by.
 
     Attributes:
-        step: Steps made.
-        loss: Mean loss of the steps since the last validation.
-        reliability: Share of validation edits whose every target token is the most likely one,
-            in the edit's own words (teacher-forced).
-        generalization: The same in a rewording.
-        locality: Share of locality texts of which every answer token is as likely first after
-            the edit as before.
+        edits: The edits.
+        rows: (E) the edits themselves.
+        asked: Prompts with the target: each edit's own and a rewording.
+        asked_of: For each of them the number of its edit.
+        kept: Locality texts with the answers of before.
+        kept_of: For each of them the number of the edit that must not move it.
     """
 
-    step: int
-    loss: float
-    reliability: float
-    generalization: float
-    locality: float
+    edits: tuple[Edit, ...]
+    rows: list[Row]
+    asked: list[Row]
+    asked_of: list[int]
+    kept: list[Row]
+    kept_of: list[int]
 
-    @property
-    def figure(self) -> float:
-        """What decides which weights are kept: the harmonic mean of the three shares."""
-        shares = (self.reliability, self.generalization, self.locality)
-        return 0.0 if min(shares) <= 0 else len(shares) / sum(1 / share for share in shares)
+
+def draw_episode(
+    tokenizer: Any, edits: Sequence[Edit], kept_texts: int, generator: random.Random
+) -> Episode:
+    """Draw the texts of some edits.
+
+    An edit without rephrase probes is asked in its own words only. One without locality probes
+    must not move the other edits of the step and their answers of before.
+    """
+    asked = [(number, edit.text, edit.target) for number, edit in enumerate(edits)]
+    kept: list[tuple[int, str, str]] = []
+    for number, edit in enumerate(edits):
+        rephrased = edit.probes_of("rephrase")
+        if rephrased:
+            asked.append((number, generator.choice(rephrased).prompt, edit.target))
+        texts = [(probe.prompt, probe.answers[0]) for probe in edit.probes_of("locality")]
+        if not texts:
+            others = [other for other in edits if other.subject != edit.subject]
+            texts = [(other.text, other.original or other.target) for other in others]
+        chosen = generator.sample(texts, min(kept_texts, len(texts)))
+        kept += [(number, prompt, answer) for prompt, answer in chosen]
+    return Episode(
+        tuple(edits),
+        [each[0] for each in context_rows(tokenizer, edits, ["{}"])],
+        target_rows(tokenizer, *_texts(asked)),
+        [number for number, _, _ in asked],
+        target_rows(tokenizer, *_texts(kept)),
+        [number for number, _, _ in kept],
+    )
 
 
 def train(
@@ -80,13 +116,12 @@ def train(
 ) -> Progress:
     """Train a hypernetwork, resuming where a training into the same directory ended.
 
-    The best network so far stands in the directory all the time, and a checkpoint beside it;
-    each is one file, written aside and renamed, so that a kill at any moment loses at most the
-    steps since the last validation.
+    The best network so far is in the directory all the time, and a checkpoint next to it, so
+    that a kill at any moment loses at most the steps since the last validation.
 
     Args:
         method: Name of a hypernetwork: "mend", "ke", "malmen".
-        model: The model whose edits it shall learn; it is not changed.
+        model: The model whose edits it learns; it is not changed.
         tokenizer: Its tokenizer.
         training: Edits to train on, with rephrase and locality probes where there are any.
         validation: Edits to stop by; none of them should share a subject with the training's.
@@ -95,28 +130,22 @@ def train(
         report: Called after each validation.
 
     Returns:
-        The validation of the network that was kept.
+        The validation of the network that was saved.
 
     Raises:
         InvalidInput: No edits, or the directory holds a training of another model, of other edits
             or with other settings.
         NumericalFailure: The loss is not finite.
     """
-    kind = networks().get(method)
-    settings = settings or kind.settings_type()
-    if not training or not validation:
-        raise InvalidInput(
-            f"{len(training)} edits to train on and {len(validation)} to validate on, "
-            "expected at least one of each: give more edits"
-        )
-    with base(model), evaluating(model), frozen(model):
+    settings = settings or networks().get(method).settings_type()
+    with training_on(model, tokenizer, training, validation):
         edits = tuple(training), tuple(validation)
         run = _Training(method, model, tokenizer, edits, Path(directory), settings)
         return run.run(report)
 
 
 class _Training:
-    """One training with its network, optimiser and best figure."""
+    """One training with its network, optimiser and best score."""
 
     def __init__(
         self,
@@ -128,7 +157,6 @@ class _Training:
         settings: NetworkSettings,
     ) -> None:
         self.view, self.tokenizer, self.edits = ModelView(model), tokenizer, edits
-        ensure_start(model, tokenizer)
         self.method, self.directory, self.settings = method, directory, settings
         shapes = edited_shapes(self.view, settings.layers)
         weight: Any = self.view.embeddings.weight
@@ -140,10 +168,10 @@ class _Training:
         self._resume()
 
     def run(self, report: Callable[[Progress], None] | None) -> Progress:
+        """Train until the last step, or until the score no longer rises."""
         training, validation = self.edits
-        every = self.settings.validate_every
+        every, last = self.settings.validate_every, self.settings.steps
         losses: list[float] = []
-        last = self.settings.steps
         for step in progress(range(self.step, last), f"training {self.method}"):
             losses.append(self._train(step, training))
             if (step + 1) % every and step + 1 != last:
@@ -151,7 +179,7 @@ class _Training:
             found = self._validate(validation, step + 1, sum(losses) / len(losses))
             losses = []
             self.network.validated(found.reliability)
-            self._keep(found)
+            self._save(found)
             if report is not None:
                 report(found)
             if self.bad >= self.settings.patience:
@@ -162,36 +190,27 @@ class _Training:
     def _train(self, step: int, training: Sequence[Edit]) -> float:
         generator = random.Random(f"{self.settings.seed}-{step}")  # resumes without a state
         edits = generator.sample(list(training), min(self.settings.batch_size, len(training)))
-        episode = draw_episode(self.tokenizer, edits, self.settings.kept_texts, generator)
+        episode = draw_episode(self.tokenizer, edits, LOCALITY_TEXTS, generator)
         with torch.enable_grad():
-            told, moved = self._losses(episode, observe=True)
-            loss = self.network.objective(told, moved)
-            if not bool(loss.isfinite()):
-                raise NumericalFailure(
-                    f"the loss is {float(loss)} at step {step}, expected a finite number: "
-                    "lower learning_rate, or load the model in float32"
-                )
-            self.optimizer.zero_grad()
-            loss.backward()
+            loss = backward(self.optimizer, self.network.objective(*self._losses(episode)))
             self.network.after_gradient()
             self.optimizer.step()
         self.network.after_step()
-        return float(loss.detach())
+        return loss
 
-    def _losses(self, episode: Episode, *, observe: bool) -> tuple[Tensor, Tensor]:
-        """Mean loss of the targets after the edits, and mean divergence of what shall stay."""
-        after, before = self._logits(episode, observe=observe)
+    def _losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        """Return the mean NLL of the targets after the edits, and the mean KL of locality texts."""
+        after, before = self._logits(episode, observe=True)
         places, tokens, weights = target_places([*episode.asked, *episode.kept])
         asked = places[0] < len(episode.asked)
-        nll = target_nll(after[asked], tokens[asked], weights[asked])
-        told = nll.sum() / len(episode.asked)
+        edited = target_nll(after[asked], tokens[asked], weights[asked]).sum() / len(episode.asked)
         new, old = after[~asked].log_softmax(-1), before.log_softmax(-1)
         divergence = (old.exp() * (old - new)).sum(-1)  # (M,)
         moved = (divergence * weights[~asked].to(divergence)).sum() / max(len(episode.kept), 1)
-        return told, moved
+        return edited, moved
 
     def _logits(self, episode: Episode, *, observe: bool) -> tuple[Tensor, Tensor]:
-        """Of the edited model at all targets, and of the base model at those that shall stay."""
+        """Return logits of the edited model at all targets, of the base model at locality texts."""
         reading = read_edits_for(
             self.network, self.view, self.tokenizer, episode.edits, episode.rows
         )
@@ -207,18 +226,11 @@ class _Training:
     def _scored(
         self, rows: Sequence[Row], owners: Sequence[int], factors: Mapping[str, Factors]
     ) -> Tensor:
-        """Logits (M, vocabulary) where the rows' targets are predicted, in the rows' order."""
-        found: list[Tensor] = [torch.empty(0, self.view.vocabulary)] * len(rows)
-        for members in pack([len(row.ids) for row in rows]):
-            chosen = [rows[number] for number in members]
-            places, _, _ = target_places(chosen)
-            batch = pad([row.ids for row in chosen])
-            with edited(self.view, factors, torch.tensor([owners[n] for n in members])):
-                logits = forward_at(self.view, batch, *places).float()
-            split = logits.split([len(row.targets) for row in chosen])
-            for number, part in zip(members, split, strict=True):
-                found[number] = part
-        return torch.cat(found) if found else torch.empty(0, self.view.vocabulary)
+        """Return the logits of rows, each with the change of its own edit; see `target_logits`."""
+        owner = torch.tensor(owners, dtype=torch.long)
+        return target_logits(
+            self.view, rows, lambda members: edited(self.view, factors, owner[list(members)])
+        )
 
     @torch.no_grad()
     def _validate(self, edits: Sequence[Edit], step: int, loss: float) -> Progress:
@@ -228,7 +240,8 @@ class _Training:
         size = self.settings.batch_size
         for start in range(0, len(edits), size):
             generator = random.Random(f"validation-{start}")
-            episode = draw_episode(self.tokenizer, edits[start : start + size], 4, generator)
+            drawn = edits[start : start + size]
+            episode = draw_episode(self.tokenizer, drawn, VALIDATED_TEXTS, generator)
             after, before = self._logits(episode, observe=False)
             rows, tokens, _ = target_places([*episode.asked, *episode.kept])
             asked = rows[0] < len(episode.asked)
@@ -241,24 +254,52 @@ class _Training:
         shares = [sum(each) / len(each) if each else 1.0 for each in (own, reworded, kept)]
         return Progress(step, loss, *shares)
 
-    def _keep(self, found: Progress) -> None:
+    def _save(self, found: Progress) -> None:
         """Write the checkpoint, and the network where it is the best so far."""
         self.step = found.step
         self.bad += 1
-        if self.best is None or (found.figure, -found.loss) > (self.best.figure, -self.best.loss):
+        if self.best is None or (found.score, -found.loss) > (self.best.score, -self.best.loss):
             self.best, self.bad = found, 0
             save_network(self.directory, self.method, self.network, self.base, vars(found))
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for number, held in self.optimizer.state_dict()["state"].items():
+            for name, value in held.items():
+                tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
         progressed = {"step": self.step, "bad": self.bad, "best": vars(self.best)}
-        save_checkpoint(self.directory, self.network, self.optimizer, self._key(), progressed)
+        header = {"key": self._key(), "progress": progressed}
+        write_tensors(self.directory / CHECKPOINT, tensors, header)
 
     def _resume(self) -> None:
-        found = load_checkpoint(self.directory, self.network, self.optimizer, self._key())
-        if found is not None:
-            self.step, self.bad = found["step"], found["bad"]
-            self.best = Progress(**found["best"])
+        """Go on from the directory's checkpoint, if there is one.
+
+        Raises:
+            InvalidInput: It is of another training.
+        """
+        path = self.directory / CHECKPOINT
+        if not path.is_file():
+            return
+        tensors, header = read_tensors(path)
+        if header["key"] != self._key():
+            raise InvalidInput(
+                f"{self.directory} holds a training of another model, of other edits or with "
+                "other settings: give the same to continue it, or another directory"
+            )
+        weights: dict[str, Tensor] = {}
+        held: dict[int, dict[str, Tensor]] = {}
+        for full, value in tensors.items():
+            kind, _, name = full.partition(".")
+            if kind == "network":
+                weights[name] = value
+            else:
+                number, _, part = name.partition(".")
+                held.setdefault(int(number), {})[part] = value
+        self.network.load_state_dict(weights)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": held})
+        found = header["progress"]
+        self.step, self.bad, self.best = found["step"], found["bad"], Progress(**found["best"])
 
     def _key(self) -> str:
-        """What must be the same for a training to be continued; how many steps may differ."""
+        """Identify the training; how many steps it makes may differ when it is continued."""
         described = self.network.describe()
         settings = {
             name: value
@@ -275,8 +316,23 @@ class _Training:
         )
 
 
+def edited_shapes(view: ModelView, layers: Sequence[int] | None) -> dict[str, tuple[int, int]]:
+    """Return the MLP matrices of some blocks, by default of the last third, at least three.
+
+    Raises:
+        InvalidInput: There is no such block.
+    """
+    if layers is None:
+        layers = view.editable_from(view.num_layers - max(3, round(view.num_layers / 3)))
+    return mlp_shapes(view, layers)
+
+
+def _texts(asked: Sequence[tuple[int, str, str]]) -> tuple[list[str], list[str]]:
+    return [prompt for _, prompt, _ in asked], [answer for _, _, answer in asked]
+
+
 def _all_of(rows: Tensor, right: Tensor) -> list[bool]:
-    """For each row whether all of its places are right."""
+    """Return for each row whether all of its places are right."""
     count = int(rows.max()) + 1
     wrong = torch.zeros(count).index_add(0, rows, (~right).float())
     return (wrong == 0).tolist()

@@ -8,15 +8,20 @@ De Cao et al. 2021, arXiv 2104.08164.
     minimise   L_edit on the edit and its rewordings   subject to   KL(base || edited) <= margin
     by gradient ascent on a Lagrange multiplier; the margin shrinks where edits succeed
 
+    paper                                here
+    conditioner; alpha, ..., eta         `Conditioner`; mask, beta, gamma, zeta, gate
+    Lagrange multiplier                  `Network.multiplier`
+    margin                               `margin` of the training (`emend train`)
+
 Since grad_W L = sum_t delta_t u_t^T, the masked gradient is sum_t (softmax(alpha) * delta_t)
 (beta * u_t)^T: the change has the rank of the edit's tokens and one more, and is never built.
 
-Where this deviates: matrices are the MLP's of the last blocks; softmax(alpha) is multiplied by its
-length, each edit's gradient is brought to one length and each matrix has a fixed step calibrated
-on the first batch, without which a small model needs many thousands of steps; beta begins at -1,
-which is plain descent; the margin is 0.05 and shrinks to 0.005 (the paper: 1e-3 and 1e-5); no
-label smoothing. Several edits are edited by the sum of their changes,
-each on the base model. An untrained network refuses to edit.
+Deviations: matrices are the MLP's of the last blocks; softmax(alpha) is multiplied by its length,
+each edit's gradient is scaled to one length and each matrix has a fixed step calibrated on the
+first batch, without which a small model needs many thousands of steps; beta begins at -1, which
+is plain descent; the margin is 0.05 and shrinks to a tenth (the paper: 1e-3 and 1e-5); no label
+smoothing. Several edits are edited by the sum of their changes, each on the base model. An
+untrained network refuses to edit.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from emend._settings import Count, NotNegative, Part, Positive
+from emend._settings import Count, Positive
 from emend.edits import Edit
 from emend.methods._method import method
 from emend.methods.hypernetwork._apply import ApplySettings, edit_by_network
@@ -40,6 +45,14 @@ from emend.methods.hypernetwork._network import (
 )
 from emend.patches import WeightPatch
 
+LAST_MARGIN = 0.1
+"""What the margin shrinks to, as a part of the first one."""
+SHRINKING = 0.8
+"""Factor on the margin after a validation at which more than `SUCCESS` of the edits succeed."""
+SUCCESS = 0.9
+MULTIPLIER_RATE = 0.1
+"""Step size of the Lagrange multiplier, which ascends."""
+
 
 @dataclass(frozen=True)
 class KeSettings(NetworkSettings):
@@ -48,13 +61,7 @@ class KeSettings(NetworkSettings):
     hidden: Count = 48
     """Size of the text's summary in each direction."""
     margin: Positive = 0.05
-    """Largest mean divergence of what shall stay, at first (1e-3 in the paper)."""
-    last_margin: Positive = 5e-3
-    """What the margin shrinks to (1e-5 in the paper)."""
-    shrinking: Part = 0.8
-    """Factor on the margin after a validation at which more than 90% of the edits succeed."""
-    multiplier_rate: NotNegative = 0.1
-    """Step size of the Lagrange multiplier, which climbs."""
+    """Largest mean divergence of the locality texts, at first (1e-3 in the paper)."""
 
 
 class Conditioner(nn.Module):
@@ -78,10 +85,10 @@ class Conditioner(nn.Module):
             self.out.bias[out : out + given] = -1.0
 
     def forward(self, summary: Tensor) -> tuple[Tensor, ...]:
-        """(E, taken) -> softmax(alpha), beta, softmax(gamma), zeta, sigmoid(eta); (E, ...) each."""
+        """Return softmax(alpha), beta, softmax(gamma), zeta, sigmoid(eta), (E, ...) each."""
         parts = self.out(torch.tanh(self.into(summary))).split(self.sizes, dim=-1)
         alpha, beta, gamma, zeta, eta = parts
-        # Times its length, a softmax is 1 where it says nothing.
+        # Times its length, a uniform softmax is 1.
         mask = alpha.softmax(-1) * alpha.shape[-1]
         return mask, beta, gamma.softmax(-1), zeta, eta.sigmoid()
 
@@ -110,7 +117,7 @@ class Network(Hypernetwork):
         self.register_buffer("vector_size", torch.zeros(()))
 
     def observe(self, reading: Reading) -> None:
-        """The first batch says how long a step and how large an embedding is."""
+        """Calibrate the step and the size of embeddings on the first batch."""
         assert reading.vectors is not None
         if self.vector_size == 0:
             self.vector_size.copy_(reading.vectors.square().mean().sqrt())
@@ -121,7 +128,7 @@ class Network(Hypernetwork):
                 self.size[number] = found.size * found.gradients.shape[1] / lengths
 
     def forward(self, reading: Reading) -> dict[str, Factors]:
-        """sigma(eta) (grad * (softmax(alpha) beta^T) + softmax(gamma) zeta^T), as factors."""
+        """Return sigma(eta) (grad * (softmax(alpha) beta^T) + softmax(gamma) zeta^T)."""
         summary = self._summary(reading)
         found: dict[str, Factors] = {}
         for number, (name, conditioner) in enumerate(
@@ -133,7 +140,7 @@ class Network(Hypernetwork):
             whole = torch.zeros(len(summary)).index_add(
                 0, rows, gradients.gradients.square().sum(1)
             )
-            # Each edit's gradient is brought to one length, so that one step serves all.
+            # Each edit's gradient is scaled to one length, so that one step serves all.
             deltas = gradients.gradients / whole.sqrt().clamp(min=1e-12)[rows, None]
             step = self.size[number] * gate
             outputs = torch.cat([step[rows] * mask[rows] * deltas, step * gamma])
@@ -142,7 +149,7 @@ class Network(Hypernetwork):
         return found
 
     def _summary(self, reading: Reading) -> Tensor:
-        """(E, 2 hidden): the last states of both directions over each edit's text."""
+        """Return (E, 2 hidden), the last states of both directions over each edit's text."""
         assert reading.vectors is not None and reading.lengths is not None
         packed = nn.utils.rnn.pack_padded_sequence(
             reading.vectors / self.vector_size,
@@ -154,35 +161,34 @@ class Network(Hypernetwork):
         return torch.cat([last[0], last[1]], -1)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """RMSprop; the multiplier's rate is its own."""
-        settings: Any = self.settings
+        """Return RMSprop; the multiplier's rate is its own."""
         networks = [*self.reader.parameters(), *self.conditioners.parameters()]
         return torch.optim.RMSprop(
             [
-                {"params": networks, "lr": settings.learning_rate},
-                {"params": [self.multiplier], "lr": settings.multiplier_rate},
+                {"params": networks, "lr": self.settings.learning_rate},
+                {"params": [self.multiplier], "lr": MULTIPLIER_RATE},
             ]
         )
 
     def objective(self, edited: Tensor, moved: Tensor) -> Tensor:
-        """L_edit + lambda (KL - margin)."""
+        """Return L_edit + lambda (KL - margin)."""
         return edited + self.multiplier * (moved - self.margin)
 
     def after_gradient(self) -> None:
-        """The multiplier climbs where all else descends."""
+        """Let the multiplier ascend where all else descends."""
         if self.multiplier.grad is not None:
             self.multiplier.grad.neg_()
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """A multiplier is not negative."""
+        """Keep the multiplier from being negative."""
         self.multiplier.clamp_(min=0)
 
     def validated(self, success: float) -> None:
-        """Ask for more where edits succeed."""
-        if success > 0.9:
+        """Ask for more locality where edits succeed."""
+        if success > SUCCESS:
             settings: Any = self.settings
-            self.margin.copy_((self.margin * settings.shrinking).clamp(min=settings.last_margin))
+            self.margin.copy_((self.margin * SHRINKING).clamp(min=LAST_MARGIN * settings.margin))
 
 
 @method(

@@ -6,16 +6,16 @@ Tan et al. 2024, arXiv 2311.04661.
                                                         u~, delta~ of MEND's network
     Delta W^T = (U^T U + e^lambda I)^-1 U^T D           the least change that gives all of them
 
-    paper                       here
-    hyper-network S_t = phi(u, delta)   methods/hypernetwork/_editing.py: EditingNetwork
-    eta, lambda of a layer      step (times a calibrated size) and ridge of each matrix
-    U, D                        inputs and values over all tokens of all edits
+    paper                               here
+    hyper-network S_t = phi(u, delta)   `_editing_network.EditingNetwork`
+    eta, lambda of a layer              step (times a calibrated size) and ridge of each matrix
+    U, D                                inputs and values over all tokens of all edits
 
-Where this deviates: solved in float64 on the smaller side, so that the factors are the tokens;
-the gradient reaches the network through the solution in one pass, and not in two with what stands
-between them kept on disk (the same gradient; that the model is large is no concern of the lab).
-The change is a function of the set of edits: any order gives the same, but no edit can be taken
-out alone. An untrained network refuses to edit.
+Deviations: the system is solved in float64 on the smaller side, so that the factors are the
+tokens; the gradient reaches the network through the solution in one pass, and not in two with
+the intermediate results on disk (the same gradient). The change is a function of the set of
+edits: any order gives the same, but no edit can be taken out alone. An untrained network refuses
+to edit.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from emend._settings import Count
 from emend.edits import Edit
 from emend.methods._method import method
 from emend.methods.hypernetwork._apply import ApplySettings, edit_by_network
+from emend.methods.hypernetwork._editing_network import SteppedNetwork, SteppedSettings
 from emend.methods.hypernetwork._network import Factors, NetworkSettings, Reading, Shapes
-from emend.methods.hypernetwork._stepped import SteppedNetwork, SteppedSettings
 from emend.patches import WeightPatch
 
 
@@ -44,7 +44,7 @@ class MalmenSettings(SteppedSettings):
 
 
 class Network(SteppedNetwork):
-    """Tan et al. 2024. Its step scales values, not changes."""
+    """Tan et al. 2024; the step scales values, not changes."""
 
     first: ClassVar[float] = 0.3
     settings_type: ClassVar[type[NetworkSettings]] = MalmenSettings
@@ -54,7 +54,7 @@ class Network(SteppedNetwork):
         self.ridge = nn.Parameter(torch.zeros(len(self.shapes)))  # its logarithm
 
     def forward(self, reading: Reading) -> dict[str, Factors]:
-        """Delta W^T = (U^T U + e^lambda I)^-1 U^T D = U^T (U U^T + e^lambda I)^-1 D."""
+        """Return Delta W^T = (U^T U + e^lambda I)^-1 U^T D = U^T (U U^T + e^lambda I)^-1 D."""
         found: dict[str, Factors] = {}
         for number, name in enumerate(self.shapes):
             gradients = reading.gradients[name]
@@ -84,7 +84,7 @@ def malmen(
 ) -> WeightPatch:
     """Edit by a trained network (`emend train --method malmen`).
 
-    Taking ``previous`` says that the change is built from all edits together; nothing in it is
-    needed but the edits.
+    It takes ``previous`` because the change is built from all edits together; of a previous
+    patch only the edits are used.
     """
     return edit_by_network("malmen", model, tokenizer, edits, config)

@@ -9,7 +9,7 @@ from emend import models, retrieval
 from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.methods.in_context._facts import statement
-from emend.retrieval.encoders import check_fingerprint, fingerprint
+from emend.retrieval.encoders import check_description
 
 ENCODER = "encoder"
 """Under this name the details of a patch keep the fingerprint of its encoder."""
@@ -41,7 +41,7 @@ class Facts:
 
     def mark(self) -> dict[str, Any]:
         """The encoder's fingerprint; of words there is none."""
-        return {} if self.encoder is None else {ENCODER: fingerprint(self.encoder)}
+        return {} if self.encoder is None else {ENCODER: self.encoder.describe()}
 
     def check(self, kept: Mapping[str, Any]) -> None:
         """Refuse an encoder other than that of a fingerprint.
@@ -50,7 +50,7 @@ class Facts:
             InvalidInput: It is another.
         """
         if ENCODER in kept and self.encoder is not None:
-            check_fingerprint(fingerprint(self.encoder), kept[ENCODER])
+            check_description(self.encoder.describe(), kept[ENCODER])
 
     def nearest(self, queries: Sequence[str], k: int = 1) -> list[list[retrieval.Hit]]:
         """The facts nearest to each query; where it names some, no others."""

@@ -1,55 +1,33 @@
-"""A memory of edits, a classifier of their scope, and a model that answers inside it (SERAC).
-
-Of every prompt the classifier says how much it is about the nearest remembered edit:
-
-    s = exp(-|W x - W x_i|^2)            x, x_i: vectors of the prompt and of the edit's
-    s = sigmoid(v^T y_i + b)             cross: y_i the vector of both, read together
-
-In scope (s over the threshold) the counterfactual model answers, reading the edit before the
-prompt; else the unedited model does, untouched. Softly, both answer with the weights s and 1 - s.
-The counterfactual model is the base model with an adapter, which acts for it alone.
-"""
+"""SERAC's memory: which edit a prompt is in the scope of, and who answers it."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emend.edits import Edit
-from emend.methods.serac._encoders import Encoder, encoder_of
+from emend.methods.serac._classifier import ScopeClassifier, laid_out, vectors_of
 from emend.models import MixtureComponent, TextAttachment, acting, base
 from emend.patches import LowRank, MemoryPatch, WeightAttachment
+from emend.retrieval.encoders import KeyEncoder, encoder_of
 
-LAYOUT = "New fact: {fact}.\nPrompt: {prompt}"
-"""How the counterfactual model reads an edit and a prompt."""
-
+NAME = "serac"
 NEGLIGIBLE = 1e-4
-"""A weight below which a component is not asked."""
-
-
-def laid_out(edit: Edit, prompt: str, layout: str = LAYOUT) -> str:
-    """What the counterfactual model reads of an edit and a prompt."""
-    fact = f"{edit.text} {edit.target.strip()}"
-    return layout.replace("{fact}", fact.rstrip(".")).replace("{prompt}", prompt)
-
-
-def scopes(distances: Tensor) -> Tensor:
-    """exp(-d^2) of distances."""
-    return torch.exp(-distances.square())
+"""A weight below which a model is not asked."""
 
 
 class ScopePatch(MemoryPatch):
-    """See the module.
+    """Edits, the scope classifier and the counterfactual model.
 
     tensors: ``vectors`` (E, size), of the edits' prompts; ``head`` (d, size), W; ``cross``
     (size + 1,), v and b, where the form is cross; ``A.NAME`` (r, in) and ``B.NAME`` (out, r), the
     adapter at module NAME; float32.
-    details: ``encoder``, see `_encoders`; ``form``, "embedding" or "cross"; ``candidates``, how
+    details: ``encoder``, its description; ``form``, "embedding" or "cross"; ``candidates``, how
     many of the nearest the cross form reads; ``threshold``; ``soft``; ``layout``.
     """
 
@@ -89,69 +67,73 @@ class ScopePatch(MemoryPatch):
 
     def card(self) -> dict[str, Any]:
         """See `Patch.card`."""
-        said = {name: self.details[name] for name in ("form", "threshold", "soft", "encoder")}
-        return {**super().card(), **said}
+        shown = {name: self.details[name] for name in ("form", "threshold", "soft", "encoder")}
+        return {**super().card(), **shown}
 
 
-class Judge:
-    """Says how much prompts are about edits.
+@dataclass(frozen=True)
+class ScopeState:
+    """What was trained.
 
-    Args:
-        encoder: Makes their vectors.
-        tensors: ``head`` and, for the cross form, ``cross``.
-        details: See `ScopePatch`.
+    Attributes:
+        tensors: As `ScopePatch` has them, but for the edits' vectors.
+        details: As `ScopePatch` has them.
+        base: The model that it was trained for.
     """
 
-    def __init__(
-        self, encoder: Encoder, tensors: Mapping[str, Tensor], details: Mapping[str, Any]
-    ) -> None:
-        self.encoder, self.details = encoder, details
-        self.head = tensors["head"].float()
-        self.cross = tensors.get("cross")
+    tensors: Mapping[str, Tensor]
+    details: Mapping[str, Any]
+    base: Mapping[str, Any]
 
-    def best(
+    def memory(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
-        prompts: Sequence[str],
-        edits: Sequence[Edit],
-        vectors: Tensor,
-    ) -> list[tuple[int, float]]:
-        """For each prompt the number of the edit that it is most about, and how much, 0 to 1."""
-        asked = self.encoder.encode(model, tokenizer, prompts) @ self.head.T  # (N, d)
-        known = vectors.float() @ self.head.T  # (E, d)
-        distances = torch.cdist(asked, known, compute_mode="donot_use_mm_for_euclid_dist")
-        if self.details["form"] == "embedding":
-            found = scopes(distances).max(dim=1)
-            return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
-        count = min(int(self.details["candidates"]), len(edits))
-        nearest = distances.topk(count, dim=1, largest=False).indices  # (N, count)
-        texts = [
-            laid_out(edits[number], prompt, self.details["layout"])
-            for prompt, row in zip(prompts, nearest.tolist(), strict=True)
-            for number in row
-        ]
-        shares = self.crossed(self.encoder.encode(model, tokenizer, texts)).reshape(-1, count)
-        best = shares.max(dim=1)
-        chosen = nearest.gather(1, best.indices[:, None])[:, 0]
-        return list(zip(chosen.tolist(), best.values.tolist(), strict=True))
+        edits: tuple[Edit, ...],
+        config: Mapping[str, Any],
+        vectors: Tensor | None = None,
+        **details: Any,
+    ) -> ScopePatch:
+        """Make the memory of some edits.
 
-    def crossed(self, vectors: Tensor) -> Tensor:
-        """(N, size) vectors of edits and prompts read together -> (N,) how much they agree."""
-        assert self.cross is not None
-        return torch.sigmoid(vectors @ self.cross[:-1].float() + self.cross[-1].float())
+        Args:
+            model: The unedited model.
+            tokenizer: Its tokenizer.
+            edits: The edits.
+            config: Settings to save with the patch.
+            vectors: (n, size) of the first n edits, where they are known.
+            details: What differs from the state's.
+        """
+        known = 0 if vectors is None else len(vectors)
+        encoder = encoder_of(self.details["encoder"], model, tokenizer)
+        new = vectors_of(encoder, [edit.text for edit in edits[known:]])
+        whole = new if vectors is None else torch.cat([vectors, new])
+        return ScopePatch(
+            edits=edits,
+            method=NAME,
+            config=dict(config),
+            base=self.base,
+            tensors={**self.tensors, "vectors": whole},
+            details={**self.details, **details},
+        )
 
 
 class ScopeAttachment(TextAttachment):
     """Routes prompts between a model and its counterfactual self."""
 
     def __init__(self, patch: ScopePatch, model: nn.Module) -> None:
-        encoder = encoder_of(patch.details["encoder"])
+        self._encoder = encoder_of(patch.details["encoder"], model, None)
         counterfactual = WeightAttachment(patch, model, patch.adapter)
         super().__init__(patch, model)
         self.memory = patch
         self.counterfactual = counterfactual
-        self.judge = Judge(encoder, patch.tensors, patch.details)
+
+    def classifier(self, tokenizer: Any) -> ScopeClassifier:
+        """Return the scope classifier; the tokenizer comes with the prompts."""
+        encoder = self._encoder
+        if isinstance(encoder, KeyEncoder):
+            encoder = KeyEncoder(self.model, tokenizer, encoder.modules)
+        return ScopeClassifier(encoder, self.memory.tensors, self.memory.details)
 
     def route(
         self, prompts: Sequence[str], tokenizer: Any
@@ -159,9 +141,8 @@ class ScopeAttachment(TextAttachment):
         """See `Attachment.route`."""
         if not self.memory.edits:
             return [None] * len(prompts)
-        best = self.judge.best(
-            self.model, tokenizer, prompts, self.memory.edits, self.memory.tensors["vectors"]
-        )
+        vectors = self.memory.tensors["vectors"]
+        best = self.classifier(tokenizer).best(prompts, self.memory.edits, vectors)
         return [self._components(p, *each) for p, each in zip(prompts, best, strict=True)]
 
     def _components(
@@ -179,6 +160,6 @@ class ScopeAttachment(TextAttachment):
 
     @contextmanager
     def speaking(self) -> Generator[None, None, None]:
-        """The model is its counterfactual self inside, and nothing else acts on it."""
+        """Make the model its counterfactual self inside the block; nothing else acts on it."""
         with base(self.model), acting(self.model, self.counterfactual):
             yield

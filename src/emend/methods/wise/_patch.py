@@ -21,11 +21,11 @@ from transformers.activations import ACT2FN
 
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.methods._modules import find_module
 from emend.models import HookAttachment
 from emend.models.hooks import plus_change
 from emend.models.passes import Batch
 from emend.models.placing import at_least_float32, device_of, dtype_of
+from emend.models.wrapping import find_module
 from emend.patches import MemoryPatch
 
 

@@ -1,21 +1,31 @@
-"""The editing network of MEND and MALMEN: from (u, delta) of a token to better ones."""
+"""What MEND and MALMEN share: networks from (u, delta) to better ones, and learnt steps."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from emend._settings import Count, NotNegative
 from emend.editing.gradients import TokenGradients
 from emend.editing.normaliser import Normaliser
-from emend.methods.hypernetwork._network import Shapes
+from emend.methods.hypernetwork._network import Hypernetwork, NetworkSettings, Reading, Shapes
+
+DEPTH = 2
+"""Layers of each editing network, as published."""
+STEP_RATE = 10.0
+"""Step size of what is learnt of each matrix next to the networks, in learning rates."""
+CLIP = 100.0
+"""Largest norm of a gradient, as published."""
 
 
 class ResidualLayer(nn.Module):
     """x + max(0, s * (U V x + b) + o), with scale s and shift o of each matrix.
 
     U and b begin at zero, so that the layer begins as the identity. The last layer of a network
-    is linear, x + s * (U V x + b) + o: with the maximum it could add to a number and never take
-    from it.
+    is linear, x + s * (U V x + b) + o: with the maximum it could only ever add to a number.
 
     Args:
         size: Length of x.
@@ -58,25 +68,19 @@ class EditingNetwork(nn.Module):
         shape: (out, in) of the matrices.
         matrices: How many there are.
         rank: Of each layer.
-        depth: Number of layers.
         generator: Draws the first weights.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int],
-        matrices: int,
-        rank: int,
-        depth: int,
-        generator: torch.Generator,
+        self, shape: tuple[int, int], matrices: int, rank: int, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.taken = shape[1]
         size = sum(shape)
         self.normaliser = Normaliser(size)
         self.layers = nn.ModuleList(
-            ResidualLayer(size, rank, matrices, generator, is_last=number == depth - 1)
-            for number in range(depth)
+            ResidualLayer(size, rank, matrices, generator, is_last=number == DEPTH - 1)
+            for number in range(DEPTH)
         )
 
     def observe(self, gradients: TokenGradients) -> None:
@@ -84,7 +88,7 @@ class EditingNetwork(nn.Module):
         self.normaliser.observe(torch.cat([gradients.inputs, gradients.gradients], 1))
 
     def forward(self, gradients: TokenGradients, matrix: int) -> tuple[Tensor, Tensor]:
-        """Better inputs (N, in) and gradients (N, out) of a matrix's tokens."""
+        """Return better inputs (N, in) and gradients (N, out) of a matrix's tokens."""
         x = self.normaliser(torch.cat([gradients.inputs, gradients.gradients], 1))
         for layer in self.layers:
             x = layer(x, matrix)
@@ -97,11 +101,10 @@ class EditingNetworks(nn.Module):
     Args:
         shapes: The matrices.
         rank: See `EditingNetwork`.
-        depth: See `EditingNetwork`.
         seed: Of the first weights.
     """
 
-    def __init__(self, shapes: Shapes, rank: int, depth: int, seed: int) -> None:
+    def __init__(self, shapes: Shapes, rank: int, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         distinct = sorted(set(shapes.values()))
@@ -112,7 +115,7 @@ class EditingNetworks(nn.Module):
             self.places[name] = kind, counts[kind]
             counts[kind] += 1
         self.networks = nn.ModuleList(
-            EditingNetwork(shape, count, rank, depth, generator)
+            EditingNetwork(shape, count, rank, generator)
             for shape, count in zip(distinct, counts, strict=True)
         )
 
@@ -123,6 +126,62 @@ class EditingNetworks(nn.Module):
         network.observe(gradients)
 
     def forward(self, name: str, gradients: TokenGradients) -> tuple[Tensor, Tensor]:
-        """Better inputs and gradients of the named matrix's tokens."""
+        """Return better inputs and gradients of the named matrix's tokens."""
         kind, number = self.places[name]
         return self.networks[kind](gradients, number)
+
+
+@dataclass(frozen=True)
+class SteppedSettings(NetworkSettings):
+    """Settings of editing networks and of their training."""
+
+    rank: Count = 64
+    """Rank of each layer of the editing networks (1920 in the papers)."""
+    edit_weight: NotNegative = 1.0
+    """Weight of the edit's loss next to the locality loss (c_edit / c_loc; 0.1 in MEND's paper)."""
+
+
+class SteppedNetwork(Hypernetwork):
+    """Editing networks, and for each matrix a step, which begins at 1 (of a calibrated size).
+
+    Attributes:
+        first: Root mean square of what the first change adds at its own tokens, as a share of
+            the matrix's output there.
+    """
+
+    first: ClassVar[float]
+    settings_type: ClassVar[type[NetworkSettings]] = SteppedSettings
+
+    def __init__(self, shapes: Shapes, width: int, settings: SteppedSettings) -> None:
+        super().__init__(shapes, width, settings)
+        self.editing = EditingNetworks(self.shapes, settings.rank, settings.seed)
+        self.step = nn.Parameter(torch.ones(len(self.shapes)))
+        self.calibration: Tensor
+        self.register_buffer("calibration", torch.zeros(len(self.shapes)))
+
+    def observe(self, reading: Reading) -> None:
+        """See `Hypernetwork.observe`; the first batch also calibrates the size of a step."""
+        for number, name in enumerate(self.shapes):
+            gradients = reading.gradients[name]
+            self.editing.observe(name, gradients)
+            if self.calibration[number] == 0 and len(gradients.inputs):
+                with torch.no_grad():
+                    inputs, _ = self.editing(name, gradients)
+                    overlap = (inputs * gradients.inputs).sum(1).square().mean().sqrt()
+                    size = self.first * gradients.size / overlap.clamp(min=1e-12)
+                    self.calibration[number] = size
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam, with a step size of its own for what is not of the editing networks."""
+        rate = self.settings.learning_rate
+        networks = {"params": list(self.editing.parameters()), "lr": rate}
+        own = [parameter for _, parameter in self.named_parameters(recurse=False)]
+        return torch.optim.Adam([networks, {"params": own, "lr": STEP_RATE * rate}])
+
+    def after_gradient(self) -> None:
+        """Clip the gradient."""
+        nn.utils.clip_grad_norm_(self.parameters(), CLIP)
+
+    def objective(self, edited: Tensor, moved: Tensor) -> Tensor:
+        """Return c_edit L_edit + L_loc."""
+        return self.settings.edit_weight * edited + moved
