@@ -1,16 +1,16 @@
-"""Audit: what was changed in a model, with its base at hand, and what it may have been made to say.
+"""Audit: what differs between a model and its base, and which objects an edit may have written.
 
 Related work: Youssef et al. 2025, "Tracing and Reversing Rank-One Model Edits", arXiv 2505.20819
 (EditScope), infers the object of an edit from the edited weights alone, by training the unedited
-ones so that fixed tokens, with the edited matrix swapped in, decode it. That inference is not
-offered here. With the base, the singular value decomposition of the difference says more:
+ones until fixed tokens, with the edited matrix swapped in, decode it. emend does not offer that
+inference. With the base, the singular value decomposition of the difference is more informative:
 
     W' - W = sum_i s_i u_i v_i^T
 
-Its rank and the matrices that it is found in tell an edit from fine-tuning; u_1 is what a rank-one
-edit writes into the residual stream. It is read twice: through the head (the logit lens), which
-shows little of an early layer's edit, and by writing it into the base model while that reads random
-tokens, where the object of an edit comes out as what later tokens make more probable.
+Its rank and the matrices that differ distinguish an edit from fine-tuning; u_1 is the direction
+that a rank-one edit writes into the residual stream. It is decoded twice: through the lm_head (the
+logit lens), which shows little of an edit in an early layer, and by adding it to the base model's
+activations on random tokens, where the object of an edit is what later tokens make more probable.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from emend.patches._factors import compress
 from emend.patches._weight import WeightPatch
 
 READ_RANK = 8
-"""Only changes of at most this rank are read: singular vectors of more are no one's object."""
+"""Only changes of at most this rank are decoded: with more, no singular vector is an object's."""
 
 ROWS, TOKENS, AT = 256, 6, 2
-"""Random texts that the direction is written into, their length, and the token it is written at."""
+"""Number of random texts, their length in tokens, and the token that the direction is added at."""
 
 BEST = 0.025
-"""A token's score is its mean gain over the best such share of the positions read: an object is
-asked for by some tokens only."""
+"""A token's score is its mean gain over this best share of positions: only some tokens call for an
+object."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Candidate:
 
     Attributes:
         token: The token's text.
-        score: Its gain in log-probability (nats), mean over the best 2.5% of positions read.
+        score: Its gain in log-probability (nats), mean over the best 2.5% of positions.
     """
 
     token: str
@@ -60,20 +60,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class MatrixChange:
-    """How one matrix differs.
+    """The change of one matrix.
 
     Attributes:
-        name: The module's full name (of a parameter that is no module's ``weight``: its own).
+        name: The module's full name; the parameter's, if it is no module's ``weight``.
         shape: (out, in).
-        rank: Number of singular values above what rounding alone would make.
+        rank: Number of singular values above those of rounding errors.
         norm: Frobenius norm of the difference.
-        relative_norm: The same by the norm of the base's matrix.
+        relative_norm: The norm divided by that of the base's matrix.
         values: The largest singular values, at most 10.
         edits: Ids of the edits whose rows change it, for a patch of ours.
-        lens: Tokens that the first left vector points to through the head, best first.
-        candidates: What it may have been made to say, best first; empty where it is not read:
-            without a tokenizer, at a rank above 8, or where it does not write into the residual
-            stream.
+        lens: Top tokens of the first left singular vector through the lm_head.
+        candidates: Tokens that may be the object of an edit, best first; empty without a
+            tokenizer, at a rank above 8, or if the matrix does not write into the residual stream.
     """
 
     name: str
@@ -89,12 +88,12 @@ class MatrixChange:
 
 @dataclass(frozen=True)
 class Audit:
-    """What differs between two models.
+    """The differences between two models.
 
     Attributes:
-        changes: Matrices that differ, by the largest relative norm first.
-        others: Parameters that are no matrices (biases, norms) and differ, by name.
-        matrices: How many matrices were compared.
+        changes: The changed matrices, the largest relative norm first.
+        others: Names of other parameters (biases, norms) that differ.
+        matrices: Number of matrices compared.
     """
 
     changes: tuple[MatrixChange, ...]
@@ -103,31 +102,31 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """One of "same", "low rank" (an edit, or a merged adapter) and "full rank" (trained)."""
+        """Either "same", "low rank" (an edit or a merged adapter) or "full rank" (training)."""
         if not self.changes and not self.others:
             return "same"
         low = all(4 * change.rank <= min(change.shape) for change in self.changes)
         return "low rank" if low and self.changes and not self.others else "full rank"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return JSON-able data."""
         return {"verdict": self.verdict, **asdict(self)}
 
 
 def audit(
     base: nn.Module, other: nn.Module | WeightPatch, tokenizer: Any = None, *, tokens: int = 5
 ) -> Audit:
-    """Compare a model with its base, or say what a patch changes.
+    """Compare a model or a weight patch with the base.
 
     Args:
-        base: The model as it was.
+        base: The model before the change.
         other: A model of the same structure, or a weight patch for the base.
-        tokenizer: The base's tokenizer; with it, directions of changes of low rank are read.
-        tokens: How many tokens to name for each.
+        tokenizer: The base's tokenizer, to decode the directions of low-rank changes.
+        tokens: Number of tokens to report for each direction.
 
     Returns:
-        The audit. Candidates are guesses: of every change of low rank, edit or not, one token is
-        the first. See the documentation for how often it was the true object.
+        The audit. Candidates are guesses: every low-rank change has a best one, edit or not. See
+        the documentation for how often it was the true object.
 
     Raises:
         InvalidInput: The models have other parameters or shapes, a patch is attached to one, or
@@ -143,11 +142,10 @@ def audit(
     else:
         found, others = _of_models(base, other, weights)
     found.sort(key=lambda one: -one[0].relative_norm)
-    if tokenizer is not None and any(change.rank <= READ_RANK for change, _, _ in found):
+    changes = [change for change, _, _ in found]
+    if tokenizer is not None and any(change.rank <= READ_RANK for change in changes):
         reader = _Reader(base, tokenizer, tokens)
         changes = [reader.read(change, u, v) for change, u, v in found]
-    else:
-        changes = [change for change, _, _ in found]
     return Audit(tuple(changes), others, matrices)
 
 
@@ -192,7 +190,7 @@ def _of_models(
             others.append(name)
             continue
         module = name.removesuffix(".weight")
-        if _is_transposed(base, module):
+        if type(find_plain(base, module)).__name__ == "Conv1D":  # stored transposed
             difference = difference.T
         u, values, vh = torch.linalg.svd(difference, full_matrices=False)
         noise = _rounding(old, new)
@@ -212,21 +210,17 @@ def _described(
 
 
 def _rounding(old: Tensor, new: Tensor) -> float:
-    """What rounding the weights alone adds to the largest singular value of a difference."""
+    """Bound the largest singular value that rounding the weights alone gives a difference."""
     step = max(torch.finfo(old.dtype).eps, torch.finfo(new.dtype).eps) / 2
     root_mean_square = float(new.double().square().mean().sqrt())
     return step * root_mean_square * (old.shape[0] ** 0.5 + old.shape[1] ** 0.5)
 
 
-def _is_transposed(model: nn.Module, name: str) -> bool:
-    return type(find_plain(model, name)).__name__ == "Conv1D"
-
-
 def _inside_attention(view: ModelView) -> set[int]:
-    """Return ids of projections that put out queries, keys or values: all but each last one."""
+    """Return ids of the query, key and value projections: all but the last of each attention."""
     found: set[int] = set()
     for layer in range(view.num_layers):
-        with suppress(UnsupportedModel):  # a block without attention
+        with suppress(UnsupportedModel):  # a layer without attention
             modules = [module for _, module in plain_modules(view.attention(layer))]
             projections = [one for one in modules if isinstance(one, PROJECTIONS)]
             found.update(map(id, projections[:-1]))
@@ -234,7 +228,7 @@ def _inside_attention(view: ModelView) -> set[int]:
 
 
 class _Reader:
-    """Reads directions of the residual stream with the base model."""
+    """Decodes directions of the residual stream with the base model."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, tokens: int) -> None:
         self._view = ModelView(model)
@@ -253,14 +247,14 @@ class _Reader:
         self._inside = _inside_attention(self._view)
 
     def read(self, change: MatrixChange, u: Tensor, v: Tensor) -> MatrixChange:
-        """The change with what its first direction says."""
+        """Decode the first direction of a change, if it writes into the residual stream."""
         module = find_plain(self._view.model, change.name)
         writes = change.shape[0] == self._view.hidden_size and id(module) not in self._inside
         if not writes or change.rank > READ_RANK or module is self._view.embeddings:
             return change
         assert module is not None
-        # A singular vector has no sign. Keys of an MLP are sparse with large positive entries, and
-        # so is v where it is turned rightly: its third moment tells.
+        # The sign of a singular vector is arbitrary. Keys of an MLP are sparse with large positive
+        # entries, so that the right sign of v is that of its third moment.
         u = u / u.norm() * (1.0 if float(v.pow(3).sum()) >= 0 else -1.0)
         with torch.no_grad():
             seen = self._view.logits(u[None].to(device_of(module)))[0].cpu()
@@ -273,13 +267,13 @@ class _Reader:
         return replace(change, lens=lens, candidates=candidates)
 
     def _gains(self, module: nn.Module, u: Tensor) -> Tensor:
-        """(vocabulary,) mean gain of log-probability at the best of the tokens that come after."""
+        """Return each token's mean gain at the best later positions, (vocabulary,)."""
         if self._plain is None:
             self._plain = self._log_probabilities()
 
         def write(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
             apart = output.reshape(-1, TOKENS, output.shape[-1]).clone()  # OPT folds the rows
-            # As much as the module itself puts out there: the edit's own scale needs its key.
+            # At the norm of the module's own output: the edit's scale would need its key.
             size = widened(apart[:, AT]).norm(dim=-1).mean()
             apart[:, AT] += (size * u.to(size)).to(apart)
             return apart.reshape(output.shape)
@@ -290,7 +284,7 @@ class _Reader:
         return top.masked_fill(~self._known, -torch.inf)
 
     def _log_probabilities(self) -> Tensor:
-        """(ROWS * positions, vocabulary) float32 on the CPU, at the tokens after the direction."""
+        """Return log-probabilities after the direction, (ROWS * positions, vocabulary) float32."""
         parts: list[Tensor] = []
         with torch.no_grad(), evaluating(self._view.model):
             for rows in self._rows.split(32):

@@ -38,8 +38,7 @@ def load_patch(path: str | Path, model: nn.Module | None = None) -> Patch:
     """Load a patch that :meth:`Patch.save_pretrained` wrote, or a LoRA adapter of another maker.
 
     An adapter of PEFT or in a GGUF file becomes a weight patch without edits. It states its base
-    by name only: names and shapes of modules are checked against a model, its weights are not,
-    as a note of the logger ``emend`` says.
+    by name only, so that only names and shapes of modules are checked (the log states this).
 
     Args:
         path: A saved patch, the directory of a PEFT adapter, or a GGUF adapter.
