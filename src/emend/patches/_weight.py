@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from emend._brief import count_text, size_text
 from emend.errors import UnknownName
 from emend.models.attachments import Attachment
-from emend.models.hooks import changing
+from emend.models.hooks import plus_change
 from emend.models.placing import at_least_float32, device_of, dtype_of
 from emend.patches import _algebra
 from emend.patches._base import find_modules
@@ -47,12 +47,12 @@ class WeightAttachment(Attachment):
         device, dtype = device_of(module), at_least_float32(dtype_of(module))
         # Copies made in inference mode could not take part in a backward pass later.
         with torch.inference_mode(False):
-            add = changing([matrix.to(device, dtype) for matrix in factor.matrices()])
+            matrices = [matrix.to(device, dtype) for matrix in factor.matrices()]
 
-        def add_if_active(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Any:
-            return add(module, args, output) if self.active else None
+        def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            return plus_change(args[0], output, matrices) if self.active else None
 
-        return add_if_active
+        return add
 
 
 @dataclass(frozen=True, eq=False, repr=False)
