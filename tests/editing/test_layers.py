@@ -14,7 +14,7 @@ from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.locate import Memories, suppress
 from emend.models import ModelView
-from emend.models.partial import adds_directly, capture_blocks
+from emend.models.replay import adds_directly, capture_blocks
 
 EDITS = [Edit("{} was born in", "Marie Curie", "Paris")]
 

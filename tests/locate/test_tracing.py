@@ -61,7 +61,7 @@ def test_any_architecture(architecture) -> None:
 
 
 def test_a_model_that_takes_no_cache_is_run_whole(monkeypatch) -> None:
-    from emend.models.replay import Refused
+    from emend.models.replay import RecordingCache, Refused
 
     def refuse(*_args):
         raise Refused
@@ -69,7 +69,7 @@ def test_a_model_that_takes_no_cache_is_run_whole(monkeypatch) -> None:
     model, tokenizer = sharp("llama")
     expected = trace(model, tokenizer, PROMPT, SUBJECT, draws=2, kinds=KINDS, window=2)
     slopes = trace(model, tokenizer, PROMPT, SUBJECT, draws=2, approximate=True)
-    monkeypatch.setattr("emend.locate._recording._usual", refuse)
+    monkeypatch.setattr(RecordingCache, "checked", refuse)
     with pytest.warns(UserWarning, match="exact, but slower"):
         found = trace(model, tokenizer, PROMPT, SUBJECT, draws=2, kinds=KINDS, window=2)
     with pytest.warns(UserWarning, match="exact, but slower"):

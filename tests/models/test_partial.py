@@ -8,8 +8,7 @@ from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
 from emend.models.hooks import frozen
-from emend.models.layout import aligned, natural, whole
-from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.replay import BlockCapture, aligned, capture_blocks, natural, whole
 from emend.models.view import ModelView
 
 POST_NORMED = {"gemma2", "gemma3", "olmo2", "granite", "glm4"}

@@ -15,8 +15,8 @@ from emend.editing.packing import pack
 from emend.models import ModelView
 from emend.models.forward import target_nll
 from emend.models.hooks import adding
-from emend.models.partial import BlockCapture, capture_blocks
 from emend.models.placing import device_of
+from emend.models.replay import BlockCapture, capture_blocks
 
 PUBLISHED_WINDOW = 6
 """Tokens run again, at least, in the published order: BLAS sums smaller products otherwise."""

@@ -13,8 +13,7 @@ from emend.editing.rows import Row, context_rows
 from emend.edits import Edit
 from emend.models import ModelView
 from emend.models.forward import target_nll
-from emend.models.layout import whole
-from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.replay import BlockCapture, capture_blocks, whole
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from emend.editing.sources import TextsSetting
 from emend.editing.values import CHUNK, Optimizer, SearchSettings
 from emend.edits import Edit
 from emend.models import ModelView
-from emend.models.partial import adds_directly
+from emend.models.replay import adds_directly
 from emend.patches import Dense, LowRank, WeightPatch, describe_base
 
 UNRECORDED = ("texts", "templates", "cache")

@@ -21,7 +21,7 @@ from emend.errors import NumericalFailure
 from emend.models import ModelView
 from emend.models.forward import evaluating, fused, target_nll
 from emend.models.hooks import frozen, hooked
-from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.replay import BlockCapture, capture_blocks
 
 Replaced = Literal["query", "prompt", "target"]
 """Tokens at which a value is put out: the prompt's last one, all of the prompt's, or also those of

@@ -23,8 +23,7 @@ from emend.editing._statements import own_statements
 from emend.editing.rows import Row, whole_rows
 from emend.edits import Edit
 from emend.models import ModelView, encode
-from emend.models.layout import whole
-from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.replay import BlockCapture, capture_blocks, whole
 from emend.models.sampling import sample
 
 LIST = "1. {}\n2."

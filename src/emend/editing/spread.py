@@ -23,7 +23,7 @@ from emend.editing.values import SearchSettings
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.models import ModelView
-from emend.models.partial import adds_directly
+from emend.models.replay import adds_directly
 from emend.patches import Dense, LowRank
 
 Solve = Callable[[int, Tensor, Tensor], "LowRank | Dense"]

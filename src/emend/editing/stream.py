@@ -20,10 +20,9 @@ from emend.errors import UnsupportedModel
 from emend.models import ModelView
 from emend.models.forward import batches, check_length, evaluating, fused
 from emend.models.hooks import changing, hooked, stopping
-from emend.models.partial import agreement
 from emend.models.placing import device_of, widened
 from emend.models.positions import pad
-from emend.models.replay import BlockCall, Slot
+from emend.models.replay import BlockCall, Slot, agreement
 from emend.patches import Dense, LowRank
 
 

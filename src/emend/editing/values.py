@@ -11,7 +11,7 @@ by Adam (or L-BFGS) under |delta| <= c |v_0|, where y_i is the down-projection's
 i, v_0 what it is in the first row, and s is "{subject} is a". Edits are sought many at a time, but
 the loss, the clamp and the stopping of each are its own, so that the result is that of one by one.
 
-Only what delta can reach is run (`emend.models.partial`), and logits are computed only where
+Only what delta can reach is run (`emend.models.replay`), and logits are computed only where
 they are scored.
 
 Two things go beyond the paper, and are off unless asked for. Edits of one subject may share one

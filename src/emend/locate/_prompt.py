@@ -1,30 +1,47 @@
-"""One prompt, clean and disturbed, that can be run again from any block and any token on.
+"""A prompt's clean and disturbed runs, and running any part of it again.
 
-The clean pass is the model's own, and it keeps what each block was called with. What is disturbed
-changes nothing before its first token, so that from there on only the tokens after it are run:
-keys and values of earlier tokens are taken from the runs before.
+The clean pass is the model's own, and it keeps what each block was called with. Noise changes
+nothing before its first token, so that from there on only the tokens after it are run: keys and
+values of earlier tokens are taken from the runs before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from emend.errors import EmendError
 from emend.models import ModelView
-from emend.models.hooks import wiped
-from emend.models.layout import Layout, Window
-from emend.models.replay import BlockCall, cut, each_leaf
+from emend.models.hooks import hooked, stopping, wiped
+from emend.models.replay import (
+    FOREIGN,
+    BlockCall,
+    KeysValues,
+    Layout,
+    RecordingCache,
+    Refused,
+    Window,
+    agrees,
+    aligned,
+    cannot_replay,
+    cut,
+    each_leaf,
+    hidden_of,
+    not_finite,
+    record_calls,
+    run_layout,
+    warn_uncached,
+    whole,
+)
 
 SITES = ("mlp", "attention")
 """The parts of a block whose outputs are restored or severed."""
-
-KeysValues: TypeAlias = Mapping[int, tuple[Tensor, Tensor]]
-"""By the model's own number of a layer: (rows, heads, tokens, features) each."""
 
 
 @dataclass(frozen=True)
@@ -155,3 +172,169 @@ class Prompt:
         from_end = self.last - self.layout.window.length  # negative
         logits = self.view.logits(hidden[:, from_end])
         return (logits[:, token] - logits.logsumexp(-1)).exp()
+
+
+def opened(
+    view: ModelView, ids: Sequence[int], first: int, noise: Tensor, sites: Sequence[str]
+) -> tuple[Prompt, Run]:
+    """A prompt's clean pass, and its disturbed ones.
+
+    Args:
+        view: The model.
+        ids: Tokens of the prompt.
+        first: The first token that is disturbed.
+        noise: (D, n, size of the embedding), what is added at that token and the next ones.
+        sites: The parts of the blocks to keep the outputs of.
+
+    Raises:
+        NumericalFailure: What the model puts out is not finite.
+        UnsupportedModel: Its blocks cannot be run apart from it.
+    """
+    found = view.findings.get(("traces", 0))
+    for arrange in (aligned, whole):
+        if arrange is aligned and found is False:
+            continue
+        layout = arrange([ids], [first], 0)
+        shift = int(layout.starts[0]) - first
+        try:
+            prompt = _recorded(view, layout, first + shift, len(ids) - 1 + shift, sites)
+            run = disturbed(prompt, noise, sites)
+            if found is None:
+                _check(prompt, ids, first, noise, run)
+        except EmendError:  # some are among FOREIGN too
+            raise
+        except (Refused, *FOREIGN):
+            continue
+        if found is None and arrange is whole:
+            warn_uncached(view, stacklevel=2)
+        view.findings[("traces", 0)] = arrange is aligned
+        return prompt, run
+    raise cannot_replay(view)
+
+
+def _recorded(
+    view: ModelView, layout: Layout, first: int, last: int, sites: Sequence[str]
+) -> Prompt:
+    """Run the model over a prompt, and keep all that running parts of it again needs."""
+    cache = RecordingCache() if layout.reuse else None
+    before: list[Tensor] = []
+    states: list[Tensor] = []
+
+    def entering(layer: int, hidden: Tensor) -> None:
+        if layer == 0:
+            before.append(hidden)
+
+    def leaving(_layer: int, hidden: Tensor) -> None:
+        states.append(hidden.clone())
+
+    with watched(view, sites, 1) as parts:
+        recording = record_calls(view, layout, cache=cache, entering=entering, leaving=leaving)
+    if not bool(states[-1][:, first : last + 1].isfinite().all()):
+        raise not_finite(view)
+    kept = None if cache is None else cache.checked(layout.window)
+    found = {site: tuple(ones) for site, ones in parts.items()}
+    clean = Run(0, before[0], tuple(states), found, kept)
+    return Prompt(view, layout, first, last, clean, recording.calls)
+
+
+def disturbed(prompt: Prompt, noise: Tensor, sites: Sequence[str]) -> Run:
+    """Run the prompt from its first disturbed token on, with noise at its embeddings.
+
+    Args:
+        prompt: The prompt.
+        noise: (D, n, size of the embedding).
+        sites: The parts of the blocks to keep the outputs of.
+
+    Returns:
+        What D rows put out.
+    """
+    view = prompt.view
+    start = prompt.start(prompt.first)
+    before = _embedded(prompt, noise)[:, start:]
+    hidden, cache = before, prompt.cache(prompt.first)
+    states: list[Tensor] = []
+    with watched(view, sites, len(noise)) as parts:
+        for run in prompt.blocks(prompt.first):
+            hidden = run(hidden, cache)
+            states.append(hidden.clone())
+    found = {site: tuple(ones) for site, ones in parts.items()}
+    return Run(start, before, tuple(states), found, None if cache is None else cache.given)
+
+
+def _embedded(prompt: Prompt, noise: Tensor) -> Tensor:
+    """(D, T, width), input of the first block with noise added to the embeddings' output."""
+    seen: list[Tensor] = []
+
+    def entering(_layer: int, hidden: Tensor) -> None:
+        seen.append(hidden.clone())
+
+    layout = _rows(prompt.layout, len(noise))
+    with disturbing(prompt.view, noise, prompt.first):
+        record_calls(prompt.view, layout, last=0, run_last=False, entering=entering)
+    return seen[0]
+
+
+def _rows(layout: Layout, count: int) -> Layout:
+    ids, mask = (one.repeat(count, 1) for one in (layout.input_ids, layout.attention_mask))
+    return Layout(ids, mask, layout.starts.repeat(count), layout.window, layout.reuse)
+
+
+@contextmanager
+def disturbing(view: ModelView, noise: Tensor, first: int) -> Generator[None, None, None]:
+    """Add noise (D, n, size) to what the embedding of D rows puts out, from column `first` on."""
+    columns = slice(first, first + noise.shape[1])
+
+    def disturb(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, columns] += noise.to(output)
+        return output
+
+    with hooked(view.embeddings, disturb):
+        yield
+
+
+def _check(prompt: Prompt, ids: Sequence[int], first: int, noise: Tensor, run: Run) -> None:
+    """See that what was replayed is what the model itself gives, for one disturbed row.
+
+    Raises:
+        Refused: It is not.
+    """
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen.append(hidden_of(output)[:, first : len(ids)].clone())
+
+    view = prompt.view
+    # Padded on the right, which no token before it can see.
+    layout, last = whole([ids], [first], 0), view.layers[-1]
+    with disturbing(view, noise[:1], first), hooked(last, keep), stopping(last):
+        run_layout(view.model, layout, None)
+    span = slice(prompt.first - run.first, prompt.last + 1 - run.first)
+    if not agrees(view, run.states[-1][:1, span], seen[0]):
+        raise Refused
+
+
+def part_of(view: ModelView, site: str, layer: int) -> nn.Module:
+    """The module whose output is that of a block's MLP or attention."""
+    return view.down_projection(layer) if site == "mlp" else view.attention(layer)
+
+
+@contextmanager
+def watched(
+    view: ModelView, sites: Sequence[str], rows: int
+) -> Generator[dict[str, list[Tensor]], None, None]:
+    """Keep what the parts of the blocks put out while the block runs, (rows, S, width) each."""
+    found: dict[str, list[Tensor]] = {site: [] for site in sites}
+
+    def keeping(site: str) -> Callable[..., None]:
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            apart = hidden_of(output)
+            found[site].append(apart.reshape(rows, -1, apart.shape[-1]).clone())
+
+        return keep
+
+    with ExitStack() as stack:
+        for site in sites:
+            for layer in range(view.num_layers):
+                stack.enter_context(hooked(part_of(view, site, layer), keeping(site)))
+        yield found

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import sqrt
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from emend._progress import progress
 from emend.errors import InvalidInput
-from emend.locate._asking import Asked, asked
+from emend.locate.facts import Asked, Question, asked
 from emend.locate.tracing import Settings, Trace, embedded, settings_of, traced
 from emend.models import ModelView, top1
 
@@ -39,9 +39,6 @@ NORMAL = 1.96
 
 BATCH = 64
 """Questions that are asked at once."""
-
-Question: TypeAlias = tuple[str, str, str | None]
-"""A prompt, its subject, and the answer; None where any will do."""
 
 
 class Mean(NamedTuple):

@@ -1,22 +1,30 @@
-"""Facts to trace, from files: edits, whose originals are asked about, or the published facts."""
+"""Facts to trace: read from files, and put in tokens with their subject and answer found."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from emend.datasets import read_edits
-from emend.errors import BrokenFile
-from emend.locate.averages import Question
+from emend.errors import BrokenFile, InvalidInput, SubjectNotFound
+from emend.models import ensure_start, join_target, subject_tokens
+from emend.models.forward import check_length
+from emend.models.positions import prompt_tokens
+from emend.models.view import ModelView
+
+Question: TypeAlias = tuple[str, str, str | None]
+"""A prompt, its subject, and the answer; None where any will do."""
+
 
 FIELDS = ("prompt", "subject", "attribute")
-"""What a published fact is read from."""
+"""The fields of a published fact."""
 
 
 def read_facts(path: str | os.PathLike[str]) -> list[Question]:
-    """Questions of a file, in its order.
+    """Read the questions of a file, in its order.
 
     Args:
         path: A file of edits (see `emend.read_edits`), or a JSON list of facts as Meng et al. 2022
@@ -39,7 +47,7 @@ def read_facts(path: str | os.PathLike[str]) -> list[Question]:
 
 
 def _published(path: Path) -> list[Any] | None:
-    """The records of a published file; None for any other, of which `read_edits` tells."""
+    """Return the records of a published file; None for any other, which `read_edits` judges."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return None
     try:
@@ -56,5 +64,72 @@ def _question(record: Any, place: str) -> Question:
     for field in FIELDS:
         value = cast("dict[str, Any]", record).get(field) if isinstance(record, dict) else None
         if not isinstance(value, str) or not value.strip():
-            raise BrokenFile(f"{place}: {field} is {value!r}, expected text: mend or drop it")
+            raise BrokenFile(f"{place}: {field} is {value!r}, expected text: correct or drop it")
     return tuple(record[field] for field in FIELDS)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt about a subject, in tokens.
+
+    Attributes:
+        prompt: The text.
+        subject: The subject's name as it stands there.
+        ids: Tokens of the prompt.
+        words: Each token as text.
+        first: The subject's first token.
+        last: Its last token.
+        answer: Number of the answer's first token; None for whatever the model says.
+    """
+
+    prompt: str
+    subject: str
+    ids: tuple[int, ...]
+    words: tuple[str, ...]
+    first: int
+    last: int
+    answer: int | None
+
+
+def asked(view: ModelView, tokenizer: Any, prompt: str, subject: str, answer: str | None) -> Asked:
+    """Put a subject in a prompt and find both in tokens.
+
+    Args:
+        view: The model.
+        tokenizer: Its tokenizer, a fast one.
+        prompt: With a ``{}`` where the subject goes, or with the subject in it.
+        subject: The subject's name.
+        answer: Its first token is asked about; None leaves it open.
+
+    Raises:
+        InvalidInput: No subject, several ``{}``, or more tokens than the model reads.
+        SubjectNotFound: The subject is not in the prompt, or has no token there.
+    """
+    ensure_start(view.model, tokenizer)
+    text, start = _filled(prompt, subject)
+    text = text.rstrip(" ")
+    ids, target = prompt_tokens(tokenizer, [text])[0], None
+    if answer is not None:
+        ids, tokens = join_target(tokenizer, text, answer)
+        target = tokens[0]
+    check_length(view.model, len(ids))
+    first, last = subject_tokens(tokenizer, text, (start, start + len(subject.rstrip(" "))))
+    words = tuple(str(tokenizer.decode([token])) for token in ids)
+    return Asked(text, subject, tuple(ids), words, first, last, target)
+
+
+def _filled(prompt: str, subject: str) -> tuple[str, int]:
+    """Return the whole text, and where the subject begins in it."""
+    if not subject.strip():
+        raise InvalidInput("the subject is empty, expected a name that stands in the prompt")
+    places = prompt.count("{}")
+    if places > 1:
+        raise InvalidInput(f"the prompt {prompt!r} has {places} {{}}, expected one for the subject")
+    if places == 1:
+        return prompt.replace("{}", subject), prompt.index("{}")
+    if subject not in prompt:
+        raise SubjectNotFound(
+            f"the subject {subject!r} is not in the prompt {prompt!r}, expected it there or a {{}} "
+            "in its place: change the prompt"
+        )
+    return prompt, prompt.index(subject)

@@ -13,7 +13,7 @@ Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers", arXiv 2104.0869
 Exact and cheap: the down-projection is linear, so scaling its input by s/S adds (s/S - 1) W a to
 its output, and dP/da_i is W_i . dP/d(output). One backward to the output, of the residual's
 width, serves for all units and all steps at once; and only the last token is run again, through
-the blocks from that layer up (`emend.models.partial`).
+the blocks from that layer up (`emend.models.replay`).
 
 An answer of several tokens is asked token by token, each after the true ones before it; the
 attribution is the mean over them.
@@ -33,7 +33,7 @@ from emend.errors import InvalidInput, NumericalFailure
 from emend.models import ModelView, join_target, join_targets
 from emend.models.forward import evaluating
 from emend.models.hooks import frozen
-from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.replay import BlockCapture, capture_blocks
 
 Neuron = tuple[int, int]
 """(layer, unit)."""

@@ -18,7 +18,7 @@ Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv 2202
 The noise is drawn as the authors draw it (NumPy's generator 1, anew for every prompt), and P* is
 the mean over the draws. Of an answer of several tokens the first is asked about.
 
-Exact and cheap: see `_prompt` and `_restoring`. Tokens before the subject have no effect, since
+Exact and cheap: see `_prompt` and `_effects`. Tokens before the subject have no effect, since
 noise does not reach them; they are not run at all.
 
 What an effect means is a question of its own: that a state brings the answer back does not make
@@ -38,11 +38,9 @@ from torch import Tensor, nn
 
 from emend._brief import brief
 from emend.errors import InvalidInput, UnknownName
-from emend.locate._approximate import approximated
-from emend.locate._asking import Asked, asked
-from emend.locate._prompt import Prompt, Run
-from emend.locate._recording import opened
-from emend.locate._restoring import restored_parts, restored_states, windows
+from emend.locate._effects import approximated, restored_parts, restored_states, windows
+from emend.locate._prompt import Prompt, Run, opened
+from emend.locate.facts import Asked, asked
 from emend.models import ModelView
 from emend.models.forward import evaluating, fused
 from emend.models.hooks import frozen

@@ -53,7 +53,7 @@ from emend.methods.wise._patch import SidePatch, gaps
 from emend.models import ModelView, encode
 from emend.models.forward import evaluating, target_nll
 from emend.models.hooks import changing, frozen
-from emend.models.partial import BlockCapture, capture_blocks
+from emend.models.replay import BlockCapture, capture_blocks
 from emend.models.structure import text_config
 from emend.patches import MemoryPatch, describe_base
 

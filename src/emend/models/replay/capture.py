@@ -1,4 +1,4 @@
-"""The partial forward: only the blocks and the tokens that a change can reach, exactly.
+"""Captures: from one block up and one token on, for a change of a down-projection's output.
 
 A change of a down-projection's output at one token leaves everything below that block and
 everything before that token as it was. So one pass over the whole model captures the input of
@@ -6,55 +6,43 @@ the block, the arguments that the model itself gave each block from there on, an
 values of the tokens before; after that only the tokens from the changed one on are run, through
 the blocks from the changed one up.
 
-No architecture is known by name. Each capture is checked against the pass it came from, and the
-ways of laying out rows of different lengths (`_layout`) are tried in turn; where none works, all
-tokens are run from the block up (still exact, slower), and a warning says so.
+Each capture is checked against the pass it came from, and the ways of laying out rows of different
+lengths (`layout`) are tried in turn; where none works, all tokens are run from the block up (still
+exact, slower), and a warning says so.
 """
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from emend.errors import NumericalFailure, UnsupportedModel
+from emend.errors import UnsupportedModel
 from emend.models.forward import check_length, evaluating
 from emend.models.hooks import add_at, adding, frozen, hooked, thinned, wiped
-from emend.models.layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
-from emend.models.placing import device_of, quantisation_of
-from emend.models.replay import (
+from emend.models.replay.calls import (
     BlockCall,
-    CachePlace,
     PrefixCache,
     RecordingCache,
     Refused,
     cut,
     hidden_of,
 )
-from emend.models.sharing import Stop, is_stop
-from emend.models.view import ModelView
-
-AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
-"""Largest difference, relative to the largest value, at which a replay counts as the same. (Some
-models compute attention in float32 whatever their dtype, hence 1e-4 for float64.)"""
-
-FOREIGN = (
-    *(AttributeError, IndexError, KeyError, NotImplementedError),
-    *(RuntimeError, TypeError, ValueError),
+from emend.models.replay.layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
+from emend.models.replay.recording import (
+    AGREEMENT,
+    FOREIGN,
+    agrees,
+    cannot_replay,
+    not_finite,
+    record_calls,
+    warn_uncached,
 )
-"""What a model may raise when it is given a cache or arguments that it does not expect."""
-
-
-def agreement(view: ModelView, dtype: torch.dtype) -> float:
-    """`AGREEMENT`, or what 8 bits allow: there rounding depends on all tokens of a batch."""
-    found = AGREEMENT[dtype]
-    return max(found, 6e-2) if quantisation_of(view.model) == "8-bit" else found
+from emend.models.view import ModelView
 
 
 @dataclass(frozen=True)
@@ -277,21 +265,9 @@ def capture_blocks(
             refused = error
             continue
         if arrange is not arrangements[0] and not layout.reuse:
-            warnings.warn(
-                f"{type(view.model).__name__} does not take cached keys and values as given: "
-                "all tokens are recomputed in every step (exact, but slower)",
-                stacklevel=2,
-            )
+            warn_uncached(view, stacklevel=2)
         return capture.looked_at()
-    if isinstance(refused, _NotFinite):
-        raise NumericalFailure(
-            f"what the blocks of {type(view.model).__name__} put out is not finite, expected "
-            "numbers: look for weights that are not finite, or load the model in another dtype"
-        )
-    raise UnsupportedModel(
-        f"the blocks of {type(view.model).__name__} depend on more than their arguments, so they "
-        "cannot be run apart from the model; take another architecture"
-    )
+    raise not_finite(view) if isinstance(refused, _NotFinite) else cannot_replay(view)
 
 
 def _checked(view: ModelView, layer: int, layout: Layout, arrange: Arrange) -> BlockCapture:
@@ -312,8 +288,7 @@ def _checked(view: ModelView, layer: int, layout: Layout, arrange: Arrange) -> B
         raise Refused from None
     real = asked[rows].to(last.device)  # (b, S)
     expected = last[torch.tensor(rows, device=last.device)][real]
-    difference = (found.to(last.device)[real] - expected).abs().max()
-    if not bool(difference <= agreement(view, last.dtype) * expected.abs().max()):
+    if not agrees(view, found.to(last.device)[real], expected):
         raise Refused
     return capture
 
@@ -331,49 +306,34 @@ def _capture(
     view: ModelView, layer: int, layout: Layout, arrange: Arrange
 ) -> tuple[BlockCapture, Tensor]:
     """One recorded pass; also gives the last block's output in the window."""
-    window, padding = layout.window, layout.attention_mask == 0
-    cache = RecordingCache()
-    calls: list[BlockCall] = []
-    kept: dict[str, Tensor] = {}
-    finite: list[bool] = []
+    window, kept = layout.window, dict[str, Tensor]()
+    cache = RecordingCache() if layout.reuse else None
 
-    def change(leaf: Any) -> Any:
-        if leaf is cache:
-            return CachePlace()
-        return cut(leaf, window) if isinstance(leaf, Tensor) else leaf
+    def entering(number: int, hidden: Tensor) -> None:
+        if number == layer:
+            kept["before"] = _in_window(hidden, window)
 
-    def wipe(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden, name = BlockCall.find_hidden(args, kwargs)
-        finite.append(bool(hidden.isfinite().all()))
-        hidden = wiped(hidden, padding)
-        return ((hidden, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: hidden})
-
-    def before_block(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden, call = BlockCall.read(args, kwargs, change)
-        kept.setdefault("before", _in_window(hidden, window))
-        cache.armed = True
-        calls.append(call)
+    def leaving(number: int, hidden: Tensor) -> None:
+        if number == layer:
+            kept["after"] = _in_window(hidden, window)
+        if number == view.num_layers - 1:
+            kept["last"] = _in_window(hidden, window)
 
     def at_site(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         kept["keys"] = _at_starts(args[0], layout)
         kept["values"] = _at_starts(output, layout)
 
-    def after_block(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept["after"] = _in_window(hidden_of(output), window)
-
-    def after_last(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept["last"] = _in_window(hidden_of(output), window)
-        raise Stop
-
-    with ExitStack() as stack:
-        for block in view.layers:
-            stack.enter_context(hooked(block, wipe, before=True, with_kwargs=True))
-        for block in view.layers[layer:]:
-            stack.enter_context(hooked(block, before_block, before=True, with_kwargs=True))
-        stack.enter_context(hooked(view.down_projection(layer), at_site))
-        stack.enter_context(hooked(view.layer(layer), after_block))
-        stack.enter_context(hooked(view.layers[-1], after_last))
-        run_layout(view.model, layout, cache if layout.reuse else None)
+    with hooked(view.down_projection(layer), at_site):
+        found = record_calls(
+            view,
+            layout,
+            first=layer,
+            cache=cache,
+            keep=lambda tensor: cut(tensor, window),
+            entering=entering,
+            leaving=leaving,
+        )
+    padding = (layout.attention_mask == 0).gather(1, window.columns)
     capture = BlockCapture(
         view=view,
         layer=layer,
@@ -383,55 +343,11 @@ def _capture(
         arrange=arrange,
         _before=kept["before"],
         _after=kept["after"],
-        _calls=tuple(calls),
-        _cache=_prefix(cache, window) if layout.reuse else None,
-        _padding=None if all(finite) else padding.gather(1, window.columns),
+        _calls=found.calls,
+        _cache=None if cache is None else PrefixCache(cache.checked(window), window),
+        _padding=None if found.finite else padding,
     )
     return capture, kept["last"]
-
-
-def run_layout(model: nn.Module, layout: Layout, cache: RecordingCache | None) -> None:
-    """Forward a layout, with right positions in spite of the padding, until a hook stops it.
-
-    Raises:
-        Refused: The model fails with the cache.
-    """
-    device = device_of(model.get_input_embeddings())  # type: ignore[operator]
-    mask = layout.attention_mask.to(device)
-    inputs: dict[str, Any] = {"input_ids": layout.input_ids.to(device), "attention_mask": mask}
-    known = inspect.signature(model.forward).parameters
-    if "position_ids" in known:
-        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-    if cache is not None:
-        if "past_key_values" not in known:
-            raise Refused
-        inputs["past_key_values"] = cache
-    try:
-        model(**inputs, use_cache=cache is not None)
-    except Stop:
-        return
-    except FOREIGN as error:
-        if is_stop(error):
-            return
-        if cache is None:  # nothing foreign here, so the error is real
-            raise
-        raise Refused from None
-
-
-def _prefix(cache: RecordingCache, window: Window) -> PrefixCache:
-    """What was recorded, checked to be of the usual shape.
-
-    Raises:
-        Refused: It is not (B, heads, T, features).
-    """
-    for pair in cache.seen.values():
-        for tensor in pair:
-            usual = tensor.ndim == 4 and tensor.shape[0] == len(window.first)
-            if not usual or tensor.shape[2] != window.length:
-                raise Refused
-    if not cache.seen:
-        raise Refused
-    return PrefixCache(cache.seen, window)
 
 
 def _in_window(hidden: Tensor, window: Window) -> Tensor:

@@ -1,4 +1,4 @@
-"""Keeping the arguments a model gave its blocks, and giving them again for fewer tokens and rows.
+"""Record the arguments of a model's blocks, and call them again for fewer tokens and rows.
 
 Nothing here knows an architecture: which axis of an argument counts rows, and which counts the
 tokens that ask (queries), is read off its shape. Keys are never cut: masks and ALiBi biases keep
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from emend.models.layout import Window
+from emend.models.replay.layout import Window
+
+KeysValues: TypeAlias = Mapping[int, tuple[Tensor, Tensor]]
+"""By the model's own number of a layer: keys and values, (rows, heads, tokens, features) each."""
 
 
 class Refused(Exception):
@@ -36,7 +39,7 @@ class Slot:
     per_row: int
 
     def select(self, rows: Tensor) -> Slot:
-        """The same argument for some of the rows only."""
+        """Return the same argument for some of the rows only."""
         if self.per_row == 0:
             return self
         index = rows.to(self.value.device)
@@ -47,7 +50,7 @@ class Slot:
 
 
 class CachePlace:
-    """Stands where the model passed its key/value cache."""
+    """Marks the place of the key/value cache among the arguments."""
 
 
 def each_leaf(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -61,10 +64,10 @@ def each_leaf(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def cut(tensor: Tensor, window: Window) -> Slot:
-    """Read the axes of one argument, and keep the queries of the window only.
+    """Find the axes of one argument by its shape, and keep the queries of the window only.
 
     Raises:
-        Refused: The rows share an argument of which each needs another part.
+        Refused: The rows share an argument, and each needs another part of it.
     """
     if tensor.dtype == torch.float64:
         # Masks with the least float64 become -inf where a model takes its softmax in float32; a
@@ -105,7 +108,7 @@ def _query_axis(tensor: Tensor, rows: int, length: int) -> int | None:
 
 
 class RecordingCache(DynamicCache):
-    """Hands keys and values through, and keeps those of the layers that run while ``armed``."""
+    """Passes keys and values through, and keeps those of the layers that run while ``armed``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,10 +118,22 @@ class RecordingCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keep nothing of what attention sees, but remember it."""
+        """Return what is given, and remember it."""
         if self.armed:
             self.seen[layer_idx] = (key_states, value_states)
         return key_states, value_states
+
+    def checked(self, window: Window) -> KeysValues:
+        """Return what was recorded.
+
+        Raises:
+            Refused: There is nothing, or it is not (B, heads, T, features).
+        """
+        usual = (4, len(window.first), window.length)
+        tensors = [tensor for pair in self.seen.values() for tensor in pair]
+        if not tensors or any((t.ndim, t.shape[0], *t.shape[2:3]) != usual for t in tensors):
+            raise Refused
+        return self.seen
 
 
 class PrefixCache(DynamicCache):
@@ -129,7 +144,7 @@ class PrefixCache(DynamicCache):
         window: The tokens whose keys and values will be given.
     """
 
-    def __init__(self, kept: Mapping[int, tuple[Tensor, Tensor]], window: Window) -> None:
+    def __init__(self, kept: KeysValues, window: Window) -> None:
         super().__init__()
         self.kept, self.window = dict(kept), window
         common = window.common
@@ -140,7 +155,7 @@ class PrefixCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens, (B, heads, T, features)."""
+        """Return keys and values of all tokens, (B, heads, T, features)."""
         keys, values = self.kept[layer_idx]
         return self._joined(keys, key_states), self._joined(values, value_states)
 
@@ -150,11 +165,11 @@ class PrefixCache(DynamicCache):
         return kept.scatter(2, self.columns.to(given.device).expand_as(given), given)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of tokens before the window."""
+        """Return the number of tokens before the window."""
         return int(self.window.first.max())
 
     def select(self, rows: Tensor) -> PrefixCache:
-        """The same for some of the rows only."""
+        """Return the same for some of the rows only."""
         chosen = {
             layer: (keys[rows.to(keys.device)], values[rows.to(values.device)])
             for layer, (keys, values) in self.kept.items()
@@ -187,14 +202,14 @@ class BlockCall:
 
     @staticmethod
     def find_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, str | None]:
-        """The hidden state among a block's arguments, and its name (None: the first of `args`)."""
+        """Find the hidden state among a block's arguments, and its name (None: first of `args`)."""
         if args:
             return args[0], None
         name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
         return kwargs[name], name
 
     def select(self, rows: Tensor) -> BlockCall:
-        """The same call for some of the rows only."""
+        """Return the same call for some of the rows only."""
 
         def choose(leaf: Any) -> Any:
             return leaf.select(rows) if isinstance(leaf, Slot) else leaf
@@ -218,5 +233,5 @@ class BlockCall:
 
 
 def hidden_of(output: Any) -> Tensor:
-    """The hidden state in what a block returns, be it a tensor or a tuple that begins with it."""
+    """Return the hidden state that a block returned: a tensor, or the first of a tuple."""
     return output if isinstance(output, Tensor) else output[0]
