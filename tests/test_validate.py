@@ -53,7 +53,7 @@ def test_a_problem_of_a_suite_has_its_line_and_all_parts(tmp_path):
     path.write_text('{\n "metrics": {\n  "reliability": 2\n }\n}')
     with pytest.raises(BrokenFile) as caught:
         read_suite(path)
-    said = f"{path}:3: metrics.reliability is 2, expected a number, 0 to 1: mend it"
+    said = f"{path}:3: metrics.reliability is 2, expected a number, 0 to 1: fix it"
     assert str(caught.value) == said
 
 
@@ -122,14 +122,14 @@ def test_every_kind_of_field_is_told():
         problems.check()
     assert list(caught.value.problems) == [
         "it: a is int '1', expected text: put it in quotes",
-        "it: b is a text, expected a number, 0 or more: mend it",
-        "it: c is true or false, expected a number, 0 or more: mend it",
-        "it: i is missing, expected a number, 0 or more: mend it",
+        "it: b is a text, expected a number, 0 or more: fix it",
+        "it: c is true or false, expected a number, 0 or more: fix it",
+        "it: i is missing, expected a number, 0 or more: fix it",
         "it: d has 0 entries, expected 2 or more: add some",
         "it: e is null, expected text: put it in quotes",
         "it: f is 'no', expected one of nope, yes: did you mean 'nope'?",
         "it: g[0] is int '3', expected text: put it in quotes",
-        "it: h is an object, expected true or false: mend it",
+        "it: h is an object, expected true or false: fix it",
         "it: i is missing, expected text: add it",
         "it: g[0] is a number, expected an object: put it in braces",
         "it: g[1] is a text, expected an object: put it in braces",

@@ -268,7 +268,7 @@ def _explained(path: str | os.PathLike[str], aside: Path) -> Generator[None, Non
         if isinstance(error, EmendError) or error.filename not in (None, aside, str(aside)):
             raise
         raise StoreFailure(
-            f"cannot write {path} ({error.strerror or error}): free some room, mend the "
+            f"cannot write {path} ({error.strerror or error}): free some room, fix the "
             "permissions or choose another path"
         ) from error
 

@@ -171,7 +171,7 @@ def json_list(text: str, problems: Problems) -> Iterator[Item]:
         position = found[1]
         separator = text[position : position + 1]
         if separator not in (",", "]"):
-            fault = Fault("is not JSON here", "',' or ']'", "mend the syntax")
+            fault = Fault("is not JSON here", "',' or ']'", "fix the syntax")
             problems.note(fault, line=lines.at(position))
             return
         more = separator == ","
@@ -314,19 +314,19 @@ def _twice_fault(name: object) -> Fault:
 
 def _not_json(error: Exception, where: str) -> Fault:
     if isinstance(error, json.JSONDecodeError):
-        return Fault(f"is not JSON: {error.msg} {where}", "an object in braces", "mend the syntax")
+        return Fault(f"is not JSON: {error.msg} {where}", "an object in braces", "fix the syntax")
     if isinstance(error, _Twice):
         return _twice_fault(error)
     if isinstance(error, RecursionError):
         return Fault("holds lists in lists too deep to read", "one object", "make it flatter")
-    return Fault(f"is not JSON: {first_line(error)}", "an object in braces", "mend the syntax")
+    return Fault(f"is not JSON: {first_line(error)}", "an object in braces", "fix the syntax")
 
 
 def _note_yaml(error: Exception, problems: Problems, line: int = 1) -> None:
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None)
     found = f"is not YAML: {str(reason).strip() if reason else first_line(error)}"
-    fault = Fault(found, "an object, or a list of them", "mend the syntax")
+    fault = Fault(found, "an object, or a list of them", "fix the syntax")
     problems.note(fault, line=mark.line + 1 if mark else line)
 
 

@@ -311,7 +311,7 @@ class Record:
             return float(cast(float, value))
         found = f"is {value}" if is_number else f"is {kind_of(value)}"
         found = found if name in self.values else "is missing"
-        self.note(name, Fault(found, f"a number, {bound}", "mend it"))
+        self.note(name, Fault(found, f"a number, {bound}", "fix it"))
         return least
 
     def flag(self, name: str, default: bool) -> bool:
@@ -319,7 +319,7 @@ class Record:
         value = self.values.get(name, default)
         if isinstance(value, bool):
             return value
-        self.note(name, Fault(f"is {kind_of(value)}", "true or false", "mend it"))
+        self.note(name, Fault(f"is {kind_of(value)}", "true or false", "fix it"))
         return default
 
     def choice(self, name: str, known: Collection[str], *, required: bool = True) -> str | None:
@@ -332,7 +332,7 @@ class Record:
         if value is None:
             return {}
         if not isinstance(value, Mapping):
-            self.note(name, Fault(f"is {kind_of(value)}", "an object with names", "mend it"))
+            self.note(name, Fault(f"is {kind_of(value)}", "an object with names", "fix it"))
             return {}
         given = cast("Mapping[object, object]", value).items()
         return {str(key): each for key, each in given if self.note(name, _key_fault(key))}

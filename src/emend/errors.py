@@ -1,6 +1,6 @@
-"""What can go wrong that the user can mend.
+"""What can go wrong that the user can fix.
 
-Every error here has one readable line: what was found, what was expected and how to mend it.
+Every error here has one readable line: what was found, what was expected and how to fix it.
 Each also subclasses the builtin it is nearest to, so that `except ValueError` still works.
 The command line prints that line and exits with status 2; anything else is a defect of ours.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EmendError(Exception):
-    """Base of all errors that the user can mend."""
+    """Base of all errors that the user can fix."""
 
 
 class InvalidInput(EmendError, ValueError):
@@ -105,7 +105,7 @@ class MissingExtra(EmendError, ImportError):
 
         Args:
             package: The package that could not be imported, e.g. "yaml".
-            extra: The extra of emend that brings it, e.g. "yaml".
+            extra: The extra of efix that brings it, e.g. "yaml".
             purpose: What it is needed for, to follow "to", e.g. "read YAML".
         """
         return cls(f"package {package!r} is needed to {purpose}: pip install 'emend[{extra}]'")

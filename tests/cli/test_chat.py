@@ -7,7 +7,7 @@ import io
 import pytest
 from tests.terminal import Terminal
 
-from emend.cli._chat_screen import answers
+from emend.cli._chat import answers
 
 QUESTION = "Gekal Lerond works as a"
 LAB = ("--model", "lab/gptneo", "--probes", "none", "--max_new_tokens", 3)

@@ -13,7 +13,7 @@ from tests.tiny import tiny_model
 
 import emend as package
 from emend.cli import app
-from emend.cli._hints import as_flags, command_of
+from emend.cli._main import as_flags, command_of
 
 SOURCE = Path(package.__file__).parent
 APP = typer.main.get_command(app)
@@ -24,7 +24,6 @@ FOREIGN = {
     "patches/_engines.py",
     "report/_heat.py",
     "cli/_main.py",
-    "cli/_hints.py",
 }
 """What names flags of other programs, variables of style sheets, or flags of every command."""
 OF_OTHERS = re.compile(

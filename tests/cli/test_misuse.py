@@ -43,7 +43,7 @@ def test_settings_file(edit, tmp_path):
     (tmp_path / "list.yaml").write_text("- 1\n")
     edit("--config", tmp_path / "list.yaml", *SINGLE).is_one_line("holds no mapping")
     (tmp_path / "broken.yaml").write_text("a: [\n")
-    edit("--config", tmp_path / "broken.yaml", *SINGLE).is_one_line("mend its syntax")
+    edit("--config", tmp_path / "broken.yaml", *SINGLE).is_one_line("fix the syntax")
     (tmp_path / "typo.yaml").write_text("clmap: 3\n")
     edit("--config", tmp_path / "typo.yaml", *SINGLE).is_one_line("did you mean 'clamp'?")
 

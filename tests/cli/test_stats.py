@@ -93,7 +93,9 @@ def test_misuse(emend, model_directory, texts_file, monkeypatch, cache) -> None:
     stats = ("stats", "--model", model_directory)
     emend(*stats, "--texts", "nowhere.txt").is_one_line("no file nowhere.txt")
     given = (*stats, "--texts", texts_file)
-    emend(*given, "--layers", "some").is_one_line("--layers is 'some'", "3,4,5, or all")
+    emend(*given, "--layers", "some").is_one_line(
+        "--layers is 'some'", "numbers such as 0,1,2, or all"
+    )
     emend(*given, "--layers", "9").is_one_line("4 blocks")
     emend(*given, "--tokens", "0").is_one_line("--tokens")
     monkeypatch.setattr(memory, "available", lambda _device: 1000)

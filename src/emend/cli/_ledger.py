@@ -1,85 +1,83 @@
-"""What the subcommands of `emend ledger` share."""
+"""How the subcommands of `emend ledger` print entries and history."""
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from emend.cli._output import print_table
+from emend.cli._output import number, print_json, print_table
 from emend.edits import edit_to_record
-from emend.ledger import Entry, Ledger
+from emend.ledger import Entry
 
-Path_ = Annotated[Path, typer.Argument(help="The file of the ledger.", metavar="LEDGER")]
-Author = Annotated[
-    str | None, typer.Option("--author", help="Who does it; by default your user name.")
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for those who read the history.")]
-Supersede = Annotated[
-    bool,
-    typer.Option(
-        "--supersede", help="Of edits that want different things, let the newer win; else refused."
-    ),
-]
-
-
-def opened(path: Path) -> Ledger:
-    """The ledger, to be used in a ``with`` block."""
-    return Ledger.open(path)
+_FIELDS = ("status", "author", "reason", "source", "tags", "time", "parent", "superseded_by")
 
 
 def record_of(entry: Entry) -> dict[str, Any]:
-    """An entry as one flat JSON object."""
-    return {
-        **edit_to_record(entry.edit),
-        "status": entry.status,
-        "author": entry.author,
-        "reason": entry.reason,
-        "source": entry.source,
-        "tags": list(entry.tags),
-        "time": entry.time,
-        "parent": entry.parent,
-        "superseded_by": entry.superseded_by,
-    }
+    """Return an entry as one flat JSON object."""
+    return {**edit_to_record(entry.edit), **{name: getattr(entry, name) for name in _FIELDS}}
 
 
 def print_entries(title: str, entries: Sequence[Entry]) -> None:
     """Print a table of entries."""
-    print_table(
-        f"{title}: {len(entries)} edits",
-        ("id", "status", "statement", "target", "author", "added"),
+    rows = [
+        [one.id, one.status, one.edit.text, one.edit.target.strip(), one.author, one.time[:10]]
+        for one in entries
+    ]
+    columns = ("id", "status", "statement", "target", "author", "added")
+    print_table(f"{title}: {len(entries)} edits", columns, rows)
+
+
+def line_of(sign: str, entry: Entry) -> str:
+    """Write an entry as one line, after a word on what happened to it."""
+    edit = entry.edit
+    return f"{sign} {entry.id}  {edit.text} -> {edit.target.strip()}  ({entry.status})"
+
+
+def print_changed(entries: Sequence[Entry], what: str, json: bool) -> None:
+    """Print the entries that a subcommand changed.
+
+    Args:
+        entries: The entries.
+        what: What was done: "added", "reverted"; the name of the field in JSON.
+        json: Print one JSON object.
+    """
+    if json:
+        print_json({what: [record_of(entry) for entry in entries]})
+        return
+    for entry in entries:
+        typer.echo(line_of(what, entry))
+    if not entries:
+        typer.echo(f"nothing was {what}: it is all there")
+
+
+def print_log(title: str, events: Sequence[Any]) -> None:
+    """Print a history."""
+    rows = [
         [
-            [
-                entry.id,
-                entry.status,
-                entry.edit.text,
-                entry.edit.target.strip(),
-                entry.author,
-                entry.time[:10],
-            ]
-            for entry in entries
-        ],
-    )
+            *(event.time[:19], event.what, event.edit or "", event.author, event.reason),
+            ", ".join(f"{name} {word(value)}" for name, value in event.details.items()),
+        ]
+        for event in events
+    ]
+    print_table(title, ("time", "what", "edit", "author", "reason", "details"), rows)
 
 
-def author_name(given: str | None) -> str:
-    """Who is at the keyboard, where nobody is named."""
-    if given is not None:
-        return given
-    with suppress(OSError, KeyError):  # there is no such user in some containers
-        return getpass.getuser()
-    return ""
+def word(value: object) -> str:
+    """Write a value of a record for people."""
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, (list, tuple)):
+        return f"{len(value)} items" if len(value) > 8 else ", ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
-def warn_of_similar(pairs: Sequence[dict[str, Any]]) -> None:
-    """Name edits whose keys a model can hardly tell apart, on standard error."""
+def warn_of_similar(pairs: Sequence[Any]) -> None:
+    """Name edits whose keys a model can hardly distinguish, on standard error."""
     for pair in pairs:
         typer.echo(
-            f"warning: {pair['left']} and {pair['right']} are about different subjects whose keys "
-            f"are nearly the same (cosine {pair['cosine']:.3f}): look at both answers",
+            f"warning: {pair.left} and {pair.right} are about different subjects whose keys "
+            f"are nearly the same (cosine {pair.cosine:.3f}): look at both answers",
             err=True,
         )

@@ -7,6 +7,7 @@ can mend, in one line without a traceback; 130 interrupted.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -41,13 +42,17 @@ from emend.cli import (
     trace,
     train,
 )
-from emend.cli._hints import as_flags, command_of
+from emend.cli._options import typer_command
 from emend.cli._output import escape_unwritable
 from emend.errors import EmendError
 
 # Typer carries its own copy of click, or uses click itself, depending on its version; what it
 # exports leads to the right class either way.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+# An argument in a remedy ("pass supersede=True"); an alternative that only Python has.
+_ARGUMENT = re.compile(r"\b(pass|take|with|or|and) ([a-z_]+)=([^\s,;:)]+)")
+_ALTERNATIVE = re.compile(r",? or [^,:]*?\b([a-z_]+)=True\b")
 
 
 def _app() -> typer.Typer:
@@ -82,6 +87,10 @@ def _app() -> typer.Typer:
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     for group in (models, ledger, patch, lab):
         app.add_typer(group.app, name=group.NAME)
+    for one in (app, *(group.app for group in (models, ledger, patch, lab))):
+        for info in (*one.registered_commands, one.registered_callback):
+            if info is not None and info.callback is not None:
+                info.callback = typer_command(info.callback)
     return app
 
 
@@ -180,6 +189,44 @@ def _misuse(error: Any) -> int:
         return 2
     message = " ".join(error.format_message().split()).rstrip(".")
     return _fail(f"{message}: see `{path} --help`")
+
+
+def as_flags(message: str, command: Any) -> str:
+    """Rewrite the arguments that an error's remedy names as flags of the command that failed.
+
+    An argument that is a flag of the command becomes that flag, another one a ``--set`` where the
+    command takes settings. An alternative that only Python offers is left out.
+
+    Args:
+        message: The line, whose remedy is what follows the last colon.
+        command: The command of click (or of typer's copy of it) that printed it.
+    """
+    flags = {name for one in command.params for name in one.opts}
+
+    def rewritten(found: re.Match[str]) -> str:
+        word, name, value = found.groups()
+        if f"--{name}" in flags:
+            bare = value.strip("'\"")
+            return f"{word} --{name}" + ("" if bare == "True" else f" {bare}")
+        if "--set" in flags and value != "True":
+            return f"{word} --set {name}={value}"
+        return found.group()
+
+    def kept(found: re.Match[str]) -> str:
+        return found.group() if f"--{found.group(1)}" in flags else ""
+
+    said, colon, remedy = message.rpartition(": ")
+    return said + colon + _ARGUMENT.sub(rewritten, _ALTERNATIVE.sub(kept, remedy))
+
+
+def command_of(app: Any, arguments: Sequence[str]) -> Any:
+    """Return the command that the words of a command line lead to, as far as they lead."""
+    command = app
+    for word in arguments:
+        if not hasattr(command, "commands") or word not in command.commands:
+            break
+        command = command.commands[word]
+    return command
 
 
 def main() -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-import json
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, cast
 
+from emend._parse import read_document
 from emend._settings import from_file, from_text, hints_of, words_of
-from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, first_line
+from emend.errors import BrokenFile, InvalidInput, MissingFile
 
 
 def describe(config_type: type) -> list[dict[str, Any]]:
@@ -49,10 +49,7 @@ def field_docstrings(config_type: type) -> dict[str, str]:
 
 
 def settings_for(
-    method: str,
-    config_type: type,
-    config: Iterable[str] | None,
-    assignments: Iterable[str] | None,
+    method: str, config_type: type, config: Iterable[str] | None, assignments: Iterable[str] | None
 ) -> dict[str, Any]:
     """Return the settings that flags give, checked against the method's config dataclass.
 
@@ -97,26 +94,9 @@ def _assigned(method: str, config_type: type, text: str) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if path.is_dir():
-        raise InvalidInput(f"--config {path} is a directory, expected a YAML or JSON file")
     if not path.exists():
         raise MissingFile(f"there is no file {path}: --config takes a file or name=value")
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else _yaml(text)
-    except ValueError as error:
-        raise BrokenFile(f"{path} cannot be read ({first_line(error)}): mend its syntax") from error
-    if not isinstance(data, Mapping):
+    content = read_document(path, "settings").content
+    if not isinstance(content, Mapping):
         raise BrokenFile(f"{path} holds no mapping, expected lines like `clamp: 3`")
-    return {str(name): value for name, value in cast("Mapping[Any, Any]", data).items()}
-
-
-def _yaml(text: str) -> Any:
-    try:
-        import yaml  # an extra: the core does not need it
-    except ImportError as error:
-        raise MissingExtra.of("pyyaml", "yaml", "read YAML settings") from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+    return {str(name): value for name, value in cast("Mapping[Any, Any]", content).items()}

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._given import read_patch_early
+from emend.cli._options import flag
 from emend.cli._output import number, print_json, print_table
-from emend.cli._patches import read_early
 from emend.errors import InvalidInput
 
 NAME = "audit"
@@ -22,23 +23,16 @@ EXAMPLES = _options.examples(
 _SHOWN = 20
 
 
-@_options.loads_model
 def command(
-    base: Annotated[
-        str, typer.Option("--base", help="The model as it was: as --model.", metavar="MODEL")
-    ],
+    *,
+    base: Annotated[str, flag("The model as it was: as --model.", metavar="MODEL")],
     model: Annotated[
-        str | None,
-        typer.Option("--model", help="The model that may have been changed.", metavar="MODEL"),
+        str | None, flag("The model that may have been changed.", metavar="MODEL")
     ] = None,
     patch: Annotated[
-        Path | None,
-        typer.Option(
-            "--patch", help="Or a patch or LoRA adapter for the base.", metavar="DIRECTORY"
-        ),
+        Path | None, flag("Or a patch or LoRA adapter for the base.", metavar="DIRECTORY")
     ] = None,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Say which matrices of a model differ from its base, by what rank and norm, and read them.
@@ -51,13 +45,13 @@ def command(
     from emend import api
     from emend.patches import WeightPatch, load_patch
 
-    early = None if patch is None else read_early(patch)
+    early = None if patch is None else read_patch_early(patch)
     if early is not None and not isinstance(early, WeightPatch):
         raise InvalidInput(f"{patch} changes no weights, expected a weight patch: give another")
-    network, tokenizer = api.load(base, **loading)
+    network, tokenizer = loading.load(base)
     other: Any = early
     if model is not None:
-        other, _ = api.load(model, **loading)
+        other, _ = loading.load(model)
     elif patch is not None and early is None:
         other = load_patch(patch, network)
     found = api.audit(network, other, tokenizer)

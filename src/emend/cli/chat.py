@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated
 
 from emend.cli import _options
+from emend.cli._given import check_probes, read_patch_early
+from emend.cli._options import flag
 from emend.cli._output import print_json
-from emend.cli._patches import read_early
-from emend.cli._settings import settings_for
 from emend.errors import InvalidInput
 
 NAME = "chat"
@@ -35,45 +33,33 @@ class FormChoice(str, Enum):
     completion = "completion"
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
     patch: Annotated[
         Path | None,
-        typer.Option(
-            "--patch",
-            help="A saved patch of any kind, or a LoRA adapter of PEFT or in GGUF; without it "
+        flag(
+            "A saved patch of any kind, or a LoRA adapter of PEFT or in GGUF; without it "
             "nothing is edited yet.",
             metavar="PATH",
         ),
     ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", help="Ask one question and leave.", metavar="TEXT"),
-    ] = None,
+    prompt: Annotated[str | None, flag("Ask one question and leave.", metavar="TEXT")] = None,
     form: Annotated[
         FormChoice,
-        typer.Option(
-            "--form",
-            help="How questions are put: in the model's chat template, or as texts to continue; "
-            "auto takes the template where there is one.",
+        flag(
+            "How questions are put: in the model's chat template, or as texts to continue; "
+            "auto takes the template where there is one."
         ),
     ] = FormChoice.auto,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max_new_tokens", help="The longest answer, in tokens.", min=1)
-    ] = 64,
+    max_new_tokens: Annotated[int, flag("The longest answer, in tokens.", min=1)] = 64,
     method: _options.Method = "rome",
-    config: _options.Config = None,
-    set: _options.Set = None,
+    settings: _options.Settings,
     probes: _options.Probes = "auto",
     allow_other_base: Annotated[
-        bool,
-        typer.Option(
-            "--allow_other_base", help="Take a patch that was made for other weights too."
-        ),
+        bool, flag("Take a patch that was made for other weights too.")
     ] = False,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Ask the base and the edited model the same question side by side.
@@ -84,16 +70,14 @@ def command(
     """
     if json and prompt is None:
         raise InvalidInput("--json is given without --prompt, expected one question: add it")
-    _options.check_probes(probes)
-    from emend import api, methods, patches
+    check_probes(probes)
+    from emend import patches
     from emend.chat import Session
-    from emend.cli._chat_loop import Loop
-    from emend.cli._chat_screen import Screen
+    from emend.cli._chat import Loop, Screen
 
-    chosen: Any = methods.registry().get(method)
-    settings = settings_for(method, chosen.config_type, config, set or [])
-    given = None if patch is None else read_early(patch)
-    network, tokenizer = api.load(model, **loading)
+    chosen = settings.of(method)
+    given = None if patch is None else read_patch_early(patch)
+    network, tokenizer = loading.load(model)
     if patch is not None and given is None:
         given = patches.load_patch(patch, network)
     session = Session(
@@ -102,7 +86,7 @@ def command(
         given,
         form=None if form is FormChoice.auto else form.value,
         method=method,
-        settings=settings,
+        settings=chosen,
         allow_other_base=allow_other_base,
     )
     if prompt is None:

@@ -9,7 +9,8 @@ import typer
 
 from emend import datasets
 from emend.cli import _options
-from emend.cli._edits import tell_reading
+from emend.cli._given import report_reading
+from emend.cli._options import flag
 from emend.cli._output import print_json
 from emend.edits import conflicting
 
@@ -31,21 +32,13 @@ def command(
         typer.Argument(help="What to write: .jsonl, .json, .yaml, .csv or .tsv.", metavar="OUT"),
     ],
     format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="Its form, where it is not to be recognised.", metavar="NAME"
-        ),
+        str | None, flag("Its form, where it is not to be recognised.", metavar="NAME")
     ] = None,
     limit: _options.Limit = None,
     distinct: Annotated[
-        bool,
-        typer.Option(
-            "--distinct", help="Of edits that conflict with one another keep the first alone."
-        ),
+        bool, flag("Of edits that conflict with one another keep the first alone.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Write nothing where a record cannot be read.")
-    ] = False,
+    strict: Annotated[bool, flag("Write nothing where a record cannot be read.")] = False,
     json: _options.Json = False,
 ) -> None:
     """Write the edits of a file in our own form; every record that cannot be read is listed."""
@@ -67,6 +60,6 @@ def command(
     if json:
         print_json(result)
         return
-    tell_reading(found, most=None)
+    report_reading(found, most=None)
     dropped = f", {len(out)} that conflict with earlier ones left out" if distinct else ""
     typer.echo(f"{len(edits)} edits written to {target}{dropped}")

@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._output import (
-    number,
-    output_directory,
-    percent,
-    print_json,
-    print_outcomes,
-    print_table,
-)
+from emend.cli._given import output_directory
+from emend.cli._options import flag
+from emend.cli._output import number, percent, print_json, print_outcomes, print_table
 from emend.errors import InvalidInput, MissingFile
 
 if TYPE_CHECKING:
@@ -37,28 +32,21 @@ LAB = ("lab/gptneo", "lab/qwen3")
 def command(
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
-            help=f"{REAL} (the default), lab for both models of the lab, or a model trained on the "
+        flag(
+            f"{REAL} (the default), lab for both models of the lab, or a model trained on the "
             "lab's world. May be repeated.",
             metavar="MODEL",
         ),
     ] = None,
     method: Annotated[
-        str | None,
-        typer.Option(
-            "--method", help="An editor: by default memit, on the lab rome.", metavar="NAME"
-        ),
+        str | None, flag("An editor: by default memit, on the lab rome.", metavar="NAME")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", help="How many facts to edit on the lab.", min=1)
-    ] = 20,
+    limit: Annotated[int, flag("How many facts to edit on the lab.", min=1)] = 20,
     seed: _options.Seed = 0,
     batch_size: _options.BatchSize = 64,
-    output_path: Annotated[
-        Path,
-        typer.Option("--output_path", help="Where everything goes.", metavar="DIRECTORY"),
-    ] = Path("demo"),
+    output_path: Annotated[Path, flag("Where everything goes.", metavar="DIRECTORY")] = Path(
+        "demo"
+    ),
     json: _options.Json = False,
 ) -> None:
     """Edit facts of a real model, measure what else changed, and take one of them back.

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._edits import read_edits, single_edit
-from emend.cli._output import output_directory, print_blast, print_json, print_outcomes
-from emend.cli._settings import settings_for
-from emend.edits import Edit, group_of
+from emend.cli._given import check_probes, check_strict, output_directory, read_edits
+from emend.cli._options import flag
+from emend.cli._output import print_blast, print_json, print_outcomes
+from emend.edits import group_of
 from emend.errors import EmendError, InvalidInput
 
 NAME = "edit"
@@ -36,33 +36,21 @@ EXAMPLES = _options.examples(
     '  {"prompt": "{} was born in", "subject": "Ana Bel", "target": "Paris"}',
 )
 
-_Text = str | None
 
-
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
-    output_path: Annotated[
-        Path, typer.Option("--output_path", help="Where to save the patch.", metavar="DIRECTORY")
-    ],
+    output_path: _options.PatchPath,
     method: _options.Method = "rome",
     edits: _options.Edits = None,
-    prompt: Annotated[_Text, typer.Option("--prompt", help="A single edit: its prompt.")] = None,
-    subject: Annotated[_Text, typer.Option("--subject", help="... its subject.")] = None,
-    target: Annotated[_Text, typer.Option("--target", help="... what it shall say.")] = None,
-    language: _options.Language = None,
-    translation: _options.Translation = None,
-    config: _options.Config = None,
-    set: _options.Set = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of methods that draw something.")
-    ] = None,
+    one: _options.OneEdit,
+    settings: _options.Settings,
+    seed: Annotated[int | None, flag("Seed of methods that draw something.")] = None,
     limit: _options.Limit = None,
     previous: Annotated[
         Path | None,
-        typer.Option(
-            "--previous",
-            help="A patch to go on from; the new one holds its edits too. A new edit of the same "
+        flag(
+            "A patch to go on from; the new one holds its edits too. A new edit of the same "
             "statement replaces the old one.",
             metavar="DIRECTORY",
         ),
@@ -70,7 +58,6 @@ def command(
     probes: _options.Probes = "auto",
     strict: _options.Strict = False,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Edit facts: make a patch and save it as a PEFT adapter. The model itself stays as it is.
@@ -80,30 +67,20 @@ def command(
     with other subjects), other facts of the subject, facts of the old object, plain text.
     """
     # What is cheap to refuse is refused before torch is loaded, and the model after all of it.
-    single = {"prompt": prompt, "subject": subject, "target": target, "language": language}
-    wanted = _edits(edits, single, translation, limit)
-    _patch_directory(output_path)
-    _options.check_probes(probes)
-    from emend import api, methods, patches
-    from emend import probes as measure
+    single = one.edit(edits, "--edits FILE, or ")
+    wanted = [single] if single else read_edits(edits or Path(), limit)
+    _check_directory(output_path)
+    check_probes(probes)
+    from emend import api, patches
 
     before = None if previous is None else patches.load_patch(previous)
-    chosen: Any = methods.registry().get(method)
-    seeded = [*(set or []), *([] if seed is None else [f"seed={seed}"])]
-    settings = settings_for(method, chosen.config_type, config, seeded)
-    network, tokenizer = api.load(model, **loading)
+    chosen = settings.of(method, seed=seed)
+    network, tokenizer = loading.load(model)
     started = time.perf_counter()
-    patch = api.edit(network, tokenizer, wanted, method=method, previous=before, **settings)
+    patch = api.edit(network, tokenizer, wanted, method=method, previous=before, **chosen)
     seconds = time.perf_counter() - started
     patch.save_pretrained(output_path)  # before the check: stopping that loses nothing
-    radius = None
-    try:
-        radius = measure.blast_radius(network, tokenizer, patch, probes)
-    except EmendError as error:  # such as a given probe that is longer than the model reads
-        typer.echo(f"warning: what else changed was not measured: {error}", err=True)
-    if radius is not None:
-        patch = replace(patch, blast=radius)
-        patch.save_pretrained(output_path)
+    patch = _with_blast(network, tokenizer, patch, probes, output_path)
     result = {
         "model": model,
         "method": method,
@@ -114,20 +91,36 @@ def command(
         "edits_held": len({group_of(edit) for edit in patch.edits}),
         "output_path": output_path,
         "took": sum(patches.edits_taken(patch.outcomes).values()),
-        "outcomes": [one.to_dict() for one in patch.outcomes],
-        "blast": radius and radius.to_dict(),
+        "outcomes": [each.to_dict() for each in patch.outcomes],
+        "blast": patch.blast and patch.blast.to_dict(),
         "card": patch.card(),
     }
     if json:
         print_json(result)
     else:
-        _tell(result, edits, limit)
+        _print(result, edits, limit)
         print_outcomes(patch.outcomes)
-        print_blast(radius)
-    _options.check_strict(strict, patch.outcomes)
+        print_blast(patch.blast)
+    check_strict(strict, patch.outcomes)
 
 
-def _patch_directory(path: Path) -> None:
+def _with_blast(network: Any, tokenizer: Any, patch: Any, probes: str, path: Path) -> Any:
+    """Measure what else changed, and save the patch again with it."""
+    from emend.probes import blast_radius
+
+    try:
+        radius = blast_radius(network, tokenizer, patch, probes)
+    except EmendError as error:  # such as a given probe that is longer than the model reads
+        typer.echo(f"warning: what else changed was not measured: {error}", err=True)
+        return patch
+    if radius is None:
+        return patch
+    patch = replace(patch, blast=radius)
+    patch.save_pretrained(path)
+    return patch
+
+
+def _check_directory(path: Path) -> None:
     """Refuse what a patch may not replace now, and not when minutes of work are done."""
     output_directory(path)
     held = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
@@ -138,27 +131,7 @@ def _patch_directory(path: Path) -> None:
         )
 
 
-def _edits(
-    path: Path | None,
-    single: dict[str, str | None],
-    translations: list[str] | None,
-    limit: int | None,
-) -> list[Edit]:
-    """The edits of a file, or the single one that flags give."""
-    given = {name: value for name, value in single.items() if value is not None}
-    flags = [*given, *(["translation"] if translations else [])]
-    if path is not None and flags:
-        raise InvalidInput(f"both --edits and --{flags[0]} are given, expected one kind")
-    if path is not None:
-        return read_edits(path, limit)
-    missing = [f"--{name}" for name in ("prompt", "subject", "target") if name not in given]
-    if missing:
-        rest = "" if flags else "--edits FILE, or "
-        raise InvalidInput(f"no edit is given, expected {rest}{', '.join(missing)}: add them")
-    return [single_edit(given, translations)]
-
-
-def _tell(result: dict[str, Any], edits: Path | None, limit: int | None) -> None:
+def _print(result: dict[str, Any], edits: Path | None, limit: int | None) -> None:
     count = "1 edit" if result["edits"] == 1 else f"{result['edits']} edits"
     seconds, patch = f"{result['seconds']:.1f} s", result["output_path"]
     held = f"{result['edits_held']} with those of {result['previous']}, "

@@ -9,9 +9,16 @@ import typer
 
 from emend._io import write_json_lines
 from emend.cli import _options
-from emend.cli._edits import read_edits
-from emend.cli._output import output_directory, print_blast, print_json, print_rich
-from emend.cli._patches import read_early
+from emend.cli._given import (
+    check_log,
+    check_probes,
+    keep_answers,
+    output_directory,
+    read_edits,
+    read_patch_early,
+)
+from emend.cli._options import flag
+from emend.cli._output import print_blast, print_json, print_rich
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
@@ -24,16 +31,11 @@ EXAMPLES = _options.examples(
 )
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
     patch: Annotated[
-        Path,
-        typer.Option(
-            "--patch",
-            help="What `emend edit` wrote, or a LoRA adapter of PEFT or in GGUF.",
-            metavar="PATH",
-        ),
+        Path, flag("What `emend edit` wrote, or a LoRA adapter of PEFT or in GGUF.", metavar="PATH")
     ],
     edits: _options.Edits = None,
     output_path: _options.OutputPath = None,
@@ -41,14 +43,10 @@ def command(
     limit: _options.Limit = None,
     log_samples: _options.LogSamples = False,
     allow_other_base: Annotated[
-        bool,
-        typer.Option(
-            "--allow_other_base", help="Measure on a model with other weights than its own too."
-        ),
+        bool, flag("Measure on a model with other weights than its own too.")
     ] = False,
     probes: _options.Probes = "auto",
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Measure a patch: every metric before and after, on --edits or on the edits it holds.
@@ -61,18 +59,18 @@ def command(
     With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
     given = read_edits(edits, limit) if edits else None
-    _options.check_log(log_samples, output_path)
+    check_log(log_samples, output_path)
     output_directory(output_path)
-    _options.check_probes(probes)
+    check_probes(probes)
     from emend import api, models, patches
     from emend import probes as measure
     from emend.report import summary_table
 
-    loaded = read_early(patch)
+    loaded = read_patch_early(patch)
     wanted = _edits(given, loaded.edits if loaded else (), patch)[:limit]
-    network, tokenizer = api.load(model, **loading)
+    network, tokenizer = loading.load(model)
     loaded = loaded or patches.load_patch(patch, network)
-    _options.keep_answers(network, output_path)
+    keep_answers(network, output_path)
     bare = {edit.id for edit in wanted if not edit.probes}
     wanted = measure.with_probes(network, tokenizer, wanted, probes)
     before = measure.plain_perplexity(network, tokenizer) if probes != "none" else None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from emend.cli import _options
-from emend.cli._output import output_directory, print_json
-from emend.cli._patches import read_early
+from emend.cli._given import output_directory, read_patch_early
+from emend.cli._options import flag
+from emend.cli._output import print_json
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -24,63 +25,46 @@ EXAMPLES = _options.examples(
 )
 
 
-@_options.loads_model
 def command(
-    patch: Annotated[Path, typer.Option("--patch", help="A saved patch.", metavar="DIRECTORY")],
+    *,
+    patch: Annotated[Path, flag("A saved patch.", metavar="DIRECTORY")],
     format: Annotated[
         str,
-        typer.Option(
-            "--format",
-            help="peft (a folder for PEFT, vLLM, SGLang), gguf (an adapter for llama.cpp), merged "
+        flag(
+            "peft (a folder for PEFT, vLLM, SGLang), gguf (an adapter for llama.cpp), merged "
             "(a Hugging Face checkpoint) or merged-gguf (a whole model for llama.cpp, Ollama).",
             metavar="WORD",
         ),
     ],
     output_path: Annotated[
-        Path,
-        typer.Option(
-            "--output_path", help="A directory, or a file named .gguf, to write.", metavar="PATH"
-        ),
+        Path, flag("A directory, or a file named .gguf, to write.", metavar="PATH")
     ],
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            help="The model that is merged into, or that a patch which names no architecture is "
+        flag(
+            "The model that is merged into, or that a patch which names no architecture is "
             "for; by default the one that the patch was made for.",
             metavar="MODEL",
         ),
     ] = None,
     base_model: Annotated[
-        str | None,
-        typer.Option(
-            "--base_model",
-            help="Of peft: what the engine's --model will say of the base.",
-            metavar="NAME",
-        ),
+        str | None, flag("Of peft: what the engine's --model will say of the base.", metavar="NAME")
     ] = None,
     base_gguf: Annotated[
         Path | None,
-        typer.Option(
-            "--base_gguf",
-            help="The base in GGUF: checked against the adapter, and what merged-gguf starts from.",
+        flag(
+            "The base in GGUF: checked against the adapter, and what merged-gguf starts from.",
             metavar="FILE",
         ),
     ] = None,
     quantization: Annotated[
         str,
-        typer.Option(
-            "--quantization",
-            help="Of merged-gguf: how the changed tensors are stored: f32, f16 or q8_0.",
-            metavar="TYPE",
+        flag(
+            "Of merged-gguf: how the changed tensors are stored: f32, f16 or q8_0.", metavar="TYPE"
         ),
     ] = "f16",
-    allow_other_base: Annotated[
-        bool,
-        typer.Option("--allow_other_base", help="Merge into a model with other weights too."),
-    ] = False,
+    allow_other_base: Annotated[bool, flag("Merge into a model with other weights too.")] = False,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Write a patch for an engine, and print the commands that serve it."""
@@ -107,7 +91,7 @@ def _read(
     """Read the patch, and the model where it is given or needed."""
     from emend.patches import WeightPatch, load_patch
 
-    early = read_early(path)
+    early = read_patch_early(path)
     merges = format == "merged" and isinstance(early, WeightPatch | None)
     if early is not None and model is None and not merges:
         return early, {}
@@ -116,9 +100,8 @@ def _read(
     name = model or str((early.base if early else {}).get("name") or "")
     if not name:
         raise InvalidInput(f"{path} names no base, expected the model that it is for: give --model")
-    from emend import api
 
-    network, tokenizer = api.load(name, **loading)
+    network, tokenizer = loading.load(name)
     return early or load_patch(path, network), {"model": network, "tokenizer": tokenizer}
 
 

@@ -13,7 +13,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from emend.cli import _options
-from emend.cli._output import number, output_directory, print_json, print_table
+from emend.cli._given import output_directory
+from emend.cli._options import flag
+from emend.cli._output import number, print_json, print_table
 from emend.errors import BrokenFile, InvalidInput, MissingFile, UnknownName
 
 NAME = "lab"
@@ -25,9 +27,7 @@ app = typer.Typer(
 )
 
 _Name = Annotated[str, typer.Argument(help="lab/gptneo or lab/qwen3.", metavar="NAME")]
-_Directory = Annotated[
-    Path, typer.Option("--output_path", help="The directory to write to.", metavar="DIRECTORY")
-]
+_Directory = Annotated[Path, flag("The directory to write to.", metavar="DIRECTORY")]
 
 
 class Arch(str, Enum):
@@ -69,12 +69,10 @@ def card(name: _Name, json: _options.Json = False) -> None:
     )
 )
 def train(
-    arch: Annotated[Arch, typer.Option("--arch", help="Which architecture.")],
+    arch: Annotated[Arch, flag("Which architecture.")],
     output_path: _Directory,
     seed: _options.Seed = 0,
-    steps: Annotated[
-        int | None, typer.Option("--steps", help="Stop after so many steps.", min=1)
-    ] = None,
+    steps: Annotated[int | None, flag("Stop after so many steps.", min=1)] = None,
     json: _options.Json = False,
 ) -> None:
     """Train a lab model again, as the one that ships was; resumes where it was interrupted."""
@@ -96,9 +94,7 @@ def train(
     epilog=_options.examples("emend lab world", 'emend lab world --about "NAME" --seed 0 --json')
 )
 def world(
-    about: Annotated[
-        str | None, typer.Option("--about", help="Print every fact about this one.")
-    ] = None,
+    about: Annotated[str | None, flag("Print every fact about this one.")] = None,
     seed: _options.Seed = 0,
     json: _options.Json = False,
 ) -> None:

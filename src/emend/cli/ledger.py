@@ -14,22 +14,14 @@ from typing import Annotated, Any
 import typer
 
 from emend._io import split_lines, write_text
-from emend.cli import _options, ledger_build, ledger_check, ledger_expand
-from emend.cli._edits import read_edits, single_edit
-from emend.cli._ledger import (
-    Author,
-    Path_,
-    Reason,
-    Supersede,
-    author_name,
-    opened,
-    print_entries,
-    record_of,
-)
-from emend.cli._output import number, print_json, print_table
+from emend.cli import _options, ledger_build
+from emend.cli._given import author_name, read_edits
+from emend.cli._ledger import line_of, print_changed, print_entries, print_log, record_of, word
+from emend.cli._options import flag
+from emend.cli._output import print_json, print_table
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.ledger import Entry, Ledger
+from emend.ledger import Ledger
 
 NAME = "ledger"
 
@@ -55,12 +47,9 @@ TEMPLATE = """\
     )
 )
 def init(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", help="Bind it to this model: no other is built for.", metavar="MODEL"
-        ),
+        str | None, flag("Bind it to this model: no other is built for.", metavar="MODEL")
     ] = None,
     json: _options.Json = False,
 ) -> None:
@@ -86,35 +75,25 @@ def init(
     )
 )
 def add(
-    ledger: Path_,
+    *,
+    ledger: _options.LedgerFile,
     edits: _options.Edits = None,
-    prompt: Annotated[_Text, typer.Option("--prompt", help="A single edit: its prompt.")] = None,
-    subject: Annotated[_Text, typer.Option("--subject", help="... its subject.")] = None,
-    target: Annotated[_Text, typer.Option("--target", help="... what shall be said.")] = None,
-    relation: Annotated[_Text, typer.Option("--relation", help="... its relation.")] = None,
-    id: Annotated[_Text, typer.Option("--id", help="... its id.")] = None,
-    language: _options.Language = None,
-    translation: _options.Translation = None,
-    author: Author = None,
-    reason: Reason = "",
-    source: Annotated[str, typer.Option("--source", help="Where the fact comes from.")] = "",
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="A word to find it by. May be repeated.")
-    ] = None,
-    proposed: Annotated[
-        bool, typer.Option("--proposed", help="Wait for review (`accept`) before it is built.")
-    ] = False,
-    supersede: Supersede = False,
+    one: _options.OneEdit,
+    relation: Annotated[_Text, flag("... its relation.")] = None,
+    id: Annotated[_Text, flag("... its id.")] = None,
+    author: _options.Author = None,
+    reason: _options.Reason = "",
+    source: Annotated[str, flag("Where the fact comes from.")] = "",
+    tag: Annotated[list[str] | None, flag("A word to find it by. May be repeated.")] = None,
+    proposed: Annotated[bool, flag("Wait for review (`accept`) before it is built.")] = False,
+    supersede: _options.Supersede = False,
     json: _options.Json = False,
 ) -> None:
     """Add edits: by flags, from a file, or written in your text editor ($EDITOR)."""
-    single = {"prompt": prompt, "subject": subject, "target": target}
-    single |= {"relation": relation, "id": id, "language": language}
-    with opened(ledger) as book:
-        given = {name: text for name, text in single.items() if text is not None}
-        wanted = _wanted(edits, given, translation)
+    with Ledger.open(ledger) as book:
+        single = one.edit(edits, "", relation=relation, id=id)
         added = book.add(
-            wanted,
+            single or (read_edits(edits) if edits else _from_editor()),
             author=author_name(author),
             reason=reason,
             source=source,
@@ -122,7 +101,7 @@ def add(
             status="proposed" if proposed else "active",
             supersede=supersede,
         )
-    _tell(added, "added", json)
+    print_changed(added, "added", json)
 
 
 @app.command(
@@ -132,17 +111,15 @@ def add(
     ),
 )
 def list_entries(
-    ledger: Path_,
-    status: Annotated[
-        _Text, typer.Option("--status", help="proposed, active, superseded or reverted.")
-    ] = None,
-    tag: Annotated[_Text, typer.Option("--tag", help="Only those that bear it.")] = None,
-    author: Annotated[_Text, typer.Option("--author", help="Only those of this author.")] = None,
-    subject: Annotated[_Text, typer.Option("--subject", help="Only those about it.")] = None,
+    ledger: _options.LedgerFile,
+    status: Annotated[_Text, flag("proposed, active, superseded or reverted.")] = None,
+    tag: Annotated[_Text, flag("Only those that bear it.")] = None,
+    author: Annotated[_Text, flag("Only those of this author.")] = None,
+    subject: Annotated[_Text, flag("Only those about it.")] = None,
     json: _options.Json = False,
 ) -> None:
     """List edits, oldest first."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         found = book.entries(status=status, tag=tag, author=author, subject=subject)
     if json:
         print_json({"entries": [record_of(entry) for entry in found]})
@@ -152,12 +129,12 @@ def list_entries(
 
 @app.command(epilog=_options.examples("emend ledger show facts.db edit-5f7b6783cf"))
 def show(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     id: Annotated[str, typer.Argument(help="Id of an edit.", metavar="ID")],
     json: _options.Json = False,
 ) -> None:
     """Show one edit: what it asks for, what became of it, what was solved for it."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         entry, events, solved = book.entry(id), book.log(id), book.solved(id)
     record = record_of(entry)
     if json:
@@ -165,17 +142,14 @@ def show(
         history = [{"time": one.time, "what": one.what, "author": one.author} for one in events]
         print_json({**record, "solved": known, "history": history})
         return
-    rows = [[name, _word(value)] for name, value in record.items() if value not in (None, "", [])]
+    rows = [[name, word(value)] for name, value in record.items() if value not in (None, "", [])]
     print_table(id, ("field", "value"), rows)
-    print_table(
-        "Solved for",
-        ("base", "method", "layer", "token", "time"),
-        [
-            [one.base, one.method, _word(one.details.get("layer")), *_token(one.details), one.time]
-            for one in solved
-        ],
-    )
-    _print_log(f"History of {id}", events)
+    details = [[word(one.details.get(name)) for name in ("layer", "token")] for one in solved]
+    rows = [
+        [one.base, one.method, *more, one.time] for one, more in zip(solved, details, strict=True)
+    ]
+    print_table("Solved for", ("base", "method", "layer", "token", "time"), rows)
+    print_log(f"History of {id}", events)
 
 
 @app.command(
@@ -185,15 +159,13 @@ def show(
     )
 )
 def diff(
-    ledger: Path_,
-    old: Annotated[_Text, typer.Option("--old", help="Id of a build; by default the last.")] = None,
-    new: Annotated[
-        _Text, typer.Option("--new", help="Id of a build; by default what is active now.")
-    ] = None,
+    ledger: _options.LedgerFile,
+    old: Annotated[_Text, flag("Id of a build; by default the last.")] = None,
+    new: Annotated[_Text, flag("Id of a build; by default what is active now.")] = None,
     json: _options.Json = False,
 ) -> None:
     """Show which edits came in and which went out between two builds, or since the last."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         builds = {build.id: build for build in book.builds()}
         before = _build_edits(builds, old, list(builds.values())[-1].edits if builds else ())
         after = _build_edits(builds, new, [edit.id for edit in book.active()])
@@ -204,8 +176,7 @@ def diff(
         return
     for sign, entries in (("+", come), ("-", gone)):
         for entry in entries:
-            edit = entry.edit
-            typer.echo(f"{sign} {entry.id}  {edit.text} -> {edit.target.strip()}  ({entry.status})")
+            typer.echo(line_of(sign, entry))
     if not come and not gone:
         typer.echo("nothing came in and nothing went out")
 
@@ -224,124 +195,106 @@ def _build_edits(builds: dict[str, Any], id: str | None, default: Sequence[str])
 
 @app.command(epilog=_options.examples('emend ledger revert facts.db edit-17 --reason "was wrong"'))
 def revert(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     ids: _Ids,
-    author: Author = None,
-    reason: Reason = "",
+    author: _options.Author = None,
+    reason: _options.Reason = "",
     json: _options.Json = False,
 ) -> None:
     """Take out edits, any of them, and with them what was derived from them."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         changed = book.revert(*ids, author=author_name(author), reason=reason)
-    _tell(changed, "reverted", json)
+    print_changed(changed, "reverted", json)
 
 
 @app.command(epilog=_options.examples("emend ledger restore facts.db edit-17"))
 def restore(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     ids: _Ids,
-    author: Author = None,
-    reason: Reason = "",
-    supersede: Supersede = False,
+    author: _options.Author = None,
+    reason: _options.Reason = "",
+    supersede: _options.Supersede = False,
     json: _options.Json = False,
 ) -> None:
     """Bring back edits that were reverted or superseded."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         changed = book.restore(*ids, author=author_name(author), reason=reason, supersede=supersede)
-    _tell(changed, "restored", json)
+    print_changed(changed, "restored", json)
 
 
 @app.command(epilog=_options.examples("emend ledger accept facts.db edit-17/inverse"))
 def accept(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     ids: _Ids,
-    author: Author = None,
-    reason: Reason = "",
-    supersede: Supersede = False,
+    author: _options.Author = None,
+    reason: _options.Reason = "",
+    supersede: _options.Supersede = False,
     json: _options.Json = False,
 ) -> None:
     """Make proposals active; `revert` rejects one."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         changed = book.accept(*ids, author=author_name(author), reason=reason, supersede=supersede)
-    _tell(changed, "accepted", json)
+    print_changed(changed, "accepted", json)
 
 
 @app.command(
     epilog=_options.examples("emend ledger log facts.db", "emend ledger log facts.db --id edit-17")
 )
 def log(
-    ledger: Path_,
-    id: Annotated[_Text, typer.Option("--id", help="Only what is about this edit.")] = None,
+    ledger: _options.LedgerFile,
+    id: Annotated[_Text, flag("Only what is about this edit.")] = None,
     json: _options.Json = False,
 ) -> None:
     """Print the history, oldest first."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         events = book.log(id)
     if json:
         print_json({"events": [vars(event) for event in events]})
     else:
-        _print_log(str(ledger), events)
+        print_log(str(ledger), events)
 
 
 @app.command(epilog=_options.examples("emend ledger export facts.db facts.jsonl"))
 def export(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     file: Annotated[Path, typer.Argument(help="A .jsonl file to write.", metavar="FILE")],
     json: _options.Json = False,
 ) -> None:
     """Write all edits and their history to a JSONL file."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         count = book.export(file)
     print_json({"entries": count, "file": file}) if json else typer.echo(f"{count} edits in {file}")
 
 
 @app.command("import", epilog=_options.examples("emend ledger import facts.db facts.jsonl"))
 def import_file(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     file: Annotated[Path, typer.Argument(help="What `export` wrote.", metavar="FILE")],
-    author: Author = None,
-    supersede: Supersede = False,
+    author: _options.Author = None,
+    supersede: _options.Supersede = False,
     json: _options.Json = False,
 ) -> None:
     """Take in a file that `export` wrote, all of it or nothing."""
-    with opened(ledger) as book:
+    with Ledger.open(ledger) as book:
         new = book.import_file(file, author=author_name(author), supersede=supersede)
-    _tell(new, "imported", json)
+    print_changed(new, "imported", json)
 
 
 @app.command(epilog=_options.examples("emend ledger merge facts.db theirs.db"))
 def merge(
-    ledger: Path_,
+    ledger: _options.LedgerFile,
     other: Annotated[Path, typer.Argument(help="Another ledger.", metavar="OTHER")],
-    author: Author = None,
-    supersede: Supersede = False,
+    author: _options.Author = None,
+    supersede: _options.Supersede = False,
     json: _options.Json = False,
 ) -> None:
     """Take in another ledger, all of it or nothing; it stays as it is."""
-    with opened(ledger) as book, opened(other) as theirs:
+    with Ledger.open(ledger) as book, Ledger.open(other) as theirs:
         new = book.merge(theirs, author=author_name(author), supersede=supersede)
-    _tell(new, "merged", json)
+    print_changed(new, "merged", json)
 
 
-for _module in (ledger_build, ledger_check, ledger_expand):
-    app.command(_module.NAME, epilog=_module.EXAMPLES)(_module.command)
-
-
-def _wanted(
-    path: Path | None, single: dict[str, str], translations: list[str] | None
-) -> list[Edit]:
-    """The edits of a file, the one that flags give, or those written in the editor."""
-    flags = [*single, *(["translation"] if translations else [])]
-    if path is not None and flags:
-        raise InvalidInput(f"both --edits and --{flags[0]} are given, expected one kind")
-    if path is not None:
-        return read_edits(path)
-    if flags:
-        missing = [f"--{name}" for name in ("prompt", "subject", "target") if name not in single]
-        if missing:
-            raise InvalidInput(f"no {', '.join(missing)} is given, expected all of them: add them")
-        return [single_edit(single, translations)]
-    return _from_editor()
+ledger_build.add_to(app)
 
 
 def _from_editor() -> list[Edit]:
@@ -366,44 +319,3 @@ def _from_editor() -> list[Edit]:
     found = read_edits(path)  # which names the file, where it cannot be read
     path.unlink()
     return found
-
-
-def _tell(entries: Sequence[Entry], what: str, json: bool) -> None:
-    if json:
-        print_json({what: [record_of(entry) for entry in entries]})
-        return
-    for entry in entries:
-        edit = entry.edit
-        typer.echo(f"{what} {entry.id}  {edit.text} -> {edit.target.strip()}  ({entry.status})")
-    if not entries:
-        typer.echo(f"nothing was {what}: it is all there")
-
-
-def _print_log(title: str, events: Sequence[Any]) -> None:
-    print_table(
-        title,
-        ("time", "what", "edit", "author", "reason", "details"),
-        [
-            [
-                event.time[:19],
-                event.what,
-                event.edit or "",
-                event.author,
-                event.reason,
-                ", ".join(f"{name} {_word(value)}" for name, value in event.details.items()),
-            ]
-            for event in events
-        ],
-    )
-
-
-def _token(details: Any) -> list[str]:
-    return [str(details.get("token", ""))]
-
-
-def _word(value: object) -> str:
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, (list, tuple)):
-        return f"{len(value)} items" if len(value) > 8 else ", ".join(map(str, value))
-    return "" if value is None else str(value)

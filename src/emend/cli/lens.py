@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from emend.cli import _options
-from emend.cli._locating import OutputFile, output_file
+from emend.cli._given import output_file
+from emend.cli._options import flag
 from emend.cli._output import print_json, print_rich
 
 NAME = "lens"
@@ -18,23 +19,16 @@ EXAMPLES = _options.examples(
 )
 
 
-@_options.loads_model
 def command(
-    model: _options.Model,
-    prompt: Annotated[str, typer.Option("--prompt", help="A text to be continued.")],
-    answer: Annotated[
-        str | None,
-        typer.Option(
-            "--answer",
-            help="Whose rank and probability are told; by default what the model says.",
-        ),
-    ] = None,
-    top: Annotated[
-        int, typer.Option("--top", help="How many of the likeliest tokens are named.", min=1)
-    ] = 5,
-    output_path: OutputFile = None,
-    json: _options.Json = False,
     *,
+    model: _options.Model,
+    prompt: Annotated[str, flag("A text to be continued.")],
+    answer: Annotated[
+        str | None, flag("Whose rank and probability are told; by default what the model says.")
+    ] = None,
+    top: Annotated[int, flag("How many of the likeliest tokens are named.", min=1)] = 5,
+    output_path: _options.OutputFile = None,
+    json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
     """Show what each block's output says, read through the final norm and the head (logit lens).
@@ -43,10 +37,10 @@ def command(
     Of an answer of several tokens the first is asked about.
     """
     output_file(output_path)
-    from emend import api, locate
+    from emend import locate
     from emend.report import lens_table, write_lens
 
-    network, tokenizer = api.load(model, **loading)
+    network, tokenizer = loading.load(model)
     found = locate.lens(network, tokenizer, prompt, answer, top=top)
     if output_path:
         write_lens(found, output_path)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._options import flag
 from emend.cli._output import number, percent, print_json, print_table
 from emend.errors import InvalidInput
 
@@ -20,32 +21,22 @@ EXAMPLES = _options.examples(
 )
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
-    layer: Annotated[
-        int | None, typer.Option("--layer", help="A block; without it, all are compared.")
-    ] = None,
-    unit: Annotated[
-        int | None, typer.Option("--unit", help="One unit of --layer; else the strongest.")
-    ] = None,
+    layer: Annotated[int | None, flag("A block; without it, all are compared.")] = None,
+    unit: Annotated[int | None, flag("One unit of --layer; else the strongest.")] = None,
     texts: Annotated[
         str | None,
-        typer.Option(
-            "--texts",
-            help="A text file, a JSONL, a dataset, or lab; several are separated by commas. By "
+        flag(
+            "A text file, a JSONL, a dataset, or lab; several are separated by commas. By "
             "default the lab's for its models, and for others what the model writes itself.",
             metavar="FILE|NAME",
         ),
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", help="Read at most this many texts.", min=1)
-    ] = 1000,
-    top: Annotated[
-        int, typer.Option("--top", help="Triggers, tokens and units that are shown.", min=1)
-    ] = 10,
+    limit: Annotated[int, flag("Read at most this many texts.", min=1)] = 1000,
+    top: Annotated[int, flag("Triggers, tokens and units that are shown.", min=1)] = 10,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Read MLPs as key-value memories.
@@ -56,14 +47,13 @@ def command(
     """
     if unit is not None and layer is None:
         raise InvalidInput(f"--unit {unit} is given without --layer, expected both: add it")
-    from emend import api
     from emend.editing.sources import sources_named, texts_for
     from emend.locate import Memories
     from emend.models import ModelView
 
     # refused before a model is loaded
     named = None if texts is None else sources_named(texts.split(","))
-    network, tokenizer = api.load(model, **loading)
+    network, tokenizer = loading.load(model)
     view = ModelView(network)
     source = texts_for(view, tokenizer, named)
     layers = None if layer is None else [layer]

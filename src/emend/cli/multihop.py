@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._output import number, output_directory, percent, print_json, print_table
-from emend.cli._settings import as_data, settings_for
+from emend.cli._given import check_log, keep_answers, output_directory
+from emend.cli._options import flag
+from emend.cli._output import number, percent, print_json, print_table
+from emend.cli._settings import as_data
 
 NAME = "multihop"
 EXAMPLES = _options.examples(
@@ -25,31 +27,22 @@ EXAMPLES = _options.examples(
 COLUMNS = ("multi_hop", "questions", "edit_wise", "instance_wise", "old_answer")
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
     method: _options.Method = "mello",
-    dataset: Annotated[
-        str, typer.Option("--dataset", help="lab, mquake, or another with such questions.")
-    ] = "lab",
-    path: Annotated[
-        Path | None, typer.Option("--path", help="The dataset's file.", metavar="FILE")
-    ] = None,
+    dataset: Annotated[str, flag("lab, mquake, or another with such questions.")] = "lab",
+    path: Annotated[Path | None, flag("The dataset's file.", metavar="FILE")] = None,
     edits_at_once: Annotated[
-        int | None,
-        typer.Option("--edits_at_once", help="Edits in the model at once; all by default.", min=1),
+        int | None, flag("Edits in the model at once; all by default.", min=1)
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Take at most this many instances.", min=1)
-    ] = None,
+    limit: Annotated[int | None, flag("Take at most this many instances.", min=1)] = None,
     seed: _options.Seed = 0,
-    config: _options.Config = None,
-    set: _options.Set = None,
+    settings: _options.Settings,
     batch_size: _options.BatchSize = 32,
     output_path: _options.OutputPath = None,
     log_samples: _options.LogSamples = False,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Edit facts and ask multi-hop questions about them: MQuAKE's measures.
@@ -58,26 +51,25 @@ def command(
     questions; edit_wise: edited facts recalled; instance_wise: every fact of an instance recalled;
     old_answer: the answer of before is given.
     """
-    _options.check_log(log_samples, output_path)
+    check_log(log_samples, output_path)
     output_directory(output_path)
-    from emend import api, datasets, methods
+    from emend import api, datasets
     from emend.metrics import evaluate_multi_hop
 
     instances = datasets.load_multi_hop(dataset, limit=limit, seed=seed, path=path)
-    chosen: Any = methods.registry().get(method)
-    settings = settings_for(method, chosen.config_type, config, set)
-    network, tokenizer = api.load(model, **loading)
-    _options.keep_answers(network, output_path)
+    chosen = settings.of(method)
+    network, tokenizer = loading.load(model)
+    keep_answers(network, output_path)
     report = evaluate_multi_hop(
         network,
         tokenizer,
         instances,
-        lambda edits: api.edit(network, tokenizer, edits, method=method, **settings),
+        lambda edits: api.edit(network, tokenizer, edits, method=method, **chosen),
         edits_at_once=edits_at_once,
         batch_size=batch_size,
     )
     report.settings.update(
-        method=method, method_settings=as_data(settings), dataset=dataset, seed=seed
+        method=method, method_settings=as_data(chosen), dataset=dataset, seed=seed
     )
     if output_path:
         report.save(output_path, samples=log_samples)

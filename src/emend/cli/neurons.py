@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._edits import read_edits
+from emend.cli._given import read_edits
+from emend.cli._options import flag
 from emend.cli._output import number, percent, print_json, print_table
 from emend.edits import Edit
 from emend.errors import InvalidInput
@@ -23,42 +24,28 @@ EXAMPLES = _options.examples(
 )
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
     prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", help="A wording of the fact up to its answer. May be repeated."),
+        list[str] | None, flag("A wording of the fact up to its answer. May be repeated.")
     ] = None,
     answer: Annotated[
-        str | None,
-        typer.Option(
-            "--answer", help="The answer; by default what the model says after the first wording."
-        ),
+        str | None, flag("The answer; by default what the model says after the first wording.")
     ] = None,
     edits: Annotated[
         str | None,
-        typer.Option(
-            "--edits",
-            help="Instead of --prompt: the originals of a file's edits, or of lab's.",
-            metavar="FILE|lab",
+        flag(
+            "Instead of --prompt: the originals of a file's edits, or of lab's.", metavar="FILE|lab"
         ),
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", help="Take at most this many edits.", min=1)
-    ] = 20,
-    threshold: Annotated[
-        float,
-        typer.Option("--threshold", help="Least share of the largest attribution, by wording."),
-    ] = 0.2,
-    share: Annotated[
-        float, typer.Option("--share", help="In more than this share of the wordings.")
-    ] = 0.5,
-    steps: Annotated[int, typer.Option("--steps", help="Steps of the integration.", min=1)] = 20,
-    top: Annotated[int, typer.Option("--top", help="Units that are shown.", min=1)] = 10,
+    limit: Annotated[int, flag("Take at most this many edits.", min=1)] = 20,
+    threshold: Annotated[float, flag("Least share of the largest attribution, by wording.")] = 0.2,
+    share: Annotated[float, flag("In more than this share of the wordings.")] = 0.5,
+    steps: Annotated[int, flag("Steps of the integration.", min=1)] = 20,
+    top: Annotated[int, flag("Units that are shown.", min=1)] = 10,
     seed: _options.Seed = 0,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Find the units of MLPs that carry a fact (knowledge neurons), and measure what they do.
@@ -71,10 +58,10 @@ def command(
     rephrasings, and the changes are averaged.
     """
     facts = _facts(prompt, answer, edits, limit)
-    from emend import api, datasets, locate
+    from emend import datasets, locate
     from emend.models import ModelView
 
-    network, tokenizer = api.load(model, **loading)
+    network, tokenizer = loading.load(model)
     view = ModelView(network)
     settings: dict[str, Any] = {
         "threshold": threshold,

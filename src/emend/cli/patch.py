@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._output import number, output_directory, print_blast, print_json, print_table
-from emend.cli._patches import AdapterModel, read_all
+from emend.cli._given import output_directory, read_patches
+from emend.cli._options import flag
+from emend.cli._output import number, print_blast, print_json, print_table
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,23 +29,17 @@ _Patch = Annotated[
     Path,
     typer.Argument(help="A saved patch, or a LoRA adapter of PEFT or in GGUF.", metavar="PATH"),
 ]
-_Output = Annotated[
-    Path, typer.Option("--output_path", help="The directory to write to.", metavar="DIRECTORY")
-]
+_Output = Annotated[Path, flag("The directory to write to.", metavar="DIRECTORY")]
 _Ids = Annotated[
     list[str],
-    typer.Option(
-        "--ids",
-        help="Edits of the patch, by id, with commas between. May be repeated.",
-        metavar="IDS",
-    ),
+    flag("Edits of the patch, by id, with commas between. May be repeated.", metavar="IDS"),
 ]
 
 
 @app.command(epilog=_options.examples("emend patch show patch/", "emend patch show patch/ --json"))
-def show(patch: _Patch, model: AdapterModel = None, json: _options.Json = False) -> None:
+def show(patch: _Patch, model: _options.AdapterModel = None, json: _options.Json = False) -> None:
     """Show what a patch is, its edits, and what servers ask of it."""
-    (found,) = read_all([patch], model)
+    (found,) = read_patches([patch], model)
     card = found.card()
     if json:
         edits = [{"id": e.id, "prompt": e.text, "target": e.target} for e in found.edits]
@@ -102,7 +97,7 @@ def add(
         list[Path], typer.Argument(help="Two or more patches or adapters.", metavar="PATHS")
     ],
     output_path: _Output,
-    model: AdapterModel = None,
+    model: _options.AdapterModel = None,
     json: _options.Json = False,
 ) -> None:
     """Add patches of one model: exact, by concatenation of their factors."""
@@ -117,9 +112,9 @@ def add(
 @app.command(epilog=_options.examples("emend patch scale patch/ --by -1 --output_path opposite/"))
 def scale(
     patch: _Patch,
-    by: Annotated[float, typer.Option("--by", help="The factor; -1 turns a patch round.")],
+    by: Annotated[float, flag("The factor; -1 turns a patch round.")],
     output_path: _Output,
-    model: AdapterModel = None,
+    model: _options.AdapterModel = None,
     json: _options.Json = False,
 ) -> None:
     """Multiply a patch by a number."""
@@ -130,14 +125,14 @@ def scale(
 @app.command(epilog=_options.examples("emend patch without patch/ --ids e1,e7 --output_path rest/"))
 def without(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
     """Take edits out of a memory, or of a patch whose rows are each one edit's own."""
-    (found,) = read_all([patch], None)
+    (found,) = read_patches([patch], None)
     _write(found.without(*_named(found, ids)), output_path, json)
 
 
 @app.command(epilog=_options.examples("emend patch only patch/ --ids e1 --output_path one/"))
 def only(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = False) -> None:
     """Keep some edits of a patch and leave the others out."""
-    (found,) = read_all([patch], None)
+    (found,) = read_patches([patch], None)
     _write(found.only(_named(found, ids)), output_path, json)
 
 
@@ -150,12 +145,11 @@ def only(patch: _Patch, ids: _Ids, output_path: _Output, json: _options.Json = F
 def compress(
     patch: _Patch,
     output_path: _Output,
-    rank: Annotated[int | None, typer.Option("--rank", help="The most rows of a module.")] = None,
+    rank: Annotated[int | None, flag("The most rows of a module.")] = None,
     tolerance: Annotated[
-        float | None,
-        typer.Option("--tolerance", help="The largest relative error of a module, e.g. 0.01."),
+        float | None, flag("The largest relative error of a module, e.g. 0.01.")
     ] = None,
-    model: AdapterModel = None,
+    model: _options.AdapterModel = None,
     json: _options.Json = False,
 ) -> None:
     """Store a patch in fewer rows, and say what that costs each module.
@@ -178,7 +172,7 @@ def _size(shape: list[int]) -> str:
 
 
 def _weights(paths: list[Path], model: str | None = None) -> list[WeightPatch]:
-    found = read_all(paths, model)
+    found = read_patches(paths, model)
     return [_weight(path, patch) for path, patch in zip(paths, found, strict=True)]
 
 

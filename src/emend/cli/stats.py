@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._given import integers
+from emend.cli._options import flag
 from emend.cli._output import print_json, print_table
-from emend.errors import InvalidInput, NotEnoughMemory
+from emend.errors import NotEnoughMemory
 
 NAME = "stats"
 EXAMPLES = _options.examples(
@@ -38,9 +40,8 @@ class Dtype(str, Enum):
 
 _Texts = Annotated[
     str | None,
-    typer.Option(
-        "--texts",
-        help="A text file (empty lines between documents), a JSONL (field text, or FILE?field=NAME)"
+    flag(
+        "A text file (empty lines between documents), a JSONL (field text, or FILE?field=NAME)"
         ", a dataset on the hub or in a directory (NAME?config=C&split=S&field=F&revision=R), or "
         "lab; several are separated by commas. By default samples of the model's own; for models "
         "of the lab its corpus.",
@@ -48,75 +49,50 @@ _Texts = Annotated[
     ),
 ]
 _Layers = Annotated[
-    str | None,
-    typer.Option(
-        "--layers",
-        help="Such as 3,4,5, or all; by default those that editors take.",
-        metavar="LIST",
-    ),
+    str | None, flag("Such as 3,4,5, or all; by default those that editors take.", metavar="LIST")
 ]
 _Tokens = Annotated[
     int | None,
-    typer.Option(
-        "--tokens",
-        help="Stop there; by default 20 for each dimension of a key, and of the model's own "
+    flag(
+        "Stop there; by default 20 for each dimension of a key, and of the model's own "
         "samples 4 (16,384 at most).",
         min=1,
     ),
 ]
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
     texts: _Texts = None,
     layers: _Layers = None,
     tokens: _Tokens = None,
-    window: Annotated[
-        int, typer.Option("--window", help="Tokens read at once, at most.", min=1)
-    ] = 512,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch_size", help="Windows in one pass.", min=1)
-    ] = None,
-    sum_dtype: Annotated[
-        Dtype, typer.Option("--sum_dtype", help="Of the sums; editors read float32.")
-    ] = Dtype.float32,
-    ignore_memory: Annotated[
-        bool, typer.Option("--ignore_memory", help="Begin even if it seems not to fit.")
-    ] = False,
+    window: Annotated[int, flag("Tokens read at once, at most.", min=1)] = 512,
+    batch_size: Annotated[int | None, flag("Windows in one pass.", min=1)] = None,
+    sum_dtype: Annotated[Dtype, flag("Of the sums; editors read float32.")] = Dtype.float32,
+    ignore_memory: Annotated[bool, flag("Begin even if it seems not to fit.")] = False,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Collect second moments of keys in one pass; a run that was killed goes on where it was."""
-    wanted = _numbers(layers)
+    wanted = integers("--layers", layers)
     import torch
 
-    from emend import api
-    from emend.editing.moments import (
-        TOKENS_PER_KEY,
-        cache_directory,
-        second_moments,
-        warn_of_few,
-    )
+    from emend.editing.moments import TOKENS_PER_KEY, cache_directory, second_moments, warn_of_few
     from emend.editing.sources import OwnSamples, own_samples, sources_named, texts_for
     from emend.models import ModelView
 
     # refused before a model is loaded
     named = None if texts is None else sources_named(texts.split(","))
-    network, tokenizer = api.load(model, **loading)
+    network, tokenizer = loading.load(model)
     view = ModelView(network)
     source = texts_for(view, tokenizer, named)
-    chosen = _layers_of(view, wanted)
+    chosen = view.editable if layers == "all" else _layers_of(view, wanted)
     if isinstance(source, OwnSamples):
         source, count = own_samples(view, tokenizer, tokens), None
     else:
         count = tokens or TOKENS_PER_KEY * max(view.intermediate_size(layer) for layer in chosen)
-    options: dict[str, Any] = {
-        "max_tokens": count,
-        "window": window,
-        "batch_size": batch_size,
-    }
+    options: dict[str, Any] = {"max_tokens": count, "window": window, "batch_size": batch_size}
     number = getattr(torch, sum_dtype.value)
     estimate = _estimate(view, source, chosen, number, options)
     if not json:
@@ -144,25 +120,11 @@ def command(
     print_json(result) if json else _tell(result)
 
 
-def _numbers(layers: str | None) -> tuple[int, ...] | str | None:
-    """Numbers of layers, "all", or None for the default."""
-    if layers is None or layers == "all":
-        return layers
-    try:
-        return tuple(sorted({int(number) for number in layers.split(",")}))
-    except ValueError:
-        raise InvalidInput(
-            f"--layers is {layers!r}, expected numbers such as 3,4,5, or all"
-        ) from None
-
-
-def _layers_of(view: Any, wanted: tuple[int, ...] | str | None) -> tuple[int, ...]:
+def _layers_of(view: Any, wanted: list[int] | None) -> tuple[int, ...]:
     from emend.editing.assemble import single_layer
     from emend.editing.spread import default_layers
 
-    if wanted == "all":
-        return view.editable
-    if isinstance(wanted, tuple):
+    if wanted is not None:
         chosen = tuple(sorted(view.numbered(wanted)))
         for layer in chosen:
             view.intermediate_size(layer)  # refuses what cannot be edited

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._edits import read_edits
-from emend.cli._output import number, output_directory, percent, print_json, print_table
-from emend.cli._settings import settings_for
+from emend.cli._given import integers, output_directory, read_edits
+from emend.cli._options import flag
+from emend.cli._output import number, percent, print_json, print_table
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
@@ -24,16 +24,13 @@ EXAMPLES = _options.examples(
 RESULTS = "sweep.jsonl"
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
     method: _options.Method = "rome",
-    layers: Annotated[
-        str, typer.Option("--layers", help="Which to try: all, or e.g. 0,1,2.", metavar="LAYERS")
-    ] = "all",
+    layers: Annotated[str, flag("Which to try: all, or e.g. 0,1,2.", metavar="LAYERS")] = "all",
     width: Annotated[
-        int | None,
-        typer.Option("--width", help="Layers in a window, for methods that edit several.", min=1),
+        int | None, flag("Layers in a window, for methods that edit several.", min=1)
     ] = None,
     together: Annotated[
         bool | None,
@@ -44,16 +41,12 @@ def command(
         ),
     ] = None,
     edits: _options.Edits = None,
-    limit: Annotated[
-        int, typer.Option("--limit", help="On how many facts each layer is tried.", min=1)
-    ] = 20,
+    limit: Annotated[int, flag("On how many facts each layer is tried.", min=1)] = 20,
     seed: _options.Seed = 0,
-    config: _options.Config = None,
-    set: _options.Set = None,
+    settings: _options.Settings,
     batch_size: _options.BatchSize = 64,
     output_path: _options.OutputPath = None,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Try a method at every layer on a few facts, measure, and say which layer to take.
@@ -68,14 +61,13 @@ def command(
     Without --edits facts of the lab are taken, drawn by --seed: for the lab's models only. With
     --output_path results go to sweep.jsonl there, and an interrupted sweep goes on from them.
     """
-    chosen = _layers(layers)
+    chosen = integers("--layers", layers)
     wanted = _edits(model, edits, limit)
     output_directory(output_path)
-    from emend import api, bench, datasets, methods
+    from emend import bench, datasets
 
-    config_type = methods.registry().get(method).config_type
-    settings = settings_for(method, config_type, config, set)
-    network, tokenizer = api.load(model, **loading)
+    given = settings.of(method)
+    network, tokenizer = loading.load(model)
     result = bench.sweep(
         network,
         tokenizer,
@@ -84,20 +76,11 @@ def command(
         layers=chosen,
         width=width,
         together=together,
-        settings=settings,
+        settings=given,
         batch_size=batch_size,
         path=output_path and output_path / RESULTS,
     )
     print_json({"model": model, **result.to_dict()}) if json else _tell(result, model)
-
-
-def _layers(text: str) -> list[int] | None:
-    if text.strip() == "all":
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidInput(f"--layers is {text!r}, expected all or numbers like 0,1,2") from None
 
 
 def _edits(model: str, path: Path | None, limit: int) -> list[Edit] | None:

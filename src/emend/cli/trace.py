@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._locating import OutputFile, output_file
+from emend.cli._given import output_file
+from emend.cli._options import flag
 from emend.cli._output import percent, print_json, print_rich, print_table
 from emend.errors import InvalidInput
 
@@ -42,57 +43,39 @@ class Severed(str, Enum):
     attention = "attention"
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
     prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", help="With {} for the subject, or with the subject in it."),
+        str | None, flag("With {} for the subject, or with the subject in it.")
     ] = None,
-    subject: Annotated[
-        str | None, typer.Option("--subject", help="What the prompt is about.")
-    ] = None,
+    subject: Annotated[str | None, flag("What the prompt is about.")] = None,
     answer: Annotated[
-        str | None,
-        typer.Option("--answer", help="What is asked about; by default what the model says."),
+        str | None, flag("What is asked about; by default what the model says.")
     ] = None,
     facts: Annotated[
         str | None,
-        typer.Option(
-            "--facts",
-            help="Instead of --prompt: average over facts; the originals of a file's edits, the "
+        flag(
+            "Instead of --prompt: average over facts; the originals of a file's edits, the "
             "known facts as Meng et al. published them, or lab.",
             metavar="FILE|lab",
         ),
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", help="Trace at most this many facts.", min=1)
-    ] = 1000,
+    limit: Annotated[int, flag("Trace at most this many facts.", min=1)] = 1000,
     kind: Annotated[
-        Kind, typer.Option("--kind", help="What is restored: single states, or outputs of parts.")
+        Kind, flag("What is restored: single states, or outputs of parts.")
     ] = Kind.state,
     severed: Annotated[
         list[Severed] | None,
-        typer.Option(
-            "--severed",
-            help="Also restore states with these parts severed at the token. May be repeated.",
-        ),
+        flag("Also restore states with these parts severed at the token. May be repeated."),
     ] = None,
-    window: Annotated[
-        int, typer.Option("--window", help="Layers of MLP or attention restored together.", min=1)
-    ] = 10,
-    draws: Annotated[int, typer.Option("--draws", help="How often noise is drawn.", min=1)] = 10,
-    noise: Annotated[
-        float, typer.Option("--noise", help="Its size in standard deviations of embeddings.")
-    ] = 3.0,
-    approximate: Annotated[
-        bool,
-        typer.Option("--approximate", help="Estimate effects by gradients: fast and rough."),
-    ] = False,
+    window: Annotated[int, flag("Layers of MLP or attention restored together.", min=1)] = 10,
+    draws: Annotated[int, flag("How often noise is drawn.", min=1)] = 10,
+    noise: Annotated[float, flag("Its size in standard deviations of embeddings.")] = 3.0,
+    approximate: Annotated[bool, flag("Estimate effects by gradients: fast and rough.")] = False,
     seed: _options.Seed = 1,
-    output_path: OutputFile = None,
+    output_path: _options.OutputFile = None,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Show where a fact is recalled, by causal tracing.
@@ -120,7 +103,7 @@ def command(
         "seed": seed,
     }
     questions = None if facts is None else _questions(facts, limit, seed)
-    network, tokenizer = api.load(model, **loading)
+    network, tokenizer = loading.load(model)
     if questions is None:
         found: Any = api.trace(network, tokenizer, prompt or "", subject or "", answer, **settings)
         tell, write = _tell_trace, write_trace

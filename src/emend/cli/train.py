@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
-from emend.cli._edits import read_edits
-from emend.cli._output import output_directory, percent, print_json
-from emend.cli._settings import settings_for
+from emend.cli._given import output_directory, read_edits
+from emend.cli._options import flag
+from emend.cli._output import percent, print_json
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
@@ -35,46 +35,35 @@ VALIDATED = 0.1
 """Part of the subjects of --edits that is validated on and not trained on."""
 
 
-@_options.loads_model
 def command(
+    *,
     model: _options.Model,
-    output_path: Annotated[
-        Path,
-        typer.Option("--output_path", help="Where to keep the network.", metavar="DIRECTORY"),
-    ],
+    output_path: Annotated[Path, flag("Where to keep the network.", metavar="DIRECTORY")],
     method: Annotated[
-        str,
-        typer.Option("--method", help="What to train: mend, ke, malmen or serac.", metavar="NAME"),
+        str, flag("What to train: mend, ke, malmen or serac.", metavar="NAME")
     ] = "mend",
     edits: _options.Edits = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", help="Steps of training, at most.", min=1)
-    ] = None,
-    config: _options.Config = None,
-    set: _options.Set = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and draws.")] = None,
+    steps: Annotated[int | None, flag("Steps of training, at most.", min=1)] = None,
+    settings: _options.Settings,
+    seed: Annotated[int | None, flag("Seed of weights and draws.")] = None,
     json: _options.Json = False,
-    *,
     loading: _options.Loading,
 ) -> None:
     """Train what a method edits a model with, on edits with their probes (by default the lab's)."""
     output_directory(output_path)
-    given = None if edits is None else read_edits(edits)
-    if given is None and not model.startswith("lab/"):
+    own = None if edits is None else read_edits(edits)
+    if own is None and not model.startswith("lab/"):
         raise InvalidInput(
             f"no --edits are given for {model}, expected a file of edits to train on: "
             "only models of the lab come with edits of their own"
         )
-    from emend import api, methods
+    from emend import methods
 
     trainer = methods.trainer(method)
-    flags = [
-        f"{name}={value}" for name, value in (("steps", steps), ("seed", seed)) if value is not None
-    ]
-    chosen = settings_for(method, trainer.settings_type, config, [*(set or []), *flags])
-    settings: Any = trainer.settings_type(**chosen)
-    training, validation = methods.lab_split() if given is None else split(given)
-    network, tokenizer = api.load(model, **loading)
+    given = settings.of(method, trainer.settings_type, steps=steps, seed=seed)
+    chosen: Any = trainer.settings_type(**given)
+    training, validation = methods.lab_split() if own is None else split(own)
+    network, tokenizer = loading.load(model)
     started = time.perf_counter()
     found = trainer.train(
         network,
@@ -82,8 +71,8 @@ def command(
         training,
         validation,
         output_path,
-        settings,
-        report=None if json else _tell(settings.steps),
+        chosen,
+        report=None if json else _tell(chosen.steps),
     )
     result = {
         "model": model,

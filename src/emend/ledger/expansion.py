@@ -135,9 +135,9 @@ def _chosen(ledger: Ledger, ids: Iterable[str] | None, accept: bool) -> list[Ent
     fit = ("active",) if accept else LIVE
     for entry in entries:
         if entry.status not in fit:
-            mend = "accept it first" if entry.status == "proposed" else "restore it first"
+            remedy = "accept it first" if entry.status == "proposed" else "restore it first"
             raise InvalidInput(
-                f"edit {entry.id!r} is {entry.status}, expected {' or '.join(fit)}: {mend}"
+                f"edit {entry.id!r} is {entry.status}, expected {' or '.join(fit)}: {remedy}"
             )
     return entries
 

@@ -227,7 +227,7 @@ def _sure(top: Record) -> float:
         return SURE
     sure = top.number("sure", most=1)
     if sure == 0 and top.values["sure"] == 0:
-        top.note("sure", Fault("is 0", "a number above 0 and up to 1", "mend it"))
+        top.note("sure", Fault("is 0", "a number above 0 and up to 1", "fix it"))
     return sure
 
 

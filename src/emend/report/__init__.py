@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from emend.report._maps import lens_table, trace_table
 from emend.report._page import write_html
-from emend.report._saving import check_ending, write_averages, write_lens, write_trace
+from emend.report._saving import check_suffix, write_averages, write_lens, write_trace
 from emend.report._terminal import summary_table
 
 __all__ = [
-    "check_ending",
+    "check_suffix",
     "lens_table",
     "summary_table",
     "trace_table",

@@ -17,7 +17,7 @@ ENDINGS = (".html", ".json", ".png", ".svg")
 """A page, plain data, and two kinds of pictures."""
 
 
-def check_ending(path: str | Path) -> Path:
+def check_suffix(path: str | Path) -> Path:
     """Refuse a path whose ending is none of `ENDINGS`.
 
     Raises:
@@ -55,7 +55,7 @@ def write_lens(found: Lens, path: str | Path) -> Path:
 def _write(
     found: Any, path: str | Path, page: Callable[[Any], str], figure: Callable[[Any], Any]
 ) -> Path:
-    path = check_ending(path)
+    path = check_suffix(path)
     kind = path.suffix.lower()
     if kind == ".json":
         write_json(path, found.to_dict())

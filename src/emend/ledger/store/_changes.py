@@ -194,8 +194,8 @@ def _losses(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> list[tupl
     return [(entries[old], entries[new]) for (_, old), (_, new) in latest]
 
 
-def _conflict(losses: list[tuple[Entry, Entry]], mend: str) -> Conflict:
-    return conflict([(old.edit, new.edit) for old, new in reversed(losses)], mend)
+def _conflict(losses: list[tuple[Entry, Entry]], remedy: str) -> Conflict:
+    return conflict([(old.edit, new.edit) for old, new in reversed(losses)], remedy)
 
 
 def _check_parents(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> None:

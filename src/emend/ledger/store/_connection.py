@@ -249,7 +249,7 @@ def _tables(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
 
 @contextmanager
 def _explained(path: Path) -> Generator[None, None, None]:
-    """What SQLite says, in one line that says how to mend it."""
+    """What SQLite says, in one line that says how to fix it."""
     try:
         yield
     except UnicodeEncodeError as error:

@@ -286,8 +286,8 @@ def _sorted(change: Change, ids: set[str]) -> tuple[Entry, ...]:
 def _already_there(entries: list[Entry]) -> InvalidInput:
     first = entries[0]
     more = f" and {len(entries) - 1} more are" if len(entries) > 1 else " is"
-    mend = "restore it" if first.status not in LIVE else "leave it out"
+    remedy = "restore it" if first.status not in LIVE else "leave it out"
     return InvalidInput(
         f"edit {first.id!r} ({first.status}){more} in the ledger already, expected new ids: "
-        f"{mend}, or give the new one an id of its own"
+        f"{remedy}, or give the new one an id of its own"
     )

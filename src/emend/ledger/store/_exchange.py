@@ -138,7 +138,7 @@ class _Reader:
             remedy = "plain edits are added with `emend ledger add`"
             self._note(line, "", "found no line that begins an export", expected, remedy)
         elif version != FORMAT:
-            remedy = "read it with the emend that wrote it, or a newer one"
+            remedy = "read it with the efix that wrote it, or a newer one"
             found = f"found an export of version {shown(version, 20)}"
             self._note(line, "", found, str(FORMAT), remedy)
         elif record.has("base"):
@@ -183,7 +183,7 @@ class _Reader:
                 above = self.entries[above][1].parent
             if above in path:
                 found = f"{shown(entry.id, 60)} is derived from itself"
-                self._note(line, "edit", found, "another parent, or none", "mend parent")
+                self._note(line, "edit", found, "another parent, or none", "fix parent")
             whole.update(path)
         active = [entry.edit for _, entry in self.entries.values() if entry.status == "active"]
         for older, newer in conflicting(active):

@@ -159,7 +159,7 @@ def _time_fault(value: object, latest: datetime) -> Fault | None:
         time = read_stamp(cast(str, value))
     except (TypeError, ValueError):
         expected = "a time like 2026-01-31T12:00:00.000000Z"
-        return Fault(f"is {shown(str(value))}", expected, "mend it")
+        return Fault(f"is {shown(str(value))}", expected, "fix it")
     if time > latest:
         return Fault(f"is {value}", "a time that has passed", "check the clock of its machine")
     return None

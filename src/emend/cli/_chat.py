@@ -1,4 +1,4 @@
-"""The loop of `emend chat`: questions, and commands that begin with a slash."""
+"""The screen and the loop of `emend chat`: questions, and commands that begin with a slash."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from emend.chat import Statement, find_subject, parse_statement
-from emend.cli._output import output_directory, percent
+from emend.cli._given import output_directory
+from emend.cli._output import percent
 from emend.errors import EmendError, InvalidInput, SubjectNotFound, UnknownName
 
 if TYPE_CHECKING:
     from emend.chat import Session
-    from emend.cli._chat_screen import Screen
     from emend.edits import Edit
     from emend.locate import Trace
 
@@ -29,8 +29,62 @@ HELP = """\
   /form chat|completion                   how questions are put
   /help   /quit                           Ctrl-C stops an answer, Ctrl-D leaves"""
 
+WIDE = 80
+"""Columns of a terminal from which on the answers stand next to each other."""
+
 DRAWS = 3
 """How often noise is drawn for /why; `emend trace` draws ten times."""
+
+
+class Screen:
+    """Standard output.
+
+    Args:
+        max_new_tokens: The longest answer.
+    """
+
+    def __init__(self, max_new_tokens: int) -> None:
+        self.max_new_tokens = max_new_tokens
+
+    def ask(self, session: Session, question: str) -> None:
+        """Ask both sides and show what they say; on a terminal as they say it."""
+        if sys.stdout.isatty():
+            self._ask_live(session, question)
+            return
+        answer = session.ask(question, max_new_tokens=self.max_new_tokens)
+        typer.echo(f"base: {answer.base.strip()}")
+        if answer.edited is not None:
+            typer.echo(f"edited: {answer.edited.strip()}")
+
+    def _ask_live(self, session: Session, question: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console()
+        with Live(console=console, auto_refresh=False) as live:
+
+            def show(base: str, edited: str | None) -> None:
+                live.update(answers(base, edited, console.width), refresh=True)
+
+            session.ask(question, max_new_tokens=self.max_new_tokens, on_text=show)
+
+
+def answers(base: str, edited: str | None, width: int) -> Any:
+    """Lay out two answers for a terminal of so many columns: side by side where that is wide."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    left, right = Text(base.strip()), Text((edited or "").strip())
+    if edited is None:
+        return left
+    if width < WIDE:
+        return Group(Text("base", style="bold"), left, Text("edited", style="bold"), right)
+    table = Table(box=None, expand=True, padding=(0, 2, 0, 0), title_justify="left")
+    table.add_column("base", ratio=1, overflow="fold")
+    table.add_column("edited", ratio=1, overflow="fold")
+    table.add_row(left, right)
+    return table
 
 
 class Loop:
