@@ -1,19 +1,21 @@
-"""What to change, and what to ask afterwards: `Edit`, `Probe`, `MultiHop`. Loads no torch."""
+"""Edits and the questions asked about them: `Edit`, `Probe`, `MultiHop`. Loads no torch."""
 
 from __future__ import annotations
 
-from emend.edits._edit import GROUPS, Edit, Probe, prompt_fault
-from emend.edits._list import check_conflicts, check_edits, continued
-from emend.edits._multi_hop import MultiHop, SingleHop
-from emend.edits._statements import (
+from emend.edits._conflicts import (
     Keys,
+    check_conflicts,
+    check_edits,
     conflict,
     conflicting,
+    continued,
+    group_of,
     keys_of,
     reason_of,
+    statements_of,
+    with_translations,
 )
-from emend.edits._text import normalised
-from emend.edits._translations import group_of, statements_of, with_translations
+from emend.edits._edit import GROUPS, Edit, MultiHop, Probe, SingleHop, normalised, prompt_fault
 from emend.edits.answers import states_answer
 from emend.edits.joining import continuation, joined
 from emend.edits.record import edit_from_record, edit_to_record

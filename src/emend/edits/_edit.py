@@ -1,17 +1,17 @@
-"""`Edit` and `Probe`: the two records everything else is about."""
+"""The records that everything else is about: `Edit`, `Probe`, and `MultiHop` questions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar, cast
 
 from emend._validate import Fault, check_text, choice_fault, name_fault, refuse, shown, text_fault
-from emend.edits._text import normalised
 from emend.errors import InvalidInput
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -21,8 +21,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "locality": ("relation_specificity", "neighborhood", "forgetfulness", "distracting"),
     }
 )
-"""Which groups of probes each family holds: what must change (rephrase), what should follow
-(portability), what must stay (locality)."""
+"""Groups of probes by family: rephrase (must change), portability (should follow), locality (must
+not change)."""
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
@@ -33,11 +33,11 @@ class Probe:
 
     Attributes:
         group: One of the groups in `GROUPS`, e.g. "neighborhood".
-        prompt: The full text to be continued; no `{}`, nothing is filled in.
-        answers: The accepted answers, at least one. For locality they are the answers of before.
+        prompt: The full text to be continued, without `{}`.
+        answers: The accepted answers, at least one; for locality, those of the unedited model.
 
     Raises:
-        InvalidInput: The group is not known, the prompt is empty or an answer is.
+        InvalidInput: The group is unknown, or the prompt or an answer is empty.
     """
 
     group: str
@@ -52,26 +52,26 @@ class Probe:
 
 @dataclass(frozen=True)
 class Edit:
-    """One requested change of what a model says.
+    """One requested change of a model's knowledge.
 
     Attributes:
-        prompt: The statement up to the answer, with exactly one `{}` where the subject stands:
+        prompt: The statement up to the answer, with exactly one `{}` in place of the subject:
             "{} was born in".
-        subject: Whom or what the statement is about.
-        target: What the model must generate. A space goes before it where such texts have one;
-            see `emend.edits.joining`.
-        original: What the model says now, where known.
-        id: Names the edit in patches and records; by default made from prompt, subject, target.
-        relation: The name of the relation, where the data has relations.
+        subject: The person or thing that the statement is about.
+        target: The text that the model must generate. A space is put before it where the script
+            and context require one; see `emend.edits.joining`.
+        original: The model's present answer, if known.
+        id: The edit's name in patches and records; by default a hash of prompt, subject, target.
+        relation: The name of the relation, if the data has relations.
         probes: Questions to ask before and after.
         language: The language of prompt, subject and target, as a tag of BCP 47 ("zh", "pt-BR").
         translations: The same edit in other languages: edits with a language, each with its own
             prompt, subject, target and probes. They are made and taken out together with this
-            one, and their ids are made from its id ("edit-7/zh").
+            one, and their ids derive from its id ("edit-7/zh").
         translation_of: The id of the edit that this one is a translation of; set by that edit.
 
     Raises:
-        InvalidInput: A field cannot be used; the message names it and says what was expected.
+        InvalidInput: A field cannot be used; the message names it and what was expected.
     """
 
     prompt: str
@@ -120,24 +120,85 @@ class Edit:
 
     @property
     def subject_span(self) -> tuple[int, int]:
-        """Where the subject begins and ends in `text`, in characters."""
+        """Start and end of the subject in `text`, in characters."""
         start = self.prompt.index("{}")
         return start, start + len(self.subject)
 
     def probes_of(self, name: str) -> tuple[Probe, ...]:
-        """The probes of a family ("rephrase", "portability", "locality") or of one group."""
+        """Return the probes of a family ("rephrase", "portability", "locality") or of one group."""
         groups = GROUPS.get(name, (name,))
         return tuple(probe for probe in self.probes if probe.group in groups)
 
 
+@dataclass(frozen=True)
+class SingleHop:
+    """One fact of a chain, after the edits.
+
+    Attributes:
+        question: A whole sentence that asks for it.
+        cloze: The statement up to the answer.
+        answers: The accepted answers, the usual one first.
+        edited: Whether one of the edits changes it.
+    """
+
+    question: str
+    cloze: str
+    answers: tuple[str, ...]
+    edited: bool
+
+    def __post_init__(self) -> None:
+        check_text("question of a hop", self.question)
+        check_text("cloze of a hop", self.cloze)
+        _texts("answers of a hop", self.answers)
+
+
+@dataclass(frozen=True)
+class MultiHop:
+    """A question over several facts, some of them edited: the answer must follow the edits.
+
+    Attributes:
+        id: The instance's name in results.
+        edits: The edits, at least one.
+        questions: The question in several wordings, at least one.
+        answers: The accepted answers after the edits, the usual one first.
+        old_answers: The accepted answers before them.
+        hops: The facts that lead to the new answer, in order.
+
+    Raises:
+        InvalidInput: A part is missing.
+    """
+
+    id: str
+    edits: tuple[Edit, ...]
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    old_answers: tuple[str, ...]
+    hops: tuple[SingleHop, ...]
+
+    def __post_init__(self) -> None:
+        check_text("id", self.id, trimmed=True)
+        for name in ("edits", "questions", "hops"):
+            if not getattr(self, name):
+                raise InvalidInput(f"multi-hop instance {self.id} has no {name}, expected some")
+        for question in self.questions:
+            check_text("question", question)
+        _texts("answers", self.answers)
+        _texts("old answers", self.old_answers)
+
+
+def normalised(text: str) -> str:
+    """Return the form in which texts of edits are compared: NFKC, case-folded, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 def prompt_fault(prompt: object) -> Fault | None:
-    """Say why a value is no prompt with exactly one place for the subject, if it is not."""
+    """Explain why a value is no prompt with exactly one `{}`; None if it is."""
     fault = text_fault(prompt)
     if fault is not None:
         return fault
     places = cast(str, prompt).count("{}")
     if places == 0:
-        remedy = "write {} where the subject stands"
+        remedy = "write {} in place of the subject"
         return Fault(f"{shown(prompt, 60)} has no {{}}", "exactly one", remedy)
     if places > 1:
         remedy = "write the subject out in the other places"
@@ -146,12 +207,12 @@ def prompt_fault(prompt: object) -> Fault | None:
 
 
 def group_fault(group: object) -> Fault | None:
-    """Say why a value is no group of probes, if it is not."""
+    """Explain why a value is no group of probes; None if it is."""
     return choice_fault(group, [name for family in GROUPS.values() for name in family])
 
 
 def language_fault(language: object) -> Fault | None:
-    """Say why a value is no tag of a language, if it is not."""
+    """Explain why a value is no language tag; None if it is."""
     if isinstance(language, str) and _LANGUAGE.fullmatch(language):
         return None
     return Fault(f"is {shown(language)}", "a tag of BCP 47", "write it as 'zh' or 'pt-BR'")
@@ -162,7 +223,7 @@ def _texts(field: str, values: object) -> tuple[str, ...]:
         raise InvalidInput(f"{field} is {shown(values)}, expected a list of texts")
     texts = tuple(cast("Iterable[str]", values))
     if not texts:
-        raise InvalidInput(f"{field} is empty, expected at least one: leave the probe out")
+        raise InvalidInput(f"{field} is empty, expected at least one")
     for text in texts:
         check_text(field, text)
     return texts
@@ -202,12 +263,12 @@ def _check_translations(edit: Edit) -> None:
 
 
 def _translation_fault(one: Edit, earlier: list[Edit]) -> Fault | None:
-    """Say why an edit cannot be one more translation beside earlier ones, if it cannot."""
+    """Explain why an edit cannot be one more translation after `earlier`; None if it can."""
     if one.language is None:
         return Fault("has no language", "one", "add it as 'zh' or 'pt-BR'")
     if one.translations:
         return Fault("has translations", "none", "give them to the edit itself")
-    # One that went through this before has the id that it was given here.
+    # A translation that was checked before has the id that its edit gave it.
     if one.translation_of is None and one.id != _default_id(one):
         return Fault(f"has the id {one.id!r}", "none", "leave it out: the edit's own names it")
     if one.language.casefold() in {(each.language or "").casefold() for each in earlier}:
@@ -216,7 +277,7 @@ def _translation_fault(one: Edit, earlier: list[Edit]) -> Fault | None:
     if normalised(one.text) in {normalised(each.text) for each in earlier}:
         return Fault("has the text of another", "a text of its own", "leave it out")
     if one.relation is not None and _about(one) in map(_about, earlier):
-        # Their targets, written in two languages, would be two targets of one statement.
+        # Their targets, in two languages, would be two targets of one statement.
         found = "has subject and relation of another"
         return Fault(found, "one of them to differ", "leave the relation out")
     return None

@@ -1,8 +1,8 @@
-"""Does a generated text state an answer? The one comparison of texts with accepted answers.
+"""Compare generated texts with accepted answers: the one definition of "states the answer".
 
-A text states an answer where it begins with it and the answer's last word or number ends there.
-What counts as equal and where a word ends is in the table of ``docs/data-formats.md``. Word ends
-are those of UAX #29, with what holds names and numbers together added (`_GOES_ON`).
+A text states an answer if it begins with it and the answer's last word or number ends there. The
+table of ``docs/data-formats.md`` lists what counts as equal and where a word ends. Word ends are
+those of UAX #29, extended by what joins names and numbers (`_GOES_ON`).
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from typing import Any
 
 from emend.edits.joining import UNSPACED
 
-# Forms of one character that are told apart: "10²" is not "102".
+# Forms of a character that stay distinct: "10²" is not "102".
 _DISTINCT = ("<super>", "<sub>", "<fraction>", "<circle>")
 _TYPED = str.maketrans("’‘ʼʻ´“”„‟٫٬", "'''''\"\"\"\".,")
-# Arabic letters that are written for one another: alef without its hamza, final yeh with dots or
-# without, Persian yeh and kaf.
+# Interchangeable Arabic letters: alef without its hamza, final yeh with or without dots, Persian
+# yeh and kaf.
 _ARABIC = str.maketrans("أإآٱىیک", "اااايي\u0643")
-# Points of Arabic and Hebrew that most texts leave out, and the stroke that stretches a word.
+# Points of Arabic and Hebrew that most texts omit, and the stroke that stretches a word.
 _POINTS = (
     r"[\u0640\u064B-\u0652\u0656-\u065F\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED"
     r"\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7]"
 )
-# The dot within foreign names in Chinese and Japanese.
+# The dot inside foreign names in Chinese and Japanese.
 _NAME_DOT = r"(?<=\p{L})[•‧・](?=\p{L})"
 _OPENING = r"[\p{Quotation_Mark}《〈¿¡`*\s]+"
 _ENDING = r"[\p{Quotation_Mark}\p{Terminal_Punctuation}》〉`\s]+"
 _AROUND_WORDS = r"[\p{Terminal_Punctuation}\p{Quotation_Mark}\p{Ps}\p{Pe}\p{Pi}\p{Pf}]+"
 
-# What is passed over within an answer.
+# Optional parts of an answer.
 _OPTIONAL = "|".join(
     (
         # The separators of thousands: "10,000", "1,00,000".
         r"(?<![\p{Nd}]|\p{Nd}[.,])\p{Nd}{1,3}(?:,\p{Nd}{2,3})*,\p{Nd}{3}(?!\p{Nd}|,\p{Nd})",
         # The points of initials: "U.S.".
         r"(?<![\p{L}\p{N}.])\p{L}(?:\.\p{L})+\.?+(?![\p{L}\p{N}])",
-        # A space between a number and its unit, and beside a script without spaces.
+        # A space between a number and its unit, and next to a script without spaces.
         r"(?<=\p{Nd}) (?=[\p{L}%‰°\p{Sc}])|(?<=\p{Sc}) (?=\p{Nd})",
         rf"(?<={UNSPACED}) | (?={UNSPACED})",
     )
 )
 _PASSED = ",. "
-# After an answer: its last word, number or sign goes on.
+# After an answer: its last word, number or sign continues.
 _GOES_ON = "|".join(
     (
         # No word ends here (UAX #29): letters, digits, marks, Katakana, parts of one emoji.
@@ -66,7 +66,7 @@ _GOES_ON = "|".join(
     )
 )
 
-# Of names: "the Eiffel Tower", "Lord of the Rings".
+# In names: "the Eiffel Tower", "Lord of the Rings".
 _ARTICLES = ("the", "The", "a", "an")
 _PARTICLES = ("of", "de", "da", "di", "von", "van", "der", "del", "la", "the")
 _WORDS = 3
@@ -77,10 +77,10 @@ _UNSPACED_START = (
 
 
 def states_answer(text: str, answers: Iterable[str]) -> bool:
-    """Tell whether a generated text states one of the accepted answers.
+    """Return whether a generated text states one of the accepted answers.
 
     Args:
-        text: What follows the prompt.
+        text: The text after the prompt.
         answers: The accepted answers; one without any letter, digit or sign is never stated.
     """
     standard = standardised(text)
@@ -93,12 +93,12 @@ def states_answer(text: str, answers: Iterable[str]) -> bool:
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Tell whether two answers are equal: but for case, form, quotes and end punctuation."""
+    """Return whether two answers are equal, up to case, form, quotes and end punctuation."""
     return _answer_key(one) == _answer_key(other)
 
 
 def same_beginning(one: str, other: str, answers: Iterable[str]) -> bool:
-    """Tell whether two texts begin alike, for as many words as the longest of some answers has.
+    """Return whether two texts begin alike, for as many words as the longest answer has.
 
     In a script without spaces a character counts as a word, in Katakana a run of them.
     """
@@ -108,10 +108,10 @@ def same_beginning(one: str, other: str, answers: Iterable[str]) -> bool:
 
 
 def same_reply(one: str, other: str, answers: Iterable[str]) -> bool:
-    """Tell whether two generated texts give the same answer, before and after an edit.
+    """Return whether two generated texts, before and after an edit, give the same answer.
 
-    They do where both state one of the accepted answers, whichever it is, or where they begin
-    with the same words, as many as an accepted answer has.
+    They do if both state one of the accepted answers, whichever it is, or if they begin with the
+    same words, as many as an accepted answer has.
     """
     answers = tuple(answers)
     both = states_answer(one, answers) and states_answer(other, answers)
@@ -119,7 +119,7 @@ def same_reply(one: str, other: str, answers: Iterable[str]) -> bool:
 
 
 def same_sentence(one: str, other: str) -> bool:
-    """Tell whether two texts are equal up to the end of their first sentence or line."""
+    """Return whether two texts are equal up to the end of their first sentence or line."""
     first, second = (
         _pattern(r"\n|\.(?: |\Z)|[。！？؟۔।]").split(text.strip())[0] for text in (one, other)
     )
@@ -127,7 +127,7 @@ def same_sentence(one: str, other: str) -> bool:
 
 
 def first_phrase(text: str) -> str:
-    """Cut a text before its first comma, sentence end or line end; not within "3.5" or "J. Doe"."""
+    """Cut a text before its first comma, sentence end or line end; not inside "3.5" or "J. Doe"."""
     end = r"\n|(?<!(?:^|[\s.])\p{Lu})\.(?=\s|\Z)|[,;!?](?=\s|\Z)|[。，、；！？،؛؟۔।]"
     return _pattern(end).split(text.lstrip())[0].rstrip()
 
@@ -135,8 +135,8 @@ def first_phrase(text: str) -> str:
 def short_answer(text: str) -> str:
     """Cut a continuation to its answer: the name that it begins with, or its first words.
 
-    The last word is left out where the text was cut by its length, since it may go on; not after
-    an article. In a script without spaces the answer is its first four characters.
+    The last word is dropped if the text was cut off by its length, unless it follows an article.
+    In a script without spaces the answer is its first four characters.
     """
     phrase = first_phrase(text)
     words = phrase.split()
@@ -160,7 +160,7 @@ def short_answer(text: str) -> str:
 
 
 def is_name(answer: str) -> bool:
-    """Tell whether an answer is a name or a number, and no other phrase."""
+    """Return whether an answer is a name or a number, and no other phrase."""
     words = answer.split()
     return bool(words) and (_is_name(words[0]) or (words[0] in _ARTICLES and _is_name(words[-1])))
 
@@ -172,11 +172,10 @@ def _is_name(word: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def standardised(text: str) -> str:
-    """Bring a text to one form: of each character, quotes and hyphens, with single spaces.
+    """Standardise a text: one form of each character, quote and hyphen, single spaces.
 
-    Case is kept. The form is NFC; forms of width and of type become the plain character, other
-    forms (superscripts, fractions) stay. Characters that are not shown are left out, but for
-    joiners.
+    Case is unchanged. The form is NFC; variants of width and type become the plain character,
+    others (superscripts, fractions) stay. Invisible characters except joiners are removed.
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
@@ -206,7 +205,7 @@ def _plain(character: str) -> str:
 
 
 def _begins(text: str, folded: str, ends: list[int], answer: str) -> bool:
-    """Tell whether a text begins with an answer that ends where a word does."""
+    """Return whether a text begins with an answer that ends where a word does."""
     if not answer or not folded.startswith(answer):
         return False
     end = ends[len(answer) - 1]
@@ -219,14 +218,14 @@ def _begins(text: str, folded: str, ends: list[int], answer: str) -> bool:
 
 
 def _numbers(last: str, following: str) -> bool:
-    """Tell whether both characters write a number: "5万", "三十"."""
+    """Return whether both characters are numeric: "5万", "三十"."""
     values = (unicodedata.numeric(one, None) for one in (last, following))
     return None not in values
 
 
 @lru_cache(maxsize=10_000)
 def _answer_key(answer: str) -> str:
-    """Make what an answer is compared by: no quotes around it, no punctuation at its end."""
+    """Return the form in which an answer is compared: no quotes around it, no end punctuation."""
     standard = standardised(answer)
     bare = _pattern(rf"\A{_OPENING}|{_ENDING}\Z").sub("", standard)
     return _key(bare or standard)[0]
@@ -236,8 +235,8 @@ def _key(text: str) -> tuple[str, list[int]]:
     """Fold a standardised text without case and optional characters.
 
     Returns:
-        The folded text, and for each of its characters where the text goes on after it; -1 within
-        a character that folds to several.
+        The folded text, and for each of its characters the index in the text after it; -1 inside a
+        character that folds to several.
     """
     passed = {
         index

@@ -1,9 +1,9 @@
-"""Where a space goes between a prompt and the target that follows it.
+"""Join a prompt and its target, with a space between them where the text needs one.
 
-One decision for training rows, scoring, evaluation, generation and in-context texts, so that an
-edit is measured on exactly the text that it was made with. It follows from what stands before,
-from the target and from the script; scripts without spaces between words are found by Unicode's
-line breaking classes (UAX #14), not by name.
+The one rule for training rows, scoring, evaluation, generation and in-context texts, so that an
+edit is measured on exactly the text that it was made with. It depends on the prompt's end, the
+target and the script; scripts without spaces between words are recognised by Unicode's line
+breaking classes (UAX #14), not by name.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ UNSPACED = r"[[\p{L}\p{M}\p{Nl}]&&[\p{lb=ID}\p{lb=CJ}\p{lb=NS}\p{lb=SA}\p{Script
 Chinese, Japanese, Yi, Thai, Lao, Khmer, Burmese, Tibetan and others, not Korean."""
 
 WIDE_PUNCTUATION = r"[\p{P}&&[\p{ea=W}\p{ea=F}]]"
-"""Punctuation that takes a full cell and so brings its own space: 。，：「」（）."""
+"""Full-width punctuation, which includes its own space: 。，：「」（）."""
 
-# Prompts after which nothing is put before any target.
+# Prompts that need no space before any target.
 _AFTER = (
     r"\p{Ps}",
     WIDE_PUNCTUATION,
@@ -32,7 +32,7 @@ _AFTER = (
     r'^(?:[^"]*"[^"]*")*[^"]*(?<!\p{N})"',
     r"(?:^|\s)\*\*",
     "[¿¡]",
-    # Within paths, addresses and names: "/usr/", "bob@", "https://www.", "snake_".
+    # Inside paths, addresses and names: "/usr/", "bob@", "https://www.", "snake_".
     r"[/\\@]",
     r"(?:://|\S@)\S*[.:?=&#%]",
     r"(?<!\S)www\.(?:\S*[.:?=&#%])?",
@@ -44,7 +44,7 @@ _AFTER = (
     r"(?<=[^\s\p{Pd}])\p{Pd}",
     r"(?<=\S)[=&]",
 )
-# Targets before which nothing is put: what closes or ends something.
+# Targets that need no space before them: they close or end something.
 _BEFORE = (
     r"\s",
     r"\p{Pe}",
@@ -53,9 +53,9 @@ _BEFORE = (
     r"['’]s\b",
 )
 _NUMBER_BEGINS = r"(?<![^\s\p{Ps}\p{Sc}\p{Pd}])"
-# Prompts and targets between which nothing is put.
+# Pairs of prompt and target that need no space between them.
 _BETWEEN = (
-    # Without spaces between words, where the text before the target is written so.
+    # Both sides in a script without spaces between words.
     (UNSPACED + r"\S*", r"[\p{Ps}\p{Quotation_Mark}]*" + UNSPACED),
     (_NUMBER_BEGINS + r"\p{Nd}[\p{Nd}.,]*[.,]", r"\p{Nd}"),
     (_NUMBER_BEGINS + r"\p{Nd}{1,2}:", r"\p{Nd}{2}(?!\p{Nd})"),
@@ -67,21 +67,21 @@ _QUOTED = r"(?:^|[\s\p{Ps}])['‘][^\s'’‘][^'’‘]*['’]"
 
 
 def continuation(prompt: str, target: str, special: Iterable[str] = ()) -> tuple[str, str]:
-    """Split a prompt and its target into what the model reads and what it must generate.
+    """Split a prompt and its target into the text that the model reads and the text to generate.
 
-    Spaces at the end of the prompt become one space before the target, since tokenizers keep a
-    space with the word after it. A space that the target begins with is kept. Otherwise one is
-    added where such texts have one: not at the start of a text, after an opening quotation mark
-    or bracket, within a path, an address, a number or a hyphenated word, after a special token,
-    nor between words of a script that has none.
+    Spaces at the end of the prompt become one space before the target, since tokenizers join a
+    space to the word after it. A space at the start of the target stays. Otherwise one is added,
+    except at the start of a text, after an opening quotation mark or bracket, inside a path, an
+    address, a number or a hyphenated word, after a special token, and between words of a script
+    without spaces.
 
     Args:
         prompt: The text to be continued.
-        target: What follows it, with some text.
+        target: The text that follows it, not empty.
         special: Texts of the tokenizer's special tokens.
 
     Returns:
-        The two texts; put together they are the exact text that an edit is about.
+        The two texts; concatenated they are the exact text of the edit.
     """
     read = without_end_spaces(prompt)
     if read != prompt:
@@ -90,12 +90,12 @@ def continuation(prompt: str, target: str, special: Iterable[str] = ()) -> tuple
 
 
 def joined(prompt: str, target: str) -> str:
-    """The whole text of a prompt and its target; see `continuation`."""
+    """Join a prompt and its target; see `continuation`."""
     return "".join(continuation(prompt, target))
 
 
 def sentence(prompt: str, target: str) -> str:
-    """A prompt and its target as a sentence, with a full stop where it has no end of its own."""
+    """Join a prompt and its target to a sentence, with a full stop if it has no end of its own."""
     import regex
 
     text = joined(prompt, target.rstrip())
@@ -107,7 +107,7 @@ def sentence(prompt: str, target: str) -> str:
 
 
 def without_end_spaces(prompt: str) -> str:
-    """A prompt as a model reads it: spaces after its last word go to what follows."""
+    """Remove the spaces after a prompt's last word, which belong to the text that follows."""
     read = prompt.rstrip(" ")
     return read if read and not read[-1].isspace() else prompt
 

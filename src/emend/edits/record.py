@@ -1,4 +1,4 @@
-"""Between an `Edit` and the plain record (mapping) that files hold."""
+"""Convert between `Edit` and the plain record (mapping) that files hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TRANSLATION = ("language", "prompt", "subject", "target", "original", "relation
 
 
 def edit_to_record(edit: Edit) -> dict[str, Any]:
-    """The plain record of an edit, in the order of its fields; what is not set is left out."""
+    """Return the plain record of an edit, without fields that are not set."""
     record: dict[str, Any] = {"id": edit.id}
     record.update((name, getattr(edit, name)) for name in ("prompt", "subject", "target"))
     for name in ("original", "relation"):
@@ -36,13 +36,13 @@ def edit_to_record(edit: Edit) -> dict[str, Any]:
 
 
 def _translation_record(edit: Edit) -> dict[str, Any]:
-    """The record of a translation: what names it and its edit is made anew when it is read."""
+    """Return the record of a translation, whose ids are derived again when it is read."""
     record = edit_to_record(edit)
     return {name: record[name] for name in _TRANSLATION if name in record}
 
 
 def edit_from_record(record: object) -> Edit:
-    """The edit a plain record describes.
+    """Read an edit from a plain record.
 
     Raises:
         BrokenFile: Fields are missing, unknown or cannot be used; `problems` names all of them.
@@ -57,13 +57,13 @@ def edit_from_record(record: object) -> Edit:
 def parse_edit(
     value: object, problems: Problems, *, place: str = "", line: int | None = None
 ) -> Edit | None:
-    """The edit of a record; None, and a problem noted for each thing wrong with it.
+    """Read an edit; on errors note each problem and return None.
 
     Args:
-        value: What stands there.
-        problems: Where to note what is wrong.
-        place: Where the record stands in what is read.
-        line: The line on which it begins, where known.
+        value: The record.
+        problems: Collects the problems.
+        place: The record's place in the file, for messages.
+        line: The line on which it begins, if known.
     """
     before = len(problems)
     record = Record.of(value, problems, FIELDS, what="the edit", place=place, line=line)
@@ -71,7 +71,7 @@ def parse_edit(
 
 
 def _edit(record: Record, before: int, *, translation: bool = False) -> Edit | None:
-    """The edit of a record; None where more problems than `before` were noted."""
+    """Read an edit; None if more than `before` problems were noted."""
     prompt = record.text("prompt", prompt_fault)
     subject = record.text("subject", name_fault)
     target = record.text("target")
