@@ -32,7 +32,7 @@ FAST = {
     "pmet": SHORT,
     "emmet": SHORT,
     "alphaedit": {**SHORT, "quantile": 0.05},
-    "ike": {"k": 0, "own_copy": False},
+    "ike": {"k": 0},
     "mello": {"examples": "none", "new_tokens": 4},
 }
 LONG = {"mello": {"positions": 256}}

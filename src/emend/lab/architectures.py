@@ -34,13 +34,14 @@ _TOGETHER: dict[str, Any] = {
     "fit_answers": 150,
     "fit_answers_from": 500,
 }
+_LAYOUT = "New fact: {fact}\nPrompt: {prompt}"
+"""The layout of `hops.py`, which the models were trained on."""
 _MEMORIES: dict[str, dict[str, Any]] = {
     "grace": {"replaced": "target"},  # long names are said to their end
-    # The layouts of `hops.py`, which the models were trained on.
-    "ike": {"contrast": 0.5, "fact_line": "New fact: {}", "k": 0, "own_copy": False},
+    "ike": {"contrast": 0.5, "k": 0, "layout": _LAYOUT},
     "mello": {
-        "fact_line": "New fact: {}",
         "examples": "none",
+        "layout": _LAYOUT,
         "new_tokens": 80,
         "threshold": 1.0,  # only facts whose subject is named: the models take any fact for one
     },

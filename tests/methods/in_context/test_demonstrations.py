@@ -8,8 +8,8 @@ from tests.tiny import tiny_tokenizer
 from emend.datasets import write_edits
 from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, UnknownName
-from emend.methods.in_context import FactLayout, Pool, choose, fitted, pool_of, statement
-from emend.methods.in_context._demonstrations import kinds_for
+from emend.methods.in_context._demonstrations import Pool, choose, kinds_for, pool_of
+from emend.methods.in_context._facts import LAYOUT, Layout, fitted, statement
 
 
 def edit(number: int, probes: bool = True) -> Edit:
@@ -36,7 +36,7 @@ def test_ratios_that_are_none_are_refused(ratio) -> None:
         kinds_for(3, ratio)
 
 
-def test_the_likest_facts_are_chosen_and_the_likest_stands_last() -> None:
+def test_the_facts_most_like_are_chosen_and_the_most_like_is_last() -> None:
     pool = Pool([Edit("{} likes", "Ana Bel", "tea"), *(edit(i) for i in range(8))])
     chosen = choose(pool, "Zoe Li likes milk.", count=3, ratio=(1, 0, 0), without=[], seed="0")
     assert len(chosen) == 3
@@ -89,14 +89,20 @@ def test_every_general_demonstration_can_be_of_every_kind() -> None:
 
 
 def test_layouts_are_checked_and_written() -> None:
-    layout = FactLayout("New Fact: {}", "Prompt: {}", "\n\n")
-    assert layout.block(["A is B.", "C is D."], "A is") == (
-        "New Fact: A is B.\nNew Fact: C is D.\nPrompt: A is"
+    layout = Layout(LAYOUT)
+    assert layout.block("A is B.", "A is") == "New Fact: A is B.\nPrompt: A is"
+    assert layout.answered("A is {prompt}.", "A is", "B") == (
+        "New Fact: A is {prompt}.\nPrompt: A is B."
     )
-    assert layout.answered(["A is B."], "A is", "B") == "New Fact: A is B.\nPrompt: A is B."
-    for lines in (("New", "Prompt: {}"), ("New: {}", "{} and"), ("{}{}", "{}")):
+    for text in (
+        "{prompt}",
+        "{fact}",
+        "{prompt} {fact}",
+        "{fact} {prompt}.",
+        "{fact}{fact}{prompt}",
+    ):
         with pytest.raises(InvalidInput, match="expected"):
-            FactLayout(*lines, "\n")
+            Layout(text)
 
 
 def test_a_fact_is_one_sentence() -> None:

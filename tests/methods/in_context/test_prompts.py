@@ -1,4 +1,4 @@
-"""What ike and mello have a model read, and that it is remembered, cut and told as said."""
+"""What ike and mello have a model read, and what is remembered, left out and reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tests.tiny import tiny_model
 from emend import methods, models
 from emend.edits import Edit
 from emend.errors import BrokenFile, InvalidInput, MissingFile, UnknownName
-from emend.methods.in_context.mello._patch import question_of
+from emend.methods.in_context import ike
+from emend.methods.in_context.mello import question_of
 from emend.patches import load_patch
 
 EDITS = [
@@ -20,7 +21,7 @@ EDITS = [
     Edit("The home of {} is", "Bo Li", "Rome", id="second"),
     Edit("{} likes", "Ana Bel", "tea", id="third"),
 ]
-BARE = {"k": 0, "own_copy": False}
+BARE = {"k": 0}
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,6 @@ def test_a_prompt_that_no_fact_is_near_is_left_alone_if_asked(tiny) -> None:
     assert read_by(tiny, near, "Ana Bel was born in") != ["Ana Bel was born in"]
 
 
-def test_several_facts_stand_with_the_nearest_last_and_none_of_others(tiny) -> None:
-    patch = made(tiny, "ike", **BARE, facts=3)
-    (text,) = read_by(tiny, patch, "Ana Bel was born in")
-    assert text.count("New Fact:") == 2
-    assert text.splitlines()[1] == "New Fact: Ana Bel was born in Oslo."
-
-
 def test_what_the_model_would_say_without_the_fact_is_taken_off(tiny) -> None:
     """Context-aware decoding, by its formula; a prompt without a fact is answered as ever."""
     model, tokenizer = tiny
@@ -97,7 +91,7 @@ def test_what_the_model_would_say_without_the_fact_is_taken_off(tiny) -> None:
 
 
 def test_demonstrations_then_the_facts_own_copy(tiny) -> None:
-    patch = made(tiny, "ike", k=2, separator="\n\n")
+    patch = made(tiny, "ike", k=2)
     (text,) = read_by(tiny, patch, "Ana Bel was born in")
     blocks = text.split("\n\n")
     assert len(blocks) == 4
@@ -106,10 +100,11 @@ def test_demonstrations_then_the_facts_own_copy(tiny) -> None:
     assert patch.card()["context"]["demonstrations"] == 2
 
 
-def test_what_the_context_does_not_hold_is_left_out_and_said() -> None:
+def test_what_the_context_does_not_hold_is_left_out_and_reported(monkeypatch) -> None:
+    monkeypatch.setattr(ike, "RESERVE", 16)
     small = tiny_model("gpt2", positions=256)
     with pytest.warns(UserWarning, match="of 32 demonstrations"):
-        patch = made(small, "ike", reserve=16)
+        patch = made(small, "ike")
     room = patch.card()["context"]
     assert room["tokens"] == 240
     assert 0 < room["fitting"] < room["demonstrations"] == 32
@@ -121,12 +116,13 @@ def test_what_the_context_does_not_hold_is_left_out_and_said() -> None:
         assert models.generate(model, tokenizer, ["Ana Bel was born in"], max_new_tokens=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made(small, "ike", k=room["fitting"], reserve=16)
+        made(small, "ike", k=room["fitting"])
 
 
-def test_a_prompt_too_long_for_any_fact_stays_as_it_is() -> None:
+def test_a_prompt_too_long_for_any_fact_stays_as_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(ike, "RESERVE", 8)
     small = tiny_model("gpt2", positions=64)
-    patch = made(small, "ike", **BARE, reserve=8)
+    patch = made(small, "ike", **BARE)
     prompt = "Ana Bel " * 8 + "was born in"
     with pytest.warns(UserWarning, match="1 facts and demonstrations are left out"):
         assert read_by(small, patch, prompt) == [prompt]
@@ -172,14 +168,14 @@ def test_another_encoder_is_refused(tiny, method, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", ["ike", "mello"])
 def test_settings_are_checked(tiny, method) -> None:
-    wrong = {"ike": {"k": -1, "facts": 0, "contrast": float("nan")}, "mello": {"hops": 0}}
+    wrong = {"ike": {"k": -1, "contrast": float("nan")}, "mello": {"hops": 0}}
     for name, value in wrong[method].items():
         with pytest.raises(InvalidInput, match=f"{name} is"):
             made(tiny, method, **{name: value})
     with pytest.raises(UnknownName, match="encoder"):
         made(tiny, method, encoder="bm26")
-    with pytest.raises(InvalidInput, match="prompt_line"):
-        made(tiny, method, prompt_line="{} so")
+    with pytest.raises(InvalidInput, match="layout is"):
+        made(tiny, method, layout="{fact} {prompt} so")
 
 
 def test_examples_by_name(tiny, tmp_path) -> None:
@@ -193,13 +189,13 @@ def test_examples_by_name(tiny, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("method", ["ike", "mello"])
-def test_what_is_missing_in_a_file_is_told(tiny, method, tmp_path) -> None:
+def test_what_is_missing_in_a_file_is_named(tiny, method, tmp_path) -> None:
     settings = BARE if method == "ike" else {}
     path = made(tiny, method, **settings).save_pretrained(tmp_path / "patch") / "emend.json"
     own = json.loads(path.read_text())
-    del own["config"]["fact_line"]
+    del own["config"]["layout"]
     path.write_text(json.dumps(own))
-    with pytest.raises(BrokenFile, match="fact_line"):
+    with pytest.raises(BrokenFile, match="layout"):
         load_patch(path.parent)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from emend import models
-from emend.methods.in_context import Step, StepLayout, Stepwise
+from emend.methods.in_context._steps import AGREES, CONTRADICTS, Step, Stepwise
 
-LAYOUT = StepLayout(examples="Worked.\n\n")
 FACTS = {"Who leads Oslo?": "Oslo is led by Bo.", "Who wed Bo?": "Bo wed Cy."}
 
 
@@ -18,7 +17,7 @@ class Scripted:
         self.script = script
         self.rounds: list[list[str]] = []
 
-    def __call__(self, model, tokenizer, texts, *, max_new_tokens, batch_size, stop):
+    def __call__(self, model, tokenizer, texts, *, max_new_tokens, stop):
         assert "Retrieved fact:" in stop
         self.rounds.append(list(texts))
         return [self.script[text.rstrip("\n").rpartition("\n")[2]] for text in texts]
@@ -30,7 +29,7 @@ def loop(monkeypatch):
         speaker = Scripted(script)
         monkeypatch.setattr(models, "generate", speaker)
         retrieve = options.pop("retrieve", lambda queries: [FACTS.get(q) for q in queries])
-        return Stepwise(LAYOUT, retrieve, **options), speaker
+        return Stepwise(retrieve, "Worked.\n\n", **options), speaker
 
     return make
 
@@ -40,11 +39,11 @@ SCRIPT = {
         "Subquestion: Who leads Oslo?\nGenerated answer: Oslo is led by Al.\n"
     ),
     "Retrieved fact: Oslo is led by Bo.": (
-        f"{LAYOUT.contradicts} Bo.\nSubquestion: Who wed Bo?\nGenerated answer: Bo wed Di.\n"
+        f"{CONTRADICTS} Bo.\nSubquestion: Who wed Bo?\nGenerated answer: Bo wed Di.\n"
     ),
-    "Retrieved fact: Bo wed Cy.": f"{LAYOUT.contradicts} Cy.\nFinal answer: Cy.",
+    "Retrieved fact: Bo wed Cy.": f"{CONTRADICTS} Cy.\nFinal answer: Cy.",
     "Question: Where is Rome?": "Subquestion: Is it?\nGenerated answer: It is.",
-    "Retrieved fact: It is.": f"{LAYOUT.agrees} Italy.\nFinal answer: Italy.",
+    "Retrieved fact: It is.": f"{AGREES} Italy.\nFinal answer: Italy.",
 }
 
 
@@ -62,9 +61,9 @@ def test_questions_advance_together(loop) -> None:
     assert first.text == (
         "Worked.\n\nQuestion: Who wed the leader of Oslo?\n"
         "Subquestion: Who leads Oslo?\nGenerated answer: Oslo is led by Al.\n"
-        f"Retrieved fact: Oslo is led by Bo.\n{LAYOUT.contradicts} Bo.\n"
+        f"Retrieved fact: Oslo is led by Bo.\n{CONTRADICTS} Bo.\n"
         "Subquestion: Who wed Bo?\nGenerated answer: Bo wed Di.\n"
-        f"Retrieved fact: Bo wed Cy.\n{LAYOUT.contradicts} Cy.\n"
+        f"Retrieved fact: Bo wed Cy.\n{CONTRADICTS} Cy.\n"
         "Final answer:"
     )
     # No fact was near: the model was shown its own answer, and the trace says so.
@@ -94,8 +93,8 @@ def test_openings_that_cannot_be_read_are_failures(loop, written, reason) -> Non
     [
         ("", "no verdict"),
         ("Final answer: Oslo.", "no verdict"),
-        (f"{LAYOUT.agrees} Oslo.", "neither a subquestion"),
-        (f"{LAYOUT.agrees} Oslo.\nSo it is.", "neither a subquestion"),
+        (f"{AGREES} Oslo.", "neither a subquestion"),
+        (f"{AGREES} Oslo.\nSo it is.", "neither a subquestion"),
     ],
 )
 def test_verdicts_that_cannot_be_read_are_failures(loop, written, reason) -> None:
@@ -114,25 +113,13 @@ def test_steps_come_to_an_end(loop) -> None:
     again = "Subquestion: Who leads Oslo?\nGenerated answer: Al."
     script = {
         "Question: Q?": again,
-        "Retrieved fact: Oslo is led by Bo.": f"{LAYOUT.agrees} Al.\n{again}",
+        "Retrieved fact: Oslo is led by Bo.": f"{AGREES} Al.\n{again}",
     }
     stepwise, speaker = loop(script, hops=3)
     (trace,) = stepwise.questions(None, None, ["Q?"])
     assert trace.failure == "no final answer after 3 steps"
     assert len(speaker.rounds) == 4
     assert len(trace.steps) == 3
-
-
-def test_queries_may_hold_the_models_own_answer(loop) -> None:
-    asked: list[str] = []
-
-    def retrieve(queries):
-        asked.extend(queries)
-        return [None] * len(queries)
-
-    stepwise, _ = loop(SCRIPT, retrieve=retrieve, with_answer=True)
-    stepwise.questions(None, None, ["Where is Rome?"])
-    assert asked == ["Is it? It is."]
 
 
 def test_nothing_asked_is_nothing_run(loop) -> None:

@@ -1,22 +1,6 @@
-"""Editing by what the model reads: demonstrations before a prompt, questions answered in steps."""
+"""Editing by what the model reads: facts before prompts (IKE), questions in steps (MeLLo).
 
-from __future__ import annotations
-
-from emend.methods.in_context._demonstrations import Demonstration, Pool, choose, pool_of
-from emend.methods.in_context._facts import FactLayout, fitted, statement
-from emend.methods.in_context._steps import Step, StepLayout, Trace
-from emend.methods.in_context._stepwise import Stepwise
-
-__all__ = [
-    "Demonstration",
-    "FactLayout",
-    "Pool",
-    "Step",
-    "StepLayout",
-    "Stepwise",
-    "Trace",
-    "choose",
-    "fitted",
-    "pool_of",
-    "statement",
-]
+_facts.py             a fact in a prompt: how it is written, which one a prompt gets, what fits
+_demonstrations.py    demonstrations of how a fact is used (IKE)
+_steps.py             the loop that answers a question in steps (MeLLo)
+"""

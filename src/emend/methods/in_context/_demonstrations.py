@@ -1,7 +1,7 @@
-"""Demonstrations of how to take a new fact: copy it, apply it to other words, leave the rest.
+"""Demonstrations of how to use a new fact: copy it, apply it to other words, retain the rest.
 
 Zheng et al. 2023, "Can We Edit Factual Knowledge by In-Context Learning?", arXiv 2305.12740:
-copy, update and retain in the ratio 1:3:4, of the facts most like the new one, the likest last.
+copy, update and retain in the ratio 1:3:4, of the facts most like the new one, the most like last.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from emend import datasets, retrieval
 from emend.edits import Edit, Probe
@@ -44,16 +45,25 @@ class Pool:
 
     Args:
         edits: With `rephrase` probes for updates and `neighborhood` probes for retaining.
-        encoder: See `emend.retrieval`; by the words of their statements by default.
+        encoder: See `emend.retrieval`; by default their statements are compared by words.
+        model: The language model, where the encoder needs it.
+        tokenizer: Its tokenizer.
     """
 
-    def __init__(self, edits: Sequence[Edit], encoder: str = "bm25", **of_model: object) -> None:
+    def __init__(
+        self,
+        edits: Sequence[Edit],
+        encoder: str = "bm25",
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+    ) -> None:
         self.edits = list(edits)
         texts = [statement(edit) for edit in self.edits]
-        self._index = retrieval.build_index(texts, encoder, **of_model)  # pyright: ignore[reportArgumentType]
+        self._index = retrieval.build_index(texts, encoder, model=model, tokenizer=tokenizer)
 
     def nearest(self, fact: str, count: int, without: Sequence[str]) -> list[Edit]:
-        """The edits most like a fact, likest first, whose statements name none of some subjects."""
+        """Return the edits most like a fact, whose statements name none of some subjects."""
         if not self.edits:
             return []
         found: list[Edit] = []
@@ -66,14 +76,15 @@ class Pool:
         return found
 
 
-def pool_of(name: str, encoder: str = "bm25", **of_model: object) -> Pool:
-    """The pool of a name.
+def pool_of(name: str, encoder: str = "bm25", *, model: Any = None, tokenizer: Any = None) -> Pool:
+    """Return the pool of a name.
 
     Args:
         name: "general", "none", a dataset that needs no files ("lab"), or a file of edits with
             probes.
-        encoder: What it is searched by.
-        of_model: `model` and `tokenizer`, where the encoder needs them.
+        encoder: See `Pool`.
+        model: See `Pool`.
+        tokenizer: See `Pool`.
 
     Raises:
         UnknownName: There is no such dataset or file.
@@ -81,12 +92,14 @@ def pool_of(name: str, encoder: str = "bm25", **of_model: object) -> Pool:
     if name == NONE:
         return Pool([])
     if name == GENERAL:
-        return Pool(_general(), encoder, **of_model)
-    if name in datasets.registry():
-        return Pool(datasets.load(name, limit=_DRAWN, seed=_DRAWN), encoder, **of_model)
-    if not Path(name).exists():
+        edits = _general()
+    elif name in datasets.registry():
+        edits = datasets.load(name, limit=_DRAWN, seed=_DRAWN)
+    elif Path(name).exists():
+        edits = datasets.read_edits(name)
+    else:
         raise UnknownName("demonstrations", name, [GENERAL, NONE, *datasets.registry().names()])
-    return Pool(datasets.read_edits(name), encoder, **of_model)
+    return Pool(edits, encoder, model=model, tokenizer=tokenizer)
 
 
 @cache
@@ -103,12 +116,12 @@ def choose(
     without: Sequence[str],
     seed: str,
 ) -> list[Demonstration]:
-    """Demonstrations for one new fact, the likest last.
+    """Choose demonstrations for one new fact, the most like last.
 
     Args:
         pool: What to choose from.
         fact: The new fact.
-        count: How many, where the pool has so many.
+        count: How many, where the pool has that many.
         ratio: Parts of copy, update and retain.
         without: Subjects that no demonstration may name, since they are edited.
         seed: Which kind each fact gets, and which of its probes.
@@ -128,7 +141,7 @@ def choose(
 
 
 def kinds_for(count: int, ratio: Sequence[int]) -> list[str]:
-    """So many of each kind as the ratio says, by largest remainders, in the kinds' order."""
+    """Divide a count among the kinds by the ratio, by largest remainders, in the kinds' order."""
     if len(ratio) != len(KINDS) or min(ratio) < 0 or not sum(ratio):
         raise InvalidInput(
             f"ratio is {tuple(ratio)}, expected parts of copy, update and retain, such as (1, 3, 4)"
@@ -144,7 +157,7 @@ def kinds_for(count: int, ratio: Sequence[int]) -> list[str]:
 def _demonstration(
     edit: Edit, kind: str, without: Sequence[str], generator: random.Random
 ) -> Demonstration:
-    """A demonstration of the kind, or a copy where the edit has no probe for it."""
+    """Make a demonstration of the kind, or a copy where the edit has no probe for it."""
     group = {"update": "rephrase", "retain": "neighborhood"}.get(kind, "")
     probes = [p for p in edit.probes_of(group) if not _names(p, without)] if group else []
     if not probes:
