@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.plugin import declare
 
 from emend import errors
 from emend._io import whole_file, write_json
@@ -73,12 +74,7 @@ def package(tmp_path, monkeypatch):
     (home / "broken.py").write_text("raise RuntimeError('imported')")
     (home / "_private.py").write_text("_private = 1")
     (tmp_path / "their_module.py").write_text("thing = 'theirs'\none = 'an impostor'")
-    information = tmp_path / "theirs-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(
-        "[tests.things]\ntheirs = their_module:thing\none = their_module:one\n"
-    )
+    declare(tmp_path, "tests.things", "theirs = their_module:thing\none = their_module:one\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield "house_of_tests"
     for name in [name for name in sys.modules if name.startswith(("house_of_tests", "their_mod"))]:

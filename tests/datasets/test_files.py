@@ -195,7 +195,7 @@ def test_what_cannot_be_written(tmp_path):
     (tmp_path / "directory.jsonl").mkdir()
     with pytest.raises(InvalidInput, match="no edits"):
         write_edits(tmp_path / "edits.jsonl", [])
-    with pytest.raises(InvalidInput, match="stands twice"):
+    with pytest.raises(InvalidInput, match="occurs twice"):
         write_edits(tmp_path / "edits.jsonl", [EDITS[0], EDITS[0]])
     with pytest.raises(InvalidInput, match="expected one of"):
         write_edits(tmp_path / "edits.txt", EDITS)

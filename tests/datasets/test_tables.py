@@ -113,7 +113,7 @@ def test_rows_that_cannot_be_read_are_said_by_line(tmp_path, rows, line, said):
 
 
 def test_headers_that_cannot_be_read(tmp_path):
-    with pytest.raises(BrokenFile, match="stands twice"):
+    with pytest.raises(BrokenFile, match="occurs twice"):
         read_edits(put(tmp_path / "a.csv", "prompt,subject,target,Target\n{},a,b,c\n"))
     with pytest.raises(BrokenFile, match="a table with the columns who, what"):
         read_edits(put(tmp_path / "a.csv", "who,what\na,b\nc,d\n"))

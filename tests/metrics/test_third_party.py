@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from tests.plugin import declare
 from tests.tiny import tiny_model
 
 import emend
@@ -42,11 +43,8 @@ EDIT = emend.Edit("{} was born in", "Marie Curie", "Paris", id="one")
 @pytest.fixture
 def theirs(tmp_path, monkeypatch):
     (tmp_path / "their_metrics.py").write_text(MODULE)
-    information = tmp_path / "theirs-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     points = "".join(f"{name} = their_metrics:{name}\n" for name in NAMES)
-    (information / "entry_points.txt").write_text(f"[emend.metrics]\n{points}")
+    declare(tmp_path, "emend.metrics", points)
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop("their_metrics", None)

@@ -1,10 +1,10 @@
-"""Edits to work with, from files in every form that is known, and by name: one file per dataset.
+"""Datasets of edits: one file each, found by name; and files of edits in every published form.
 
-A dataset is a module of this package (or an entry point of the group `emend.datasets`) whose
-object of the module's own name takes `limit`, `seed` and `path` and returns a list of edits. Where
-it is a `Format`, files of that form are recognised by their content: `read`, `read_edits`. Where
-the module has a function `multi_hop` too, with the same arguments, it gives the dataset's
-multi-hop instances.
+A dataset is a module of this package, or an entry point of the group `emend.datasets`, and its
+object has the module's own name. It is a `Format`, which reads records of files (`read` and
+`read_edits` recognise them by their content), or a function with the arguments `limit`, `seed` and
+`path` that returns a list of edits. A function `multi_hop` with the same arguments in its module
+returns the dataset's multi-hop instances. Example: docs/data-formats.md.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from emend._registry import Registry
-from emend.datasets._format import Format
-from emend.datasets._read import Reading, format_of, formats, read, read_edits
-from emend.datasets._write import write_edits
+from emend.datasets._files import write_edits
+from emend.datasets._format import Entry, Format
+from emend.datasets._read import (
+    Reading,
+    format_of,
+    formats,
+    load_file,
+    read,
+    read_edits,
+    registry,
+)
 from emend.edits import Edit, MultiHop
 from emend.errors import InvalidInput
 
 __all__ = [
+    "Entry",
     "Format",
     "Loader",
     "Reading",
@@ -37,18 +45,13 @@ __all__ = [
 
 
 class Loader(Protocol):
-    """What a dataset is: a function that returns edits."""
+    """A dataset without files: a function that returns edits."""
 
     def __call__(
         self, *, limit: int | None, seed: int, path: str | os.PathLike[str] | None
     ) -> list[Edit]:
         """Return at most `limit` edits, drawn by `seed`, from the files at `path`."""
         ...
-
-
-def registry() -> Registry[Loader]:
-    """The datasets there are."""
-    return Registry(kind="dataset", packages=["emend.datasets"], group="emend.datasets")
 
 
 def load(
@@ -58,20 +61,23 @@ def load(
     seed: int = 0,
     path: str | os.PathLike[str] | None = None,
 ) -> list[Edit]:
-    """Edits of the dataset `name`, each with its probes.
+    """Load the edits of a dataset, each with its probes.
 
     Args:
         name: A registered dataset, e.g. "lab".
-        limit: How many edits to return at most; None for all.
-        seed: Which edits are drawn, and which target each gets where the dataset leaves it open.
-        path: Where the dataset's files are, for those that do not ship with emend.
+        limit: The largest number of edits; None for all.
+        seed: Seed of the draw, and of the targets if the dataset leaves them open.
+        path: The dataset's file, if it does not ship with emend.
 
     Raises:
         UnknownName: There is no dataset of that name.
         InvalidInput: `limit` is not positive.
     """
     _check_limit(limit)
-    return registry().get(name)(limit=limit, seed=seed, path=path)
+    found: Format | Loader = registry().get(name)
+    if isinstance(found, Format):
+        return load_file(found, limit, seed, path)
+    return found(limit=limit, seed=seed, path=path)
 
 
 def load_multi_hop(
@@ -81,7 +87,7 @@ def load_multi_hop(
     seed: int = 0,
     path: str | os.PathLike[str] | None = None,
 ) -> list[MultiHop]:
-    """Multi-hop instances of the dataset `name`; the arguments are those of :func:`load`.
+    """Load the multi-hop instances of a dataset; the arguments are those of :func:`load`.
 
     Raises:
         UnknownName: There is no dataset of that name.
@@ -97,7 +103,7 @@ def load_multi_hop(
     return given(limit=limit, seed=seed, path=path)
 
 
-def _multi_hop_of(loader: Loader) -> Callable[..., list[MultiHop]] | None:
+def _multi_hop_of(loader: Format | Loader) -> Callable[..., list[MultiHop]] | None:
     if isinstance(loader, Format):
         return loader.multi_hop
     module = importlib.import_module(getattr(loader, "__module__", __name__))

@@ -1,4 +1,4 @@
-"""Reading edits from a file in any form that is known, with what could not be read."""
+"""Read edits from a file in any registered form, with the records that could not be read."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from emend._parse import Item
 from emend._registry import Registry
 from emend._validate import Fault, Problems, Record
 from emend.datasets import _table
-from emend.datasets._content import Content, content_of
-from emend.datasets._format import Format
-from emend.datasets._published import Entry
+from emend.datasets._files import Content, content_of
+from emend.datasets._format import Entry, Format, drawn
 from emend.edits import Edit, keys_of
 from emend.edits.record import FIELDS
 from emend.errors import BrokenFile, InvalidInput
 
 OWN = "emend"
-"""The name of our own form."""
+"""The name of emend's own form."""
 
 _LOOKED_AT = 100
-"""Records that decide which form a file has."""
+"""Number of records by which a form is recognised."""
 
 _MOST_FIELDS = 8
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from a file.
+    """The edits of a file, and its faults.
 
     Attributes:
         edits: Its edits, in the file's order.
-        format: The form that was recognised, or asked for.
-        source: What the file is called in messages.
-        problems: What keeps records from being read: source, line, field, found, expected, remedy.
-        left_out: Probes and columns that could not be read, likewise; their edits are read.
-        joined: How many records repeat an earlier edit; their probes are joined to that one's.
+        format: The form that was recognised or requested.
+        source: The file's name in messages.
+        problems: Faults of records that were not read: source, line, field, found, expected,
+            remedy.
+        left_out: Faults of probes and columns that were left out; their edits are read.
+        joined: Number of records that repeat an earlier edit, whose probes are added to that one.
     """
 
     edits: tuple[Edit, ...]
@@ -50,11 +50,11 @@ class Reading:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is our own form, whose faults are the writer's to correct."""
+        """Whether it is emend's own form, whose faults the user can correct."""
         return self.format.name == OWN
 
     def check(self) -> None:
-        """Refuse the file where a record of it could not be read.
+        """Refuse the file if a record could not be read.
 
         Raises:
             BrokenFile: With a line for every problem.
@@ -65,16 +65,16 @@ class Reading:
 def read(
     path: str | os.PathLike[str], *, format: str | None = None, limit: int | None = None
 ) -> Reading:
-    """Read edits from a file, recognising its form by what it holds.
+    """Read edits from a file, recognising its form by its content.
 
-    JSON lines, a JSON list, YAML and tables with a header are told apart by content, except that
-    YAML and tables may also be known by their endings. Then the fields of the records say whose
-    they are: see `formats`. A record that cannot be read is noted, and the others are read.
+    JSON lines, a JSON list, YAML and tables with a header are distinguished by content (YAML and
+    tables also by their endings), the form (see `formats`) by the fields of the records. A record
+    that cannot be read is noted, and the others are read.
 
     Args:
         path: The file; `-` is standard input, and a pipe (/dev/stdin) is read like a file.
-        format: The name of the form, where it is not to be recognised.
-        limit: Read no more than this many edits. Of our own form every record is checked still.
+        format: The name of the form; None to recognise it.
+        limit: The largest number of edits. In emend's own form every record is still checked.
 
     Raises:
         BrokenFile: No edit can be read from it.
@@ -105,17 +105,17 @@ def read_edits(
     limit: int | None = None,
     unreadable: Literal["refuse", "skip"] = "refuse",
 ) -> list[Edit]:
-    """Read edits from a file of ours or in a published form, in its order.
+    """Read edits from a file in emend's own or a published form, in its order.
 
-    The forms are those of `emend datasets`: our own, CounterFact, zsRE, KnowEdit, EasyEdit,
-    MQuAKE, as JSON lines, JSON, YAML, CSV or TSV. `read` also says which was recognised, and what
-    was left out.
+    The forms are those of `emend datasets`: emend's own, CounterFact, zsRE, KnowEdit, EasyEdit,
+    MQuAKE, as JSON lines, JSON, YAML, CSV or TSV. `read` also returns the form that was
+    recognised, and what was left out.
 
     Args:
         path: The file; `-` is standard input.
-        format: The name of the form, where it is not to be recognised.
-        limit: Read no more than this many edits.
-        unreadable: What to do where a record cannot be read: "refuse" the file, or "skip" it.
+        format: The name of the form; None to recognise it.
+        limit: The largest number of edits.
+        unreadable: If a record cannot be read, "refuse" the file or "skip" the record.
 
     Raises:
         BrokenFile: A record cannot be read, or none can. The message has a line for every
@@ -133,21 +133,51 @@ def read_edits(
     return list(found.edits)
 
 
+def load_file(
+    form: Format, limit: int | None, seed: int, path: str | os.PathLike[str] | None
+) -> list[Edit]:
+    """Read the edits of a dataset from one of its files.
+
+    Args:
+        form: The dataset.
+        limit: Number of edits, drawn by `seed`; all of them in the file's order by default.
+        seed: Seed of the draw.
+        path: The file; `-` is standard input.
+
+    Raises:
+        InvalidInput: No path is given, or a directory.
+        MissingFile: There is no such file.
+        BrokenFile: It holds records that cannot be read; every problem is named.
+    """
+    if path is None:
+        raise InvalidInput(
+            f"{form.title} does not ship with emend, expected the path of one of its files: give it"
+        )
+    found = read(path, format=form.name)
+    found.check()
+    return drawn(list(found.edits), limit, f"{form.name}-{seed}")
+
+
+def registry() -> Registry[Any]:
+    """Return the registry of datasets."""
+    return Registry(kind="dataset", packages=["emend.datasets"], group="emend.datasets")
+
+
 def formats() -> list[Format]:
-    """Return the forms that files of edits may have, sorted by name."""
-    known = _registry()
+    """Return the forms that files of edits can have, sorted by name."""
+    known = registry()
     loaded = [known.get(name) for name in known.names() if name != "lab"]  # the lab has no files
     return [one for one in loaded if isinstance(one, Format)]
 
 
 def format_of(name: str) -> Format:
-    """Return the form of a name.
+    """Return a form by its name.
 
     Raises:
-        InvalidInput: It is a dataset that has no files.
-        UnknownName: There is none.
+        InvalidInput: It is a dataset without files.
+        UnknownName: There is none of this name.
     """
-    found = _registry().get(name)
+    found = registry().get(name)
     if not isinstance(found, Format):
         raise InvalidInput(
             f"dataset {name} is no form of files, expected one of "
@@ -156,22 +186,13 @@ def format_of(name: str) -> Format:
     return found
 
 
-def _registry() -> Registry[Any]:
-    from emend.datasets import registry  # which is made of this module
-
-    return registry()
-
-
 def _recognised(records: list[object], content: Content) -> Format:
-    """The form that most of the first records have; our own where none has one."""
+    """Return the form that most of the first records have; emend's own if none has one."""
     fields = [cast("Mapping[str, Any]", one) for one in records if isinstance(one, Mapping)]
     known = formats()
-    counts = {one.name: sum(map(one.recognises, fields)) for one in known}
-    if any(counts.values()):
-        # KnowEdit's records are EasyEdit's too, those with lists of questions its own.
-        counts["easyedit"] -= counts["knowedit"]
-        best = max(counts, key=lambda name: counts[name])
-        return next(one for one in known if one.name == best)
+    counts = [sum(map(one.recognises, fields)) for one in known]
+    if any(counts):
+        return known[counts.index(max(counts))]
     _refuse_unknown(fields, content, known)
     return format_of(OWN)
 
@@ -179,7 +200,7 @@ def _recognised(records: list[object], content: Content) -> Format:
 def _refuse_unknown(
     records: list[Mapping[str, Any]], content: Content, known: list[Format]
 ) -> None:
-    """Refuse a file once, and not each of its records, where it holds another kind of thing."""
+    """Refuse a file that holds something else, once and not for each of its records."""
     names = [name for name in content.columns or (records[0] if records else ()) if name]
     if content.columns:
         found = {_table.place_of(name)[1] for name in names}
@@ -187,7 +208,7 @@ def _refuse_unknown(
     else:
         count = sum(name in FIELDS for one in records for name in one)
         unknown = bool(records) and 2 * count < sum(map(len, records))
-        unknown = unknown and not content.problems.found  # which are then all said at once
+        unknown = unknown and not content.problems.found  # which are then all reported together
     if unknown:
         some = ", ".join(map(str, names[:_MOST_FIELDS])) + (", ..." * (len(names) > _MOST_FIELDS))
         kind = "a table with the columns" if content.columns else "objects with the fields"
@@ -199,7 +220,7 @@ def _refuse_unknown(
 
 
 class _Reader:
-    """Records of one form, taken one by one."""
+    """Collects the edits of records of one form."""
 
     def __init__(self, content: Content, form: Format) -> None:
         self.content, self.form = content, form
@@ -244,10 +265,10 @@ class _Reader:
                 self._same[keys.text, keys.target] = edit.id
 
     def reading(self, limit: int | None) -> Reading:
-        """All that was read.
+        """Return all that was read.
 
         Raises:
-            BrokenFile: That is nothing.
+            BrokenFile: Nothing was.
         """
         # The first records are parsed before they are read, so that syntax comes too early.
         self.problems.found.sort(key=lambda problem: problem.line or 0)

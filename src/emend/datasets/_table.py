@@ -1,8 +1,8 @@
-"""Tables with a header: CSV (commas or semicolons) and TSV, and their rows as records of ours.
+"""Tables with a header: CSV (commas or semicolons) and TSV, and their rows as records of edits.
 
-A row is an object with a text for each named cell that is not empty. A cell that holds a JSON
-list, or an object, is that list or object: several accepted answers stand in one cell so. A JSON
-text is taken for the text where it could not stand in a cell otherwise (see `cell_of`).
+A row is an object with a text for each named cell that is not empty. A cell with a JSON list or
+object is that list or object, so that one cell can hold several accepted answers. A JSON text is
+read as the text if a plain cell could not hold it (see `cell_of`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "translations": (),
     "translation_of": (),
 }
-"""Other names of the columns that make an edit."""
+"""Other names of the columns of an edit's fields."""
 
 _GROUP_ALIASES = {"paraphrase": "rephrase", "locality": "neighborhood", "portability": "one_hop"}
 _GROUPS = tuple(group for family in GROUPS.values() for group in family)
@@ -41,19 +41,19 @@ _ANSWER = re.compile(
 
 
 def begins(text: str) -> bool:
-    """Whether a text begins with a line that names columns of edits."""
+    """Return whether a text begins with a line that names columns of edits."""
     return _named(_cells(text, _delimiter(text))) >= 2
 
 
 def read(
     text: str, problems: Problems, *, tabs: bool = False
 ) -> tuple[tuple[str, ...], Iterator[Item]]:
-    """Read a table: its columns, and its rows as records by column.
+    """Read a table as its columns, and its rows as records by column.
 
     Args:
         text: The whole table.
-        problems: Where to note rows that cannot be read.
-        tabs: Whether its cells are parted by tabs; else the header tells (comma, semicolon, tab).
+        problems: Collects rows that cannot be read.
+        tabs: Whether tabs separate its cells; else the header decides (comma, semicolon, tab).
     """
     delimiter = "\t" if tabs else _delimiter(text)
     columns = tuple(_plain(name) for name in _cells(text, delimiter))
@@ -65,7 +65,7 @@ def _rows(
 ) -> Iterator[Item]:
     twice = next((one for one in columns if one and columns.count(one) > 1), None)
     if twice:
-        fault = Fault(f"column {twice!r} stands twice", "each name once", "rename one")
+        fault = Fault(f"column {twice!r} occurs twice", "each name once", "rename one")
         problems.note(fault, line=1)
         return
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -94,10 +94,10 @@ def _rows(
 
 
 def value_of(cell: str) -> Any:
-    """Return what a cell holds: its text without spaces around it, or the JSON that it is.
+    """Return the value of a cell: its text without spaces around it, or the JSON in it.
 
-    A list, or an object, with something in it is taken as such; a text in JSON's quotes only where
-    the same text without them would be read as something else, so that quotes of a title stay.
+    A list or object that is not empty is read as such; a text in JSON's quotes only if the same
+    text without them would be read as something else, so that quotes of a title stay.
     """
     cell = cell.strip(" ")
     if cell[:1] not in ("[", "{", '"'):
@@ -119,10 +119,10 @@ def cell_of(value: object) -> str:
 
 
 def written(records: Iterable[Mapping[str, Any]], delimiter: str) -> str:
-    """Write records of edits as a table that is read back equal, a column for each probe."""
+    """Format records of edits as a table that is read back equal, with a column for each probe."""
     rows = [_row_of(record) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns.sort(key=lambda name: place_of(name)[0] != "field")  # probes after what they ask about
+    columns.sort(key=lambda name: place_of(name)[0] != "field")  # probes after the edit's fields
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
@@ -143,11 +143,11 @@ def _row_of(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def record_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of an edit, with its probes, that a row of a table is.
+    """Convert a row of a table to the record of an edit with its probes.
 
     Raises:
-        InvalidInput: Answers stand without a question, or a question of locality or portability
-            without its answers.
+        InvalidInput: There are answers without a question, or a question of locality or
+            portability without answers.
     """
     record: dict[str, Any] = {}
     prompts: dict[tuple[str, str], object] = {}
@@ -163,7 +163,7 @@ def record_of(row: Mapping[str, Any]) -> dict[str, Any]:
     for key in answers:
         if key not in prompts:
             raise InvalidInput(
-                f"{_column(key)}_answer stands without {_column(key)}: add the other"
+                f"{_column(key)}_answer is there without {_column(key)}: add the other"
             )
     probes = [_probe(key, prompts[key], answers.get(key), record.get("target")) for key in prompts]
     return {**record, **({"probes": probes} if probes else {})}
@@ -171,10 +171,10 @@ def record_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _probe(key: tuple[str, str], prompt: object, answers: object, target: object) -> Any:
     if answers is None and key[0] in ("rephrase", "subject_alias"):
-        answers = target  # the same fact in other words: what answers it is the target
+        answers = target  # the same fact in other words, so that its answer is the target
     if answers is None:
         raise InvalidInput(
-            f"{_column(key)}_answer is missing, expected what {_column(key)} is answered by: "
+            f"{_column(key)}_answer is missing, expected the answer to {_column(key)}: "
             "add the column"
         )
     listed = cast("list[object]", answers) if isinstance(answers, list) else [answers]
@@ -182,7 +182,7 @@ def _probe(key: tuple[str, str], prompt: object, answers: object, target: object
 
 
 def place_of(column: str) -> tuple[str, str | tuple[str, str] | None]:
-    """Return what a column is: ("field", its name), ("prompt" or "answer", a probe), or unknown.
+    """Classify a column: ("field", its name), ("prompt" or "answer", a probe) or ("unknown", None).
 
     A probe is named by its group and number, such as ("rephrase", "2"); the number may be "".
     """
@@ -191,7 +191,7 @@ def place_of(column: str) -> tuple[str, str | tuple[str, str] | None]:
             return "field", field
     for kind, pattern in (("answer", _ANSWER), ("prompt", _PROBE)):
         match = pattern.fullmatch(column)
-        # A group's own s at its end is not that of several.
+        # A group's name may end in an s of its own.
         group = match and (_group(match["group"]) or _group(match["group"] + "s"))
         if match and group:
             late = match["late"] if kind == "answer" else None
@@ -200,7 +200,7 @@ def place_of(column: str) -> tuple[str, str | tuple[str, str] | None]:
 
 
 def unknown_columns(columns: Iterable[str]) -> list[str]:
-    """Return what is said of each column that nothing is read from."""
+    """Return a message for each column that is not read."""
     known = [*ALIASES, *_GROUPS, *(f"{group}_answer" for group in _GROUPS)]
     found: list[str] = []
     first: dict[object, str] = {}
@@ -226,12 +226,12 @@ def _column(key: tuple[str, str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A column's name in one spelling: lower case, with underscores."""
+    """Return a column's name in one spelling: lower case, with underscores."""
     return "_".join(re.findall(r"\w+", name.strip("\ufeff").casefold()))
 
 
 def _cells(text: str, delimiter: str) -> list[str]:
-    """The cells of the first line that has some."""
+    """Return the cells of the first line that is not empty."""
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         return next((cells for cells in rows if any(cell.strip() for cell in cells)), [])
@@ -240,7 +240,7 @@ def _cells(text: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(text: str) -> str:
-    """The separator by which the header names most columns."""
+    """Return the separator by which the header names most columns."""
     return max(",;\t", key=lambda one: (_named(_cells(text, one)), len(_cells(text, one))))
 
 

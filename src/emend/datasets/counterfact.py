@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from emend.datasets._format import Format
-from emend.datasets._published import Entry, listed, text_of
+from emend.datasets._format import Entry, Format, listed, text_of
 from emend.edits import Edit
 
 

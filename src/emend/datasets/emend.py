@@ -1,7 +1,6 @@
-"""Our own form: the fields of `emend.Edit`, in JSON lines, JSON, YAML or a table.
+"""emend's own form: the fields of `emend.Edit`, in JSON lines, JSON, YAML or a table.
 
-As a module of this room it is what every other form is: an object that reads records. Its records
-are checked strictly: they are the user's own, so that every slip is reported and none passed over.
+Its records are the user's own, so that they are checked strictly and every mistake is reported.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from emend.datasets._format import Format
-from emend.datasets._published import Entry, template_of
+from emend.datasets._format import Entry, Format, template_of
 from emend.edits import Edit
 from emend.edits.record import parse_edit
 
@@ -26,7 +24,7 @@ def _read(entry: Entry) -> list[Edit]:
 
 
 def placed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put `{}` where the subject stands in a prompt that lacks it; else give the fields back."""
+    """Replace the subject by `{}` in a prompt that lacks it; return the fields."""
     parts = values.get("translations")
     if isinstance(parts, list):
         each = cast("list[object]", parts)
@@ -47,7 +45,7 @@ emend = Format(
     recognises=_recognises,
     read=_read,
     fields={
-        "prompt": "prompt; where it lacks {}, that is put where the subject stands",
+        "prompt": "prompt; where it lacks {}, the subject becomes {}",
         "subject, target": "subject, target",
         "original, id, relation": "the same, where they are given",
         "probes": "a list of objects with group, prompt, answers",

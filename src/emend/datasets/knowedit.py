@@ -7,11 +7,10 @@ arXiv 2401.01286.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from emend.datasets._format import Format
-from emend.datasets._published import Entry
-from emend.datasets._request import read_request
+from emend.datasets._format import Entry, Format
+from emend.datasets.easyedit import has_question_lists, is_request, read_request
 from emend.edits import Edit
 
 _BIOGRAPHY = ("text", "labels", "concept")
@@ -20,16 +19,7 @@ _BIOGRAPHY = ("text", "labels", "concept")
 def _recognises(record: Mapping[str, Any]) -> bool:
     if all(name in record for name in _BIOGRAPHY):
         return True
-    if "prompt" not in record or "target_new" not in record:
-        return False
-    groups = [record.get(name) for name in ("portability", "locality")]
-    return any(isinstance(group, Mapping) and _has_lists(group) for group in groups)
-
-
-def _has_lists(groups: Mapping[str, Any]) -> bool:
-    """Whether each group is a list of questions; in EasyEdit's form it is an object of lists."""
-    lists = [cast("list[object]", each) for each in groups.values() if isinstance(each, list)]
-    return any(isinstance(one, Mapping) for each in lists for one in each)
+    return is_request(record) and has_question_lists(record)
 
 
 def _read(entry: Entry) -> list[Edit]:
@@ -48,7 +38,7 @@ knowedit = Format(
     recognises=_recognises,
     read=_read,
     fields={
-        "prompt, subject": "prompt and subject, {} where the subject stands",
+        "prompt, subject": "prompt and subject, the subject as {}",
         "target_new": "target",
         "ground_truth": "original (of several the first)",
         "rephrase_prompt": "a rephrase probe, answered by the target",

@@ -17,12 +17,12 @@ def lab(
     """Draw edits of the facts that the lab's models know.
 
     Args:
-        limit: How many; every fact by default.
+        limit: Number of edits; every fact by default.
         seed: Seed of the draw and of the new objects.
-        path: Not used: the lab ships with the package.
+        path: None: the lab ships with the package.
 
     Raises:
-        InvalidInput: If a path is given.
+        InvalidInput: A path is given.
     """
     _check_path(path)
     return draw_edits(shipped_world(), limit, seed)
@@ -31,15 +31,15 @@ def lab(
 def multi_hop(
     *, limit: int | None = None, seed: int = 0, path: str | os.PathLike[str] | None = None
 ) -> list[MultiHop]:
-    """Draw questions over two, three and four facts, of which some are edited.
+    """Draw questions over two, three and four facts, some of them edited.
 
     Args:
-        limit: How many; 150 by default.
+        limit: Number of questions; 150 by default.
         seed: Seed of every choice.
-        path: Not used.
+        path: None: the lab ships with the package.
 
     Raises:
-        InvalidInput: If a path is given.
+        InvalidInput: A path is given.
     """
     _check_path(path)
     return draw_multi_hop(shipped_world(), 150 if limit is None else limit, seed)

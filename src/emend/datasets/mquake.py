@@ -1,9 +1,9 @@
 """MQuAKE: multi-hop questions whose answers follow from counterfactual or temporal edits.
 
 Zhong et al. 2023, "MQuAKE: Assessing Knowledge Editing in Language Models via Multi-Hop
-Questions", arXiv 2305.14795. Its own files are read (MQuAKE-CF, -CF-3k, -CF-3k-v2, -T, and files
-of the same records by others): records with `requested_rewrite`, `questions`, `new_answer`,
-`new_single_hops`. Each rewrite is an edit of its own.
+Questions", arXiv 2305.14795. Reads its files (MQuAKE-CF, -CF-3k, -CF-3k-v2, -T) and others with the
+same records: `requested_rewrite`, `questions`, `new_answer`, `new_single_hops`. Each rewrite is an
+edit of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from emend._validate import Fault, Problems, Record
-from emend.datasets._content import content_of
-from emend.datasets._format import Format, drawn
-from emend.datasets._published import Entry
+from emend.datasets._files import content_of
+from emend.datasets._format import Entry, Format, drawn
 from emend.edits import Edit, MultiHop, Probe, SingleHop
 from emend.errors import BrokenFile, EmendError, InvalidInput, first_line
 
@@ -28,7 +27,7 @@ def multi_hop(
     """Read the records as multi-hop instances.
 
     Args:
-        limit: How many, drawn by `seed`; all of them in the file's order by default.
+        limit: Number of instances, drawn by `seed`; all of them in the file's order by default.
         seed: Seed of the draw.
         path: The file; `-` is standard input.
 
@@ -55,7 +54,7 @@ def multi_hop(
 
 
 def _checked(record: Record, problems: Problems) -> MultiHop | None:
-    """The instance of a record; None, and a note, where it is none."""
+    """Return the instance of a record; None, and a note, if it is none."""
     try:
         return _instance(record.values)
     except (EmendError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -107,7 +106,7 @@ def _edit(record: Mapping[str, Any]) -> Edit:
 
 
 def _answers(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """The answer, its fuller form (in MQuAKE-T), then its aliases; each once, none empty."""
+    """Return the answer, its longer form (in MQuAKE-T) and its aliases; each once, none empty."""
     extended = record.get(f"{name}_extended", ())
     listed = [record[name], *record.get(f"{name}_alias", ()), *extended]
     return tuple(dict.fromkeys(text for text in listed if text.strip()))

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from emend.datasets._format import Format
-from emend.datasets._published import Entry, answers_of
+from emend.datasets._format import Entry, Format, answers_of
 from emend.edits import Edit
 
 
@@ -43,7 +42,7 @@ zsre = Format(
     recognises=_recognises,
     read=_read,
     fields={
-        "src, subject": "prompt and subject: the question as it is, {} where the subject stands",
+        "src, subject": "prompt and subject: the question as it is, the subject as {}",
         "alt": "target",
         "answers": "original (where there are none, pred)",
         "rephrase": "a rephrase probe, answered by the target",
