@@ -1,4 +1,4 @@
-"""The dataset of docs/data-formats.md, installed as a third party's, is read like those of emend."""
+"""The dataset of docs/data-formats.md, installed as a third party's, works like those of emend."""
 
 from __future__ import annotations
 

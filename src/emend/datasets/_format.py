@@ -140,7 +140,7 @@ class Entry:
             return None
 
     def _group(self, group: str, answers: object, subject: str | None) -> str:
-        """Resolve logical generalisation (KnowEdit): a reverse relation if the subject answers it."""
+        """Resolve logical generalisation: a reverse relation if the subject answers it."""
         if group != "logical_generalization":
             return group
         reverse = subject and normalised(subject) in map(normalised, answers_of(answers))
