@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emend.models.architecture import Architecture
 from emend.models.attachments import (
     Attachment,
     MixtureComponent,
@@ -38,6 +39,7 @@ from emend.models.start import Start, ensure_start, set_start, start_of
 from emend.models.view import ModelView
 
 __all__ = [
+    "Architecture",
     "Attachment",
     "Continuation",
     "Encoded",

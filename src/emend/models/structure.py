@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from emend.errors import UnsupportedModel
+from emend.models.architecture import Architecture
 from emend.models.forward import evaluating
 from emend.models.placing import device_of
 from emend.models.sharing import hooked
@@ -77,12 +78,23 @@ class Probe:
     logits: Tensor | None = None
 
 
-def find_blocks(model: nn.Module) -> nn.ModuleList:
-    """The longest outermost ModuleList of equal-typed modules; the configured depth breaks ties.
+def find_blocks(model: nn.Module, names: Architecture | None = None) -> nn.ModuleList:
+    """Find the list of a model's blocks.
+
+    It is the one that is named, or else the longest outermost ModuleList of equal-typed modules;
+    the configured number of layers breaks ties.
 
     Raises:
         UnsupportedModel: the model has no such list.
     """
+    named = names.part("layers", model) if names is not None else None
+    if named is not None:
+        if isinstance(named, nn.ModuleList) and len(named):
+            return named
+        raise UnsupportedModel(
+            f"the layers of {type(model).__name__} are named as a {type(named).__name__}, expected "
+            "a ModuleList with some: correct the name"
+        )
     depth = getattr(text_config(model), "num_hidden_layers", None)
     found = [
         blocks
@@ -236,13 +248,21 @@ def _difference(rows: Tensor | None) -> float | None:
     return (rows[0] - rows[1]).abs().max().item() / (scale or 1.0)
 
 
-def read_block(block: nn.Module, calls: list[Call], width: int) -> BlockParts:
-    """Name the parts of one block from the calls recorded while it ran."""
-    attention = _find_attention(block, calls)
+def read_block(
+    block: nn.Module, calls: list[Call], width: int, names: Architecture | None = None
+) -> BlockParts:
+    """Find the parts of one block: those that are named, others by the calls while it ran."""
+    names = names or Architecture()
+    attention = names.part("attention", block) or _find_attention(block, calls)
     if attention is None:
         return BlockParts(refusal=f"its {type(block).__name__} has no part that mixes tokens")
-    experts = _expert_containers(block, attention)
-    if experts:
+    mlp = names.part("mlp", block)
+    experts = _expert_containers(block, attention) if mlp is None else []
+    if mlp is not None:
+        inside = {id(module) for module in mlp.modules()} - _inside_adapters(block)
+        projections = [each.module for each in calls if id(each.module) in inside]
+        projections = [each for each in projections if isinstance(each, PROJECTIONS)]
+    elif experts:
         mlp, projections = _find_shared(block, attention, experts, calls, width)
         if mlp is None:
             return BlockParts(attention=attention, refusal=ROUTED)

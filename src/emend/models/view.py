@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
+from emend.models.architecture import Names, architecture_of
 from emend.models.placing import check_differentiable, device_of, dtype_of, weight_of, widened
 from emend.models.structure import (
     BlockParts,
@@ -42,6 +43,11 @@ class ModelView:
         model: any Hugging Face causal language model whose blocks hold one attention and one
             MLP each. It is not changed. Of a mixture of experts only what all tokens pass
             through can be edited: dense blocks and shared experts; see `editable`.
+        layers: name of the list of its blocks; None finds it. This and the other names come
+            before those that a package registers for the model's type; see `Architecture`.
+        attention: name of the attention in a block.
+        mlp: name of the MLP in a block.
+        norm: name of the norm between the last block and the head, in the model.
 
     Attributes:
         model: the model itself, out of what is wrapped around it (PEFT, torch.compile).
@@ -61,26 +67,37 @@ class ModelView:
         NumericalFailure: the model's logits are not finite.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layers: Names | None = None,
+        attention: Names | None = None,
+        mlp: Names | None = None,
+        norm: Names | None = None,
+    ) -> None:
         model = _editable_model(model)
         check_differentiable(model)
+        names = architecture_of(model, layers=layers, attention=attention, mlp=mlp, norm=norm)
         self.model = model
         self.embeddings = _part(model, "get_input_embeddings")
         self.lm_head = _part(model, "get_output_embeddings")
-        self.layers = find_blocks(model)
+        self.layers = find_blocks(model, names)
         self.num_layers = len(self.layers)
         self.hidden_size = _width(model, self.embeddings)
         probe = run_probe(model, self.layers, self.hidden_size, self.lm_head)
         assert probe.logits is not None
         self.vocabulary = int(probe.logits.shape[-1])
         self._parts = [
-            read_block(block, calls, self.hidden_size)
+            read_block(block, calls, self.hidden_size, names)
             for block, calls in zip(self.layers, probe.calls, strict=True)
         ]
         refusals = [part.refusal for part in self._parts]
         if all(refusals):
             raise UnsupportedModel(self._refuse(refusals[0]))
-        self._tail = [module for module in probe.tail if not isinstance(module, nn.Dropout)]
+        named = names.part("norm", model)
+        tail = probe.tail if named is None else [named]
+        self._tail = [module for module in tail if not isinstance(module, nn.Dropout)]
         norms = (module for module in self._tail if projection_shape(module) is None)
         self.final_norm: nn.Module = next(norms, nn.Identity())
         self._finish = self._find_finish(probe)
@@ -232,7 +249,10 @@ class ModelView:
         return part
 
     def _refuse(self, refusal: str | None) -> str:
-        return f"{type(self.model).__name__}: {refusal}; take a model with dense MLPs"
+        return (
+            f"{type(self.model).__name__}: {refusal}; take a model with dense MLPs, or name its "
+            "parts (docs/adding-an-architecture.md)"
+        )
 
     def _find_finish(self, probe: Probe) -> Callable[[Tensor], Tensor]:
         """The scale and cap after the head: of those configured, the one that gives the logits."""
