@@ -129,9 +129,9 @@ def main() -> None:
         if arguments.output_path.suffix == ".json":
             arguments.output_path.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
         else:
-            from emend.report import write_averages
+            from emend.report import write
 
-            write_averages(found, arguments.output_path)
+            write(found, arguments.output_path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import emend
 from emend import datasets
 from emend.locate import Memories, lens, study
 from emend.models import ModelView
-from emend.report import lens_table, trace_table, write_trace
+from emend.report import terminal, write
 
 
 def main() -> None:
@@ -24,12 +24,11 @@ def main() -> None:
     kinds = ("state", "mlp", "attention")
     found = emend.trace(model, tokenizer, edit.prompt, edit.subject, kinds=kinds, window=3, draws=5)
     console.print(f"{found.prompt} -> {found.answer} ({100 * found.clean:.0f}%)")
-    for kind in kinds:
-        console.print(trace_table(found, kind))
-    print("written to", write_trace(found, "trace.html"))
+    console.print(terminal(found))
+    print("written to", write(found, "trace.html"))
 
     # 2. What would the model say after each block?
-    console.print(lens_table(lens(model, tokenizer, found.prompt)))
+    console.print(terminal(lens(model, tokenizer, found.prompt)))
 
     # 3. Which units carry the fact, and what becomes of the answer without them?
     view = ModelView(model)

@@ -193,7 +193,7 @@ def test_an_answer_that_the_model_does_not_give_is_traced_with_one_line(emend, m
         ),
         (
             ["--prompt", PROMPT, "--subject", SUBJECT, "--output_path", "trace.pdf"],
-            "ends in .html, .json, .png, .svg",
+            "ends in .html, .json, .md, .png, .svg",
         ),
         (["--prompt", PROMPT, "--subject", SUBJECT, "--output_path", "."], "what to write"),
     ],

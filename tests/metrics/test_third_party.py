@@ -11,7 +11,7 @@ from tests.tiny import tiny_model
 import emend
 from emend import metrics
 from emend.ledger import Ledger, check, parse_suite
-from emend.report import summary_table, write_html
+from emend.report import view_of, write
 
 MODULE = """
 from emend.metrics import Metric, Question
@@ -65,10 +65,10 @@ def test_they_are_evaluated_and_shown(theirs, tmp_path):
     assert report.summary["verbosity"]["unit"] == "letters"
     assert report.summary["silence"]["after"] is None
     assert metrics.Report.load(report.save(tmp_path / "saved")).summary == report.summary
-    cells = list(zip(*(one.cells for one in summary_table(report.summary).columns), strict=True))
+    cells = [tuple(row) for row in view_of(report).tables()[0].rows]
     assert ("brevity", "1", "100.0%", "100.0%", "–", "–") in cells
     assert any(row[0] == "verbosity" and "%" not in row[3] for row in cells)
-    page = write_html({"tiny": report}, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = write({"tiny": report}, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "shortness" in page
     assert "letters" not in page
 

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from emend.errors import InvalidInput, MissingExtra
 from emend.locate import KINDS, AverageEffects, Lens, Settings, Trace
-from emend.report import lens_table, trace_table, write_averages, write_lens, write_trace
+from emend.report import terminal, write
+from emend.report._colours import colour, hexadecimal, ink, visible
 from emend.report._curves import STYLES, ticks
-from emend.report._ramp import colour, hexadecimal, ink, visible
 
 EVIL = "<script>alert('x')</script>"
 TOKENS = ("In", " Ana", " Bel", " <b>", "\n", " is")
@@ -45,16 +45,12 @@ def several() -> AverageEffects:
     return AverageEffects(traces, 9, traces[0].settings)
 
 
-RESULTS = {
-    "trace": (write_trace, made),
-    "averages": (write_averages, several),
-    "lens": (write_lens, seen),
-}
+RESULTS = {"trace": made, "averages": several, "lens": seen}
 
 
 @pytest.mark.parametrize("what", RESULTS)
 def test_pages_load_nothing_and_escape_what_models_say(what, tmp_path) -> None:
-    write, make = RESULTS[what]
+    make = RESULTS[what]
     page = write(make(), tmp_path / "page.html").read_text("utf-8")
     assert "<script" not in page
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
@@ -67,7 +63,7 @@ def test_pages_load_nothing_and_escape_what_models_say(what, tmp_path) -> None:
 
 def test_a_trace_page_has_every_effect_in_its_colour(tmp_path) -> None:
     found = made()
-    page = write_trace(found, tmp_path / "page.html").read_text("utf-8")
+    page = write(found, tmp_path / "page.html").read_text("utf-8")
     for kind in found.effects:
         effects = found.effects[kind]
         limit, common = (
@@ -84,37 +80,37 @@ def test_a_trace_page_has_every_effect_in_its_colour(tmp_path) -> None:
     assert page.count('class="subject"') == 2 * len(found.effects)
     assert "P(&#x27;Oslo&#x27;) is 90.0%, and 25.0% with noise" in page
     assert "By itself" not in page
-    other = write_trace(made(said=" Rome"), tmp_path / "other.html").read_text("utf-8")
+    other = write(made(said=" Rome"), tmp_path / "other.html").read_text("utf-8")
     assert "By itself the model says &#x27;Rome&#x27;" in other
 
 
 def test_pages_state_that_noise_took_nothing_away(tmp_path) -> None:
     """Fault B15: in the report too."""
     idle = made(clean=0.002, disturbed=0.009)
-    page = write_trace(idle, tmp_path / "page.html").read_text("utf-8")
+    page = write(idle, tmp_path / "page.html").read_text("utf-8")
     line = "Noise at the subject does not lower P(&#x27;Oslo&#x27;) (0.2% to 0.9%), so that"
     assert line in page
-    other = write_trace(made(), tmp_path / "b.html").read_text("utf-8")
+    other = write(made(), tmp_path / "b.html").read_text("utf-8")
     assert "the map means nothing" not in other
     found = AverageEffects((made(), made(seed=1), idle), 3, made().settings)
-    page = write_averages(found, tmp_path / "c.html").read_text("utf-8")
+    page = write(found, tmp_path / "c.html").read_text("utf-8")
     assert "in 1 of 3 facts, which have nothing to bring back" in page
 
 
 def test_maps_of_many_layers_are_narrow(tmp_path) -> None:
-    page = write_trace(made(depth=40), tmp_path / "page.html").read_text("utf-8")
+    page = write(made(depth=40), tmp_path / "page.html").read_text("utf-8")
     assert 'class="heat narrow"' in page
     assert 'id="numbers"' not in page
     assert "<span>36</span>" in page
     assert "<span>37</span>" not in page
-    alone = write_trace(made(kinds=("state",)), tmp_path / "page.html").read_text("utf-8")
+    alone = write(made(kinds=("state",)), tmp_path / "page.html").read_text("utf-8")
     assert 'id="numbers"' in alone
     assert 'id="same"' not in alone  # there is but one map
 
 
 def test_averages_are_told_with_their_intervals(tmp_path) -> None:
     found = several()
-    page = write_averages(found, tmp_path / "page.html").read_text("utf-8")
+    page = write(found, tmp_path / "page.html").read_text("utf-8")
     mean, margin, _ = found.by_role("mlp")["last_subject"]
     assert f"{100 * mean[1]:.1f} ± {100 * margin[1]:.1f}" in page
     assert "4 facts. Noise at the subject takes 65.0 ± 0.0 percentage points" in page
@@ -122,14 +118,14 @@ def test_averages_are_told_with_their_intervals(tmp_path) -> None:
     roles = found.by_role("state")
     assert drawn.count("<polyline") == drawn.count("<polygon") == len(roles)
     single = AverageEffects(found.traces[:1], 1, found.settings)  # has no intervals
-    page = write_averages(single, tmp_path / "page.html").read_text("utf-8")
+    page = write(single, tmp_path / "page.html").read_text("utf-8")
     assert "<polygon" not in page
     assert "nan" not in page.split("<svg")[1].split("</svg>")[0].replace("± nan", "")
 
 
 @pytest.mark.parametrize("what", RESULTS)
 def test_pictures_and_data(what, tmp_path) -> None:
-    write, make = RESULTS[what]
+    make = RESULTS[what]
     png = write(make(), tmp_path / "a.png").read_bytes()
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     width = int.from_bytes(png[16:20], "big")
@@ -143,7 +139,7 @@ def test_pictures_and_data(what, tmp_path) -> None:
 def test_plots_of_many_kinds_stand_below_each_other(tmp_path) -> None:
     def size(kinds) -> tuple[int, int]:
         one = made(kinds=kinds)
-        path = write_averages(AverageEffects((one, one), 2, one.settings), tmp_path / "a.png")
+        path = write(AverageEffects((one, one), 2, one.settings), tmp_path / "a.png")
         header = path.read_bytes()[16:24]
         return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
 
@@ -154,17 +150,17 @@ def test_plots_of_many_kinds_stand_below_each_other(tmp_path) -> None:
 
 def test_tokens_of_any_script_are_drawn(tmp_path) -> None:
     tokens = ("$x$", " 北京", "\x0f", "\ufffd", " 🙂", "^_")
-    write_trace(made(tokens=tokens), tmp_path / "a.png")
+    write(made(tokens=tokens), tmp_path / "a.png")
     assert [visible(token) for token in tokens[2:3]] == ["␏"]
     assert visible("") == "∅"
 
 
 def test_misuse_is_refused(tmp_path, monkeypatch) -> None:
-    with pytest.raises(InvalidInput, match=r"trace\.txt.*\.html, \.json, \.png, \.svg"):
-        write_trace(made(), tmp_path / "trace.txt")
+    with pytest.raises(InvalidInput, match=r"trace\.txt.*\.html, \.json, \.md, \.png, \.svg"):
+        write(made(), tmp_path / "trace.txt")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtra, match=r"emend\[report\]"):
-        write_trace(made(), tmp_path / "trace.png")
+        write(made(), tmp_path / "trace.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,11 +226,11 @@ def shown(renderable, width=100) -> list[str]:
 
 
 def test_the_terminal_shows_numbers_tokens_and_stars() -> None:
-    found = made()
-    title, head, *rows = shown(trace_table(found, "mlp"))
+    found = made(kinds=("mlp",))
+    title, head, *rows = shown(terminal(found))
     assert title == "MLP, window of 3, percentage points"
     assert head.split() == ["0", "1", "2"]
-    for token, (line, effects) in enumerate(zip(rows, found.effects["mlp"].tolist(), strict=True)):
+    for token, (line, effects) in enumerate(zip(rows, found.effects["mlp"].tolist(), strict=False)):
         name, *numbers = line.split()
         assert name.strip("*") == visible(TOKENS[token]).strip()
         assert name.endswith("*") == (token in (1, 2))
@@ -243,12 +239,12 @@ def test_the_terminal_shows_numbers_tokens_and_stars() -> None:
 
 @pytest.mark.parametrize(("depth", "width"), [(24, 2), (48, 1)])
 def test_many_layers_fit_a_terminal(depth, width) -> None:
-    found = made(depth=depth)
-    title, _, *rows = shown(trace_table(found, "state"), width=80)
+    found = made(depth=depth, kinds=("state",))
+    title, _, *rows = shown(terminal(found), width=80)
     effects = found.effects["state"]
     limit = float(effects.abs().max())
     assert f"tenths of {100 * limit:.3g} points" in title
-    for line, values in zip(rows, effects.tolist(), strict=True):
+    for line, values in zip(rows, effects.tolist(), strict=False):
         digits = [line[-width * depth :][n * width : (n + 1) * width] for n in range(depth)]
         for digit, value in zip(digits, values, strict=True):
             assert abs(int(digit)) == min(9, int(10 * abs(value) / limit))
@@ -257,11 +253,11 @@ def test_many_layers_fit_a_terminal(depth, width) -> None:
 
 
 def test_a_lens_in_the_terminal_and_on_a_page(tmp_path) -> None:
-    lines = shown(lens_table(seen()))
-    last = next(line for line in lines if line.startswith("│     2 "))
+    lines = shown(terminal(seen()))
+    last = next(line for line in lines if line.startswith("│ 2 "))
     assert "45%" in last
     assert "18" in last
     assert "␣w2 90.0%" in last
-    page = write_lens(seen(), tmp_path / "a.html").read_text("utf-8")
+    page = write(seen(), tmp_path / "a.html").read_text("utf-8")
     assert page.index("layer 2") < page.index("layer 0")  # the last above
     assert "45% #18" in page

@@ -8,7 +8,7 @@ import pytest
 
 from emend.errors import InvalidInput
 from emend.metrics import Report
-from emend.report import summary_table, write_html
+from emend.report import terminal, write
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
 VOID = {"meta", "br", "link"}
@@ -80,7 +80,7 @@ def _page(path):
 
 
 def test_page_holds_everything_and_asks_for_nothing(tmp_path):
-    path = write_html({"lab/gptneo": report(), "lab/qwen3": report()}, tmp_path / "r" / "page.html")
+    path = write({"lab/gptneo": report(), "lab/qwen3": report()}, tmp_path / "r" / "page.html")
     text, checker = _page(path)
     assert checker.links == ["data:,"]  # an icon of nothing, lest a browser ask for one
     assert "http" not in re.sub(r"http-equiv", "", text)
@@ -103,9 +103,7 @@ def test_page_holds_everything_and_asks_for_nothing(tmp_path):
 
 
 def test_text_is_escaped(tmp_path):
-    path = write_html(
-        {f"my/{EVIL}": report(EVIL)}, tmp_path / "page.html", title=EVIL, command=EVIL
-    )
+    path = write({f"my/{EVIL}": report(EVIL)}, tmp_path / "page.html", title=EVIL, command=EVIL)
     text, checker = _page(path)
     assert "script" not in checker.tags
     assert "<script" not in text
@@ -115,22 +113,23 @@ def test_text_is_escaped(tmp_path):
 def test_saved_data_gives_the_same_page(tmp_path):
     made = report()
     data = json.loads(json.dumps({**made.to_dict(), "records": list(made.records)}))
-    one = write_html({"m": made}, tmp_path / "one.html")
-    two = write_html({"m": data}, tmp_path / "two.html")
+    one = write({"m": made}, tmp_path / "one.html")
+    two = write({"m": data}, tmp_path / "two.html")
     assert one.read_bytes() == two.read_bytes()
 
 
 def test_results_without_answers_still_give_a_page(tmp_path):
-    write_html({"m": Report([], ["reliability", "locality", "fluency"])}, tmp_path / "page.html")
+    write({"m": Report([], ["reliability", "locality", "fluency"])}, tmp_path / "page.html")
     assert "not asked" in _page(tmp_path / "page.html")[0]
 
 
 @pytest.mark.parametrize(("results", "message"), [({}, "no results"), ({"m": {}}, "'summary'")])
 def test_misuse(results, message, tmp_path):
     with pytest.raises(InvalidInput, match=message):
-        write_html(results, tmp_path / "page.html")
+        write(results, tmp_path / "page.html")
+    (tmp_path / "there.html").mkdir()
     with pytest.raises(InvalidInput, match="directory"):
-        write_html({"m": report()}, tmp_path)
+        write({"m": report()}, tmp_path / "there.html")
 
 
 def test_terminal_table():
@@ -138,10 +137,19 @@ def test_terminal_table():
 
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(summary_table(report().summary, title="two edits"))
+        console.print(terminal(report(), title="two edits"))
     lines = capture.get().splitlines()
     assert "two edits" in lines[0]
     (reliability,) = [line for line in lines if "reliability" in line]
     assert "0.0%" in reliability
     assert "100.0%" in reliability
     assert any("one hop" in line for line in lines)
+
+
+def test_markdown_has_the_numbers_of_the_terminal(tmp_path):
+    lines = write(report(), tmp_path / "table.md", title="two | edits").read_text("utf-8")
+    title, _, head, rule, first, *_ = lines.split("\n")
+    assert title == "**two | edits**"
+    assert head.startswith("| measure | edits | before | after |")
+    assert rule == "|---|---:|---:|---:|---:|---:|"
+    assert first.startswith("| reliability |")

@@ -67,6 +67,15 @@ class Demo:
     models: Mapping[str, DemoRun]
     seconds: float
 
+    title = "Facts changed in small language models"
+
+    @property
+    def command(self) -> str:
+        """The command that gives the same results again."""
+        return (
+            f"emend demo --model lab --method {self.method} --limit {self.edits} --seed {self.seed}"
+        )
+
     @property
     def reports(self) -> dict[str, metrics.Report]:
         """The reports by the model's name."""

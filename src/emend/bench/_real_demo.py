@@ -127,6 +127,13 @@ class RealDemo:
         """The prompts that belong to the edit that was taken back."""
         return tuple(one for one in self.answers if one.edit == TAKEN_BACK)
 
+    title = "Six facts changed in a real language model"
+
+    @property
+    def command(self) -> str:
+        """The command that gives the same results again."""
+        return f"emend demo --method {self.method}"
+
     @property
     def reports(self) -> dict[str, metrics.Report]:
         """The report by the model's name."""

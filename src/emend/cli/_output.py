@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from emend._io import json_text
-from emend.errors import InvalidInput
+from emend.report.tables import Table, to_rich
 
 if TYPE_CHECKING:
     from emend.patches import BlastRadius, Outcome
@@ -33,18 +33,8 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on standard output; columns but the first stand to the right if numeric."""
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        numeric = index > 0 and all(_is_number(row[index]) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: what stands in brackets is no markup
-    print_rich(table)
+    """Print a table on standard output."""
+    print_rich(to_rich(Table(title, columns, list(rows))))
 
 
 def print_rich(renderable: Any) -> None:
@@ -84,26 +74,6 @@ def finite(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [finite(value) for value in cast("Sequence[Any]", data)]
     return str(data) if isinstance(data, Path) else data
-
-
-def output_directory(path: Path | None) -> Path | None:
-    """Refuse a path that cannot become a directory, before any work is done for it.
-
-    Raises:
-        InvalidInput: It is a file, or stands below one.
-    """
-    for part in [path, *path.parents] if path else []:
-        if part.exists() and not part.is_dir():
-            raise InvalidInput(
-                f"--output_path {path}: {part} is a file, expected a directory: choose another"
-            )
-        if part.is_dir():
-            break
-    return path
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "-" or cell[:1].isdigit() or (cell[:1] == "-" and cell[1:2].isdigit())
 
 
 def print_blast(radius: BlastRadius | None, shown: int = 10) -> None:

@@ -15,7 +15,7 @@ from emend.cli._output import number, percent, print_json, print_outcomes, print
 from emend.errors import InvalidInput, MissingFile
 
 if TYPE_CHECKING:
-    from emend.bench import RealDemo
+    from emend.bench import Demo, RealDemo
 
 NAME = "demo"
 EXAMPLES = _options.examples(
@@ -58,40 +58,40 @@ def command(
     invented world are edited in its two small models instead, each alone.
     """
     output_directory(output_path)
+    from emend import bench
+    from emend.report import write
+
     models = model or [REAL]
     if REAL in models and len(models) > 1:
         raise InvalidInput(
             f"--model {REAL} is given with others, expected it alone: run them apart"
         )
+    result: RealDemo | Demo | None = None
     if models == [REAL]:
         try:
-            return _real(output_path, method or "memit", batch_size, json)
+            result = bench.real_demo(
+                output_path, model=REAL, method=method or "memit", batch_size=batch_size
+            )
         except MissingFile as error:
             typer.echo(f"emend: {error}; going on with the lab's models", err=True)
             models = ["lab"]
-    models = [name for one in models for name in (LAB if one == "lab" else (one,))]
-    _lab(models, output_path, method or "rome", limit, seed, batch_size, json)
-
-
-def _real(output_path: Path, method: str, batch_size: int, json: bool) -> None:
-    from emend import report
-    from emend.bench import real_demo
-
-    result = real_demo(output_path, model=REAL, method=method, batch_size=batch_size)
-    page = report.write_html(
-        result.reports,
-        output_path / "report.html",
-        title="Six facts changed in a real language model",
-        command=f"emend demo --method {method}",
-    )
+    if result is None:
+        models = [name for one in models for name in (LAB if one == "lab" else (one,))]
+        options = {"limit": limit, "seed": seed, "batch_size": batch_size}
+        result = bench.demo(models, method=method or "rome", **options)
+    title, again = result.title, result.command
+    page = write(result.reports, output_path / "report.html", title=title, command=again)
     if json:
         print_json({**result.to_dict(), "report": page})
         return
-    _tell_real(result)
+    if isinstance(result, bench.RealDemo):
+        _print_real(result)
+    else:
+        _print_lab(result)
     typer.echo(f"the whole report: {page}")
 
 
-def _tell_real(result: RealDemo) -> None:
+def _print_real(result: RealDemo) -> None:
     print_outcomes(result.outcomes)
     changed = [one for one in result.answers if one.target]
     rows = ([one.kind, one.prompt, one.before, one.after, one.target] for one in changed)
@@ -100,7 +100,7 @@ def _tell_real(result: RealDemo) -> None:
     rest = [one for one in result.answers if not one.target]
     kept = sum(not one.changed for one in rest)
     rows = ([one.kind, one.prompt, one.before, one.after] for one in rest)
-    title = f"What is to stay: {kept} of {len(rest)} begin as before"
+    title = f"What must not change: {kept} of {len(rest)} begin as before"
     print_table(title, ("", "prompt", "before", "after"), rows)
     rows = ([one.prompt, one.before, one.after, one.reverted] for one in result.taken_back)
     again = f"{result.solved} edits solved for again"
@@ -112,34 +112,7 @@ def _tell_real(result: RealDemo) -> None:
     typer.echo(f"the ledger: emend ledger log {shlex.quote(str(result.ledger))}")
 
 
-def _lab(
-    models: list[str],
-    output_path: Path,
-    method: str,
-    limit: int,
-    seed: int,
-    batch_size: int,
-    json: bool,
-) -> None:
-    from emend import report
-    from emend.bench import demo
-
-    result = demo(models, method=method, limit=limit, seed=seed, batch_size=batch_size)
-    page = report.write_html(
-        result.reports,
-        output_path / "report.html",
-        title="Facts changed in small language models",
-        command=f"emend demo --model lab --method {method} --limit {limit} --seed {seed}",
-    )
-    if json:
-        print_json({**result.to_dict(), "report": page})
-        return
-    _tell(result)
-    typer.echo(f"the whole report: {page}")
-    typer.echo("Numbers from the lab are about the lab: small models of a small invented world.")
-
-
-def _tell(result: Any) -> None:
+def _print_lab(result: Demo) -> None:
     columns = ["metric"]
     for name in result.models:
         columns += [f"{name} before", "after"]
@@ -155,6 +128,7 @@ def _tell(result: Any) -> None:
             [one["prompt"], one["before"], one["after"], one["asked"]] for one in run.examples
         )
         print_table(f"Answers of {name}", ("prompt", "before", "after", "edited to"), examples)
+    typer.echo("Numbers from the lab are about the lab: small models of a small invented world.")
 
 
 def _cells(metric: str, found: list[dict[str, Any]]) -> list[str]:

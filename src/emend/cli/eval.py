@@ -64,7 +64,7 @@ def command(
     check_probes(probes)
     from emend import api, models, patches
     from emend import probes as measure
-    from emend.report import summary_table
+    from emend.report import terminal
 
     loaded = read_patch_early(patch)
     wanted = _edits(given, loaded.edits if loaded else (), patch)[:limit]
@@ -92,7 +92,7 @@ def command(
         print_json({**about, **report.to_dict(), **blast})
         return
     title = f"{patch} on {model}, edits: {len(wanted)}"
-    print_rich(summary_table(report.summary, title))
+    print_rich(terminal(report, title))
     typer.echo("before and after by exact match of the greedy answer; the last two columns after")
     if not any(edit.probes for edit in wanted):
         typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")

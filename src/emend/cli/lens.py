@@ -37,16 +37,15 @@ def command(
     Of an answer of several tokens the first is asked about.
     """
     output_file(output_path)
-    from emend import locate
-    from emend.report import lens_table, write_lens
+    from emend import locate, report
 
     network, tokenizer = loading.load(model)
     found = locate.lens(network, tokenizer, prompt, answer, top=top)
     if output_path:
-        write_lens(found, output_path)
+        report.write(found, output_path)
     if json:
         print_json({"model": model, **found.to_dict()})
         return
-    print_rich(lens_table(found))
+    print_rich(report.terminal(found))
     if output_path:
         typer.echo(f"written to {output_path}")

@@ -10,7 +10,7 @@ import typer
 from emend.cli import _options
 from emend.cli._given import output_file
 from emend.cli._options import flag
-from emend.cli._output import percent, print_json, print_rich, print_table
+from emend.cli._output import percent, print_json, print_rich
 from emend.errors import InvalidInput
 
 NAME = "trace"
@@ -90,8 +90,7 @@ def command(
     """
     _check(prompt, subject, answer, facts)
     output_file(output_path)
-    from emend import api
-    from emend.report import write_averages, write_trace
+    from emend import api, report
 
     kinds = ("state", "mlp", "attention") if kind is Kind.all else (kind.value,)
     settings: dict[str, Any] = {
@@ -106,13 +105,15 @@ def command(
     network, tokenizer = loading.load(model)
     if questions is None:
         found: Any = api.trace(network, tokenizer, prompt or "", subject or "", answer, **settings)
-        tell, write = _tell_trace, write_trace
     else:
         found = api.trace_many(network, tokenizer, questions, limit=limit, **settings)
-        tell, write = _tell_averages, write_averages
     if output_path:
-        write(found, output_path)
-    print_json({"model": model, **found.to_dict()}) if json else tell(found)
+        report.write(found, output_path)
+    if json:
+        print_json({"model": model, **found.to_dict()})
+    else:
+        typer.echo(_heading(found) if questions is None else _averages_heading(found))
+        print_rich(report.terminal(found))
     if output_path and not json:
         typer.echo(f"written to {output_path}")
 
@@ -136,38 +137,18 @@ def _questions(facts: str, limit: int, seed: int) -> list[Any]:
     return [(edit.prompt, edit.subject, edit.original) for edit in edits]
 
 
-def _tell_trace(found: Any) -> None:
-    from emend.report import trace_table
-
-    typer.echo(f"{found.prompt} → {found.answer.strip()}")
-    typer.echo(
+def _heading(found: Any) -> str:
+    return (
+        f"{found.prompt} → {found.answer.strip()}\n"
         f"P is {percent(found.clean)}, with noise at the subject {percent(found.disturbed)}"
         + ("; effects are approximate" if found.settings.approximate else "")
     )
-    for kind in found.effects:
-        print_rich(trace_table(found, kind))
-        token, layer = found.peak(kind)
-        size = percent(float(found.effects[kind][token, layer])).removesuffix("%")
-        typer.echo(f"most: {found.tokens[token].strip()!r} at layer {layer}, {size} points\n")
 
 
-def _tell_averages(found: Any) -> None:
+def _averages_heading(found: Any) -> str:
     total, margin = (percent(value).removesuffix("%") for value in found.total)
-    typer.echo(
+    return (
         f"{len(found.traces)} facts of {found.asked}: the total effect of noise is "
         f"{total} ± {margin} percentage points"
         + ("; effects are approximate" if found.settings.approximate else "")
     )
-    for kind in found.settings.kinds:
-        table = found.by_role(kind)
-        columns = [
-            map(_shown, mean.tolist(), margins.tolist()) for mean, margins, _ in table.values()
-        ]
-        rows = [[str(layer), *cells] for layer, cells in enumerate(zip(*columns, strict=True))]
-        rows.append(["facts", *(str(facts) for _, _, facts in table.values())])
-        roles = [role.replace("_", " ") for role in table]
-        print_table(f"{kind.replace('_', ' ')}, points ± 95%", ("layer", *roles), rows)
-
-
-def _shown(mean: float, margin: float) -> str:
-    return f"{100 * mean:.1f} ± {percent(margin).removesuffix('%')}"

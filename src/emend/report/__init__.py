@@ -1,22 +1,34 @@
-"""Results to look at: one self-contained page, and tables for the terminal.
+"""Results to look at: tables for the terminal and Markdown, self-contained pages, pictures.
 
-Reads result records, summaries and what tracing found, which are plain data; never a model.
+Every kind of result (an evaluation, a trace, average effects, a lens) has the same interface:
+`terminal` and `write`. It reads records and plain data, never a model.
 """
 
 from __future__ import annotations
 
-from emend.report._maps import lens_table, trace_table
-from emend.report._page import write_html
-from emend.report._saving import check_suffix, write_averages, write_lens, write_trace
-from emend.report._terminal import summary_table
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "check_suffix",
-    "lens_table",
-    "summary_table",
-    "trace_table",
-    "write_averages",
-    "write_html",
-    "write_lens",
-    "write_trace",
+from emend.report.tables import Table, to_markdown, to_rich
+
+if TYPE_CHECKING:
+    from emend.report._views import check_suffix as check_suffix
+    from emend.report._views import terminal as terminal
+    from emend.report._views import view_of as view_of
+    from emend.report._views import write as write
+
+_VIEWS = ("check_suffix", "terminal", "view_of", "write")
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    "Table",
+    "to_markdown",
+    "to_rich",
+    *_VIEWS,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads results, and with it torch, when it is first asked for."""
+    if name in _VIEWS:
+        return getattr(importlib.import_module("emend.report._views"), name)
+    raise AttributeError(f"module 'emend.report' has no attribute {name!r}")

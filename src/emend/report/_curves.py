@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import floor, isfinite, log10
 from typing import NamedTuple
 
+from emend.locate import AverageEffects
 from emend.report._markup import Markup, element
+
+TITLES = {
+    "state": "Single states",
+    "mlp": "MLP",
+    "attention": "Attention",
+    "severed_mlp": "States, later MLPs severed",
+    "severed_attention": "States, later attention severed",
+}
+"""Kinds of restoration for people."""
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 52, 150, 12, 40
 
@@ -37,6 +47,30 @@ STYLES = {
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Values by layer, and half of their intervals."""
+
+
+def title_of(kind: str, window: int) -> str:
+    """What stands above a map of one kind."""
+    around = f", window of {window}" if kind in ("mlp", "attention") else ""
+    return TITLES[kind] + around
+
+
+def curves_of(found: AverageEffects, kind: str) -> dict[str, Curve]:
+    """Values and margins by layer for each role, by its name for people."""
+    return {
+        role.replace("_", " "): (mean.mean.tolist(), mean.margin.tolist())
+        for role, mean in found.by_role(kind).items()
+    }
+
+
+def limits(plots: Iterable[Mapping[str, Curve]]) -> tuple[float, float]:
+    """The least and the largest value of all curves with their intervals; 0 is between."""
+    ends = [0.0]
+    for values, margins in (curve for plot in plots for curve in plot.values()):
+        for value, margin in zip(values, margins, strict=True):
+            room = margin if isfinite(margin) else 0.0
+            ends += [value - room, value + room]
+    return min(ends), max(ends)
 
 
 def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float) -> Markup:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from emend.errors import MissingExtra
 from emend.locate import AverageEffects, Lens, Trace
-from emend.report._curves import STYLES
-from emend.report._locating import curves_of, limits, title_of
-from emend.report._ramp import ABOVE, BELOW, colour, ink, visible
+from emend.report._colours import ABOVE, BELOW, colour, ink, visible
+from emend.report._curves import STYLES, curves_of, limits, title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +37,7 @@ def _fonts() -> list[str]:
 
 
 def trace_figure(found: Trace) -> Figure:
-    """Heat maps of tokens by layers, one beside the other."""
+    """Heat maps of tokens by layers, next to each other."""
     kinds = list(found.effects)
     tokens, depth = found.effects[kinds[0]].shape
     each = max(2.4, 0.16 * depth + 0.9)
@@ -115,7 +114,7 @@ def averages_figure(found: AverageEffects) -> Figure:
 
 
 def lens_figure(found: Lens) -> Figure:
-    """A table of the likeliest token by layer and token, coloured by its probability."""
+    """A table of the most probable token by layer and token, coloured by its probability."""
     depth, length = found.answer_chances.shape
     figure = _figure(1.4 + 0.95 * length, 1.2 + 0.32 * depth)
     plot = figure.subplots()
@@ -134,5 +133,5 @@ def lens_figure(found: Lens) -> Figure:
     plot.set_yticks(range(depth), [f"layer {layer}" for layer in range(depth)], fontsize=8)
     words = [visible(token) for token in found.tokens]
     plot.set_xticks(range(length), words, parse_math=False, family=fonts, fontsize=8)
-    plot.set_title("the likeliest token and its probability, percent", fontsize=9)
+    plot.set_title("the most probable token and its probability, percent", fontsize=9)
     return figure

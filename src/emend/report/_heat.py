@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from emend.report._colours import ABOVE, BELOW, colour, hexadecimal, ink
 from emend.report._markup import Markup, element
-from emend.report._ramp import ABOVE, BELOW, colour, hexadecimal, ink
 
 
 class Cell(NamedTuple):

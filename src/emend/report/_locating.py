@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from math import isfinite
+from typing import Any
 
 from emend.locate import AverageEffects, Lens, Trace
-from emend.report._curves import Curve, curve_plot
-from emend.report._document import document
+from emend.report import _figures as figures
+from emend.report._colours import visible
+from emend.report._curves import Curve, curve_plot, curves_of, limits, title_of
 from emend.report._heat import Cell, Map, heat_map, switches
-from emend.report._markup import Markup, element, table
-from emend.report._ramp import visible
+from emend.report._markup import Markup, document, element, table
+from emend.report.tables import Shade, Table
 
-TITLES = {
-    "state": "Single states",
-    "mlp": "MLP",
-    "attention": "Attention",
-    "severed_mlp": "States, later MLPs severed",
-    "severed_attention": "States, later attention severed",
-}
-"""Kinds of restoration for people."""
+WIDE, MIDDLING = 16, 32
+"""Layers up to which cells of a terminal have four characters, and two; beyond, one."""
 
 LENS_LEAD = "What the output of each block says, read through the final norm and the head."
 """What a lens is, in one sentence."""
-
-
-def title_of(kind: str, window: int) -> str:
-    """What stands above a map of one kind."""
-    around = f", window of {window}" if kind in ("mlp", "attention") else ""
-    return TITLES[kind] + around
 
 
 def how(approximate: bool, draws: int, noise: float) -> str:
@@ -94,14 +82,6 @@ def _trace_map(found: Trace, kind: str) -> Map:
     return Map(title_of(kind, found.settings.window), columns, rows, cells)
 
 
-def curves_of(found: AverageEffects, kind: str) -> dict[str, Curve]:
-    """Values and margins by layer for each role, by its name for people."""
-    return {
-        role.replace("_", " "): (mean.mean.tolist(), mean.margin.tolist())
-        for role, mean in found.by_role(kind).items()
-    }
-
-
 def averages_page(found: AverageEffects) -> str:
     """The page of average effects over many facts."""
     total, margin = found.total
@@ -128,16 +108,6 @@ def averages_page(found: AverageEffects) -> str:
     return document("Average causal effects", parts, "heat.css")
 
 
-def limits(plots: Iterable[Mapping[str, Curve]]) -> tuple[float, float]:
-    """The least and the largest value of all curves with their intervals; 0 is between."""
-    ends = [0.0]
-    for values, margins in (curve for plot in plots for curve in plot.values()):
-        for value, margin in zip(values, margins, strict=True):
-            room = margin if isfinite(margin) else 0.0
-            ends += [value - room, value + room]
-    return min(ends), max(ends)
-
-
 def _numbers(curves: dict[str, Curve]) -> Markup:
     count = len(next(iter(curves.values()))[0])
     rows: list[list[object]] = [
@@ -149,7 +119,7 @@ def _numbers(curves: dict[str, Curve]) -> Markup:
 
 def lens_page(found: Lens) -> str:
     """The page of a logit lens."""
-    said = _lens_map(found, "The likeliest token, darker where it is more probable", own=False)
+    said = _lens_map(found, "The most probable token, darker where it is more probable", own=False)
     answer = _lens_map(found, f"Probability of {found.answer.strip()!r}, and its rank", own=True)
     parts = [
         element("h1", found.prompt),
@@ -175,3 +145,114 @@ def _lens_map(found: Lens, title: str, *, own: bool) -> Map:
     cells = [[cell(layer, token) for token in range(length)] for layer in reversed(range(depth))]
     rows = [(f"layer {layer}", False) for layer in reversed(range(depth))]
     return Map(title, [visible(token) for token in found.tokens], rows, cells)
+
+
+class TraceView:
+    """One causal trace."""
+
+    def __init__(self, found: Trace) -> None:
+        self.found = found
+        self.to_dict = found.to_dict
+
+    def page(self) -> str:
+        """Write heat maps."""
+        return trace_page(self.found)
+
+    def figure(self) -> Any:
+        """Draw heat maps."""
+        return figures.trace_figure(self.found)
+
+    def tables(self) -> list[Table]:
+        """Return effects in percentage points, tokens by layers, for each kind."""
+        return [_trace_table(self.found, kind) for kind in self.found.effects]
+
+
+def _trace_table(found: Trace, kind: str) -> Table:
+    """Fit many layers: a cell then has one digit, in tenths of the largest effect."""
+    effects = found.effects[kind]
+    limit, depth = float(effects.abs().max()), effects.shape[1]
+    is_wide, width = depth <= WIDE, 4 if depth <= WIDE else 2 if depth <= MIDDLING else 1
+    scale = ", percentage points" if is_wide else f", tenths of {100 * limit:.3g} points"
+
+    def cell(value: float) -> Shade:
+        text = str(round(100 * value)) if is_wide else _tenth(value, limit)[-width:]
+        return Shade(text.rjust(width), value, limit)
+
+    names = [str(layer) if width > 1 else str(layer % 10) for layer in range(depth)]
+    rows = [
+        [visible(word) + "*" * (found.first <= token <= found.last), *map(cell, values)]
+        for token, (word, values) in enumerate(zip(found.tokens, effects.tolist(), strict=True))
+    ]
+    token, layer = found.peak(kind)
+    peak = f"{100 * float(effects[token, layer]):.1f} points"
+    note = f"most: {found.tokens[token].strip()!r} at layer {layer}, {peak}\n"
+    title = title_of(kind, found.settings.window) + scale
+    return Table(title, ["", *names], rows, packed=True, note=note)
+
+
+def _tenth(value: float, limit: float) -> str:
+    tenth = min(9, int(10 * abs(value) / limit)) if limit else 0
+    return f"-{tenth}" if value < 0 and tenth else str(tenth)
+
+
+class AveragesView:
+    """Average effects over many facts."""
+
+    def __init__(self, found: AverageEffects) -> None:
+        self.found = found
+        self.to_dict = found.to_dict
+
+    def page(self) -> str:
+        """Write curves with intervals."""
+        return averages_page(self.found)
+
+    def figure(self) -> Any:
+        """Draw curves with intervals."""
+        return figures.averages_figure(self.found)
+
+    def tables(self) -> list[Table]:
+        """Return effects with intervals, layers by roles, for each kind."""
+        return [self._table(kind) for kind in self.found.settings.kinds]
+
+    def _table(self, kind: str) -> Table:
+        found = self.found.by_role(kind)
+        columns = [
+            [
+                f"{100 * mean:.1f} ± {100 * margin:.1f}"
+                for mean, margin in zip(means.tolist(), margins.tolist(), strict=True)
+            ]
+            for means, margins, _ in found.values()
+        ]
+        rows = [[str(layer), *cells] for layer, cells in enumerate(zip(*columns, strict=True))]
+        rows.append(["facts", *(str(facts) for _, _, facts in found.values())])
+        roles = [role.replace("_", " ") for role in found]
+        return Table(f"{kind.replace('_', ' ')}, points ± 95%", ["layer", *roles], rows)
+
+
+class LensView:
+    """A logit lens."""
+
+    def __init__(self, found: Lens) -> None:
+        self.found = found
+        self.to_dict = found.to_dict
+
+    def page(self) -> str:
+        """Write maps of layers by tokens."""
+        return lens_page(self.found)
+
+    def figure(self) -> Any:
+        """Draw the most probable tokens."""
+        return figures.lens_figure(self.found)
+
+    def tables(self) -> list[Table]:
+        """Return, after the last token, each layer's most probable tokens and the answer's rank."""
+        found = self.found
+        rows: list[list[str]] = []
+        for layer in reversed(range(len(found.best))):
+            pairs = zip(found.best[layer][-1], found.chances[layer, -1].tolist(), strict=True)
+            top = "  ".join(f"{visible(name)} {100 * chance:.1f}%" for name, chance in pairs)
+            chance = 100 * float(found.answer_chances[layer, -1])
+            rank = int(found.answer_ranks[layer, -1])
+            rows.append([str(layer), f"{chance:.2g}%", str(rank), top])
+        columns = ["layer", f"P({found.answer.strip()})", "rank", "top1"]
+        return [Table(f"After {found.tokens[-1]!r}, by layer", columns, rows)]

@@ -1,4 +1,4 @@
-"""The parts of the page, each made from the results of one model or of all."""
+"""The view of evaluations: a table of measures, and a page with everything of all models."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from emend.errors import InvalidInput
 from emend.probes import radius_of_records
 from emend.report._examples import chosen, example_table
-from emend.report._markup import Markup, element, joined, table
+from emend.report._markup import Markup, document, element, joined, table
 from emend.report._plots import Row, bar_plot, dot_plot
 from emend.report._results import (
     PROTOCOL_TITLES,
@@ -20,13 +21,99 @@ from emend.report._results import (
     is_share,
     label,
     plain,
+    results_of,
     share,
+)
+from emend.report.tables import Table
+
+LAB_NOTE = (
+    "Numbers from the lab are about the lab: small models of a small invented world. "
+    "They say how a method works, not how well it does on a model of another size."
 )
 
 SCHEDULES = {
     "single": "each alone on the unedited model",
     "batch": "all of them at once",
 }
+
+
+class ResultsView:
+    """Evaluations by model name, as reports or as the plain data that they save.
+
+    Args:
+        results: The evaluations.
+        title: The page's heading.
+        command: What to run to get the same results again, where one command does it.
+
+    Raises:
+        InvalidInput: There are none, or one lacks its summary or records.
+    """
+
+    def __init__(
+        self,
+        results: Mapping[str, Any],
+        title: str | None = None,
+        command: str | None = None,
+    ) -> None:
+        self.results = results_of(results)
+        self.title, self.command = title or "What the edits changed", command
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return summary, settings and records by model name."""
+        return {
+            one.name: {"summary": one.summary, "settings": one.settings, "records": one.records}
+            for one in self.results
+        }
+
+    def figure(self) -> Any:
+        """Refuse: plots of evaluations are in the page.
+
+        Raises:
+            InvalidInput: Always.
+        """
+        raise InvalidInput("an evaluation is no picture, expected .html, .md or .json: rename it")
+
+    def tables(self) -> list[Table]:
+        """Return, per model, each measure before and after, and after by other protocols."""
+        return [_summary_table(one) for one in self.results]
+
+    def page(self) -> str:
+        """Write the page: styles and plots are in it, no request leaves it."""
+        parts = [element("h1", self.title), element("p", lead(self.results), class_="lead")]
+        if any(result.name.startswith("lab/") for result in self.results):
+            parts.append(element("p", LAB_NOTE, class_="note"))
+        parts.append(overview(self.results))
+        parts += [_model(result) for result in self.results]
+        parts.append(reproduction(self.results, self.command))
+        return document(self.title, parts)
+
+
+def _summary_table(result: Result) -> Table:
+    rows: list[list[str]] = []
+    faint: set[int] = set()
+    for name, entry in result.summary.items():
+        if is_share(entry):
+            parts = {f"  {label(group)}": part for group, part in entry.get("groups", {}).items()}
+            parts |= {f"  in {tag}": part for tag, part in entry.get("languages", {}).items()}
+            rows.append(_shares_row(label(name), entry))
+            faint |= set(range(len(rows), len(rows) + len(parts)))
+            rows += [_shares_row(group, part) for group, part in parts.items()]
+        elif "before" in entry:
+            values = (plain(entry.get("before")), plain(entry.get("after")))
+            rows.append([label(name), str(entry.get("n", "–")), *values, "–", "–"])
+    columns = ("measure", "edits", "before", "after", "teacher forced", "probability")
+    return Table(result.name, columns, rows, frozenset(faint))
+
+
+def _shares_row(name: str, entry: Entry) -> list[str]:
+    protocols = entry.get("protocols", {})  # a language has none
+    others = (protocols.get(p, {}).get("after") for p in ("teacher_forced", "probability"))
+    return [name, str(entry["n"]), *map(share, (entry["before"], entry["after"], *others))]
+
+
+def _model(result: Result) -> Markup:
+    parts = (measures, groups, changes, examples, efficiency, settings)
+    return element("section", element("h2", result.name), joined(*(part(result) for part in parts)))
 
 
 def lead(results: Sequence[Result]) -> str:
