@@ -6,8 +6,16 @@ import pytest
 
 from emend.edits import Edit, normalised
 from emend.probes import plain_text
-from emend.probes._data import kinds, kinds_of, kinds_to_try, names_of, relation_of, relations
-from emend.probes._wordings import filled, rephrasings
+from emend.probes._data import (
+    filled,
+    kinds,
+    kinds_of,
+    kinds_to_try,
+    names_of,
+    relation_of,
+    relations,
+    rephrasings,
+)
 
 
 def test_every_kind_holds_different_names():

@@ -173,11 +173,12 @@ def test_given_probes_are_asked_and_none_made(worded):
         blast_radius(model, tokenizer, bare, "many")
 
 
-def test_of_many_edits_a_sample_is_probed(worded):
+def test_of_many_edits_a_sample_is_probed(worded, monkeypatch):
+    monkeypatch.setattr("emend.probes._radius.MOST_EDITS", 3)
     model, tokenizer = worded
     edits = [Edit("The capital of {} is", name, "Rome") for name in kinds()["country"][:25]]
     patch = api.edit(model, tokenizer, edits, method="ft", steps=1)
-    radius = blast_radius(model, tokenizer, patch, most=3)
+    radius = blast_radius(model, tokenizer, patch)
     assert (radius.edits, radius.edits_probed) == (25, 3)
     assert "for a sample of 3 of 25 edits" in radius.summary()
 

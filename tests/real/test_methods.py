@@ -8,7 +8,7 @@ from tests.real.test_editing import SUBJECT_FIRST
 import emend
 from emend.edits import Edit, states_answer
 from emend.models import generate
-from emend.probes._radius import plain_perplexity
+from emend.probes import plain_perplexity
 
 TEN = [
     *SUBJECT_FIRST,

@@ -10,8 +10,7 @@ import emend
 from emend import Edit
 from emend.edits import normalised
 from emend.probes import blast_radius, make
-from emend.probes._asking import Asker
-from emend.probes._kind import kind_by_model
+from emend.probes._asking import Asker, kind_by_model
 
 CAPITAL = Edit("The capital of {} is", "France", "Rome")
 

@@ -1,4 +1,4 @@
-"""Probes where none are given, and the blast radius: what else an edit changed.
+"""Probes for edits without any, and the blast radius: what else an edit changed.
 
     import emend
 
@@ -6,7 +6,7 @@
     radius = emend.probes.blast_radius(model, tokenizer, patch)
     print(*radius.sentences(), sep="; ")
 
-Names and wordings are in the JSON files of this room; every answer comes from the unedited model.
+Names and wordings are in the JSON files of this room; the answers are those of the unedited model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What emend knows of the world to make probes: kinds with names, relations with wordings.
+"""The data of made probes: names by kind, relations with wordings, and prompts filled with them.
 
-The files beside this one hold no model's answers, only names and prompts: every answer comes from
-the unedited model.
+The JSON files of this room hold names and prompts, not answers: every answer comes from the
+unedited model.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from emend.edits import normalised
+from emend.edits import Edit, normalised
+from emend.errors import InvalidInput
+from emend.models import chat_prompt
 
 _HERE = Path(__file__).parent
 PERSON = "person"
+_FRONTS = ("It is well known that {}", "Here is a fact that everybody should know: {}")
+_MOST_WORDINGS = 3
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class Relation:
     """A relation with its wordings.
 
     Attributes:
-        name: What it is called.
-        family: Relations of one family follow from one another: an edit of one may change all.
+        name: Its name.
+        family: Relations of one family depend on one another: an edit of one may change all.
         kinds: Kinds of its subjects.
         patterns: Regular expressions of its prompts, in lower case with `{}` for the subject.
         prompts: Wordings that the answer completes, the most usual first.
-        question: The question that the answer answers.
+        question: A question with the same answer.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Relation:
 
 @cache
 def relations() -> tuple[Relation, ...]:
-    """Return all relations; of those that match a prompt the first counts."""
+    """Return all relations; the first that matches a prompt counts."""
     return tuple(
         Relation(
             one["name"],
@@ -62,10 +66,10 @@ def relation_of(prompt: str, subject: str = "") -> Relation | None:
 
     Args:
         prompt: The prompt with its `{}`.
-        subject: The subject; of several relations one of a kind that it belongs to is taken.
+        subject: The subject; its kind decides between several relations.
 
     Returns:
-        The relation; None where no wording and no pattern matches.
+        The relation; None if no wording and no pattern matches.
     """
     text = " ".join(prompt.lower().split())
     exact = [one for one in relations() if text in (each.lower() for each in one.prompts)]
@@ -89,12 +93,12 @@ def kinds() -> dict[str, tuple[str, ...]]:
 
 
 def kinds_of(name: str) -> tuple[str, ...]:
-    """Return the kinds whose names hold this one, with or without its article."""
+    """Return the kinds whose lists contain a name, with or without its article."""
     return _kinds_by_name().get(_bare(name), ())
 
 
 def names_of(wanted: Iterable[str], most: int) -> list[str]:
-    """Take names of several kinds in turn, the first of each first, up to a number."""
+    """Return up to `most` names, taken from several kinds in turn."""
     lists = [kinds()[kind] for kind in wanted]
     longest = max(map(len, lists), default=0)
     names = dict.fromkeys(
@@ -105,7 +109,7 @@ def names_of(wanted: Iterable[str], most: int) -> list[str]:
 
 @cache
 def kinds_to_try() -> tuple[str, ...]:
-    """Return what may be the kind of an unknown subject: the common kinds."""
+    """Return the common kinds, which an unknown subject may have."""
     return tuple(read("kinds.json")["common"])
 
 
@@ -122,7 +126,7 @@ def plain_text() -> tuple[str, ...]:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Tell whether two names are equal but for case, form and article."""
+    """Return whether two names are equal, ignoring case, form and article."""
     return _bare(one) == _bare(other)
 
 
@@ -146,5 +150,61 @@ def _with_people(names: Iterable[str]) -> tuple[str, ...]:
 
 @cache
 def read(name: str) -> Any:
-    """Return what a data file of this room holds."""
+    """Return the content of a data file of this room."""
     return json.loads((_HERE / name).read_text("utf-8"))
+
+
+def filled(template: str, subject: str) -> str:
+    """Fill a prompt with a subject, whose article is capitalised at the beginning only."""
+    before, _, after = template.partition("{}")
+    if before.strip() and not before.rstrip().endswith((".", ":")):
+        article, _, rest = subject.partition(" ")
+        subject = f"the {rest}" if article == "The" and rest else subject
+    elif not before.strip():
+        word = subject.split()[0]
+        subject = word.capitalize() + subject[len(word) :] if word.islower() else subject
+    return before + subject + after
+
+
+def rephrasings(edit: Edit, relation: Relation | None) -> list[str]:
+    """Return other statements of an edit's fact that its target completes."""
+    if relation is None:
+        return [front.replace("{}", _lowered(edit)) for front in _FRONTS]
+    texts = (filled(prompt, edit.subject) for prompt in relation.prompts)
+    other = [text for text in texts if normalised(text) != normalised(edit.text)]
+    return other[:_MOST_WORDINGS]
+
+
+def question_form(edit: Edit, relation: Relation | None) -> str | None:
+    """Return the edit as a question that ends where a short answer begins."""
+    if relation is None:
+        return None
+    return f"Question: {filled(relation.question, edit.subject)}\nAnswer:"
+
+
+def chat_form(edit: Edit, relation: Relation | None, tokenizer: Any) -> str | None:
+    """Return a chat in which the assistant has begun to answer with the edit's own words.
+
+    None if the tokenizer has no chat template, or one that refuses a single user turn.
+    """
+    asked = f"Tell me about {filled('x {}', edit.subject)[2:]}."
+    if relation is not None:
+        asked = filled(relation.question, edit.subject)
+    return chat_about(edit, asked, tokenizer)
+
+
+def chat_about(edit: Edit, asked: str, tokenizer: Any) -> str | None:
+    """Return a chat of a user's turn and an answer that begins as the edit; see `chat_form`."""
+    try:
+        chat = chat_prompt(tokenizer, asked)
+    except InvalidInput:
+        return None
+    return f"{chat}{edit.text}"
+
+
+def _lowered(edit: Edit) -> str:
+    """Return the edit's text as it is written inside a sentence."""
+    before = edit.prompt.partition("{}")[0]
+    article, _, rest = edit.text.partition(" ")
+    common = article == "The" and (before.strip() or edit.subject.startswith("The "))
+    return f"the {rest}" if common else edit.text

@@ -1,8 +1,8 @@
-"""Prompts and names for probes in other languages than English, and which language an edit is in.
+"""Prompts and names for probes in languages other than English, and the language of an edit.
 
-English has relations with wordings (`emend.probes._data`); here an edit's statement is put after a
-front, its neighbours are names of the kind whose list holds its subject, and prompts that fit
-every subject ask for its other facts.
+English has relations with wordings (`emend.probes._data`). In other languages an edit's statement
+is put after an opening, its neighbours are names of the same list as its subject, and prompts that
+fit every subject ask for its other facts.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from emend.probes._data import read, same_name
 
 ENGLISH = "en"
 UNKNOWN = "und"
-"""The tag of BCP 47 for a language that is not known."""
+"""The BCP 47 tag of an unknown language."""
 
-# By the letters of a text; Chinese where no kana stand among its ideographs.
+# By the letters of a text; Chinese if there are no kana among its ideographs.
 _SCRIPTS = (
     ("ja", re.compile("[\u3040-\u30ff]")),
     ("zh", re.compile("[\u4e00-\u9fff]")),
     ("ar", re.compile("[\u0620-\u064a]")),
 )
-# Letters of Persian and Urdu that Arabic has not.
+# Letters of Persian and Urdu that Arabic does not have.
 _NOT_ARABIC = re.compile("[\u067e\u0686\u0698\u06a9\u06af\u06cc\u0679\u0688\u0691\u06d2]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 
 
 @dataclass(frozen=True)
 class Language:
-    """What emend can ask in a language.
+    """The prompts and names of a language.
 
     Attributes:
         tag: Its tag.
-        fronts: What is put before a statement, with `{}` for it.
-        chat: What a user asks about a subject, with `{}` for it.
+        fronts: Openings of a statement, with `{}` for it.
+        chat: A user's question about a subject, with `{}` for it.
         general: Prompts that fit every subject.
         kinds: Names by kind.
     """
@@ -49,7 +49,7 @@ class Language:
     kinds: Mapping[str, tuple[str, ...]]
 
     def names_like(self, subject: str) -> list[str]:
-        """List names of the kinds of a subject, without itself; nothing where none holds it."""
+        """Return the other names of the lists that contain a subject."""
         lists = [names for names in self.kinds.values() if _holds(names, subject)]
         found = dict.fromkeys(name for names in lists for name in names)
         return [name for name in found if not same_name(name, subject)]
@@ -57,7 +57,7 @@ class Language:
 
 @cache
 def languages() -> dict[str, Language]:
-    """Return the languages but for English, by tag."""
+    """Return the languages other than English, by tag."""
     found = read("languages.json")["languages"]
     return {
         tag: Language(
@@ -72,10 +72,10 @@ def languages() -> dict[str, Language]:
 
 
 def language_of(edit: Edit) -> str:
-    """Return the language of an edit: as it is given, or by letters and common words.
+    """Return the language of an edit: the given one, or that of its letters and common words.
 
     Returns:
-        The first part of its tag, such as "zh"; "und" where it is none of those known here.
+        The first part of its tag, such as "zh"; "und" if it is none of the known ones.
     """
     if edit.language is not None:
         return edit.language.partition("-")[0].lower()

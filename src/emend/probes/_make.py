@@ -1,4 +1,4 @@
-"""Making probes for edits that have none, with the answers of the unedited model."""
+"""Make probes for edits that have none, with the answers of the unedited model."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ from emend import models
 from emend.edits import Edit, Probe, normalised, states_answer
 from emend.edits.answers import is_name, same_answer
 from emend.models.forward import longest_text
-from emend.probes._asking import CONFIDENT, NEW_TOKENS, Asker
+from emend.probes._asking import CONFIDENT, NEW_TOKENS, Asker, kind_by_model
 from emend.probes._data import (
     Relation,
+    chat_about,
+    chat_form,
+    filled,
     general_prompts,
     kinds_of,
     names_of,
+    question_form,
     relation_of,
     relations,
+    rephrasings,
     same_name,
 )
-from emend.probes._kind import kind_by_model
 from emend.probes._languages import ENGLISH, Language, language_of, languages
-from emend.probes._wordings import chat_about, chat_form, filled, question_form, rephrasings
 
 NEIGHBOURS, FACTS, OLD_FACTS = 15, 8, 3
-"""How many probes of each kind an edit gets at most."""
+"""The largest number of probes of each kind."""
 
 _NEIGHBOURS_ASKED, _FACTS_ASKED, _OLD_FACTS_ASKED = 18, 10, 4
-_ALIKE = 3  # neighbours that get one phrase, such as "a group of"
+_SAME_PHRASE = 3  # neighbours with one phrase as their answer, such as "a group of"
 
 
 @dataclass
 class _Plan:
-    """What may be asked about one edit.
+    """The questions that may be asked about one edit.
 
     Attributes:
         edit: The edit.
-        relation: Its relation, where its prompt's words show one.
+        relation: Its relation, if the prompt's words show one.
         kinds: Kinds of its subject.
-        question: Its question form; kept only where the unedited model answers it.
-        rephrased: Other forms of its statement, which the unedited model need not be asked.
+        question: Its question form; used only if the unedited model answers it.
+        rephrased: Other forms of its statement, which the unedited model is not asked.
         facts: Prompts of the subject's other facts.
         neighbours: Its prompt with other subjects.
-        old: The old object: what the unedited model generates; "" where it is no name.
+        old: The old object, as the unedited model generates it; "" if it is no name.
         old_facts: Prompts of the old object's facts.
     """
 
@@ -60,29 +63,29 @@ class _Plan:
     old_facts: list[str] = field(default_factory=list)
 
     def prompts(self) -> list[str]:
-        """All that the unedited model is asked, but for the question form."""
+        """Return all prompts for the unedited model except the question form."""
         return [*self.facts, *self.neighbours, *self.old_facts]
 
 
 def make(
     model: nn.Module, tokenizer: Any, edit: Edit, *, batch_size: int = 48
 ) -> tuple[Probe, ...]:
-    """Make probes for an edit from nothing but the edit and its model.
+    """Make probes for an edit from the edit and its model alone.
 
     Args:
         model: The causal language model; patches attached to it do not act.
         tokenizer: Its tokenizer.
-        edit: The edit; the probes that it has are not looked at.
+        edit: The edit; its own probes are ignored.
         batch_size: Prompts in one forward pass.
 
     Returns:
         Probes of the groups `rephrase` (the edit's statement in other forms, answered by its
         target), `neighborhood` (its prompt with other subjects of the same kind),
         `relation_specificity` (the subject's other facts) and `forgetfulness` (facts of the old
-        object), the last three answered by what the unedited model generates. Groups of which
-        the model knows nothing are empty. In Chinese, Japanese, Spanish and Arabic there are
-        none of the old object, and neighbours for countries, cities and the like; in other
-        languages than these and English there are no probes at all.
+        object); the answers of the last three are those of the unedited model. A group is empty
+        if the model knows no answers. In Chinese, Japanese, Spanish and Arabic there are none of
+        the old object, and neighbours only for countries, cities and similar kinds; in languages
+        other than these and English there are no probes at all.
     """
     with models.base(model):
         return made_for(Asker(model, tokenizer, batch_size), [edit])[0]
@@ -91,12 +94,12 @@ def make(
 def made_for(
     asker: Asker, edits: Sequence[Edit], others: Iterable[Edit] = ()
 ) -> list[tuple[Probe, ...]]:
-    """Make the probes of several edits, with each different prompt asked once.
+    """Make the probes of several edits, asking each different prompt once.
 
     Args:
         asker: The unedited model.
         edits: The edits.
-        others: Edits that are made with them: their subjects are no neighbours.
+        others: Edits made together with them, whose subjects are no neighbours.
     """
     subjects = {normalised(edit.subject) for edit in (*edits, *others)}
     plans = [_plan(asker, edit, subjects) for edit in edits]
@@ -135,7 +138,7 @@ def _plan(asker: Asker, edit: Edit, subjects: set[str]) -> _Plan:
 
 
 def _plan_in(language: Language | None, asker: Asker, edit: Edit, subjects: set[str]) -> _Plan:
-    """What may be asked in another language than English; nothing in one that is not known."""
+    """Plan the probes in a language other than English; none if it is unknown."""
     if language is None:
         return _Plan(edit, None, (), None, [], [], [])
     chat = chat_about(edit, language.chat.replace("{}", edit.subject), asker.tokenizer)
@@ -153,7 +156,7 @@ def _plan_in(language: Language | None, asker: Asker, edit: Edit, subjects: set[
 
 
 def _kinds(asker: Asker, edit: Edit, relation: Relation | None) -> tuple[str, ...]:
-    """The kinds of an edit's subject: by its name and its relation, or else by the model."""
+    """Return the kinds of an edit's subject: by its name and relation, or else by the model."""
     known = kinds_of(edit.subject)
     if relation is None:
         return known or kind_by_model(asker, edit.subject)
@@ -163,9 +166,9 @@ def _kinds(asker: Asker, edit: Edit, relation: Relation | None) -> tuple[str, ..
 def _fact_prompts(
     name: str, kinds: tuple[str, ...], relation: Relation | None, most: int
 ) -> list[str]:
-    """Prompts about a name: of relations of its kinds that no edit's follows from, and general.
+    """Return prompts about a name: general ones, and of relations that do not depend on the edit's.
 
-    Where the name is in no list, of relations of all its possible kinds.
+    These are relations of its kinds; if the name is in no list, those that fit all possible kinds.
     """
     family = None if relation is None else relation.family
     listed = bool(kinds_of(name))
@@ -181,9 +184,9 @@ def _fact_prompts(
 
 
 def _old_object(asker: Asker, edit: Edit) -> str:
-    """What the edit replaces: as given, or the name that the unedited model generates."""
+    """Return the object that the edit replaces: as given, or as the unedited model generates it."""
     if language_of(edit) != ENGLISH:
-        return ""  # which facts it has, emend can ask in English alone
+        return ""  # emend can ask for its facts in English only
     old = edit.original or asker.answer(edit.text)
     old = old.strip()
     named = any(word[:1].isupper() for word in old.split())
@@ -228,19 +231,19 @@ def _probes(asker: Asker, plan: _Plan) -> tuple[Probe, ...]:
 
 
 def _neighbours(asker: Asker, plan: _Plan) -> list[str]:
-    """Prompts of neighbours: first those that share the old object, then names before phrases."""
+    """Return neighbours' prompts: those that share the old object, then names, then phrases."""
     known = _known(asker, plan.neighbours)
     sharing = [p for p in known if plan.old and states_answer(asker.text(p), [plan.old])]
     names = [prompt for prompt in known if is_name(asker.answer(prompt))]
     phrases: dict[str, list[str]] = {}
     for prompt in known:
         phrases.setdefault(normalised(asker.answer(prompt)), []).append(prompt)
-    some = [prompt for alike in phrases.values() for prompt in alike[:_ALIKE]]
+    some = [prompt for same in phrases.values() for prompt in same[:_SAME_PHRASE]]
     return list(dict.fromkeys([*sharing[: NEIGHBOURS // 2], *names, *some]))[:NEIGHBOURS]
 
 
 def _known(asker: Asker, prompts: Iterable[str]) -> list[str]:
-    """Prompts that the model answers confidently, the most confident first."""
+    """Return the prompts that the model answers confidently, the most confident first."""
     known = [
         prompt
         for prompt in prompts
@@ -250,12 +253,12 @@ def _known(asker: Asker, prompts: Iterable[str]) -> list[str]:
 
 
 def _mentions(asker: Asker, prompt: str, name: str) -> bool:
-    """Tell whether the text that follows a prompt holds a name."""
+    """Return whether the text generated after a prompt contains a name."""
     return normalised(name) in normalised(asker.text(prompt))
 
 
 def _fits(asker: Asker, prompt: str) -> bool:
-    """Tell whether a model reads a prompt and the tokens after it."""
+    """Return whether a prompt and its continuation fit into the model's context."""
     longest = longest_text(asker.model)
     if longest is None or asker.tokenizer is None:
         return True
@@ -263,7 +266,7 @@ def _fits(asker: Asker, prompt: str) -> bool:
 
 
 def _is_written(tokenizer: Any, name: str) -> bool:
-    """Tell whether a tokenizer writes a name in tokens of more than single letters."""
+    """Return whether a tokenizer splits a name into more than single letters."""
     if tokenizer is None:
         return True
     return 2 * len(tokenizer(f" {name}", add_special_tokens=False)["input_ids"]) <= len(name) + 3

@@ -1,4 +1,4 @@
-"""Measuring the blast radius of a patch: its probes before and after, and plain text."""
+"""Measure the blast radius of a patch: its probes before and after it, and plain text."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from emend.probes._make import made_for
 
 Source = Literal["auto", "given", "none"]
 SOURCES: tuple[Source, ...] = ("auto", "given", "none")
-"""Which probes are asked: given ones, and made ones for edits without (auto); given ones alone;
-none."""
+"""The probes that are asked: given ones, and made ones for edits without (auto); given; none."""
 
 MOST_EDITS = 20
-"""Edits that are probed; of more a sample is taken."""
+"""The largest number of edits that are probed; of more a sample is taken."""
 
 MADE = ("rephrase", "neighborhood", "relation_specificity", "forgetfulness")
 """Groups of the probes that emend makes."""
+
+Perplexities = tuple[float | None, float | None]
+"""Of plain text, before and after; None where not measured."""
 
 _ASKED = (*GROUPS["rephrase"], *GROUPS["locality"])
 
 
 def check_source(probes: str) -> None:
-    """Refuse a word that says not which probes are asked.
+    """Refuse a word that is none of `SOURCES`.
 
     Raises:
-        InvalidInput: It is none of `SOURCES`.
+        InvalidInput: It is none.
     """
     refuse("probes", choice_fault(probes, SOURCES))
 
@@ -48,7 +50,6 @@ def with_probes(
     edits: Sequence[Edit],
     probes: str = "auto",
     *,
-    most: int = MOST_EDITS,
     batch_size: int = 48,
 ) -> list[Edit]:
     """Return edits with the probes that are to be asked, translations as edits of their own.
@@ -57,10 +58,9 @@ def with_probes(
         model: The causal language model; patches attached to it do not act.
         tokenizer: Its tokenizer.
         edits: The edits.
-        probes: "auto" makes probes for edits that have none (not for an endpoint, where each
-            costs a request and gives no probability), "given" leaves edits as they are, "none"
-            takes their probes away.
-        most: Make probes for a sample of so many edits at most.
+        probes: "auto" makes probes for edits that have none, for at most `MOST_EDITS` of them (not
+            for an endpoint, where each costs a request and returns no probability), "given"
+            leaves edits as they are, "none" removes their probes.
         batch_size: Prompts in one forward pass.
 
     Raises:
@@ -73,7 +73,7 @@ def with_probes(
     if probes == "given":
         return list(edits)
     with models.base(model):
-        return _filled(Asker(model, tokenizer, batch_size), edits, edits, most)
+        return _filled(Asker(model, tokenizer, batch_size), edits, edits)
 
 
 def blast_radius(
@@ -83,28 +83,20 @@ def blast_radius(
     probes: str = "auto",
     *,
     edits: Iterable[Edit] | None = None,
-    most: int = MOST_EDITS,
     batch_size: int = 48,
 ) -> BlastRadius | None:
-    """Measure what else a patch changes.
-
-    Probes of the groups `rephrase` and of locality are asked before and after the patch, by
-    short greedy continuations. An answer changed where its words did (`same_reply`); a
-    rephrasing is as it should be where the edited model states the target.
+    """Measure what else a patch changes, by short greedy replies to probes before and after it.
 
     Args:
-        model: The model that the patch is for; what is attached to it does not act here.
+        model: The model that the patch is for; patches attached to it do not act.
         tokenizer: Its tokenizer.
         patch: The patch.
-        probes: Which probes are asked: "auto" (those of the edits, and made ones for edits that
-            have none), "given" or "none".
-        edits: The edits to probe, with their probes; by default those that the patch holds.
-        most: Probe a sample of so many edits at most.
+        probes: See `with_probes`; those of the groups `rephrase` and of locality are asked.
+        edits: The edits to probe, by default the patch's; of more than `MOST_EDITS` a sample.
         batch_size: Prompts in one forward pass; the result does not depend on it.
 
     Returns:
-        What changed; None for "none", for "given" where no probes are, and where there are no
-        edits.
+        The changes; None without probes or edits.
 
     Raises:
         InvalidInput: `probes` is another word.
@@ -113,52 +105,63 @@ def blast_radius(
     edits = statements_of(patch.edits if edits is None else edits)
     if probes == "none" or not edits:
         return None
-    chosen = sampled(edits, most)
+    chosen = _sampled(edits)
+    made = probes == "auto" and not isinstance(model, models.Endpoint)
+    made = made and any(not edit.probes for edit in edits)
     with models.base(model):
         before = Asker(model, tokenizer, batch_size)
         if probes == "auto":
-            chosen = _filled(before, chosen, patch.edits, most)
-        pairs = [(e, probe) for e in chosen for probe in e.probes if probe.group in _ASKED]
-        made = probes == "auto" and not isinstance(model, models.Endpoint)
-        made = made and any(not edit.probes for edit in edits)
-        if not pairs and not made:
-            return None
-        length = _new_tokens(tokenizer, [probe for _, probe in pairs])
-        before.ask((p.prompt for _, p in pairs if p.group not in GROUPS["rephrase"]), length)
-        old = plain_perplexity(model, tokenizer)
-        with patch.applied(model):
-            after = Asker(model, tokenizer, batch_size)
-            after.expect(_expected(before, [probe for _, probe in pairs]))
-            after.ask((probe.prompt for _, probe in pairs), length)
-            new = plain_perplexity(model, tokenizer)
-    findings = [
-        finding_of(edit, probe, before.known(probe.prompt), after.text(probe.prompt))
-        for edit, probe in pairs
-    ]
+            chosen = _filled(before, chosen, patch.edits)
+        return _measured(before, patch, chosen, len(edits), made)
+
+
+def _measured(
+    before: Asker, patch: Patch, chosen: Sequence[Edit], count: int, made: bool
+) -> BlastRadius | None:
+    """Ask the probes of the chosen edits, of `count` in all, without and with a patch."""
+    model, tokenizer = before.model, before.tokenizer
+    pairs = [(edit, probe) for edit in chosen for probe in edit.probes if probe.group in _ASKED]
+    if not pairs and not made:
+        return None
+    probes = [probe for _, probe in pairs]
+    length = _new_tokens(tokenizer, probes)
+    before.ask((one.prompt for one in probes if one.group not in GROUPS["rephrase"]), length)
+    old = plain_perplexity(model, tokenizer)
+    with patch.applied(model):
+        after = Asker(model, tokenizer, before.batch_size)
+        after.expect(_expected(before, probes))
+        after.ask((probe.prompt for probe in probes), length)
+        new = plain_perplexity(model, tokenizer)
     return blast_of(
-        findings,
+        [
+            _finding(edit, one, before.known(one.prompt), after.text(one.prompt))
+            for edit, one in pairs
+        ],
         groups=MADE if made else (),
         perplexities=(old, new),
-        edits=len(edits),
+        edits=count,
         edits_probed=len(chosen),
         made=made,
         without=_without(chosen) if made else None,
     )
 
 
-def finding_of(edit: Edit, probe: Probe, before: str | None, after: str) -> Finding:
-    """Judge what is generated after a probe's prompt before and after an edit."""
+def _finding(edit: Edit, probe: Probe, before: str | None, after: str) -> Finding:
+    """Judge the texts generated before and after an edit.
+
+    A rephrasing must state the target; otherwise the answer must be the same (`same_reply`).
+    """
     if before is None or probe.group in GROUPS["rephrase"]:
         good = states_answer(after, probe.answers)
     else:
         good = same_reply(before, after, probe.answers)
-    name = about(edit, probe.group, probe.prompt)
+    name = _neighbour(edit, probe.group, probe.prompt)
     return Finding(edit.id, probe.group, name, probe.prompt, before, after, good)
 
 
-def about(edit: Edit, group: str, prompt: str) -> str:
-    """Return the neighbour whose prompt is the edit's own with its name; "" for others."""
-    if group != "neighborhood":
+def _neighbour(edit: Edit | None, group: str, prompt: str) -> str:
+    """Return the neighbour's name if the prompt is the edit's own with another subject; else ""."""
+    if edit is None or group != "neighborhood":
         return ""
     front, _, end = edit.prompt.partition("{}")
     inner = prompt.removeprefix(front).removesuffix(end)
@@ -169,10 +172,10 @@ def radius_of_records(
     records: Iterable[Mapping[str, Any]],
     edits: Sequence[Edit] = (),
     *,
-    perplexities: tuple[float | None, float | None] = (None, None),
+    perplexities: Perplexities = (None, None),
     made: bool = False,
 ) -> BlastRadius | None:
-    """Read the blast radius out of the records of an evaluation.
+    """Compute the blast radius from the records of an evaluation.
 
     Args:
         records: See `emend.metrics.Report`.
@@ -181,63 +184,63 @@ def radius_of_records(
         made: Whether emend made probes.
 
     Returns:
-        What changed; None where no probe was asked.
+        The changes; None if no probe was asked.
     """
     edits = statements_of(edits)
     by_id = {edit.id: edit for edit in edits}
     findings = [
-        Finding(
-            record["edit"],
-            record["group"],
-            about(by_id[record["edit"]], record["group"], record["prompt"])
-            if record["edit"] in by_id
-            else "",
-            record["prompt"],
-            record["text_before"],
-            record["text_after"],
-            record["protocols"]["exact_match"]["after"] == 1.0,
-        )
+        _finding_of_record(record, by_id.get(record["edit"]))
         for record in records
         if record["group"] in _ASKED
     ]
     if not findings:
         return None
-    probed = len({one.edit for one in findings})
-    count = max(len({record["edit"] for record in records}), len(edits))
     return blast_of(
         findings,
         perplexities=perplexities,
-        edits=count,
-        edits_probed=probed,
+        edits=max(len({record["edit"] for record in records}), len(edits)),
+        edits_probed=len({one.edit for one in findings}),
         made=made,
         without=_without(edits) if made else None,
     )
 
 
+def _finding_of_record(record: Mapping[str, Any], edit: Edit | None) -> Finding:
+    return Finding(
+        record["edit"],
+        record["group"],
+        _neighbour(edit, record["group"], record["prompt"]),
+        record["prompt"],
+        record["text_before"],
+        record["text_after"],
+        record["protocols"]["exact_match"]["after"] == 1.0,
+    )
+
+
 def _without(edits: Iterable[Edit]) -> dict[str, int]:
-    """How many edits have no probes since emend has none in their language, by its tag."""
+    """Count the edits without probes in languages in which emend makes none, by language tag."""
     tags = [language_of(edit) for edit in edits if not edit.probes]
     return dict(Counter(tag for tag in tags if tag != ENGLISH and tag not in languages()))
 
 
-def sampled(edits: Sequence[Edit], most: int) -> list[Edit]:
-    """Take at most so many edits, evenly over all of them."""
-    if len(edits) <= most:
+def _sampled(edits: Sequence[Edit]) -> list[Edit]:
+    """Return at most `MOST_EDITS` edits, evenly spaced."""
+    if len(edits) <= MOST_EDITS:
         return list(edits)
-    return [edits[number * len(edits) // most] for number in range(most)]
+    return [edits[number * len(edits) // MOST_EDITS] for number in range(MOST_EDITS)]
 
 
-def _filled(asker: Asker, edits: Sequence[Edit], others: Iterable[Edit], most: int) -> list[Edit]:
-    """Edits with made probes where they have none; an endpoint's as they are."""
+def _filled(asker: Asker, edits: Sequence[Edit], others: Iterable[Edit]) -> list[Edit]:
+    """Return the edits, with made probes for those without; an endpoint's as they are."""
     if isinstance(asker.model, models.Endpoint):
         return list(edits)
-    bare = sampled([edit for edit in edits if not edit.probes], most)
+    bare = _sampled([edit for edit in edits if not edit.probes])
     made = dict(zip((edit.id for edit in bare), made_for(asker, bare, others), strict=True))
     return [replace(edit, probes=made.get(edit.id, edit.probes)) for edit in edits]
 
 
 def _expected(before: Asker, probes: Iterable[Probe]) -> dict[str, str]:
-    """What each prompt's answer is if all is well: that of before, or a rephrasing's target."""
+    """Return the answer that each prompt should have: the one before, or a rephrasing's target."""
     found: dict[str, str] = {}
     for probe in probes:
         known = probe.group not in GROUPS["rephrase"] and before.answer(probe.prompt)
@@ -246,20 +249,20 @@ def _expected(before: Asker, probes: Iterable[Probe]) -> dict[str, str]:
 
 
 def _new_tokens(tokenizer: Any, probes: Iterable[Probe]) -> int:
-    """How many tokens hold the answers of all probes, and one more to see where they end."""
+    """Return the tokens that hold the longest answer, and one more to see where it ends."""
     answers = {answer for probe in probes for answer in probe.answers}
     longest = max((_tokens(tokenizer, answer) for answer in answers), default=0)
     return max(NEW_TOKENS, longest + 1)
 
 
 def _tokens(tokenizer: Any, text: str) -> int:
-    if tokenizer is None:  # of an endpoint
+    if tokenizer is None:  # for an endpoint
         return len(text) // 2 + 1
     return len(tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"])
 
 
 def plain_perplexity(model: nn.Module, tokenizer: Any) -> float | None:
-    """Return the perplexity of a few ordinary sentences; None of an endpoint, which gives none."""
+    """Return the perplexity of a few ordinary sentences; None for an endpoint, which has none."""
     if isinstance(model, models.Endpoint):
         return None
     return models.perplexity(model, tokenizer, plain_text())
