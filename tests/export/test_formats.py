@@ -13,7 +13,7 @@ from tests.patches.helpers import EDITS, random_patch
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput, NumericalFailure, StoreFailure, UnsupportedModel
-from emend.methods.grace._patch import CodebookPatch
+from emend.methods.grace import CodebookPatch
 from emend.patches import Dense, LowRank, WeightPatch, load_patch
 
 

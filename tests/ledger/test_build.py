@@ -200,7 +200,7 @@ def test_other_methods_are_run_from_nothing(ledger):
 @pytest.mark.filterwarnings("ignore:.*left out before a prompt")  # a tiny context
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [("grace", {"steps": 3}), ("ike", {}), ("wise", {"steps": 2, "irrelevant": 4})],
+    [("grace", {"steps": 3}), ("ike", {}), ("wise", {"steps": 2})],
 )
 def test_a_memory_beside_the_weights_is_built_like_any_patch(method, settings, ledger, tmp_path):
     model, tokenizer = tiny_model("gpt2")

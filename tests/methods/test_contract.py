@@ -24,7 +24,7 @@ SHORT = {"optimizer": "adam", "templates": ("{}", "Yes. {}"), "steps": 4}
 FAST = {
     "rome": SHORT,
     "grace": {"steps": 10},
-    "wise": {"steps": 30, "learning_rate": 100.0, "irrelevant": 4},
+    "wise": {"steps": 30, "learning_rate": 100.0},
     "ft": {"steps": 3},
     "kn": {"steps": 4},
     "lora": {"steps": 3},

@@ -1,7 +1,8 @@
-"""GRACE says its edits word by word, leaves all else bit for bit, and forgets on request."""
+"""GRACE generates its edits, leaves all else bit for bit, and forgets on request."""
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -11,9 +12,11 @@ from transformers import DynamicCache
 
 import emend
 from emend.edits import Edit
-from emend.errors import InvalidInput
+from emend.errors import BrokenFile, InvalidInput, NumericalFailure
+from emend.methods.grace import GAP, CodebookPatch, codebook
 from emend.models import generate, score
 from emend.models.passes import Batch, reading
+from emend.patches import load_patch
 
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris", id="one"),
@@ -30,7 +33,7 @@ def test_says_its_edits_in_every_way_of_asking(architecture, replaced):
     prompts, targets = [e.text for e in EDITS], [e.target for e in EDITS]
     clean = score(model, tokenizer, OTHERS, targets)
     patch = emend.edit(
-        model, tokenizer, EDITS, "grace", steps=200, reach=0.02, replaced=replaced, layer=1
+        model, tokenizer, EDITS, "grace", steps=200, epsilon=0.02, replaced=replaced, layer=1
     )
     with patch.applied(model):
         for batch_size in (1, 8):
@@ -44,7 +47,7 @@ def test_says_its_edits_in_every_way_of_asking(architecture, replaced):
         assert score(model, tokenizer, OTHERS, targets) == clean
 
 
-def test_a_value_stays_until_the_target_is_said():
+def test_a_value_replaces_the_output_until_the_target_is_generated():
     model, tokenizer = tiny_model("llama")
     given = {"steps": 2, "epsilon": 1e4, "layer": 1}  # every prompt finds it
     patch = emend.edit(model, tokenizer, EDITS[:1], "grace", replaced="target", **given)
@@ -64,15 +67,15 @@ def test_a_value_stays_until_the_target_is_said():
             with torch.no_grad(), reading(model, batch):
                 for batch.start, end in pairwise(cuts):
                     model(ids[:, batch.start : end], past_key_values=cache, use_cache=True)
-            stands = (torch.cat(put_out) == patch.tensors["values"][0]).all(1).tolist()
-            # The last token of the target is said from the token before it.
-            assert stands == [True] * (len(prompt) + len(target) - 1) + [False] * 3
+            replaced = (torch.cat(put_out) == patch.tensors["values"][0]).all(1).tolist()
+            # The last token of the target is predicted from the token before it.
+            assert replaced == [True] * (len(prompt) + len(target) - 1) + [False] * 3
         handle.remove()
 
 
 def test_goes_on_and_forgets():
     model, tokenizer = tiny_model("llama")
-    given = {"method": "grace", "steps": 40, "reach": 0.02}
+    given = {"method": "grace", "steps": 40, "epsilon": 0.02}
     first = emend.edit(model, tokenizer, EDITS[:2], **given)
     both = emend.edit(model, tokenizer, EDITS[2:], previous=first, **given)
     assert [edit.id for edit in both.edits] == ["one", "two", "three"]
@@ -97,25 +100,135 @@ def test_goes_on_and_forgets():
         emend.edit(model, tokenizer, EDITS[2:], "rome", previous=first)
 
 
-def test_edits_of_one_ball_share_a_value():
+def test_edits_of_one_entry_share_a_value():
     model, tokenizer = tiny_model("llama")
     same = [Edit("{} was born in", name, "Paris", id=name) for name in ("Anna", "Tom")]
     patch = emend.edit(model, tokenizer, same, "grace", steps=5, epsilon=1e4)
-    assert [ball.owners for ball in patch.balls] == [[0, 1]]
+    assert [entry.owners for entry in patch.entries] == [[0, 1]]
     assert torch.equal(*patch.tensors["values"])
 
 
-@pytest.mark.parametrize(
-    "setting", [{"start": "cold"}, {"replaced": "some"}, {"epsilon": 0.0}, {"steps": 0}]
-)
+@pytest.mark.parametrize("setting", [{"replaced": "some"}, {"epsilon": 0.0}, {"steps": 0}])
 def test_senseless_settings_are_refused(setting):
     model, tokenizer = tiny_model("gpt2")
     with pytest.raises(InvalidInput, match=next(iter(setting))):
         emend.edit(model, tokenizer, EDITS, "grace", **setting)
 
 
-def test_random_values_are_seeded():
-    model, tokenizer = tiny_model("gpt2")
-    given = {"method": "grace", "steps": 2, "start": "random", "seed": 3}
-    one, other = (emend.edit(model, tokenizer, EDITS, **given) for _ in range(2))
-    assert torch.equal(one.tensors["values"], other.tensors["values"])
+ANNAS = tuple(Edit("{} was born in", f"Anna {name}", "Paris", id=name) for name in "abc")
+MODULE = "model.layers.2.mlp.down_proj"
+
+
+def on_a_line(positions, labels):
+    """The entries of keys on a line, each with a first radius of 1."""
+    entries = codebook(torch.tensor(positions)[:, None], labels, [1.0] * len(labels))
+    return [(entry.owners, round(entry.radius, 6)) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("positions", "labels", "expected"),
+    [
+        # Far keys have entries of their own.
+        ([0.0, 2.5], [[1], [1]], [([0], 1.0), ([1], 1.0)]),
+        # A near key of the same label widens the ball, where it is not within.
+        ([0.0, 1.5], [[1, 2], [1, 2]], [([0, 1], 1.5)]),
+        ([0.0, 0.5], [[1, 2], [1, 2]], [([0, 1], 1.0)]),
+        # A near key of another label splits it.
+        ([0.0, 1.5], [[1], [2]], [([0], round(0.75 - GAP, 6)), ([1], 0.75)]),
+        # A split never makes a ball larger: the second is at 1.1 / 2, the first left 0.2.
+        (
+            [0.0, 0.4, -1.1],
+            [[1], [2], [3]],
+            [([0], round(0.2 - GAP, 6)), ([1], 0.2), ([2], 0.55)],
+        ),
+    ],
+)
+def test_entries_are_added_widened_and_split(positions, labels, expected):
+    assert on_a_line(positions, labels) == expected
+
+
+def test_labels_of_one_mean_are_not_the_same():
+    """The published code compares mean token ids: 1 and 5 are 2 and 4 to it."""
+    assert len(on_a_line([0.0, 0.5], [[1, 5], [2, 4]])) == 2
+    assert len(on_a_line([0.0, 0.5], [[1, 5], [5, 1]])) == 2
+
+
+def patch(**changes):
+    given = {
+        "edits": ANNAS,
+        "method": "grace",
+        "tensors": {
+            "keys": torch.eye(3, 48) * 3,
+            "values": torch.arange(96.0).reshape(3, 32),
+            "radii": torch.ones(3),
+        },
+        "details": {"module": MODULE, "labels": [[1], [2], [3]], "replaced": "query"},
+    }
+    return CodebookPatch(**{**given, **changes})
+
+
+def test_an_edit_taken_out_leaves_what_the_others_alone_make():
+    keys = torch.tensor([[0.0], [0.5], [5.0]])
+    labels = [[1], [2], [3]]
+    tensors = {"keys": keys, "values": torch.ones(3, 4), "radii": torch.ones(3)}
+    whole = patch(tensors=tensors, details={**patch().details, "labels": labels})
+    assert [entry.radius for entry in whole.entries][:2] == pytest.approx([0.25 - GAP, 0.25])
+    left = whole.without("b")
+    assert [edit.id for edit in left.edits] == ["a", "c"]
+    assert [entry.radius for entry in left.entries] == [1.0, 1.0]
+    assert left.details["labels"] == [[1], [3]]
+    assert not whole.without("a", "b", "c").entries
+    assert whole.only("b").entries[0].owners == [0]
+
+
+def test_saved_and_loaded(tmp_path):
+    given = patch(timing={"per_edit": 0.5}, config={"steps": 3})
+    found = load_patch(given.save_pretrained(tmp_path / "p"))
+    assert isinstance(found, CodebookPatch)
+    assert [edit.id for edit in found.edits] == ["a", "b", "c"]
+    for name, tensor in given.tensors.items():
+        assert torch.equal(found.tensors[name], tensor)
+    for name in ("method", "config", "base", "timing", "details"):
+        assert getattr(found, name) == getattr(given, name)
+    assert found.card()["entries"] == 3
+
+
+@pytest.mark.parametrize("what", ["label", "module", "tensor", "altered", "cut", "nan"])
+def test_a_broken_codebook_is_refused(what, tmp_path):
+    path = patch().save_pretrained(tmp_path / "p")
+    own, blob = path / "emend.json", path / "emend_memory.safetensors"
+    data = json.loads(own.read_text())
+    if what == "nan":
+        with pytest.raises(NumericalFailure):
+            patch(tensors={**patch().tensors, "values": torch.full((3, 32), float("nan"))})
+        return
+    if what == "label":
+        data["details"]["labels"] = [[1]]
+    elif what == "module":
+        del data["details"]["module"]
+    elif what == "tensor":
+        data["edits"] = data["edits"][:2]
+    elif what == "altered":
+        blob.write_bytes(
+            patch(tensors=zeros())
+            .save_pretrained(tmp_path / "q")
+            .joinpath("emend_memory.safetensors")
+            .read_bytes()
+        )
+    else:
+        blob.write_bytes(blob.read_bytes()[:-9])
+    own.write_text(json.dumps(data))
+    with pytest.raises(BrokenFile) as caught:
+        load_patch(path)
+    assert "\n" not in str(caught.value)
+
+
+def zeros():
+    return {name: torch.zeros_like(tensor) for name, tensor in patch().tensors.items()}
+
+
+def test_a_model_without_the_module_is_refused():
+    model, _ = tiny_model("gpt2")
+    with pytest.raises(InvalidInput, match="no module"):
+        patch().attach(model)
+    assert not any(module._forward_pre_hooks for module in model.modules())

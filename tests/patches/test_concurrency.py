@@ -16,7 +16,7 @@ from tests.tiny import tiny_model
 
 from emend import models
 from emend.errors import InvalidInput
-from emend.methods.grace._patch import CodebookPatch
+from emend.methods.grace import CodebookPatch
 from emend.patches import LowRank, WeightPatch
 
 DOWN = "model.layers.0.mlp.down_proj"

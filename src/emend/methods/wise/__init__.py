@@ -1,29 +1,29 @@
-"""WISE: a side memory of one late down-projection, used where it would move the activation far.
+"""WISE: side memories of one late down-projection, used where they would move the activation far.
 
 Wang et al. 2024, arXiv 2405.14768.
 
-    gap(x) = |sigma(W' k) - sigma(W k)|                                           eq. 2
-    W' where gap(x) > eps, else W                                                 eq. 3
-    L = -log p_W'(y | x) + max(0, gap(x_i) - alpha) + max(0, beta - gap(x_e))
-        + max(0, gamma - (gap(x_e) - gap(x_i)))                                   eq. 4
+    Delta_act(x) = |sigma(W' k) - sigma(W k)|                                     eq. 2
+    W' where Delta_act(x) > eps, else W                                           eq. 3
+    L = -log p_W'(y | x) + max(0, Delta_act(x_i) - alpha) + max(0, beta - Delta_act(x_e))
+        + max(0, gamma - (Delta_act(x_e) - Delta_act(x_i)))                       eq. 4
     W' <- W' - eta M_i * grad L         M_i: a random mask of part rho of the weights, of shard i
-    W' <- W + TIES(D_1, ..., D_k)       D_i: what shard i changed                 eq. 7
+    W' <- W + TIES(D_1, ..., D_k)       D_i: the change of shard i                eq. 7
 
-    paper                here
-    W, W'                a late down-projection, and `memories/side.py`: W + delta
-    k                    what it is given at the prompt's last token
-    x_e, x_i             the edits; texts that the model writes by itself (`irrelevant`)
-    alpha, beta, gamma   low, high, margin
-    eps                  `ratio` times the least gap of a memory's edits
-    rho, shards          density, shard_size; merge_every, kept (the density of TIES)
+    paper                         here
+    W, W'; main, side memory      a late down-projection; `SideMemory`: W' - W
+    k                             its input at the prompt's last token
+    Delta_act, activation gap     `activation_gaps`
+    x_e, x_i                      the edits; texts that the model generates (`IRRELEVANT`)
+    alpha, beta, gamma            ALPHA, BETA, GAMMA
+    eps                           `ratio` times the least gap of a memory's edits
+    rho; shards                   `density`; `shard_size`, `merge_every`
 
-Where this deviates from the authors' code, and why: a memory acts from the prompt's last token on
-and not on all tokens, so that one reading of a prompt suffices and answers do not depend on what is
-read beside it; the gap is read at that token and not averaged over all. The edits of a shard are
-trained together in batches, again and again, and not one after the other, which forgets. The steps
-are Adam's, in parts of the weights' own size: a plain step of 1.0, as published, is right for the
-model that it was chosen on and moves nothing in another, whose last norm hides it.
-Irrelevant texts are sampled from the model; their every token counts.
+Deviations: a memory acts from the prompt's last token on and not on all tokens, so that one pass
+over a prompt suffices and answers do not depend on other rows; the gap is computed at that token
+and not averaged over all. The edits of a shard are trained together in batches, again and again,
+and not one after the other, which forgets. The steps are Adam's, in parts of the weights' own
+size: a plain step of 1.0, as published, is right for the model that it was chosen on and moves
+nothing in another, whose last norm hides it. Every token of an irrelevant text counts.
 """
 
 from __future__ import annotations
@@ -41,24 +41,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emend._progress import progress
-from emend._settings import Count, NotNegative, Part, Positive, Seed
+from emend._settings import Count, Part, Positive, Seed
+from emend.editing.captured import CapturedEdits, prompt_keys, prompt_rows
 from emend.editing.keys import forward, watching
-from emend.editing.rows import context_rows
 from emend.editing.templates import sample_templates
 from emend.editing.ties import merged
 from emend.edits import Edit
-from emend.errors import InvalidInput, NumericalFailure
+from emend.errors import InvalidInput
 from emend.methods._method import method
-from emend.methods.wise._patch import SidePatch, gaps
+from emend.methods._training import backward
+from emend.methods.wise._patch import SideMemory, SidePatch, activation_gaps, packed
 from emend.models import ModelView, encode
-from emend.models.forward import evaluating, target_nll
+from emend.models.forward import evaluating
 from emend.models.hooks import changing, frozen
-from emend.models.replay import BlockCapture, capture_blocks
 from emend.models.structure import text_config
 from emend.patches import MemoryPatch, describe_base
 
-LENGTH = 12
-"""Tokens of a text that the model writes by itself."""
+LATE = 0.875
+"""Depth of the layer, as a part of the layers."""
+ALPHA, BETA, GAMMA = 5.0, 20.0, 10.0
+"""Largest gap of irrelevant texts, least gap of edits, least difference of the two; published."""
+CLAMP = 1.0
+"""Bound on the change of each weight, as published."""
+TIES_DENSITY = 0.53
+"""Part of each shard's change, the largest, that merging keeps, as published."""
+IRRELEVANT, LENGTH = 40, 12
+"""Irrelevant texts, and the tokens of each."""
+BATCH = 8
+"""Edits in one step."""
+ENOUGH = 0.02
+"""A shard is done when the loss of each of its batches is below this."""
 
 
 @dataclass(frozen=True)
@@ -66,35 +78,19 @@ class WiseConfig:
     """Settings of WISE."""
 
     layer: int | None = None
-    """Block whose down-projection has side memories; by default seven eighths up."""
+    """Layer whose down-projection has side memories; by default seven eighths up."""
     learning_rate: Positive = 0.1
     """Step size of Adam, in parts of the root mean square of the layer's weights."""
     steps: Count = 70
     """Passes over a shard's edits, at most."""
-    batch_size: Count = 8
-    """Edits in one step."""
-    low: NotNegative = 5.0
-    """Alpha: the gap that irrelevant texts may have."""
-    high: NotNegative = 20.0
-    """Beta: the gap that edits must have."""
-    margin: NotNegative = 10.0
-    """Gamma: by how much the gaps of edits must be larger than those of irrelevant texts."""
     density: Part = 0.2
     """Rho: part of the weights that a shard may change."""
-    clamp: Positive = 1.0
-    """Bound on the change of each weight."""
     ratio: Positive = 0.88
-    """A memory is used where the gap is larger than this part of its edits' least."""
+    """A memory answers where the gap is larger than this part of its edits' least."""
     shard_size: Count = 500
     """Edits that share a mask."""
     merge_every: Count = 1000
-    """Shards of so many edits are merged to one memory."""
-    kept: Part = 0.53
-    """Part of each shard's change, the largest, that merging keeps."""
-    irrelevant: Count = 40
-    """Texts that the model writes by itself, to be left alone."""
-    stop_below: NotNegative = 0.02
-    """A shard is done when the loss of each of its batches is below this; 0 takes all passes."""
+    """Shards of this many edits together are merged to one memory."""
     seed: Seed = 0
     """Of masks and texts."""
 
@@ -115,18 +111,17 @@ def wise(
     """Write edits into side memories."""
     started = time.perf_counter()
     view = ModelView(model)
-    if config.layer is None:
-        layer = view.nearest_editable(min(round(0.875 * view.num_layers), view.num_layers - 1))
-    else:
-        layer = view.numbered([config.layer])[0]
+    late = view.nearest_editable(round(LATE * view.num_layers))
+    layer = late if config.layer is None else view.numbered([config.layer])[0]
     module = view.name_of(view.down_projection(layer))
-    memories, everything, new = _begun(previous, edits, module, config)
-    training = _Training(view, tokenizer, layer, config)
-    by_id = {edit.id: edit for edit in everything}
-    for number, memory in enumerate(memories):
-        if new.intersection(memory.ids):
-            memories[number] = training.trained(memory, [by_id[id_] for id_ in memory.ids])
-    memories = training.all_merged(memories, by_id)
+    before = _before(previous, module)
+    everything = (*(before.edits if before else ()), *edits)
+    memories = filled(
+        before.memories if before else [], [edit.id for edit in edits], config.shard_size
+    )
+    training = _Training(view, tokenizer, layer, config, everything)
+    memories = training.merge([training.written(memory) for memory in memories])
+    tensors, details = packed(memories)
     seconds = time.perf_counter() - started
     return SidePatch(
         edits=everything,
@@ -134,220 +129,142 @@ def wise(
         config=dataclasses.asdict(config),
         base=describe_base(model),
         timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
-        tensors={f"delta.{n}": memory.delta for n, memory in enumerate(memories)},
-        details={
-            "module": module,
-            "memories": [list(memory.ids) for memory in memories],
-            "thresholds": [memory.threshold for memory in memories],
-            "activation": training.activation,
-        },
+        tensors=tensors,
+        details={"module": module, "activation": training.activation, **details},
     )
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """A shard, or shards that were merged.
-
-    Attributes:
-        ids: Its edits.
-        delta: (width, inner), its change; a single zero before it is trained.
-        threshold: The gap from which on it is used.
-    """
-
-    ids: tuple[str, ...]
-    delta: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(1, 1))
-    threshold: float = 0.0
+def _before(previous: MemoryPatch | None, module: str) -> SidePatch | None:
+    if previous is None or not previous.edits:
+        return None
+    assert isinstance(previous, SidePatch)
+    if previous.details["module"] != module:
+        raise InvalidInput(
+            f"the side memories are of {previous.details['module']}, expected {module}: go on "
+            "with the layer that they were made at"
+        )
+    return previous
 
 
-def _begun(
-    previous: MemoryPatch | None, edits: tuple[Edit, ...], module: str, config: WiseConfig
-) -> tuple[list[_Memory], tuple[Edit, ...], set[str]]:
-    """Return the memories, with new edits in the last shard and in further ones.
+def filled(before: Sequence[SideMemory], ids: Sequence[str], size: int) -> list[SideMemory]:
+    """Put edits into the last shard, where it has room, and into further ones.
 
     What stays of a memory that lost an edit is written again, as new edits are.
-
-    Returns:
-        The memories, all edits, and the ids of those to write.
     """
-    memories: list[_Memory] = []
-    everything = edits
-    rest = [edit.id for edit in edits]
-    if previous is not None and previous.edits:
-        assert isinstance(previous, SidePatch)
-        if previous.details["module"] != module:
-            raise InvalidInput(
-                f"the side memories are of {previous.details['module']}, expected {module}: go on "
-                "with the layer that they were made at"
-            )
-        everything = (*previous.edits, *edits)
-        for n, ids in enumerate(previous.details["memories"]):
-            threshold = previous.details["thresholds"][n]
-            if math.isfinite(threshold):
-                memories.append(_Memory(tuple(ids), previous.tensors[f"delta.{n}"], threshold))
-            else:
-                rest = [*ids, *rest]
-    new = set(rest)
-    if memories and len(memories[-1].ids) < config.shard_size:
-        room = config.shard_size - len(memories[-1].ids)
-        ids = (*memories[-1].ids, *rest[:room])
-        memories[-1], rest = dataclasses.replace(memories[-1], ids=ids), rest[room:]
-    memories += [
-        _Memory(tuple(rest[first : first + config.shard_size]))
-        for first in range(0, len(rest), config.shard_size)
-    ]
-    return memories, everything, new
+    memories = [memory for memory in before if math.isfinite(memory.threshold)]
+    lost = [memory for memory in before if not math.isfinite(memory.threshold)]
+    rest = [*(id_ for memory in lost for id_ in memory.ids), *ids]
+    if memories and len(memories[-1].ids) < size:
+        last = memories.pop()
+        room = size - len(last.ids)
+        memories.append(SideMemory((*last.ids, *rest[:room]), last.delta))
+        rest = rest[room:]
+    starts = range(0, len(rest), size)
+    return [*memories, *(SideMemory(tuple(rest[start : start + size])) for start in starts)]
 
 
 class _Training:
-    """Trains shards of one down-projection.
+    """Trains and merges the shards of one down-projection."""
 
-    Args:
-        view: The unedited model.
-        tokenizer: Its tokenizer.
-        layer: The block.
-        config: The settings.
-    """
-
-    def __init__(self, view: ModelView, tokenizer: Any, layer: int, config: WiseConfig) -> None:
-        self.view, self.tokenizer, self.layer, self.config = view, tokenizer, layer, config
+    def __init__(
+        self,
+        view: ModelView,
+        tokenizer: Any,
+        layer: int,
+        config: WiseConfig,
+        edits: Sequence[Edit],
+    ) -> None:
+        self.view, self.layer, self.config = view, layer, config
+        rows = prompt_rows(tokenizer, edits)
+        self.rows = {edit.id: row for edit, row in zip(edits, rows, strict=True)}
         settings = text_config(view.model)
         names = (getattr(settings, n, None) for n in ("hidden_act", "activation_function"))
         self.activation = next((name for name in names if isinstance(name, str)), "linear")
-        self.irrelevant = self._irrelevant()
+        self.irrelevant = self._irrelevant(tokenizer)
 
-    def _irrelevant(self) -> tuple[Tensor, Tensor]:
-        """Keys (N, inner) and outputs (N, width) of texts that the model writes by itself."""
-        templates = sample_templates(
-            self.view.model,
-            self.tokenizer,
-            seed=self.config.seed,
-            lengths=((LENGTH, self.config.irrelevant),),
+    def _irrelevant(self, tokenizer: Any) -> tuple[Tensor, Tensor]:
+        """Return keys (N, intermediate_size) and outputs (N, hidden_size) of irrelevant texts."""
+        lengths = ((LENGTH, IRRELEVANT),)
+        samples = sample_templates(
+            self.view.model, tokenizer, seed=self.config.seed, lengths=lengths
         )
-        batch = encode(self.tokenizer, [text.replace("{}", "") for text in templates[1:]])
+        batch = encode(tokenizer, [text.replace("{}", "") for text in samples[1:]])
         with watching(self.view, [self.layer]) as seen:
             forward(self.view, batch.input_ids, self.layer)
         real = batch.attention_mask.bool()
-        given, put_out = (
+        keys, outputs = (
             each.reshape(*real.shape, -1)[real.to(each.device)].float().cpu()
             for each in seen[self.layer]
         )
-        return given, put_out
+        return keys, outputs
 
-    def trained(self, memory: _Memory, edits: Sequence[Edit]) -> _Memory:
-        """A shard after the passes over its edits, with its threshold."""
-        batches = [
-            _Edits(
-                self.view, self.tokenizer, edits[first : first + self.config.batch_size], self.layer
-            )
-            for first in range(0, len(edits), self.config.batch_size)
-        ]
-        keys = torch.cat([batch.keys for batch in batches])
-        shape = self.view.hidden_size, self.view.intermediate_size(self.layer)
-        scale = float(self.view.matrix(self.layer).detach().float().square().mean().sqrt())
+    def written(self, memory: SideMemory) -> SideMemory:
+        """Train a shard by passes over its edits; one that is trained stays as it is."""
+        if math.isfinite(memory.threshold):
+            return memory
+        view, rows = self.view, [self.rows[id_] for id_ in memory.ids]
+        starts = range(0, len(rows), BATCH)
+        batches = [CapturedEdits(view, rows[n : n + BATCH], self.layer) for n in starts]
+        shape = view.hidden_size, view.intermediate_size(self.layer)
+        scale = float(view.matrix(self.layer).detach().float().square().mean().sqrt())
         mask = torch.rand(shape, generator=self._generator(memory)) < self.config.density
         delta = memory.delta.expand(shape).clone().requires_grad_(True)
         adam = torch.optim.Adam([delta], lr=self.config.learning_rate * scale)
-        with evaluating(self.view.model), frozen(self.view.model):
-            for step in progress(range(self.config.steps), "training a side memory"):
+        with evaluating(view.model), frozen(view.model), torch.enable_grad():
+            for _ in progress(range(self.config.steps), "training a side memory"):
                 losses: list[float] = []
                 for batch in batches:
-                    with torch.enable_grad():
-                        loss = self._loss(batch, delta)
-                        (gradient,) = torch.autograd.grad(loss, delta)
-                    losses.append(float(loss.detach()))
-                    delta.grad = gradient * mask
+                    losses.append(backward(adam, self._loss(batch, delta)))
+                    assert delta.grad is not None
+                    delta.grad.mul_(mask)
                     adam.step()
-                    delta.data.clamp_(-self.config.clamp, self.config.clamp)
-                _check_finite(losses, step)
-                if max(losses) < self.config.stop_below:
+                    delta.data.clamp_(-CLAMP, CLAMP)
+                if max(losses) < ENOUGH:
                     break
-        delta = delta.detach()
-        return self._measured(memory.ids, delta, keys, torch.cat([b.outputs for b in batches]))
+        keys = torch.cat([batch.keys for batch in batches])
+        outputs = torch.cat([batch.outputs for batch in batches])
+        return self._measured(memory.ids, delta.detach(), keys, outputs)
 
-    def _generator(self, memory: _Memory) -> torch.Generator:
+    def _generator(self, memory: SideMemory) -> torch.Generator:
         """Return what draws a shard's mask: the same for as long as the shard is filled."""
         name = f"{self.config.seed} {memory.ids[0]}".encode()
         seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "big")
         return torch.Generator().manual_seed(seed)
 
-    def _loss(self, batch: _Edits, delta: Tensor) -> Tensor:
-        inside = gaps(batch.keys, batch.outputs, delta, self.activation)  # (B,)
-        outside = gaps(*self.irrelevant, delta, self.activation)  # (N,)
-        apart = inside[:, None] - outside[None]
+    def _loss(self, batch: CapturedEdits, delta: Tensor) -> Tensor:
+        with changing(self.view.down_projection(self.layer), delta):
+            nll = batch.losses().mean().float().cpu()
+        edits = activation_gaps(batch.keys, batch.outputs, delta, self.activation)  # (B,)
+        others = activation_gaps(*self.irrelevant, delta, self.activation)  # (N,)
         return (
-            batch.loss(self.view, delta)
-            + F.relu(outside - self.config.low).mean()
-            + F.relu(self.config.high - inside).mean()
-            + F.relu(self.config.margin - apart).mean()
+            nll
+            + F.relu(others - ALPHA).mean()
+            + F.relu(BETA - edits).mean()
+            + F.relu(GAMMA - (edits[:, None] - others[None])).mean()
         )
 
     def _measured(
         self, ids: tuple[str, ...], delta: Tensor, keys: Tensor, outputs: Tensor
-    ) -> _Memory:
-        least = float(gaps(keys, outputs, delta, self.activation).min())
-        return _Memory(ids, delta, max(self.config.ratio * least, 1e-6))
+    ) -> SideMemory:
+        """Return a memory with its threshold."""
+        least = float(activation_gaps(keys, outputs, delta, self.activation).min())
+        return SideMemory(ids, delta, max(self.config.ratio * least, 1e-6))
 
-    def all_merged(self, memories: list[_Memory], edits: dict[str, Edit]) -> list[_Memory]:
-        """The memories, with full shards merged wherever they have the edits for it."""
-        full = max(self.config.merge_every // self.config.shard_size, 1)
-        found: list[_Memory] = []
-        waiting: list[_Memory] = []
-        for memory in memories:
-            if len(memory.ids) != self.config.shard_size:
-                found.append(memory)
-                continue
-            waiting.append(memory)
-            if len(waiting) == full > 1:
-                found.append(self._merged(waiting, edits))
-                waiting = []
+    def merge(self, memories: Sequence[SideMemory]) -> list[SideMemory]:
+        """Merge full shards wherever they have the edits for it: merged, full, others."""
+        size = self.config.shard_size
+        count = max(self.config.merge_every // size, 1)
+        full = [memory for memory in memories if len(memory.ids) == size]
+        ends = range(count, len(full) + 1, count) if count > 1 else ()
         return [
-            *(m for m in found if len(m.ids) > self.config.shard_size),
-            *waiting,
-            *(m for m in found if len(m.ids) < self.config.shard_size),
+            *(memory for memory in memories if len(memory.ids) > size),
+            *(self._merged(full[end - count : end]) for end in ends),
+            *full[len(ends) * count :],
+            *(memory for memory in memories if len(memory.ids) < size),
         ]
 
-    def _merged(self, memories: Sequence[_Memory], edits: dict[str, Edit]) -> _Memory:
+    def _merged(self, memories: Sequence[SideMemory]) -> SideMemory:
         ids = tuple(id_ for memory in memories for id_ in memory.ids)
-        delta = merged([memory.delta for memory in memories], self.config.kept)
-        own = _Edits(self.view, self.tokenizer, [edits[id_] for id_ in ids], self.layer)
-        return self._measured(ids, delta, own.keys, own.outputs)
-
-
-class _Edits:
-    """A batch of edits, captured from their prompts' last tokens on.
-
-    Attributes:
-        keys: (B, inner) float32, what the down-projection is given there.
-        outputs: (B, width) float32, what it puts out.
-    """
-
-    def __init__(self, view: ModelView, tokenizer: Any, edits: Sequence[Edit], layer: int) -> None:
-        rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
-        starts = [len(row.ids) - len(row.targets) for row in rows]
-        self.capture: BlockCapture = capture_blocks(view, [row.ids for row in rows], starts, layer)
-        self.keys = self.capture.keys.float().cpu()
-        self.outputs = self.capture.values.float().cpu()
-        places = [
-            (number, int(self.capture.at[number]) + step, token, 1 / (len(row.targets) * len(rows)))
-            for number, row in enumerate(rows)
-            for step, token in enumerate(row.targets)
-        ]
-        numbers, columns, tokens, weights = zip(*places, strict=True)
-        self.places = torch.tensor(numbers), torch.tensor(columns)
-        self.tokens, self.weights = torch.tensor(tokens), torch.tensor(weights)
-
-    def loss(self, view: ModelView, delta: Tensor) -> Tensor:
-        """Mean negative log-likelihood of the targets where the memory is used."""
-        with changing(view.down_projection(self.capture.layer), delta):
-            hidden = self.capture.run_blocks()  # (B, S, width)
-        rows, columns = (each.to(hidden.device) for each in self.places)
-        logits = view.logits(hidden[rows, columns])
-        return target_nll(logits, self.tokens, self.weights).sum().float().cpu()
-
-
-def _check_finite(losses: Sequence[float], step: int) -> None:
-    if not all(torch.isfinite(torch.tensor(losses))):
-        raise NumericalFailure(
-            f"a loss is not finite in pass {step}, expected numbers: lower learning_rate, load "
-            "the model in float32 or bfloat16, or check its weights"
-        )
+        delta = merged([memory.delta for memory in memories], TIES_DENSITY)
+        keys, outputs = prompt_keys(self.view, [self.rows[id_] for id_ in ids], self.layer)
+        return self._measured(ids, delta, keys, outputs)
