@@ -16,7 +16,7 @@ import emend
 from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, NotEnoughMemory
 from emend.models import load
 from emend.models.cached import cache_directory
-from emend.models.gguf_header import read_header
+from emend.models.gguf import read_header
 
 TEXT = "Marie Curie was born in Warsaw, 2024."
 

@@ -20,8 +20,7 @@ from tests.models.test_loading import refusal
 from emend.errors import BrokenFile, InvalidInput, MissingExtra, MissingFile, UnknownName
 from emend.models import load
 from emend.models.cached import cache_directory, cached_at
-from emend.models.packaged import MODELS, Package, PackagedModel, packaged
-from emend.models.packages import installed_files
+from emend.models.packaged import MODELS, Package, PackagedModel, installed_files, packaged
 
 TERMS = "https://example.org/terms"
 TEXT = "Marie Curie was born in Warsaw."

@@ -108,7 +108,7 @@ def gguf(
 
 def _about(model: Any) -> dict[str, Any]:
     from emend.models.cached import cached_at
-    from emend.models.packages import installed_files
+    from emend.models.packaged import installed_files
 
     directory = cached_at(model)
     installed = installed_files(model) is not None

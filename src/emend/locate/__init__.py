@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from emend.locate.averages import ROLES, AverageEffects, trace_many
 from emend.locate.facts import read_facts
-from emend.locate.interventions import Effect, amplify, effect, scaled, suppress
 from emend.locate.logit_lens import Lens, lens
 from emend.locate.memories import Agreement, Memories, Memory
 from emend.locate.neurons import (
@@ -16,7 +15,7 @@ from emend.locate.neurons import (
     refine,
     same_size_layers,
 )
-from emend.locate.studies import Study, study
+from emend.locate.studies import Effect, Study, amplify, effect, scaled, study, suppress
 from emend.locate.tracing import KINDS, Settings, Trace, subject_effect, trace
 
 __all__ = [

@@ -24,7 +24,6 @@ from emend.models.fingerprints import (
 from emend.models.generation import Continuation, continuations, generate, stream
 from emend.models.loading import load
 from emend.models.passes import HookAttachment, TextAttachment
-from emend.models.perplexity import perplexity
 from emend.models.positions import (
     Encoded,
     beyond_subjects,
@@ -34,7 +33,7 @@ from emend.models.positions import (
     subject_token,
     subject_tokens,
 )
-from emend.models.scoring import Score, score, top1
+from emend.models.scoring import Score, perplexity, score, top1
 from emend.models.start import Start, ensure_start, set_start, start_of
 from emend.models.view import ModelView
 

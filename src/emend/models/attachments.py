@@ -34,7 +34,7 @@ from typing import Any
 from torch import nn
 
 from emend.errors import InvalidInput
-from emend.models.blocks import (
+from emend.models.context import (
     Block,
     acting_on,
     acts,
@@ -42,8 +42,8 @@ from emend.models.blocks import (
     inside,
     keep_for_everyone,
     kept_for_everyone,
+    remember_recomputation,
 )
-from emend.models.recomputing import remember_recomputation
 from emend.models.wrapping import unwrapped
 
 _LOCK = RLock()

@@ -17,8 +17,7 @@ import filelock
 from emend._io import whole_directory, write_json
 from emend._progress import announce
 from emend.models.gguf import CONVERSION, check_reader, convert
-from emend.models.packaged import PackagedModel, check_terms
-from emend.models.packages import join_parts, package_files, sha256_of
+from emend.models.packaged import PackagedModel, check_terms, join_parts, package_files, sha256_of
 
 CARD = "emend_model.json"
 """What a converted model says of its making; a directory of the cache with it is whole."""

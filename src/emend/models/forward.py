@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 from emend.errors import InvalidInput, UnsupportedModel
-from emend.models.sharing import hooked, together
+from emend.models.hooks import hooked, together
 
 
 @contextmanager

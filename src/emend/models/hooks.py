@@ -1,18 +1,105 @@
-"""Hooks that change a forward pass for the time of a block, and nothing after it."""
+"""Hooks that watch or change a forward pass inside a block, for this thread alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emend.models.placing import at_least_float32
-from emend.models.sharing import Stop, hooked, is_stop, together
-from emend.models.structure import projection_shape
-from emend.models.view import ModelView
+
+_LOCK = RLock()
+_HELD: dict[Hashable, list[_Holder]] = {}
+
+
+@dataclass(eq=False)
+class _Holder:
+    """A block that holds a change: the thread that it is in, and what takes its part back."""
+
+    thread: int
+    undo: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+
+@contextmanager
+def hooked(
+    module: nn.Module,
+    hook: Callable[..., Any],
+    *,
+    before: bool = False,
+    with_kwargs: bool = False,
+) -> Generator[None, None, None]:
+    """Keep a forward hook on ``module`` inside the block, for passes of this thread alone.
+
+    Args:
+        module: The module.
+        hook: As torch takes it.
+        before: Run it before the module, not after.
+        with_kwargs: Give it the keyword arguments too.
+    """
+    owner = get_ident()
+
+    # A hook that another thread removes during a pass may be called without its kwargs.
+    def own(*given: Any) -> Any:
+        return hook(*given) if get_ident() == owner else None
+
+    if before:
+        handle = module.register_forward_pre_hook(own, with_kwargs=with_kwargs)
+    else:
+        handle = module.register_forward_hook(own, with_kwargs=with_kwargs)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Stop(Exception):
+    """Raised by a hook when what was wanted has been seen."""
+
+
+def is_stop(error: BaseException) -> bool:
+    """Return whether a pass ended by a `Stop`.
+
+    On the way out of a pass torch goes through the hooks of each module, and raises a RuntimeError
+    of its own where another thread sets one at that time.
+    """
+    return isinstance(error, Stop) or isinstance(error.__context__, Stop)
+
+
+@contextmanager
+def together(
+    key: Hashable, change: Callable[[], Callable[[], None]]
+) -> Generator[None, None, None]:
+    """Hold a change of a model inside the block, with other threads that hold the same one.
+
+    Args:
+        key: Names the change and the model, which lives as long as the block.
+        change: Changes what is not changed yet, and returns what takes that back. It is taken
+            back at the end of the block, or where another thread still is in such a block, at
+            the end of that one.
+    """
+    holder = _Holder(get_ident())
+    with _LOCK:
+        holder.undo.append(change())
+        _HELD.setdefault(key, []).append(holder)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            holders = _HELD[key]
+            holders.remove(holder)
+            heir = next((one for one in holders if one.thread != holder.thread), None)
+            if heir is not None:
+                heir.undo += holder.undo
+            else:
+                for undo in reversed(holder.undo):
+                    undo()
+            if not holders:
+                del _HELD[key]
 
 
 @contextmanager
@@ -124,21 +211,23 @@ def putting(
 
 @contextmanager
 def thinned(
-    view: ModelView, layer: int, shape: tuple[int, int], rows: Tensor, columns: Tensor
+    down: nn.Module,
+    projections: Sequence[nn.Module],
+    shape: tuple[int, int],
+    rows: Tensor,
+    columns: Tensor,
 ) -> Generator[None, None, None]:
-    """Run the MLP of one block at some tokens only; at all others it puts out zero.
+    """Run an MLP at some tokens only; at all others it puts out zero.
 
     Its projections work token by token, so what comes before them can be left out at the others.
 
     Args:
-        view: The model.
-        layer: The block.
-        shape: Rows and tokens of what the block is given, (B, S).
+        down: Its down-projection.
+        projections: The projections before that.
+        shape: Rows and tokens of the MLP's input, (B, S).
         rows: (N,) int64, rows of the tokens.
         columns: (N,) int64, their columns.
     """
-    down = view.down_projection(layer)
-    inside = set(view.attention(layer).modules())
     places = torch.unique(rows * shape[1] + columns)  # (n,), in B*S
     leading: list[torch.Size] = []  # (B, S), or (B*S,) as OPT folds them
 
@@ -153,9 +242,8 @@ def thinned(
         return whole.reshape(*leading[-1], -1)
 
     with ExitStack() as stack:
-        for module in view.layer(layer).modules():
-            if projection_shape(module) and module is not down and module not in inside:
-                stack.enter_context(hooked(module, thin, before=True))
+        for module in projections:
+            stack.enter_context(hooked(module, thin, before=True))
         stack.enter_context(hooked(down, fill))
         yield
 

@@ -22,7 +22,7 @@ from emend.models.cached import CARD, gguf_folder, packaged_folder
 from emend.models.endpoint import Endpoint, EndpointOptions, is_endpoint
 from emend.models.packaged import MODELS
 from emend.models.placing import keep_differentiable
-from emend.models.quiet import quiet
+from emend.models.saving import quiet
 from emend.models.start import set_start
 
 LAB = "lab/"

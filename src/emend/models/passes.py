@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from emend.models import call as _call
+from emend.models import context
 from emend.models.attachments import Attachment
 from emend.models.wrapping import unwrapped
 
@@ -52,12 +52,12 @@ class Batch:
 def reading(model: nn.Module, batch: Batch) -> Generator[None, None, None]:
     """Have hooks on a model know the batch that it reads inside the block, in this context."""
     model = unwrapped(model)
-    before = _call.value(BATCH, model)
-    _call.put(BATCH, model, batch)
+    before = context.value(BATCH, model)
+    context.put(BATCH, model, batch)
     try:
         yield
     finally:
-        _call.put(BATCH, model, before)
+        context.put(BATCH, model, before)
 
 
 class HookAttachment(Attachment):
@@ -87,7 +87,7 @@ class HookAttachment(Attachment):
         """What is read now; None while not acting, or where blocks are run without the model."""
         if not self.active:
             return None
-        return _call.value(BATCH, unwrapped(self.model)) or _call.value(DIRECT, self)
+        return context.value(BATCH, unwrapped(self.model)) or context.value(DIRECT, self)
 
     # A hook that another thread removes during a pass may still be called, without its kwargs.
     def _begin(
@@ -104,16 +104,16 @@ class HookAttachment(Attachment):
         known = self._caches.get(cache) if start else None
         batch = known or Batch(_last(kwargs.get("attention_mask"), given, start))
         batch.start = start
-        _call.put(DIRECT, self, batch)
+        context.put(DIRECT, self, batch)
 
     def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        batch = _call.value(DIRECT, self)
+        batch = context.value(DIRECT, self)
         if batch is None:
             return
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
             self._caches[cache] = batch
-        _call.put(DIRECT, self, None)
+        context.put(DIRECT, self, None)
 
 
 class TextAttachment(Attachment):
@@ -133,7 +133,7 @@ class TextAttachment(Attachment):
             yield each.register_forward_pre_hook(self._tell)
 
     def _tell(self, _module: nn.Module, _args: Any) -> None:
-        read = _call.value(BATCH, unwrapped(self.model))
+        read = context.value(BATCH, unwrapped(self.model))
         if self.active and not self._told and read is None:
             self._told = True
             warnings.warn(

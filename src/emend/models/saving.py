@@ -1,8 +1,10 @@
-"""Models that transformers' `save_pretrained` takes, whatever they were loaded from."""
+"""Save models and tokenizers as transformers does, whatever they come from; keep it quiet."""
 
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,3 +90,25 @@ def _system_errors() -> Generator[None, None, None]:
 def _packed(module: Any) -> bool:
     """Whether transformers left a module's weight in the blocks of its GGUF file."""
     return type(module).__name__.startswith("Gguf")
+
+
+@contextmanager
+def quiet() -> Generator[None, None, None]:
+    """Silence transformers (and accelerate) for one call: progress bars, log lines, warnings."""
+    from transformers.utils import logging as chatter
+
+    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    accelerate = logging.getLogger("accelerate")
+    before = accelerate.level
+    chatter.set_verbosity(logging.CRITICAL)
+    chatter.disable_progress_bar()
+    accelerate.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        chatter.set_verbosity(level)
+        accelerate.setLevel(before)
+        if bars:
+            chatter.enable_progress_bar()

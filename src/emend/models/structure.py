@@ -19,8 +19,8 @@ from transformers.pytorch_utils import Conv1D
 from emend.errors import UnsupportedModel
 from emend.models.architecture import Architecture
 from emend.models.forward import evaluating
+from emend.models.hooks import hooked
 from emend.models.placing import device_of
-from emend.models.sharing import hooked
 
 EQUAL = 1e-2
 """Two rows count as equal below this relative difference (bfloat16 rounds to 2^-8)."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from emend._validate import choice_fault, refuse
 from emend.errors import InvalidInput, MissingFile
 from emend.models.cached import packaged_gguf
-from emend.models.gguf_header import Header, read_header
+from emend.models.gguf import Header, read_header
 from emend.models.gguf_names import GgufNames, gguf_names
 from emend.models.packaged import MODELS
 from emend.patches import _serving

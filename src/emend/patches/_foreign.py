@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from emend._validate import shown
 from emend.errors import BrokenFile, InvalidInput, first_line
-from emend.models.gguf import check_reader
-from emend.models.gguf_header import Header, read_header
+from emend.models.gguf import Header, check_reader, read_header
 from emend.models.gguf_names import GgufNames, gguf_names
 from emend.models.wrapping import plain_modules
 from emend.patches._base import describe_base

@@ -28,7 +28,7 @@ from emend._io import whole_file
 from emend._validate import choice_fault, refuse
 from emend._version import __version__
 from emend.errors import InvalidInput, NumericalFailure
-from emend.models.gguf_header import Header, TensorPlace, aligned, read_header
+from emend.models.gguf import Header, TensorPlace, aligned, read_header
 from emend.models.gguf_names import GgufNames
 from emend.patches._factors import Factor, LowRank, low_rank
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from emend import models
 from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName, first_line
 from emend.models.forward import batches, evaluating, head_at, longest_text
+from emend.models.hooks import hooked
 from emend.models.placing import device_of
 from emend.models.positions import Encoded, pad, pad_id, prompt_tokens
-from emend.models.sharing import hooked
 from emend.models.start import front_ids
 from emend.models.wrapping import find_module
 

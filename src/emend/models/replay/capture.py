@@ -32,7 +32,7 @@ from emend.models.replay.calls import (
     cut,
     hidden_of,
 )
-from emend.models.replay.layout import ARRANGEMENTS, Arrange, Layout, Rows, Window, check_rows
+from emend.models.replay.layout import ARRANGEMENTS, Arrange, Layout, Rows, check_rows
 from emend.models.replay.recording import (
     AGREEMENT,
     FOREIGN,
@@ -42,6 +42,7 @@ from emend.models.replay.recording import (
     record_calls,
     warn_uncached,
 )
+from emend.models.structure import projection_shape
 from emend.models.view import ModelView
 
 
@@ -196,8 +197,16 @@ class BlockCapture:
         return bool(difference <= AGREEMENT[expected.dtype] * expected[index, at].abs().max())
 
     def _thinned(self, rows: Tensor, columns: Tensor) -> AbstractContextManager[None]:
-        shape = (self.rows, int(self._before.shape[1]))
-        return thinned(self.view, self.view.num_layers - 1, shape, rows, columns)
+        """Run the last block's MLP at some tokens only."""
+        last = self.view.num_layers - 1
+        down, inside = self.view.down_projection(last), self.view.attention(last).modules()
+        skipped = {down, *inside}
+        before = [
+            module
+            for module in self.view.layer(last).modules()
+            if projection_shape(module) and module not in skipped
+        ]
+        return thinned(down, before, (self.rows, int(self._before.shape[1])), rows, columns)
 
     def _run_block(self, index: int, hidden: Tensor) -> Tensor:
         hidden = wiped(hidden, self._padding)
@@ -311,17 +320,17 @@ def _capture(
 
     def entering(number: int, hidden: Tensor) -> None:
         if number == layer:
-            kept["before"] = _in_window(hidden, window)
+            kept["before"] = window.of(hidden)
 
     def leaving(number: int, hidden: Tensor) -> None:
         if number == layer:
-            kept["after"] = _in_window(hidden, window)
+            kept["after"] = window.of(hidden)
         if number == view.num_layers - 1:
-            kept["last"] = _in_window(hidden, window)
+            kept["last"] = window.of(hidden)
 
     def at_site(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        kept["keys"] = _at_starts(args[0], layout)
-        kept["values"] = _at_starts(output, layout)
+        kept["keys"] = layout.at_starts(args[0])
+        kept["values"] = layout.at_starts(output)
 
     with hooked(view.down_projection(layer), at_site):
         found = record_calls(
@@ -348,20 +357,6 @@ def _capture(
         _padding=None if found.finite else padding,
     )
     return capture, kept["last"]
-
-
-def _in_window(hidden: Tensor, window: Window) -> Tensor:
-    """(B, T, width) -> (B, S, width)."""
-    columns = window.columns.to(hidden.device)
-    return hidden[torch.arange(len(columns), device=hidden.device)[:, None], columns]
-
-
-def _at_starts(tensor: Tensor, layout: Layout) -> Tensor:
-    """(B, T, features), or (B*T, features) as OPT folds them, -> (B, features)."""
-    rows, length = layout.input_ids.shape
-    starts = layout.starts.to(tensor.device)
-    index = torch.arange(rows, device=tensor.device)
-    return tensor.reshape(rows, length, -1)[index, starts].clone()
 
 
 def adds_directly(view: ModelView, layer: int) -> bool:

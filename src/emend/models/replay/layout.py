@@ -1,4 +1,4 @@
-"""How rows of different lengths are padded, and which of their columns are run again."""
+"""Layouts: how rows of different lengths are padded, and which columns are run again."""
 
 from __future__ import annotations
 
@@ -34,13 +34,18 @@ class Window:
 
     @property
     def common(self) -> int | None:
-        """The first column where it is the same for all rows."""
+        """Return the first column where it is the same for all rows, else None."""
         first = int(self.first[0])
         return first if bool((self.first == first).all()) else None
 
     def select(self, rows: Tensor) -> Window:
-        """The same for some of the rows only."""
+        """Return the same for some of the rows only."""
         return replace(self, first=self.first[rows])
+
+    def of(self, hidden: Tensor) -> Tensor:
+        """Pick the window's tokens, (B, T, features) -> a copy (B, S, features)."""
+        columns = self.columns.to(hidden.device)
+        return hidden[torch.arange(len(columns), device=hidden.device)[:, None], columns]
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,24 @@ class Layout:
     window: Window
     reuse: bool = True
 
+    def at_starts(self, tensor: Tensor) -> Tensor:
+        """Copy the start tokens of (B, T, features), or (B*T, features) as OPT folds them.
+
+        Returns:
+            (B, features).
+        """
+        rows, length = self.input_ids.shape
+        starts = self.starts.to(tensor.device)
+        index = torch.arange(rows, device=tensor.device)
+        return tensor.reshape(rows, length, -1)[index, starts].clone()
+
 
 Arrange = Callable[..., Layout]
 """A function from rows, their start tokens, a padding token and the least window to a layout."""
 
 
 def natural(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> Layout:
-    """Padding on the right; the window begins at each row's own start.
+    """Pad on the right; the window begins at each row's own start.
 
     Every sum is then made in the order of an ordinary forward pass, and rounds alike. A window
     that would reach beyond the last column begins a little before the start.
@@ -84,10 +100,10 @@ def natural(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> 
 
 
 def aligned(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> Layout:
-    """Padding on both sides, so that all starts stand in one column and windows end the row.
+    """Pad on both sides, so that all starts are in one column and windows end the row.
 
     Serves models that take the last tokens to be the ones that ask (GPT-Neo's local attention).
-    ``least`` is not heeded: sums are made in another order anyway.
+    ``least`` is ignored: sums are made in another order anyway.
     """
     before = max(starts)
     after = [len(row) - start for row, start in zip(rows, starts, strict=True)]
@@ -99,7 +115,7 @@ def aligned(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> 
 
 
 def whole(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> Layout:
-    """All tokens are run again."""
+    """Pad on the right, and run all tokens again."""
     layout = natural(rows, starts, padding)
     length = layout.window.length
     window = Window(torch.zeros(len(rows), dtype=torch.long), length, length)

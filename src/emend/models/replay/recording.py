@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emend.errors import NumericalFailure, UnsupportedModel
-from emend.models.hooks import wiped
+from emend.models.hooks import Stop, hooked, is_stop, wiped
 from emend.models.placing import device_of, quantisation_of
 from emend.models.replay.calls import (
     BlockCall,
@@ -23,7 +23,6 @@ from emend.models.replay.calls import (
     hidden_of,
 )
 from emend.models.replay.layout import Layout
-from emend.models.sharing import Stop, hooked, is_stop
 from emend.models.view import ModelView
 
 AGREEMENT = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
