@@ -141,12 +141,7 @@ def optimise_values(
 
 
 def _adam(
-    batch: CapturedEdits,
-    last: Tensor,
-    begin: Tensor,
-    sizes: Tensor,
-    steps: int,
-    learning_rate: float,
+    batch: CapturedEdits, last: Tensor, begin: Tensor, sizes: Tensor, steps: int, rate: float
 ) -> Tensor:
     """Return the values (G, hidden_size) of groups of edits, replaced up to columns (B,)."""
     layer = batch.capture.layer
@@ -161,7 +156,7 @@ def _adam(
         own = values[owner][:, None].to(output)
         return torch.where(chosen[..., None].to(own.device), own, apart).reshape(output.shape)
 
-    adam = torch.optim.Adam([values], lr=learning_rate)
+    adam = torch.optim.Adam([values], lr=rate)
     done = torch.zeros(len(begin), dtype=torch.bool, device=values.device)
     for _ in range(steps):
         with torch.enable_grad(), editing_output(batch.view.down_projection(layer), put):
@@ -177,7 +172,7 @@ def _adam(
             break
         adam.zero_grad()
         losses.sum().backward()
-        found = values.detach().clone()
+        before = values.detach().clone()
         adam.step()
-        values.data[done] = found[done]
+        values.data[done] = before[done]
     return values.detach().float().cpu()

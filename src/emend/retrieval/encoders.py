@@ -232,23 +232,23 @@ def encoder_of(description: Mapping[str, Any], model: Any, tokenizer: Any) -> En
     return found
 
 
-def check_description(found: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
+def check_description(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuse an encoder other than the one that made the vectors of a memory.
 
     Args:
         found: The description of the encoder.
-        kept: That of the one that made the vectors.
+        expected: That of the one that made the vectors.
 
     Raises:
         InvalidInput: They are not the same, or the same by name only.
     """
-    same = {**found, "probe": None} == {**kept, "probe": None}
-    probes = found.get("probe", ()), kept.get("probe", ())
+    same = {**found, "probe": None} == {**expected, "probe": None}
+    probes = found.get("probe", ()), expected.get("probe", ())
     if same and len(probes[0]) == len(probes[1]) and np.allclose(*probes, atol=AGREEMENT):
         return
     differ = "its vectors differ" if same else f"found {_named(found)}"
     raise InvalidInput(
-        f"the memory was made with encoder {_named(kept)}, but {differ}: use that encoder, or "
+        f"the memory was made with encoder {_named(expected)}, but {differ}: use that encoder, or "
         "make the memory again with this one"
     )
 

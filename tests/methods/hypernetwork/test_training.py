@@ -156,11 +156,11 @@ def test_episode_holds_what_must_change_and_what_must_not() -> None:
     _, tokenizer = tiny_model("gpt2")
     episode = draw_episode(tokenizer, TRAINING[:2], 2, random.Random(0))
     assert episode.asked_of == [0, 1, 0, 1]  # its own words, then a rewording
-    assert episode.kept_of == [0, 1]
+    assert episode.locality_of == [0, 1]
     bare = [Edit(edit.prompt, edit.subject, edit.target) for edit in TRAINING[:2]]
     episode = draw_episode(tokenizer, bare, 2, random.Random(0))
     assert episode.asked_of == [0, 1]
-    assert episode.kept_of == [0, 1]  # each keeps what the other is about
+    assert episode.locality_of == [0, 1]  # each keeps what the other is about
 
 
 @pytest.mark.slow

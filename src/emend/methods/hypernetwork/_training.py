@@ -61,20 +61,20 @@ class Episode:
         rows: (E) the edits themselves.
         asked: Prompts with the target: each edit's own and a rewording.
         asked_of: For each of them the number of its edit.
-        kept: Locality texts with the answers of before.
-        kept_of: For each of them the number of the edit that must not move it.
+        locality: Locality texts with the answers of before.
+        locality_of: For each of them the number of the edit that must not move it.
     """
 
     edits: tuple[Edit, ...]
     rows: list[Row]
     asked: list[Row]
     asked_of: list[int]
-    kept: list[Row]
-    kept_of: list[int]
+    locality: list[Row]
+    locality_of: list[int]
 
 
 def draw_episode(
-    tokenizer: Any, edits: Sequence[Edit], kept_texts: int, generator: random.Random
+    tokenizer: Any, edits: Sequence[Edit], locality_texts: int, generator: random.Random
 ) -> Episode:
     """Draw the texts of some edits.
 
@@ -82,7 +82,7 @@ def draw_episode(
     must not move the other edits of the step and their answers of before.
     """
     asked = [(number, edit.text, edit.target) for number, edit in enumerate(edits)]
-    kept: list[tuple[int, str, str]] = []
+    locality: list[tuple[int, str, str]] = []
     for number, edit in enumerate(edits):
         rephrased = edit.probes_of("rephrase")
         if rephrased:
@@ -91,15 +91,15 @@ def draw_episode(
         if not texts:
             others = [other for other in edits if other.subject != edit.subject]
             texts = [(other.text, other.original or other.target) for other in others]
-        chosen = generator.sample(texts, min(kept_texts, len(texts)))
-        kept += [(number, prompt, answer) for prompt, answer in chosen]
+        chosen = generator.sample(texts, min(locality_texts, len(texts)))
+        locality += [(number, prompt, answer) for prompt, answer in chosen]
     return Episode(
         tuple(edits),
         [each[0] for each in context_rows(tokenizer, edits, ["{}"])],
         target_rows(tokenizer, *_texts(asked)),
         [number for number, _, _ in asked],
-        target_rows(tokenizer, *_texts(kept)),
-        [number for number, _, _ in kept],
+        target_rows(tokenizer, *_texts(locality)),
+        [number for number, _, _ in locality],
     )
 
 
@@ -201,12 +201,12 @@ class _Training:
     def _losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
         """Return the mean NLL of the targets after the edits, and the mean KL of locality texts."""
         after, before = self._logits(episode, observe=True)
-        places, tokens, weights = target_places([*episode.asked, *episode.kept])
+        places, tokens, weights = target_places([*episode.asked, *episode.locality])
         asked = places[0] < len(episode.asked)
         edited = target_nll(after[asked], tokens[asked], weights[asked]).sum() / len(episode.asked)
         new, old = after[~asked].log_softmax(-1), before.log_softmax(-1)
         divergence = (old.exp() * (old - new)).sum(-1)  # (M,)
-        moved = (divergence * weights[~asked].to(divergence)).sum() / max(len(episode.kept), 1)
+        moved = (divergence * weights[~asked].to(divergence)).sum() / max(len(episode.locality), 1)
         return edited, moved
 
     def _logits(self, episode: Episode, *, observe: bool) -> tuple[Tensor, Tensor]:
@@ -218,9 +218,9 @@ class _Training:
             self.network.observe(reading)
         factors = self.network(reading)
         with torch.no_grad():
-            before = self._scored(episode.kept, episode.kept_of, {})
-        owners = [*episode.asked_of, *episode.kept_of]
-        after = self._scored([*episode.asked, *episode.kept], owners, factors)
+            before = self._scored(episode.locality, episode.locality_of, {})
+        owners = [*episode.asked_of, *episode.locality_of]
+        after = self._scored([*episode.asked, *episode.locality], owners, factors)
         return after, before
 
     def _scored(
@@ -236,22 +236,22 @@ class _Training:
     def _validate(self, edits: Sequence[Edit], step: int, loss: float) -> Progress:
         own: list[bool] = []
         reworded: list[bool] = []
-        kept: list[bool] = []
+        locality: list[bool] = []
         size = self.settings.batch_size
         for start in range(0, len(edits), size):
             generator = random.Random(f"validation-{start}")
             drawn = edits[start : start + size]
             episode = draw_episode(self.tokenizer, drawn, VALIDATED_TEXTS, generator)
             after, before = self._logits(episode, observe=False)
-            rows, tokens, _ = target_places([*episode.asked, *episode.kept])
+            rows, tokens, _ = target_places([*episode.asked, *episode.locality])
             asked = rows[0] < len(episode.asked)
             expected = torch.cat([tokens[asked], before.argmax(-1).cpu()])
             right = _all_of(rows[0], after.argmax(-1).cpu() == expected)
             count = len(episode.edits)
             own += right[:count]
             reworded += right[count : len(episode.asked)]
-            kept += right[len(episode.asked) :]
-        shares = [sum(each) / len(each) if each else 1.0 for each in (own, reworded, kept)]
+            locality += right[len(episode.asked) :]
+        shares = [sum(each) / len(each) if each else 1.0 for each in (own, reworded, locality)]
         return Progress(step, loss, *shares)
 
     def _save(self, found: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Questions answered in steps: the layout, the loop, and the trace that is kept of each question.
+"""Questions answered in steps: the layout, the loop, and the trace of each question.
 
 Zhong et al. 2023, "MQuAKE", arXiv 2305.14795 (MeLLo):
 

@@ -13,8 +13,8 @@ Questions", arXiv 2305.14795, section 5.
     edited fact memory        `_facts.Facts`, over `emend.retrieval`
     four worked examples      `examples`; ours are our own
 
-All questions of a call advance one round together. The trace of every question is kept
-(`--log_samples`); steps that cannot be read count as failures, and the model then reads the
+All questions of a call advance one round together. `--log_samples` writes the trace of
+every question; steps that cannot be read count as failures, and the model then reads the
 question alone.
 
 Deviations: facts are compared by their words (BM25) unless another `encoder` is named (published:

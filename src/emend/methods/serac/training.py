@@ -117,19 +117,22 @@ def train_scope(
         run.set_threshold(validation)
         run.train_counterfactual()
         found = run.validated(validation)
-        state = run.state
+        _save(Path(directory), run.state, found)
+    if report is not None:
+        report(found)
+    return found
+
+
+def _save(directory: Path, state: ScopeState, found: Progress) -> None:
+    """Write a state, in bfloat16, which an answer does not show."""
     card = {
         "method": NAME,
         "base": dict(state.base),
         "details": dict(state.details),
         "validation": vars(found),
     }
-    # In bfloat16, which an answer does not show.
     tensors = {name: tensor.bfloat16() for name, tensor in state.tensors.items()}
-    save_state(Path(directory), tensors, card)
-    if report is not None:
-        report(found)
-    return found
+    save_state(directory, tensors, card)
 
 
 class _Training:
@@ -270,11 +273,11 @@ class _Training:
         own = [(edit.text, edit.target) for edit in edits]
         reworded = [(text, edit.target) for edit in edits for text in _inside(edit)[1:]]
         probes = [probe for edit in edits for probe in edit.probes_of("locality")[:TEXTS]]
-        kept = [(probe.prompt, probe.answers[0]) for probe in probes]
-        before = self._greedy(kept)
+        others = [(probe.prompt, probe.answers[0]) for probe in probes]
+        before = self._greedy(others)
         with patch.applied(self.model):
             answered = [self._greedy(each) for each in (own, reworded)]
-            after = self._greedy(kept)
+            after = self._greedy(others)
         reliable, general = [
             sum(one == wanted for one, wanted in each) / len(each) if each else 1.0
             for each in answered
