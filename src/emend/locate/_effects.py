@@ -28,7 +28,7 @@ from emend.models.hooks import adding, putting
 
 
 def windows(depth: int, window: int) -> list[tuple[int, int]]:
-    """For each layer the layers restored with it, from the first to before the last.
+    """Give the layers restored with each layer, from the first to before the last.
 
     As published: [max(0, l - window // 2), min(depth, l + ceil(window / 2))).
     """
@@ -39,7 +39,7 @@ def windows(depth: int, window: int) -> list[tuple[int, int]]:
 def restored_states(
     prompt: Prompt, run: Run, column: int, token: int, severed: str | None
 ) -> Tensor:
-    """(layers, D), P(token) with the clean output of each block put back at one column.
+    """Compute P(token) with the clean output of each block put back at one column, (layers, D).
 
     Args:
         prompt: The prompt.
@@ -74,7 +74,7 @@ def restored_states(
 def restored_parts(
     prompt: Prompt, run: Run, column: int, token: int, site: str, spans: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """(layers, D), P(token) with the clean output of a part of some blocks put back at one column.
+    """Compute P(token) with a part's clean output in some blocks put back at one column.
 
     Args:
         prompt: The prompt.
@@ -105,7 +105,7 @@ def restored_parts(
 def approximated(
     prompt: Prompt, run: Run, token: int, length: int, kinds: Sequence[str], window: int
 ) -> dict[str, Tensor]:
-    """Estimated effects of restoring each kind at each token in each layer.
+    """Estimate the effects of restoring each kind at each token in each layer.
 
     Args:
         prompt: The prompt.
@@ -148,7 +148,7 @@ def _summed(effects: Tensor, window: int) -> Tensor:
 
 
 def _slopes(prompt: Prompt, run: Run, token: int, kinds: Sequence[str]) -> dict[str, list[Tensor]]:
-    """dP/dh by kind and layer, (D, S, width) each."""
+    """Compute dP/dh by kind and layer, (D, S, hidden_size) each."""
     view = prompt.view
     leaves: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     with torch.enable_grad():

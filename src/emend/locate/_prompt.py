@@ -63,7 +63,7 @@ class Run:
     kept: KeysValues | None
 
     def select(self, rows: slice) -> Run:
-        """The same for some of its rows."""
+        """Return the same for some of its rows."""
         kept = self.kept
         return replace(
             self,
@@ -90,7 +90,7 @@ class EarlierTokens(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens, (R, heads, T, features); those given are remembered."""
+        """Return keys and values of all tokens, (R, heads, T, features); remember those given."""
         self.given[layer_idx] = (key_states, value_states)
         pairs = [(kept[layer_idx], count) for kept, count in self.segments]
         keys = [_repeated(pair[0], count, key_states) for pair, count in pairs]
@@ -98,7 +98,7 @@ class EarlierTokens(DynamicCache):
         return torch.cat([*keys, key_states], dim=2), torch.cat([*values, value_states], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of tokens before those that are run."""
+        """Count the tokens before those that are run."""
         return sum(count for _, count in self.segments)
 
 
@@ -127,11 +127,11 @@ class Prompt:
     calls: tuple[BlockCall, ...]
 
     def start(self, column: int) -> int:
-        """The column from which a change at ``column`` makes tokens run again."""
+        """Return the column from which a change at ``column`` makes tokens run again."""
         return column if self.layout.reuse else 0
 
     def cache(self, column: int, disturbed: Run | None = None) -> EarlierTokens | None:
-        """Keys and values of the tokens before ``column``, disturbed from `first` on."""
+        """Return keys and values of the tokens before ``column``, disturbed from `first` on."""
         if self.clean.kept is None:
             return None
         if disturbed is None or disturbed.kept is None:
@@ -140,7 +140,7 @@ class Prompt:
         return EarlierTokens([(self.clean.kept, disturbed.first), (disturbed.kept, count)])
 
     def blocks(self, column: int) -> list[Callable[[Tensor, EarlierTokens | None], Tensor]]:
-        """For each block a function that runs the tokens from ``column`` on, (R, S, width)."""
+        """Make, for each block, a function that runs the tokens from ``column`` on."""
         length = self.layout.window.length
         first = self.start(column)
         window = Window(torch.tensor([first]), length - first, length)
@@ -163,7 +163,7 @@ class Prompt:
         return [bound(*pair) for pair in zip(self.view.layers, self.calls, strict=True)]
 
     def chances(self, hidden: Tensor, token: int) -> Tensor:
-        """(R,), probability of a token after the prompt.
+        """Compute the probability of a token after the prompt, (R,).
 
         Args:
             hidden: (R, S, width), output of the last block.
@@ -177,7 +177,7 @@ class Prompt:
 def opened(
     view: ModelView, ids: Sequence[int], first: int, noise: Tensor, sites: Sequence[str]
 ) -> tuple[Prompt, Run]:
-    """A prompt's clean pass, and its disturbed ones.
+    """Run a prompt clean, and disturbed.
 
     Args:
         view: The model.
@@ -262,7 +262,7 @@ def disturbed(prompt: Prompt, noise: Tensor, sites: Sequence[str]) -> Run:
 
 
 def _embedded(prompt: Prompt, noise: Tensor) -> Tensor:
-    """(D, T, width), input of the first block with noise added to the embeddings' output."""
+    """Compute the first block's input with noise at the embeddings, (D, T, hidden_size)."""
     seen: list[Tensor] = []
 
     def entering(_layer: int, hidden: Tensor) -> None:
@@ -315,7 +315,7 @@ def _check(prompt: Prompt, ids: Sequence[int], first: int, noise: Tensor, run: R
 
 
 def part_of(view: ModelView, site: str, layer: int) -> nn.Module:
-    """The module whose output is that of a block's MLP or attention."""
+    """Return the module whose output is that of a block's MLP or attention."""
     return view.down_projection(layer) if site == "mlp" else view.attention(layer)
 
 

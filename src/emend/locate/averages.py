@@ -100,7 +100,7 @@ class AverageEffects:
         return {role: mean_of(torch.stack(rows)) for role, rows in collected.items() if rows}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Convert to plain data, for JSON."""
         total, margin = self.total
         effects: dict[str, Any] = {}
         for kind in self.settings.kinds:
@@ -124,14 +124,14 @@ class AverageEffects:
 
 
 def mean_of(rows: Tensor) -> Mean:
-    """Mean of (facts, layers) over facts, with its margin."""
+    """Average (facts, layers) over facts, with a margin."""
     count = len(rows)
     spread = rows.std(0) if count > 1 else torch.full_like(rows[0], torch.nan)
     return Mean(rows.mean(0), NORMAL * spread / sqrt(count), count)
 
 
 def role_of(token: int, first: int, last: int, length: int) -> str | None:
-    """What a token of a prompt is to its subject; None before it."""
+    """Name what a token of a prompt is to its subject; None before it."""
     if token < first:
         return None
     if token == length - 1:
@@ -144,7 +144,7 @@ def role_of(token: int, first: int, last: int, length: int) -> str | None:
 
 
 def effects_by_role(found: Trace, kind: str) -> dict[str, Tensor]:
-    """(layers,) for each role of a prompt, the mean over its tokens."""
+    """Average the effects over the tokens of each role of a prompt, (layers,) each."""
     effects = found.effects[kind]
     tokens: dict[str, list[int]] = {}
     for token in range(len(effects)):
@@ -212,7 +212,7 @@ def _deviation(view: ModelView, questions: Sequence[Asked]) -> float:
 def _known(
     view: ModelView, tokenizer: Any, questions: Sequence[Asked], known_only: bool
 ) -> Iterator[Asked]:
-    """The questions whose answer the model gives, a batch at a time."""
+    """Yield the questions whose answer the model generates, a batch at a time."""
     if not known_only:
         yield from questions
         return

@@ -51,7 +51,7 @@ class Lens:
     answer_ranks: Tensor
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Convert to plain data, for JSON."""
         return {
             "prompt": self.prompt,
             "tokens": list(self.tokens),
@@ -106,7 +106,7 @@ def lens(
 
 
 def _states(view: ModelView, ids: list[int]) -> list[Tensor]:
-    """(T, width), the output of each block."""
+    """Return the output of each block, (T, hidden_size)."""
     found: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:

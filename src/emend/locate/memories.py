@@ -140,7 +140,7 @@ class Memories:
             raise InvalidInput("the texts hold no two tokens in a row, expected some: give more")
 
     def unit(self, layer: int, unit: int, *, words: int = 10) -> Memory:
-        """One unit's triggers and value.
+        """Describe one unit by its triggers and its value.
 
         Args:
             layer: Its block, one of `layers`.
@@ -169,7 +169,7 @@ class Memories:
         return Memory(layer, unit, triggers, said, agrees)
 
     def strongest(self, layer: int, count: int) -> list[int]:
-        """Units of a layer in the order of what they add at their first trigger: |m_i| |v_i|."""
+        """Order the units of a layer by what they add at their first trigger: |m_i| |v_i|."""
         layer = self._looked_at(layer)
         with torch.no_grad():
             sizes = self.view.matrix(layer).float().norm(dim=0).cpu()
@@ -177,7 +177,7 @@ class Memories:
         return weight.argsort(descending=True)[:count].tolist()
 
     def agreement(self) -> list[Agreement]:
-        """How often values say what follows their triggers, by layer."""
+        """Measure how often values predict what follows their triggers, by layer."""
         return [self._agreement(layer) for layer in self.layers]
 
     def _looked_at(self, layer: int) -> int:
@@ -196,7 +196,7 @@ class Memories:
         return Agreement(layer, inner, float((said == following).float().mean()), chance)
 
     def _following(self, layer: int) -> list[int]:
-        """For each unit the token after its first trigger."""
+        """List the token after each unit's first trigger."""
         return [self._rows[row][end + 1] for row, end in self._top[layer].places[:, 0].tolist()]
 
     def _trigger(self, coefficient: float, place: list[int]) -> Trigger:
@@ -272,7 +272,7 @@ def _batches(tokenizer: Any, texts: Iterable[str], model: nn.Module) -> Iterator
 
 
 def values_read(view: ModelView, layer: int, units: Sequence[int]) -> Tensor:
-    """(units, vocabulary) float32 on the CPU, the logits W_U v_i of values."""
+    """Compute the logits W_U v_i of values, (units, vocabulary) float32 on the CPU."""
     found: list[Tensor] = []
     with torch.no_grad():
         matrix = view.matrix(layer)  # (width, inner)

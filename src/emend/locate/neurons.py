@@ -54,7 +54,7 @@ def attribute(
     steps: int = 20,
     layers: Sequence[int] | None = None,
 ) -> Tensor:
-    """How much each unit contributes to the probability of an answer.
+    """Attribute the probability of an answer to units.
 
     Args:
         view: The model.
@@ -85,7 +85,7 @@ def attribute_tokens(
     layers: Sequence[int] | None = None,
     batch_size: int = 256,
 ) -> Tensor:
-    """`attribute` for many prompts and answers at once, given as tokens.
+    """Attribute like `attribute`, for many prompts and answers given as tokens.
 
     Args:
         view: The model.
@@ -124,7 +124,7 @@ def attribute_tokens(
 
 
 def same_size_layers(view: ModelView) -> tuple[int, ...]:
-    """The blocks that can be edited and have as many units as most of them, ascending."""
+    """List the editable blocks that have as many units as most of them, ascending."""
     sizes = Counter(view.intermediate_size(layer) for layer in view.editable)
     ((most, _),) = sizes.most_common(1)
     return tuple(layer for layer in view.editable if view.intermediate_size(layer) == most)
@@ -151,7 +151,7 @@ def _of_layer(
     steps: int,
     batch_size: int,
 ) -> Tensor:
-    """(R, inner) float32: attribution of each row's next token to the units at its last one."""
+    """Attribute each row's next token to the units at its last token, (R, inner) float32."""
     capture = capture_blocks(view, rows, [len(row) - 1 for row in rows], layer)
     down = view.down_projection(layer)
     size = max(batch_size // steps, 1)
@@ -168,7 +168,7 @@ def _of_layer(
 
 
 def _mean_gradient(capture: BlockCapture, down: nn.Module, tokens: Tensor, steps: int) -> Tensor:
-    """Mean over s of dP / d(output of the down-projection), (n, width)."""
+    """Average dP / d(output of the down-projection) over the steps, (n, hidden_size)."""
     count = capture.rows
     with torch.no_grad():  # what the units put out, without the bias
         outputs = down(capture.keys) - down(torch.zeros_like(capture.keys))
@@ -188,7 +188,7 @@ def _mean_gradient(capture: BlockCapture, down: nn.Module, tokens: Tensor, steps
 def coarse(
     attribution: Tensor, threshold: float = 0.2, layers: Sequence[int] | None = None
 ) -> list[Neuron]:
-    """Units whose attribution is more than ``threshold`` times the largest; at least that one.
+    """Choose units whose attribution is over ``threshold`` times the largest; at least that one.
 
     Args:
         attribution: (layers, inner), from `attribute`.
@@ -203,7 +203,7 @@ def coarse(
 
 
 def refine(found: Sequence[Sequence[Neuron]], share: float = 0.5) -> list[Neuron]:
-    """Units found for more than ``share`` of the prompts, in ascending order.
+    """Choose units found for more than ``share`` of the prompts, in ascending order.
 
     Where there are none, ``share`` is lowered by steps of 0.05 until there are some.
     """
@@ -228,7 +228,7 @@ def knowledge_neurons(
     steps: int = 20,
     layers: Sequence[int] | None = None,
 ) -> list[Neuron]:
-    """The units that carry a fact, found from several wordings of it.
+    """Find the units that carry a fact, from several wordings of it.
 
     Args:
         view: The model.

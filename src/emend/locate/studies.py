@@ -58,7 +58,7 @@ def _scaling(units: list[int], factor: float) -> Callable[..., tuple[Any, ...]]:
 
 @contextmanager
 def suppress(view: ModelView, neurons: Iterable[Neuron]) -> Generator[None, None, None]:
-    """The model without these units, for the time of the block."""
+    """Set units to zero inside the block."""
     with scaled(view, neurons, 0.0):
         yield
 
@@ -67,7 +67,7 @@ def suppress(view: ModelView, neurons: Iterable[Neuron]) -> Generator[None, None
 def amplify(
     view: ModelView, neurons: Iterable[Neuron], factor: float = 2.0
 ) -> Generator[None, None, None]:
-    """The model with these units amplified (twice as published), for the time of the block."""
+    """Amplify units inside the block (doubled, as published)."""
     with scaled(view, neurons, factor):
         yield
 
@@ -100,7 +100,7 @@ class Effect:
         return after / self.before - 1 if self.before > 0 else nan
 
     def to_dict(self) -> dict[str, float]:
-        """Plain data, for JSON."""
+        """Convert to plain data, for JSON."""
         names = ("before", "suppressed", "amplified", "suppression", "amplification")
         return {name: getattr(self, name) for name in names}
 
@@ -153,7 +153,7 @@ class Study:
     control: Effect
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Convert to plain data, for JSON."""
         units = [
             {"layer": layer, "unit": unit, "attribution": value}
             for (layer, unit), value in zip(self.units, self.attributions, strict=True)
@@ -222,7 +222,7 @@ def study(
 
 
 def _drawn(view: ModelView, units: Sequence[Neuron], seed: int) -> list[Neuron]:
-    """As many units of each layer, drawn at random."""
+    """Draw as many units of each layer at random."""
     generator = random.Random(f"units-{seed}")
     counts = Counter(layer for layer, _ in units)
     return [

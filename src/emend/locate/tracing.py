@@ -156,12 +156,12 @@ class Trace:
         )
 
     def peak(self, kind: str) -> tuple[int, int]:
-        """(token, layer) of the largest effect; of equal ones the first."""
+        """Find (token, layer) of the largest effect; of equal ones the first."""
         effects = self.effects[kind]
         return divmod(int(effects.argmax()), effects.shape[1])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Convert to plain data, for JSON."""
         names = ("prompt", "subject", "answer", "said", "first", "last", "clean", "disturbed")
         settings = self.settings
         return {
@@ -225,7 +225,7 @@ def trace(
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:
-    """Settings by name.
+    """Make the settings from their names.
 
     Raises:
         UnknownName: There is no such setting.
@@ -238,7 +238,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
 
 
 def embedded(view: ModelView, question: Asked) -> Tensor:
-    """(n, size), what the embedding puts out for the subject's tokens."""
+    """Embed the subject's tokens, (n, size)."""
     ids = torch.tensor(question.ids[question.first : question.last + 1])
     with torch.no_grad():
         return view.embeddings(ids.to(next(view.embeddings.parameters()).device)).float()
@@ -277,7 +277,7 @@ def subject_effect(
 
 
 def _noise(view: ModelView, question: Asked, settings: Settings) -> tuple[float, Tensor]:
-    """The standard deviation of the subject's embeddings, and (draws, n, size) noise for them."""
+    """Draw noise (draws, n, size) for the subject's embeddings; also return their deviation."""
     subject = embedded(view, question)
     deviation = float(subject.std()) if settings.deviation is None else settings.deviation
     generator = np.random.RandomState(settings.seed)  # as published, so that draws are the same
@@ -316,7 +316,7 @@ def traced(view: ModelView, tokenizer: Any, question: Asked, settings: Settings)
 def _effects(
     prompt: Prompt, run: Run, token: int, disturbed: Tensor, length: int, settings: Settings
 ) -> dict[str, Tensor]:
-    """(T, layers) for each kind."""
+    """Compute the effects of each kind, (T, layers)."""
     if settings.approximate:
         return approximated(prompt, run, token, length, settings.kinds, settings.window)
     size = max(1, settings.batch_size // prompt.view.num_layers)

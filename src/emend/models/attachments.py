@@ -91,7 +91,7 @@ class Attachment:
 
     @property
     def active(self) -> bool:
-        """Whether the patch acts in the current context."""
+        """Return whether the patch acts in the current context."""
         if self._host is None:
             return False
         found = acts(self._host, self)
@@ -119,7 +119,7 @@ class Attachment:
         return iter(())
 
     def prepare(self, prompts: Sequence[str], tokenizer: Any) -> list[str]:
-        """The prompts as the model should read them.
+        """Return the prompts as the model should read them.
 
         Args:
             prompts: Different prompts.
@@ -131,7 +131,7 @@ class Attachment:
     def route(
         self, prompts: Sequence[str], tokenizer: Any
     ) -> list[tuple[MixtureComponent, ...] | None]:
-        """Who answers each prompt; None where the model itself does, as it does alone.
+        """Return the components that answer each prompt; None where the model answers alone.
 
         Args:
             prompts: Different prompts, prepared.
@@ -141,7 +141,7 @@ class Attachment:
         return [None] * len(prompts)
 
     def samples(self) -> list[dict[str, Any]]:
-        """What the patch noted of how it answered prompts, one JSON-able object for each."""
+        """Return what the patch noted of how it answered prompts, one JSON-able object for each."""
         return []
 
     @contextmanager
@@ -181,12 +181,12 @@ class Attachment:
 
 
 def attachments(model: nn.Module) -> tuple[Attachment, ...]:
-    """What acts on a model in the current context: first what does for everyone, in order."""
+    """Return what acts on a model in this context: first what acts for everyone, in order."""
     return acting_on(unwrapped(model))
 
 
 def for_everyone(model: nn.Module) -> tuple[Attachment, ...]:
-    """What acts on a model in every context that is not inside `base`, in order of attachment."""
+    """Return what acts on a model in every context outside of `base`, in order of attachment."""
     return kept_for_everyone(unwrapped(model))
 
 
@@ -237,7 +237,7 @@ def acting(model: nn.Module, attachment: Attachment) -> Generator[nn.Module, Non
 
 @contextmanager
 def base(model: nn.Module) -> Generator[nn.Module, None, None]:
-    """The unedited model: inside the block nothing that was attached acts, in this context alone.
+    """Use the unedited model: inside the block no attachment acts, in this context alone.
 
     What is attached for everyone inside the block acts after it; `acting` inside acts at once.
 

@@ -88,7 +88,7 @@ class Endpoint(nn.Module):
     def complete(
         self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str]
     ) -> list[str]:
-        """What follows each prompt, greedily; equal prompts are asked once.
+        """Continue each prompt greedily; equal prompts are asked once.
 
         Raises:
             EndpointFailure: It does not answer, or not in its own format. What it has answered
@@ -122,7 +122,7 @@ class Endpoint(nn.Module):
         return text
 
     def _request(self, prompt: str, max_new_tokens: int, stop: Sequence[str]) -> dict[str, Any]:
-        """What the interface is sent."""
+        """Build the body of a request."""
         options: dict[str, Any] = {"model": self.served, "temperature": 0}
         if stop:
             options["stop"] = list(stop)[:4]  # the interface takes no more
@@ -132,7 +132,7 @@ class Endpoint(nn.Module):
         return {**options, "prompt": prompt, "max_tokens": max_new_tokens}
 
     def _key(self, request: dict[str, Any], stop: Sequence[str]) -> str:
-        """The key of an answer: which server it is of, and all that it was asked."""
+        """Make the key of an answer: its server, and the whole request."""
         return _identity.key(
             "endpoint answer",
             address=str(self._client.base_url).rstrip("/"),
@@ -163,7 +163,7 @@ class Endpoint(nn.Module):
         raise self._failure(f"{reason} ({self.options.attempts} attempts)")
 
     def _judged(self, error: Exception) -> tuple[str, float | None]:
-        """Why it failed and how long the endpoint asks to wait; raises what waiting cannot mend."""
+        """Return the reason and how long the endpoint asks to wait; raise what waiting cannot fix."""
         import openai
 
         if isinstance(error, openai.APITimeoutError):
@@ -207,7 +207,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: str) -> str | None:
-        """The answer that is kept under a key."""
+        """Return the answer stored under a key."""
         return self._known.get(key)
 
     def add(self, key: str, prompt: str, text: str) -> None:
@@ -219,7 +219,7 @@ class Journal:
 
 
 def is_endpoint(name: str) -> bool:
-    """Whether a model's name is that of an endpoint's."""
+    """Return whether a model's name is an endpoint's."""
     return name.partition(":")[0] in SCHEMES and ":" in name
 
 
@@ -244,7 +244,7 @@ def _client(options: EndpointOptions) -> Any:
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds that an endpoint asks to wait: a number, or the time of day when to come again."""
+    """Read the seconds that an endpoint asks to wait: a number, or a time of day to come again."""
     given = str(headers.get("retry-after", ""))
     try:
         return max(0.0, float(given))

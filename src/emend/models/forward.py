@@ -18,7 +18,7 @@ from emend.models.hooks import hooked, together
 
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None, None, None]:
-    """Switch dropout off for the time of the block; every module's own mode comes back.
+    """Switch dropout off inside the block; every module's own mode is restored.
 
     Of threads that do so at the same time the last one gives the modes back.
     """
@@ -135,7 +135,7 @@ def target_nll(
 def batches(
     lengths: Sequence[int], batch_size: int, spread: int | None = None
 ) -> Iterator[list[int]]:
-    """Indices in batches of similar length, the shortest first.
+    """Yield indices in batches of similar length, the shortest first.
 
     Args:
         lengths: of each row.
@@ -159,7 +159,7 @@ def batches(
 
 
 def longest_text(model: nn.Module) -> int | None:
-    """How many tokens the model reads at most, where its configuration says so."""
+    """Return how many tokens the model reads at most, where its configuration states it."""
     config: Any = getattr(model, "config", None)
     getter = getattr(config, "get_text_config", None)
     longest = getattr(getter() if callable(getter) else config, "max_position_embeddings", None)

@@ -180,7 +180,7 @@ def _complete(
     max_new_tokens: int,
     stops: tuple[str, ...],
 ) -> list[str]:
-    """The same by a model that is only there to be asked."""
+    """Continue prompts by an endpoint."""
     found = mixture_components(model, tokenizer, prompts)
     for each in found:
         if len(each) != 1 or each[0].model is not model or not each[0].prompt.strip():
@@ -200,6 +200,6 @@ def _written_together(asked: MixturePrompt) -> Hashable:
 
 
 def _spread(model: nn.Module) -> int:
-    """How many tokens prompts may differ by that are written together."""
+    """Return by how many tokens prompts of one batch may differ."""
     whole = any(getattr(one, "needs_whole_prompts", False) for one in attachments(model))
     return 0 if whole else SPREAD

@@ -151,7 +151,7 @@ def _place(file: BinaryIO) -> tuple[str, TensorPlace]:
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
-    """One value; None for a list, which is passed over."""
+    """Read one value; None for a list, which is passed over."""
     if kind == _STRING:
         return _string(file)
     if kind != _LIST:

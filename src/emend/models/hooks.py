@@ -122,7 +122,7 @@ def stopping(module: nn.Module, *, before: bool = False) -> Generator[None, None
 
 @contextmanager
 def frozen(model: nn.Module) -> Generator[None, None, None]:
-    """No parameter asks for a gradient inside the block; the flags come back as they were.
+    """Switch off the gradients of all parameters inside the block; their flags are restored.
 
     Of threads that do so at the same time the last one gives the flags back.
     """
@@ -293,7 +293,7 @@ def wiped(hidden: Tensor, padding: Tensor | None) -> Tensor:
 
 
 def add_at(hidden: Tensor, delta: Tensor, at: Tensor) -> Tensor:
-    """(B, S, width) with (B, width) added at column ``at`` (B,)."""
+    """Add (B, hidden_size) to (B, S, hidden_size) at column ``at`` (B,)."""
     index = torch.arange(len(hidden), device=hidden.device), at.to(hidden.device)
     if hidden.dtype not in (torch.float16, torch.bfloat16):
         return hidden.index_put(index, delta.to(hidden), accumulate=True)

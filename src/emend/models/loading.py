@@ -182,7 +182,7 @@ def _device(device: torch.device | str | None) -> torch.device:
 
 
 def _spread(device_map: DeviceMap, offload_folder: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """What transformers is told to spread a model over devices."""
+    """Give transformers' options that spread a model over devices."""
     if importlib.util.find_spec("accelerate") is None:
         raise MissingExtra.of("accelerate", "large", "load a model with a device_map")
     if isinstance(device_map, str):
@@ -201,7 +201,7 @@ def _spread(device_map: DeviceMap, offload_folder: str | os.PathLike[str] | None
 
 
 def _quantised(four: bool, eight: bool, dtype: torch.dtype | None) -> dict[str, Any]:
-    """What transformers is told to quantise a model while it is loaded."""
+    """Give transformers' options that quantise a model while it is loaded."""
     if four and eight:
         raise InvalidInput("load_in_4bit and load_in_8bit are both set, expected one: drop one")
     flag = "load_in_4bit" if four else "load_in_8bit"
@@ -221,7 +221,7 @@ def _quantised(four: bool, eight: bool, dtype: torch.dtype | None) -> dict[str, 
 
 
 def _is_local(name: str) -> bool:
-    """Whether a name can only be meant as a path: hub names have at most one slash."""
+    """Return whether a name can only be a path: hub names have at most one slash."""
     path = Path(name)
     return (
         path.exists()

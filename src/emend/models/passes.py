@@ -42,7 +42,7 @@ class Batch:
         self.kept: dict[Any, Any] = {}
 
     def queries(self, length: int) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the prompts' last tokens among the ``length`` ones of this pass."""
+        """Find the prompts' last tokens, by row and column, among the ``length`` of this pass."""
         columns = self.ends - self.start
         rows = ((columns >= 0) & (columns < length)).nonzero()[:, 0]
         return rows, columns[rows]
@@ -84,7 +84,7 @@ class HookAttachment(Attachment):
 
     @property
     def batch(self) -> Batch | None:
-        """What is read now; None while not acting, or where blocks are run without the model."""
+        """Return what is read now; None while not acting, or where blocks run without the model."""
         if not self.active:
             return None
         return context.value(BATCH, unwrapped(self.model)) or context.value(DIRECT, self)
@@ -144,7 +144,7 @@ class TextAttachment(Attachment):
 
 
 def _last(mask: Any, given: Tensor, start: int) -> Tensor:
-    """(B,) where the last token of each row that is not padding stands."""
+    """Find the column (B,) of each row's last token that is not padding."""
     rows, length = given.shape[:2]
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         return torch.full((rows,), start + length - 1)

@@ -31,7 +31,7 @@ PACKS = "support_avx512bf16_for_cpu"
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes: its inputs belong there, and what it puts out is there.
+    """Return the device that a module computes on: of its inputs and outputs.
 
     An offloaded module computes where accelerate brings its weights. A module without weights
     of its own, or of its children, computes wherever its inputs are; the CPU is given then.
@@ -48,7 +48,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def devices_of(model: nn.Module) -> tuple[torch.device, ...]:
-    """Every device that a module with weights of its own computes on, in the modules' order."""
+    """List the devices that modules with weights of their own compute on, in the modules' order."""
     owners = (
         part for part in model.modules() if next(part.parameters(recurse=False), None) is not None
     )
@@ -66,13 +66,13 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 def dtype_of(module: nn.Module) -> torch.dtype | None:
-    """The floating dtype that a module computes in; None where it has no floating weight."""
+    """Return the floating dtype that a module computes in; None where it has no floating weight."""
     found = (parameter.dtype for parameter in module.parameters())
     return next((dtype for dtype in found if dtype.is_floating_point), None)
 
 
 def weight_of(module: nn.Module, name: str = "weight") -> Tensor:
-    """A module's own weight with its values, fetched for the purpose where it is offloaded.
+    """Return a module's own weight with its values, fetched where it is offloaded.
 
     Args:
         module: The module.
@@ -99,7 +99,7 @@ def weight_of(module: nn.Module, name: str = "weight") -> Tensor:
 
 
 def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every weight by its name, with its values; see `stored_weights`.
+    """Yield every weight by its name, with its values; see `stored_weights`.
 
     An offloaded one is fetched when its turn comes, so that one at a time is in memory.
     """
@@ -110,7 +110,7 @@ def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def stored_weights(
     model: nn.Module, rename: Callable[[str], str | None] = str
 ) -> Iterator[tuple[str, Tensor | Stored]]:
-    """Every parameter, and every buffer that a checkpoint keeps, by name; those tied once.
+    """Yield every parameter, and every buffer that a checkpoint keeps, by name; tied ones once.
 
     What is offloaded to files is not read. What a checkpoint keeps beside quantised weights (their
     scales) is given after them.
@@ -159,7 +159,7 @@ def _untied(model: nn.Module, rename: Callable[[str], str | None]) -> list[tuple
 
 
 def _storage_of(tensor: Tensor) -> Hashable:
-    """What two tensors share that are the same numbers in memory."""
+    """Return a key that is equal for tensors that are the same numbers in memory."""
     if tensor.device.type == "meta" or not tensor.numel() or type(tensor).__name__ in QUANTISED:
         return id(tensor)
     if not tensor.data_ptr():  # it wraps other tensors (DTensor, torchao), and has no memory itself
@@ -202,19 +202,19 @@ def _may_pack(module: nn.Module) -> bool:
 
 
 def quantisation(module: nn.Module) -> str | None:
-    """How the module's own weight is quantised ("4-bit", "8-bit"), or None."""
+    """Return how the module's own weight is quantised ("4-bit", "8-bit"), or None."""
     weight = getattr(module, "weight", None)
     return None if weight is None else QUANTISED.get(type(weight).__name__)
 
 
 def quantisation_of(model: nn.Module) -> str | None:
-    """How the model's linear layers are quantised, or None."""
+    """Return how the model's linear layers are quantised, or None."""
     found = (quantisation(module) for module in model.modules())
     return next((kind for kind in found if kind is not None), None)
 
 
 def _hooks(module: nn.Module) -> Iterator[Any]:
-    """What accelerate hung on a module, one hook or several."""
+    """Yield accelerate's hooks on a module."""
     hook = getattr(module, "_hf_hook", None)
     if hook is not None:
         yield from getattr(hook, "hooks", (hook,))
@@ -223,14 +223,14 @@ def _hooks(module: nn.Module) -> Iterator[Any]:
 def _holders(
     owners: Mapping[str, nn.Module], path: str, own: str
 ) -> Iterator[tuple[nn.Module, str]]:
-    """The module of a parameter and all that it is inside of, with the parameter's name there."""
+    """Yield the module of a parameter and all around it, with the parameter's name in each."""
     parts = path.split(".") if path else []
     for count in range(len(parts), -1, -1):
         yield owners[".".join(parts[:count])], ".".join([*parts[count:], own])
 
 
 def _found(parameter: Tensor, name: str, holders: Any) -> Tensor | Stored:
-    """The values of an offloaded parameter: in memory, or where they can be read."""
+    """Find the values of an offloaded parameter: in memory, or where they can be read."""
     for holder, key in holders:
         for hook in _hooks(holder):
             values = getattr(hook, "weights_map", None)
@@ -249,7 +249,7 @@ def _read(values: Any, key: str, dtype: torch.dtype) -> Tensor:
 
 
 def _file_of(values: Any, key: str) -> tuple[Hashable, ...] | None:
-    """Where accelerate keeps a weight on disk, and the state of that file; None in memory."""
+    """Find a weight's file on disk, and that file's state; None for one in memory."""
     name = getattr(values, "prefix", "") + key
     loader = getattr(values, "dataset", values)
     about = getattr(loader, "index", {}).get(name)
@@ -264,7 +264,7 @@ def _file_of(values: Any, key: str) -> tuple[Hashable, ...] | None:
 
 
 def _packed(owner: Any, own: str) -> Iterator[tuple[str, Tensor]]:
-    """A quantised weight: its numbers, then their scales.
+    """Yield a quantised weight: its numbers, then their scales.
 
     Not by ``state_dict``: that of bitsandbytes 0.50 changes weights packed for a processor.
     """

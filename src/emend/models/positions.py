@@ -51,7 +51,7 @@ class Encoded:
         return self.attention_mask.sum(-1)
 
     def to(self, device: torch.device | str) -> Encoded:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         lookup = None if self.lookup is None else self.lookup.to(device)
         return Encoded(self.input_ids.to(device), self.attention_mask.to(device), lookup)
 
@@ -115,7 +115,7 @@ def pad(
 
 
 def pad_id(tokenizer: Any) -> int:
-    """A token id to pad with; which one does not matter, since padding is masked."""
+    """Return a token id to pad with; which one does not matter, since padding is masked."""
     for name in ("pad_token_id", "eos_token_id"):
         value = getattr(tokenizer, name, None)
         if isinstance(value, int):
@@ -124,7 +124,7 @@ def pad_id(tokenizer: Any) -> int:
 
 
 def subject_token(tokenizer: Any, text: str, span: Span, *, add_special_tokens: bool = True) -> int:
-    """Index of the last token that overlaps a span of characters, in the unpadded text.
+    """Find the last token that overlaps a span of characters, as an index in the unpadded text.
 
     Where a merge crosses the end of the span, the token that holds the span's last character is
     taken; of the several byte tokens of one character, the last.
@@ -138,7 +138,7 @@ def subject_token(tokenizer: Any, text: str, span: Span, *, add_special_tokens: 
 
 
 def subject_tokens(tokenizer: Any, text: str, span: Span) -> tuple[int, int]:
-    """Indices of the first and the last token that overlap a span; see `subject_token`."""
+    """Find the first and the last token that overlap a span; see `subject_token`."""
     offsets = _tokenize(tokenizer, [text], True, offsets=True)["offset_mapping"][0]
     first = last = _last_overlap(offsets, text, span)
     while first > 0 and offsets[first - 1][1] > span[0] and offsets[first - 1][0] < span[1]:
@@ -183,7 +183,7 @@ def _last_overlap(offsets: Sequence[Span], text: str, span: Span) -> int:
 
 
 def join_target(tokenizer: Any, prompt: str, target: str) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt and of the target that follows it.
+    """Tokenise a prompt and the target that follows it.
 
     The space between them is decided by `emend.edits.joining.continuation`; spaces at the end of
     the prompt go to the target. The prompt has the tokenizer's own special tokens, the target
@@ -198,7 +198,7 @@ def join_target(tokenizer: Any, prompt: str, target: str) -> tuple[list[int], li
 def join_targets(
     tokenizer: Any, prompts: Sequence[str], targets: Sequence[str]
 ) -> list[tuple[list[int], list[int]]]:
-    """`join_target` for many pairs at once."""
+    """Tokenise many pairs at once like `join_target`."""
     if len(prompts) != len(targets):
         raise InvalidInput(f"{len(prompts)} prompts for {len(targets)} targets; give one each")
     special = tuple(getattr(tokenizer, "all_special_tokens", ()))
@@ -218,7 +218,7 @@ def join_targets(
 
 
 def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of prompts to be continued: specials before the text, none after it.
+    """Tokenise prompts to be continued: special tokens before the text, none after it.
 
     Spaces after a prompt's last word are left out, as before a target (`join_targets`): they are
     part of the word that follows.
@@ -242,7 +242,7 @@ def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
 
 
 def text_tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts alone, with no special tokens.
+    """Tokenise texts alone, with no special tokens.
 
     Raises:
         InvalidInput: A text without tokens.
@@ -261,7 +261,7 @@ def _checked(target: str) -> str:
 
 
 def _targets_in_place(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-    """Target ids as they stand after the prompt, or alone where a merge crosses the boundary.
+    """Tokenise targets in place after the prompt, or alone where a merge crosses the boundary.
 
     A target tokenized alone is wrong for tokenizers that put a space before every text
     (SentencePiece); in its place it is right for all. Where it needs no space before it, the
@@ -282,7 +282,7 @@ def _targets_in_place(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[
 
 
 def _ids_after(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[list[int] | None]:
-    """Ids of the second text where it stands after the first; None where a token holds both."""
+    """Tokenise the second text after the first; None where a token holds parts of both."""
     joined = _tokenize(tokenizer, ["".join(pair) for pair in pairs], False, True)
     rows: list[list[int] | None] = []
     for (before, _), ids, offsets in zip(

@@ -79,7 +79,7 @@ def barred(tokenizer: Any, vocabulary: int) -> Tensor:
 
 
 def _drawn(logits: Tensor, top: int | None, generator: torch.Generator) -> Tensor:
-    """One token (B, 1) of each row's logits (B, vocabulary)."""
+    """Draw one token (B, 1) by each row's logits (B, vocabulary)."""
     if not bool(logits.amax(-1).isfinite().all()):  # the largest of some that are NaN is NaN
         raise NumericalFailure(
             "the model's logits are not finite, expected numbers to sample by: check its "

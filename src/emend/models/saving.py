@@ -88,7 +88,7 @@ def _system_errors() -> Generator[None, None, None]:
 
 
 def _packed(module: Any) -> bool:
-    """Whether transformers left a module's weight in the blocks of its GGUF file."""
+    """Return whether transformers left a module's weight in the blocks of its GGUF file."""
     return type(module).__name__.startswith("Gguf")
 
 

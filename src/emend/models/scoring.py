@@ -112,7 +112,7 @@ def score(
 def top1(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, batch_size: int = 32
 ) -> list[tuple[int, float]]:
-    """The most probable next token after each prompt, and its probability from 0 to 1.
+    """Find the most probable next token after each prompt, and its probability from 0 to 1.
 
     Prompts are taken as `score` takes them; equal ones are run once.
     """
@@ -123,7 +123,7 @@ def top1(
 def top1_of_rows(
     model: nn.Module, rows: Sequence[tuple[int, ...]], padding: int, *, batch_size: int = 32
 ) -> list[tuple[int, float]]:
-    """The same after each row of token ids; ``padding`` is any token that the model has."""
+    """Find the same after each row of token ids; ``padding`` is any token that the model has."""
     asked = [MixturePrompt.of(model, row) for row in rows]
     return _top1(model, asked, padding, batch_size)
 
@@ -173,7 +173,7 @@ def _check_lengths(asked: MixturePrompt, more: int) -> None:
 def _mixed_logits(
     padding: int, chunk: Sequence[MixturePrompt], targets: Sequence[tuple[int, ...]]
 ) -> Tensor:
-    """(N, vocabulary), the logits that the targets' tokens are read off, row by row."""
+    """Return the logits that predict the targets' tokens, row by row, (N, vocabulary)."""
     rows = torch.tensor([row for row, target in enumerate(targets) for _ in target])
     found: list[Tensor] = []
     for number, runner in enumerate(chunk[0].runners):
@@ -198,7 +198,7 @@ def _logits_at(
     rows: Tensor,
     columns: Tensor,
 ) -> Tensor:
-    """(N, vocabulary), the logits at some positions of a batch of texts."""
+    """Return the logits at some positions of a batch of texts, (N, vocabulary)."""
     model: Any = runner.model
     # Padded on the right, every token stands where it stands alone: no position ids are needed.
     batch = pad(texts, padding).to(device_of(model.get_input_embeddings()))
@@ -226,7 +226,7 @@ def _score_batch(
 
 
 def _read(logits: Tensor, wanted: Tensor) -> tuple[list[float], list[int]]:
-    """(N, vocabulary), (N,) -> log-probabilities of the wanted tokens, most probable tokens."""
+    """Return the log-probabilities of (N,) wanted tokens, and the top-1 tokens."""
     logits = logits.float()
     chosen = logits.gather(-1, wanted[:, None])[:, 0]
     return (chosen - logits.logsumexp(-1)).tolist(), logits.argmax(-1).tolist()
@@ -239,7 +239,7 @@ WINDOW = 512
 def perplexity(
     model: nn.Module, tokenizer: Any, texts: Sequence[str], *, batch_size: int = 8
 ) -> float:
-    """The exponential of the mean negative log-probability per token.
+    """Return the exponential of the mean negative log-probability per token.
 
     Texts longer than the model reads, or than `WINDOW` tokens, are cut into windows that do not
     overlap and begin with the model's start token; the first token of each window is given and

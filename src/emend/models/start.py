@@ -208,7 +208,7 @@ def find_start(model: nn.Module, tokenizer: Any) -> Start:
 
 
 def _candidates(tokenizer: Any) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """Text and ids of what may be a start token: different ones, each one token."""
+    """List what may be a start token, as text and ids: different ones, each one token."""
     names = ("bos_token", "eos_token", "unk_token")
     texts = [getattr(tokenizer, name, None) for name in names] + ["<|endoftext|>", NEWLINE]
     found: dict[tuple[int, ...], str] = {}
@@ -220,7 +220,7 @@ def _candidates(tokenizer: Any) -> Iterable[tuple[str, tuple[int, ...]]]:
 
 
 def _own_start(tokenizer: Any) -> Start | None:
-    """The start token that the tokenizer adds itself."""
+    """Find the start token that the tokenizer adds itself."""
     encoded = tokenizer("a", return_special_tokens_mask=True)
     ids: list[int] = encoded["input_ids"]
     if encoded["special_tokens_mask"][:1] != [1] or len(ids) < 2:
@@ -239,7 +239,7 @@ def _embedded_tokens(model: nn.Module) -> int:
 
 
 def _log_prob(model: nn.Module, rows: Tensor, start: tuple[int, ...]) -> float:
-    """Mean log-probability, in nats, of the tokens of (B, T) rows without each row's first."""
+    """Measure the mean log-probability, in nats, of the tokens of (B, T) rows but the first."""
     network: Any = model
     front = torch.tensor([start] * len(rows), dtype=torch.long).reshape(len(rows), -1)
     ids = torch.cat([front, rows], dim=1).to(device_of(network.get_input_embeddings()))

@@ -110,14 +110,14 @@ def find_blocks(model: nn.Module, names: Architecture | None = None) -> nn.Modul
 
 
 def text_config(model: nn.Module) -> Any:
-    """The configuration of the language part (multimodal models nest it)."""
+    """Return the configuration of the language part (multimodal models nest it)."""
     config: Any = getattr(model, "config", None)
     getter = getattr(config, "get_text_config", None)
     return getter() if callable(getter) else config
 
 
 def outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
-    """Every ModuleList that is not inside another one."""
+    """Yield every ModuleList that is not inside another one."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield child
@@ -126,12 +126,12 @@ def outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
 
 
 def weigh(module: nn.Module) -> int:
-    """Number of parameters."""
+    """Count the parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def projection_shape(module: nn.Module) -> tuple[int, int] | None:
-    """(out, in) of a Linear or Conv1D; None for any other module."""
+    """Return (out, in) of a Linear or Conv1D; None for any other module."""
     if isinstance(module, Conv1D):
         return module.weight.shape[1], module.weight.shape[0]
     if isinstance(module, nn.Linear):
@@ -220,7 +220,7 @@ def _record(calls: list[Call]) -> Any:
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The first floating-point tensor in nested tuples, lists and mappings."""
+    """Find the first floating-point tensor in nested tuples, lists and mappings."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
     if isinstance(value, Mapping):
@@ -232,7 +232,7 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 def _last_position(tensor: Tensor | None) -> Tensor | None:
-    """(2, T, features) or (2*T, features) -> (2, features) at the last token, as it is now.
+    """Copy (2, T, features) or (2*T, features) at the last token, (2, features).
 
     A copy: Falcon adds the attention's output to the MLP's in place after both have run.
     """
@@ -289,7 +289,7 @@ def read_block(
 def _find_mlp(
     block: nn.Module, attention: nn.Module, calls: list[Call]
 ) -> tuple[nn.Module | None, list[nn.Module]]:
-    """The heaviest child beside the attention, and its projections in the order they ran.
+    """Find the heaviest child but the attention, and its projections in the order they ran.
 
     Where that child is a projection itself, the MLP has no module of its own (OPT), and all
     projections that are children of the block are its parts.
@@ -319,7 +319,7 @@ def _find_shared(
     calls: list[Call],
     width: int,
 ) -> tuple[nn.Module | None, list[nn.Module]]:
-    """The expert that every token passes through, and its projections in the order they ran.
+    """Find the expert that every token passes through, and its projections in the order they ran.
 
     It is the heaviest part of the block outside of the attention and the routed experts that has
     a projection of its own back to the residual width, and one before it.
@@ -339,7 +339,7 @@ def _find_shared(
 
 
 def _inside_adapters(block: nn.Module) -> set[int]:
-    """Modules kept by name in a ModuleDict: what PEFT adds beside a projection."""
+    """List the modules kept by name in a ModuleDict: what PEFT adds to a projection."""
     named = (module for module in block.modules() if isinstance(module, nn.ModuleDict))
     return {id(inside) for module in named for inside in module.modules()}
 
@@ -351,7 +351,7 @@ def _shape(module: nn.Module) -> tuple[int, int]:
 
 
 def _find_attention(block: nn.Module, calls: list[Call]) -> nn.Module | None:
-    """The child whose last position differs most between the rows against what its input does.
+    """Find the child whose last position differs most between the rows, relative to its input.
 
     Where attention adds little, the MLP after it is given inputs that differ little too; what
     tells them apart is by how much the difference grows.
@@ -369,7 +369,7 @@ def _find_attention(block: nn.Module, calls: list[Call]) -> nn.Module | None:
 
 
 def _expert_containers(block: nn.Module, attention: nn.Module) -> list[nn.Module]:
-    """What holds routed experts: stacked weights have three axes, others stand in a ModuleList."""
+    """Find what holds routed experts: weights of three axes, or a ModuleList."""
     skipped = {id(module) for module in attention.modules()}
     return [
         module

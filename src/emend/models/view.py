@@ -105,18 +105,18 @@ class ModelView:
         self._names = {id(module): name for name, module in plain_modules(model)}
 
     def layer(self, layer: int) -> nn.Module:
-        """Block `layer`, counted from 0; negative numbers count from the end."""
+        """Return block `layer`, counted from 0; negative numbers count from the end."""
         return self.layers[self._check(layer)]
 
     def attention(self, layer: int) -> nn.Module:
-        """The child of block `layer` that mixes tokens."""
+        """Return the child of block `layer` that mixes tokens."""
         attention = self._parts[self._check(layer)].attention
         if attention is None:
             raise UnsupportedModel(self._refuse(self._parts[layer].refusal))
         return attention
 
     def mlp(self, layer: int) -> nn.Module:
-        """The child of block `layer` that holds the MLP.
+        """Return the child of block `layer` that holds the MLP.
 
         OPT keeps its two projections in the block itself; there it is the down-projection.
         BLOOM's MLP adds the residual before it returns: read the MLP's own contribution from
@@ -128,7 +128,7 @@ class ModelView:
         return part.mlp
 
     def down_projection(self, layer: int) -> nn.Module:
-        """The projection from the MLP's inner size to the residual width in block `layer`."""
+        """Return the projection from intermediate to hidden size in block `layer`'s MLP."""
         part = self._dense(layer)
         assert part.down_projection is not None
         return part.down_projection
@@ -145,7 +145,7 @@ class ModelView:
         return weight.T if self.is_transposed(layer) else weight
 
     def is_transposed(self, layer: int) -> bool:
-        """Whether the weight is stored as (in, out), as GPT-2's Conv1D does."""
+        """Return whether the weight is stored as (in, out), as in GPT-2's Conv1D."""
         return not isinstance(self.down_projection(layer), nn.Linear)
 
     def intermediate_size(self, layer: int) -> int:
@@ -155,7 +155,7 @@ class ModelView:
         return shape[1]
 
     def device(self, layer: int) -> torch.device:
-        """Where the down-projection of block `layer` computes; see `placing.device_of`."""
+        """Return the device of the down-projection of block `layer`; see `placing.device_of`."""
         return device_of(self.down_projection(layer))
 
     @property
@@ -177,7 +177,7 @@ class ModelView:
         return self.is_gated or self.is_rotary
 
     def name_of(self, module: nn.Module) -> str:
-        """Full dotted name of a module of the model.
+        """Return the full dotted name of a module of the model.
 
         Raises:
             UnsupportedModel: the module is not a part of the model.
@@ -190,7 +190,7 @@ class ModelView:
         return name
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The model's logits from the output of its last block.
+        """Compute the model's logits from the output of its last block.
 
         Args:
             hidden: (..., hidden_size), any floating dtype; it is cast to the head's.
@@ -211,11 +211,11 @@ class ModelView:
         return tuple(n for n, part in enumerate(self._parts) if part.refusal is None)
 
     def nearest_editable(self, layer: int) -> int:
-        """The editable block that is nearest to `layer`; of two, the lower one."""
+        """Find the editable block nearest to `layer`; of two, the lower one."""
         return min(self.editable, key=lambda each: (abs(each - layer), each))
 
     def editable_from(self, layer: int) -> tuple[int, ...]:
-        """The editable blocks from `layer` on, ascending; where there are none, the last one."""
+        """List the editable blocks from `layer` on, ascending; where there are none, the last one."""
         return tuple(each for each in self.editable if each >= layer) or self.editable[-1:]
 
     def numbered(self, layers: Sequence[int]) -> tuple[int, ...]:
@@ -255,7 +255,7 @@ class ModelView:
         )
 
     def _find_finish(self, probe: Probe) -> Callable[[Tensor], Tensor]:
-        """The scale and cap after the head: of those configured, the one that gives the logits."""
+        """Find the scale or cap after the head: of those configured, the one that gives the logits."""
         assert probe.last is not None
         assert probe.logits is not None
         if probe.raw is None:
@@ -281,7 +281,7 @@ class ModelView:
 
 
 def _editable_model(model: nn.Module) -> nn.Module:
-    """The model inside its wrappers, which computes what the wrapped one does.
+    """Return the model inside its wrappers, which computes the same.
 
     Raises:
         UnsupportedModel: An adapter around it puts tokens of its own before every text.
@@ -321,14 +321,14 @@ def _part(model: nn.Module, getter: str) -> nn.Module:
 
 
 def _width(model: nn.Module, embeddings: nn.Module) -> int:
-    """The residual width; embeddings may be narrower (OPT-350m projects them)."""
+    """Return the residual width; embeddings may be narrower (OPT-350m projects them)."""
     width = getattr(text_config(model), "hidden_size", None)
     weight: Any = embeddings.weight
     return int(width or weight.shape[1])
 
 
 def _finishes(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
-    """What may come after the head, the most telling first: the identity is tried last."""
+    """Yield what may come after the head: scales and caps that are configured, the identity last."""
     values = [getattr(config, name, None) for name in SCALES]
     scales = [value for value in values if isinstance(value, (int, float)) and value not in (0, 1)]
     caps = [value for name in CAPS if (value := getattr(config, name, None))]

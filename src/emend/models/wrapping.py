@@ -122,7 +122,7 @@ def adapters_of(model: nn.Module) -> list[str]:
 
 
 def _walk(module: nn.Module, path: str, name: str) -> Iterator[tuple[str, str, nn.Module]]:
-    """Every plain module with its path here and its name in the plain model."""
+    """Yield every plain module with its path here and its name in the plain model."""
     for original in ORIGINALS:
         child = getattr(module, original, None)
         if isinstance(child, nn.Module):

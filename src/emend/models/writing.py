@@ -42,7 +42,7 @@ class _Component:
         self.device = device_of(model.get_input_embeddings())
 
     def begin(self) -> list[list[int]]:
-        """As much of every prompt as the shortest has."""
+        """Return as many tokens of every prompt as the shortest has."""
         return [[*prompt[: self.read]] for prompt in self.prompts]
 
     def step(self, tokens: Sequence[Sequence[int]]) -> Tensor:
@@ -60,7 +60,7 @@ class _Component:
         return logits
 
     def next_tokens(self, chosen: Sequence[int]) -> list[list[int]]:
-        """What to read next: the rest of the longer prompts, and of the others what was chosen."""
+        """Return what to read next: the rest of the longer prompts, else the chosen tokens."""
         read, self.read = self.read, self.read + 1
         pairs = zip(self.prompts, chosen, strict=True)
         return [[prompt[read] if read < len(prompt) else token] for prompt, token in pairs]
@@ -184,7 +184,7 @@ class Writing:
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens that end a text, as the model and the tokenizer name them."""
+    """Collect the tokens that end a text, as the model and the tokenizer name them."""
     ends: set[int] = set()
     for holder in (getattr(model, "generation_config", None), model.config, tokenizer):
         value = getattr(holder, "eos_token_id", None)

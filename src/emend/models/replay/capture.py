@@ -104,13 +104,13 @@ class BlockCapture:
             return self.run_blocks()
 
     def at_block(self) -> BlockCapture:
-        """The same with ``delta`` added to the block's output, and ``values`` that output."""
+        """Return the same for the block's output in place of the down-projection's."""
         index = torch.arange(self.rows, device=self._after.device)
         values = self._after[index, self.at.to(self._after.device)].clone()
         return replace(self, values=values, is_additive=True)
 
     def attention_outputs(self) -> Tensor:
-        """(B, width), what the block's attention puts out at the start tokens, unchanged."""
+        """Return the output of the block's attention at the start tokens, (B, hidden_size)."""
         seen: list[Tensor] = []
 
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -123,7 +123,7 @@ class BlockCapture:
         return seen[0]
 
     def run_at(self, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """What ``run`` gives at some positions only; the last MLP is run nowhere else.
+        """Run like ``run``, for the output at some positions; the last MLP is run nowhere else.
 
         Args:
             delta: (B, width).
@@ -154,7 +154,7 @@ class BlockCapture:
         return hidden
 
     def looked_at(self) -> BlockCapture:
-        """The same with ``is_additive`` and ``thins``, found out on a few rows the first time."""
+        """Return the same with ``is_additive`` and ``thins``, tested on a few rows once."""
         found, additive, thins = self.view.findings, ("additive", self.layer), ("thins", self.layer)
         some = self.select(_sample(self))
         if additive not in found:
@@ -165,7 +165,7 @@ class BlockCapture:
         return replace(self, is_additive=found[additive], thins=found.get(thins, False))
 
     def _finds_additive(self) -> bool:
-        """Whether the gradient at the block's output reaches the projection's output unchanged.
+        """Test whether gradients at the block's output reach the projection's output unchanged.
 
         Adding is the one thing whose gradient is the identity to the last bit; a norm after the
         MLP (Gemma 2, OLMo 2) or a factor on the residual (Granite) shows.
@@ -181,7 +181,7 @@ class BlockCapture:
         return torch.equal(gradient, weights[index, self.at.to(weights.device)])
 
     def _finds_thinning(self) -> bool:
-        """Whether the last MLP, run at one token a row, gives there what it gives else."""
+        """Test whether the last MLP, run at one token a row, gives the same there."""
         if self.layer == self.view.num_layers - 1:
             return False
         index = torch.arange(self.rows)
@@ -213,7 +213,7 @@ class BlockCapture:
         return self._calls[index - self.layer].run(self.view.layers[index], hidden, self._cache)
 
     def select(self, rows: Sequence[int]) -> BlockCapture:
-        """The same capture for some of the rows only."""
+        """Return the same capture for some of the rows only."""
         index = torch.tensor(list(rows), dtype=torch.long)
 
         def choose(tensor: Tensor) -> Tensor:
@@ -303,7 +303,7 @@ def _checked(view: ModelView, layer: int, layout: Layout, arrange: Arrange) -> B
 
 
 def _sample(capture: BlockCapture) -> list[int]:
-    """A few rows that stand for all."""
+    """Choose a few rows to check."""
     return sorted({0, capture.rows // 2, capture.rows - 1})
 
 
@@ -314,7 +314,7 @@ class _NotFinite(Refused):
 def _capture(
     view: ModelView, layer: int, layout: Layout, arrange: Arrange
 ) -> tuple[BlockCapture, Tensor]:
-    """One recorded pass; also gives the last block's output in the window."""
+    """Capture by one recorded pass; also return the last block's output in the window."""
     window, kept = layout.window, dict[str, Tensor]()
     cache = RecordingCache() if layout.reuse else None
 
@@ -360,7 +360,7 @@ def _capture(
 
 
 def adds_directly(view: ModelView, layer: int) -> bool:
-    """Whether what is added to a down-projection's output is added to its block's unchanged.
+    """Return whether an addition to a down-projection's output reaches its block's unchanged.
 
     So it is in most models; Gemma 2 and OLMo 2 put a norm between, Granite a factor.
     """
