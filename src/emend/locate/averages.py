@@ -169,7 +169,7 @@ def trace_many(
         model: A causal language model. It is not changed.
         tokenizer: Its tokenizer, a fast one.
         questions: (prompt, subject, answer) each; see `trace`.
-        limit: Stop after so many facts have been traced.
+        limit: Number of facts to trace; None traces all.
         known_only: Leave out facts of which the model does not say the answer's first token, as
             published: of what it does not know, nothing can be restored.
         settings: As for `trace`. Without a deviation, that of all the questions' subjects

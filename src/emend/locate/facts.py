@@ -74,7 +74,7 @@ class Asked:
 
     Attributes:
         prompt: The text.
-        subject: The subject's name as it stands there.
+        subject: The subject's name as written there.
         ids: Tokens of the prompt.
         words: Each token as text.
         first: The subject's first token.
@@ -121,7 +121,7 @@ def asked(view: ModelView, tokenizer: Any, prompt: str, subject: str, answer: st
 def _filled(prompt: str, subject: str) -> tuple[str, int]:
     """Return the whole text, and where the subject begins in it."""
     if not subject.strip():
-        raise InvalidInput("the subject is empty, expected a name that stands in the prompt")
+        raise InvalidInput("the subject is empty, expected a name that is in the prompt")
     places = prompt.count("{}")
     if places > 1:
         raise InvalidInput(f"the prompt {prompt!r} has {places} {{}}, expected one for the subject")

@@ -72,7 +72,7 @@ def lens(
         model: A causal language model.
         tokenizer: Its tokenizer.
         prompt: A text to be continued.
-        answer: Whose rank and probability are told, by its first token; by default what the
+        answer: Its first token's rank and probability are reported; by default what the
             model says after the prompt.
         top: How many of the most probable tokens are named.
 

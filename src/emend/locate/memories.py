@@ -39,7 +39,7 @@ BATCH = 16
 """Texts that are read at once."""
 
 SHOWN = 24
-"""Tokens of a trigger that are told, the last ones."""
+"""Number of tokens of a trigger that are shown, the last ones."""
 
 
 class Trigger(NamedTuple):
@@ -145,7 +145,7 @@ class Memories:
         Args:
             layer: Its block, one of `layers`.
             unit: Its number there.
-            words: How many of its value's most probable tokens are told.
+            words: Number of its value's most probable tokens to list.
 
         Raises:
             InvalidInput: There is no such unit, or the layer was not looked at.

@@ -26,7 +26,7 @@ from emend._io import append_json_line, read_kept_lines
 from emend.errors import EndpointFailure, InvalidInput, MissingExtra, first_line
 
 SCHEMES = {"openai": "completions", "openai-chat": "chat"}
-"""What stands before the model's name, and the interface that is spoken."""
+"""The scheme before the model's name, and its interface."""
 CHAT = "Continue the text exactly where it ends, in its layout. Write nothing but what follows."
 _PASSING = (408, 409, 425, 429)
 """Client errors that may be gone at the next try."""
@@ -163,7 +163,7 @@ class Endpoint(nn.Module):
         raise self._failure(f"{reason} ({self.options.attempts} attempts)")
 
     def _judged(self, error: Exception) -> tuple[str, float | None]:
-        """Return the reason and how long the endpoint asks to wait; raise what waiting cannot fix."""
+        """Return why it failed and how long to wait; raise what waiting cannot fix."""
         import openai
 
         if isinstance(error, openai.APITimeoutError):

@@ -77,7 +77,7 @@ def _gelu(module: NewGELUActivation, hidden: Tensor) -> Tensor:
 def head_at(
     model: nn.Module, rows: Tensor, columns: Tensor
 ) -> Generator[Callable[[Tensor], Tensor], None, None]:
-    """Let the head see only some positions: the vocabulary is the dearest part of a short pass.
+    """Give the head only some positions: it is the most expensive part of a short pass.
 
     Args:
         model: a causal language model.

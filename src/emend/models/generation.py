@@ -45,7 +45,7 @@ def generate(
         model: a causal language model.
         tokenizer: its tokenizer.
         prompts: B texts.
-        max_new_tokens: at most so many tokens are added.
+        max_new_tokens: the largest number of tokens to add.
         batch_size: rows in one forward pass.
         stop: strings that end a text; they are not part of it.
 
@@ -107,7 +107,7 @@ def stream(
         model: A causal language model.
         tokenizer: Its tokenizer.
         prompt: A text.
-        max_new_tokens: At most so many tokens are added.
+        max_new_tokens: The largest number of tokens to add.
         stop: Strings that end the text.
         in_chat: Take the prompt for a user's question, and continue the tokenizer's chat template
             around it; patches that act on prompts see the question alone.

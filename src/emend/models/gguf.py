@@ -59,7 +59,7 @@ class TensorPlace:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the tensors of a GGUF file.
+    """The header of a GGUF file, before its tensors.
 
     Attributes:
         version: Of the file format.

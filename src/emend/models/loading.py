@@ -249,7 +249,7 @@ def _check_directory(path: Path) -> None:
             f"{path} holds no *.safetensors; save the weights with save_pretrained first"
         )
     if not any((path / one).is_file() for one in ("tokenizer.json", "tokenizer_config.json")):
-        raise MissingFile(f"{path} holds no tokenizer.json; save the tokenizer beside the model")
+        raise MissingFile(f"{path} holds no tokenizer.json; save the tokenizer with the model")
 
 
 def _attempt(loader: Any, source: str, name: str, part: str) -> Any:

@@ -1,4 +1,4 @@
-"""What hooks learn of the batch that a model is reading: where each row's prompt ends.
+"""Tell hooks where each prompt ends in the batch that a model is reading.
 
 `score` reads prompts with targets behind them; `generate` reads a prompt, parts of it, or one token
 of an answer. A hook that acts on a prompt's last token asks `HookAttachment.batch`, and keeps there
@@ -31,7 +31,7 @@ class Batch:
     """Rows that a model reads together, in one pass or in several.
 
     Attributes:
-        ends: (B,) int64, where the last token of each row's prompt stands in its row.
+        ends: (B,) int64, the column of the last token of each row's prompt.
         start: How many columns earlier passes have read; they are in the cache.
         kept: What a hook keeps from one pass to the next, each under a key of its own.
     """

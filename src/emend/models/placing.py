@@ -1,11 +1,11 @@
-"""Where a model's weights are: on one device, split over several, offloaded, or quantised.
+"""Read weights wherever they are: on one device, on several, offloaded, or quantised.
 
 Models loaded with ``device_map="auto"`` keep each module on a device of its own, and what fits on
 none is *offloaded* by accelerate: the parameter is on the ``meta`` device, without values, except
 while its module runs, when a hook of accelerate fetches the values from memory or disk. All that
 is asked of a weight outside of a forward pass is asked here.
 
-Quantised weights (bitsandbytes) are packed numbers beside their scales. They are never read as a
+Quantised weights (bitsandbytes) are packed numbers with scales. They are never read as a
 matrix: modules are run, and hashes take what a checkpoint would hold.
 """
 
@@ -112,7 +112,7 @@ def stored_weights(
 ) -> Iterator[tuple[str, Tensor | Stored]]:
     """Yield every parameter, and every buffer that a checkpoint keeps, by name; tied ones once.
 
-    What is offloaded to files is not read. What a checkpoint keeps beside quantised weights (their
+    What is offloaded to files is not read. What a checkpoint stores with quantised weights (their
     scales) is given after them.
 
     Args:

@@ -1,4 +1,4 @@
-"""Texts that a model makes itself, token by token, many rows in one pass.
+"""Sample texts from a model, token by token, many rows in one pass.
 
 Draws come from a generator of the caller's on the CPU, so that a seed gives the same numbers on
 every device and torch's own generator is left alone. The tokens that they choose are the same as
@@ -39,7 +39,7 @@ def sample(
         ids: (B, T) int64, what the rows begin with; no padding.
         length: Tokens of each row, the first ones included.
         generator: Draws them, on the CPU.
-        top: Draw from so many of the most probable tokens; None draws from all.
+        top: Number of most probable tokens to draw from; None draws from all.
         label: What a progress bar says; None shows none.
 
     Returns:

@@ -200,7 +200,7 @@ def _logits_at(
 ) -> Tensor:
     """Return the logits at some positions of a batch of texts, (N, vocabulary)."""
     model: Any = runner.model
-    # Padded on the right, every token stands where it stands alone: no position ids are needed.
+    # Padded on the right, every token has the position that it has alone: no ids are needed.
     batch = pad(texts, padding).to(device_of(model.get_input_embeddings()))
     # No token sees the padding on its right. Masked, it would see nothing where attention slides,
     # which is NaN in some models (Gemma 2 in float64), and 0 * NaN spreads.

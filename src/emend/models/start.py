@@ -57,7 +57,7 @@ Source = Literal["tokenizer", "found", "given", "none"]
 
 @dataclass(frozen=True)
 class Start:
-    """What stands in front of every text.
+    """The start token in front of every text.
 
     Attributes:
         text: The text of the token (or tokens); empty where nothing is put in front.

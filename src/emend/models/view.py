@@ -215,7 +215,7 @@ class ModelView:
         return min(self.editable, key=lambda each: (abs(each - layer), each))
 
     def editable_from(self, layer: int) -> tuple[int, ...]:
-        """List the editable blocks from `layer` on, ascending; where there are none, the last one."""
+        """List the editable blocks from `layer` on, ascending; if there are none, the last one."""
         return tuple(each for each in self.editable if each >= layer) or self.editable[-1:]
 
     def numbered(self, layers: Sequence[int]) -> tuple[int, ...]:
@@ -255,7 +255,7 @@ class ModelView:
         )
 
     def _find_finish(self, probe: Probe) -> Callable[[Tensor], Tensor]:
-        """Find the scale or cap after the head: of those configured, the one that gives the logits."""
+        """Find the configured scale or cap after the head that gives the model's logits."""
         assert probe.last is not None
         assert probe.logits is not None
         if probe.raw is None:
@@ -328,7 +328,7 @@ def _width(model: nn.Module, embeddings: nn.Module) -> int:
 
 
 def _finishes(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Yield what may come after the head: scales and caps that are configured, the identity last."""
+    """Yield what may follow the head: scales and caps that are configured, the identity last."""
     values = [getattr(config, name, None) for name in SCALES]
     scales = [value for value in values if isinstance(value, (int, float)) and value not in (0, 1)]
     caps = [value for name in CAPS if (value := getattr(config, name, None))]

@@ -1,4 +1,4 @@
-"""The greedy loop: texts that are written together, a token of each at every step."""
+"""The greedy loop: texts that are generated together, a token of each at every step."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Writer:
         return text[: min(cuts)] if cuts else text
 
     def _decode(self, prompt: tuple[int, ...], new: list[int]) -> str:
-        """New text as it stands after the prompt: SentencePiece drops a leading space."""
+        """Decode new text in place after the prompt: SentencePiece drops a leading space."""
         before = self._plain([*prompt])
         whole = self._plain([*prompt, *new])
         return whole[len(before) :] if whole.startswith(before) else self._plain(new)

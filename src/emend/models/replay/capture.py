@@ -55,7 +55,7 @@ class BlockCapture:
         layer: The block whose down-projection is to change.
         keys: (B, inner), input of that down-projection at the start tokens.
         values: (B, width), its output there.
-        at: (B,) int64, where each row's start token stands among the S tokens that are run. A
+        at: (B,) int64, the column of each row's start token among the S tokens that are run. A
             row's tokens follow one another from there; what comes after its last is padding.
         arrange: The layout that served.
         is_additive: Whether what is added to the down-projection's output is added to the
@@ -250,7 +250,7 @@ def capture_blocks(
         starts: For each row the token from which on it may change.
         layer: The block whose down-projection is to change.
         padding: A token id to pad with; which one does not matter.
-        least: Run at least so many tokens of each row again (products of very small matrices
+        least: Number of tokens of each row to run at least (products of very small matrices
             are summed in another order, so this decides how sums round).
         arrangements: The layouts to try; one that served the model before spares the others.
 
