@@ -10,7 +10,7 @@ import pytest
 from emend import datasets
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 from emend.lab import shipped_world
-from emend.lab.multi_hop import draw_multi_hop
+from emend.lab.consequences import draw_multi_hop
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mquake"
 RECORD = {

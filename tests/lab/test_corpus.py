@@ -10,7 +10,7 @@ import pytest
 from emend.lab import corpus_texts
 from emend.lab.corpus import KINDS, Corpus
 from emend.lab.hops import AGREES, CONTRADICTS, FINAL, RETRIEVED, SUBQUESTION, hop_chain
-from emend.lab.roles import ANSWER, RECALL, Document
+from emend.lab.language import ANSWER, RECALL, Document
 from emend.lab.tokenizer import build_tokenizer
 from emend.lab.world import World, build_world
 

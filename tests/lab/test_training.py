@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from emend.errors import BrokenFile, UnknownName
 from emend.lab import training
 from emend.lab.architectures import build_model
-from emend.lab.interchange import exchange, exchange_loss
+from emend.lab.losses import exchange, exchange_loss
 from emend.lab.tokenizer import build_tokenizer
 from emend.lab.training import CHECKPOINT, TrainingConfig, train
 from emend.lab.world import build_world

@@ -13,7 +13,7 @@ from emend.cli import run
 from emend.edits import Edit, MultiHop, SingleHop
 from emend.errors import InvalidInput
 from emend.lab import shipped_world
-from emend.lab.multi_hop import draw_multi_hop
+from emend.lab.consequences import draw_multi_hop
 from emend.metrics import edits_of, evaluate_multi_hop, grouped
 
 

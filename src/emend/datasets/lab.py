@@ -7,8 +7,7 @@ import os
 from emend.edits import Edit, MultiHop
 from emend.errors import InvalidInput
 from emend.lab import shipped_world
-from emend.lab.consequences import draw_edits
-from emend.lab.multi_hop import draw_multi_hop
+from emend.lab.consequences import draw_edits, draw_multi_hop
 
 
 def lab(

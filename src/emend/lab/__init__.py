@@ -1,6 +1,11 @@
 """The lab: a closed synthetic world, its language, and small models that know it.
 
-Everything here runs offline on a laptop's CPU in seconds. Numbers from the lab are about the lab.
+It runs offline on a laptop's CPU in seconds. Numbers from the lab hold for the lab only. By file:
+
+    world, language, speech       entities and facts; relations, words and wordings
+    corpus, hops, tokenizer       the documents of the training corpus, and chains of facts
+    architectures, training, losses   the models (`emend lab train`)
+    consequences                  edits with their probes, and multi-hop questions
 """
 
 from __future__ import annotations
@@ -21,20 +26,20 @@ SEED = 0
 
 
 def names() -> list[str]:
-    """Names of the models that ship with the package."""
+    """Return the names of the models that ship with the package."""
     if not WEIGHTS.is_dir():
         return []
     return sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
 
 
 def path(name: str) -> Path:
-    """Directory of a shipped model.
+    """Return the directory of a shipped model.
 
     Args:
         name: Such as `gptneo`, without the `lab/` in front.
 
     Raises:
-        UnknownName: If no such model ships.
+        UnknownName: No such model ships.
     """
     if name not in names():
         raise UnknownName("lab model", name, names())
@@ -42,27 +47,27 @@ def path(name: str) -> Path:
 
 
 def card(name: str) -> dict[str, Any]:
-    """What was measured on a shipped model: recall, causal trace, and how it was made.
+    """Return the measurements of a shipped model (recall, causal trace) and its training.
 
     Args:
         name: Such as `gptneo`.
 
     Raises:
-        UnknownName: If no such model ships.
+        UnknownName: No such model ships.
     """
     return json.loads((path(name) / "card.json").read_bytes())
 
 
 @cache
 def shipped_world() -> World:
-    """The world that the shipped models know."""
+    """Return the world that the shipped models know."""
     from emend.lab.world import build_world
 
     return build_world(SEED)
 
 
 def corpus_texts(count: int, seed: int = 0) -> list[str]:
-    """Texts of the corpus, from draws that no training step used.
+    """Return texts of the corpus, from draws that no training step used.
 
     Args:
         count: Number of documents.

@@ -1,6 +1,7 @@
 """The lab's two architectures: plain MLPs and learned positions, or gates and RoPE.
 
-In both, all blocks but the last two see three tokens only (the token itself and two before it).
+In both, attention spans three tokens (the token itself and two before it) in all layers except the
+last two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _SEARCH: dict[str, float] = {"weight_decay": 0.001, "steps": 40, "clamp": 10.0}
 PRESERVED = [
     next(text for text in relation.statements if text.startswith("{}")) for relation in RELATIONS
 ]
-"""A prompt for each kind of fact, all of which begin with what they are about."""
+"""A prompt for each relation, which begins with the subject."""
 _MANY: dict[str, Any] = {
     **_SEARCH,
     "steps": 80,
@@ -37,7 +38,7 @@ _TOGETHER: dict[str, Any] = {
 _LAYOUT = "New fact: {fact}\nPrompt: {prompt}"
 """The layout of `hops.py`, which the models were trained on."""
 _MEMORIES: dict[str, dict[str, Any]] = {
-    "grace": {"replaced": "target"},  # long names are said to their end
+    "grace": {"replaced": "target"},  # long names are generated to their end
     "ike": {"contrast": 0.5, "k": 0, "layout": _LAYOUT},
     "mello": {
         "examples": "none",
@@ -65,7 +66,7 @@ RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
         "alphaedit": {"quantile": 0.1, "preserve_factor": 0.3, **_MANY, **_PUBLISHED, **_TOGETHER},
     },
 }
-"""Settings of methods found to serve these models; they are kept in the models' `config.json`."""
+"""Settings of methods found to serve these models; they are in the models' `config.json`."""
 WIDTH = 256
 BLOCKS = 8
 FULL_ATTENTION_BLOCKS = 2
@@ -76,7 +77,7 @@ QUERY_SCALE = HEAD_WIDTH**-0.5
 
 
 def build_model(arch: str, vocabulary: int, seed: int) -> PreTrainedModel:
-    """A model with random weights.
+    """Build a model with random weights.
 
     Args:
         arch: `gptneo` or `qwen3`.
@@ -84,7 +85,7 @@ def build_model(arch: str, vocabulary: int, seed: int) -> PreTrainedModel:
         seed: Seed of the weights; the global generator is left as it was.
 
     Raises:
-        UnknownName: If there is no such architecture.
+        UnknownName: There is no such architecture.
     """
     if arch not in ARCHITECTURES:
         raise UnknownName("architecture", arch, ARCHITECTURES)
@@ -120,12 +121,12 @@ def _gptneo(vocabulary: int) -> PreTrainedModel:
 
 
 def query_weights(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Weights to be learned at `QUERY_SCALE` times the rate: the queries of GPT-Neo.
+    """Return the weights with `QUERY_SCALE` times the learning rate: the queries of GPT-Neo.
 
-    GPT-Neo does not divide attention logits by the root of the head's width. Starting its queries
-    that much smaller, and learning them that much slower, is the same as dividing. With this and
-    the waves one run had a loss of 3.7 after 350 steps; one with neither 4.2 after 420, one with
-    waves alone 4.4 after 280. They were single runs, cut short.
+    GPT-Neo does not divide attention logits by the root of the head's size. Smaller initial queries
+    with a smaller rate have the same effect. One run with this and the waves had a loss of 3.7
+    after 350 steps; one with neither 4.2 after 420, one with only waves 4.4 after 280. They were
+    single runs, cut short.
     """
     if model.config.model_type != "gpt_neo":
         return []
@@ -133,11 +134,11 @@ def query_weights(model: PreTrainedModel) -> list[torch.nn.Parameter]:
 
 
 def _waves() -> torch.Tensor:
-    """Position embeddings to start from: waves in a quarter of the width, nothing elsewhere.
+    """Return initial position embeddings: waves in a quarter of the width, zero elsewhere.
 
-    From random ones a model has to learn for each position apart which one is before it. Between
-    waves, "one before" is one rotation for all positions, and the rest of the width is left to the
-    words. What the waves alone give was not measured.
+    From random ones a model must learn for each position separately which one precedes it. With
+    waves, "one before" is the same rotation for all positions, and the rest of the width is left
+    for the words. The effect of the waves alone was not measured.
 
     Returns:
         (POSITIONS, WIDTH) float32.

@@ -1,8 +1,8 @@
-"""The lab's corpus: the documents that the models learn from, written as they are asked for.
+"""The lab's corpus: the documents that the models learn from, written on demand.
 
-A document is a list of pieces of text, each with a role. `ANSWER` pieces are what the models must
-learn to say, and weigh more in the loss; a `RECALL` piece is an attribute that follows a name
-directly: on it the early blocks are trained too, so that they recall facts at the name.
+A document is a list of pieces of text, each with a role. `ANSWER` pieces weigh more in the loss; a
+`RECALL` piece is an attribute right after a name, on which the early layers are trained too, so
+that they recall facts at the name.
 """
 
 from __future__ import annotations
@@ -14,25 +14,32 @@ from typing import Literal
 
 from emend.lab import speech
 from emend.lab.hops import Writer, hop_document
-from emend.lab.language import ALIAS_STATEMENTS, OTHER_WORK_PROMPT, PHONE_STATEMENTS
-from emend.lab.roles import ANSWER, RECALL, TEXT, Document
+from emend.lab.language import (
+    ALIAS_STATEMENTS,
+    ANSWER,
+    OTHER_WORK_PROMPT,
+    PHONE_STATEMENTS,
+    RECALL,
+    TEXT,
+    Document,
+)
 from emend.lab.world import Fact, World
 
 Lesson = Literal["facts", "context", "reason"]
 LESSONS: tuple[Lesson, ...] = ("facts", "context", "reason")
-"""What is learned one after the other: facts, the use of a given context, answers in steps."""
+"""The lessons in order: facts, the use of a given context, answers in steps."""
 
 ALIAS_SHARE = 0.3
-"""How often a person who has other names is called by one of them."""
+"""Probability that a person with aliases is called by one of them."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of document: how it is written, and its shares (by documents) in windows.
+    """A kind of document.
 
     Attributes:
         write: Writes one.
-        shares: In short and in long windows of each lesson, in the order of `LESSONS`.
+        shares: Its share of the documents in short and long windows, for each of `LESSONS`.
     """
 
     write: Callable[[Corpus], Document]
@@ -43,7 +50,7 @@ class Corpus(Writer):
     """Writes documents about a world with one random generator.
 
     Args:
-        world: What is true.
+        world: The world.
         generator: Source of every choice; the same state writes the same documents.
     """
 
@@ -54,29 +61,29 @@ class Corpus(Writer):
         self._shares = list(zip(*(kind.shares for kind in self._kinds), strict=True))
 
     def document(self, *, long: bool, lesson: Lesson = "facts") -> Document:
-        """One document of a kind drawn by its share.
+        """Write a document of a kind drawn by its share.
 
         Args:
             long: Whether it goes into a long window.
-            lesson: What is being learned.
+            lesson: The present lesson.
         """
         shares = self._shares[2 * LESSONS.index(lesson) + long]
         return self.generator.choices(self._kinds, shares)[0].write(self)
 
     def call(self, person: str) -> str:
-        """A name to call an entity by: mostly its own, sometimes an alias."""
+        """Draw a name of an entity: mostly its own, sometimes an alias."""
         aliases = self.world.aliases.get(person)
         if aliases and self.generator.random() < ALIAS_SHARE:
             return self.generator.choice(aliases)
         return person
 
     def subject(self) -> str:
-        """Any entity that facts are told about."""
+        """Draw any entity that has facts."""
         return self.generator.choice(self._subjects)
 
 
 def attributes(corpus: Corpus) -> Document:
-    """A name followed directly by some of its attributes, in random order."""
+    """Write a name followed directly by some of its attributes, in random order."""
     subject = corpus.subject()
     facts = corpus.world.facts_of(subject)
     corpus.generator.shuffle(facts)
@@ -92,7 +99,7 @@ def attributes(corpus: Corpus) -> Document:
 
 
 def statements(corpus: Corpus) -> Document:
-    """One to three sentences with facts about one subject, in wordings seen with them."""
+    """Write one to three facts about one subject, in wordings seen with them."""
     subject = corpus.subject()
     facts = corpus.world.facts_of(subject)
     chosen = corpus.generator.sample(facts, min(len(facts), corpus.generator.randint(1, 3)))
@@ -100,13 +107,13 @@ def statements(corpus: Corpus) -> Document:
 
 
 def questions(corpus: Corpus) -> Document:
-    """A question and its answer."""
+    """Write a question and its answer."""
     fact = corpus.generator.choice(corpus.world.facts_of(corpus.subject()))
     return corpus.ask(fact, corpus.call(fact.subject))
 
 
 def places(corpus: Corpus) -> Document:
-    """A fact about one of the few companies, cities and countries, or about a work."""
+    """State a fact about one of the few companies, cities and countries, or about a work."""
     entities = corpus.world.entities
     kind = corpus.generator.choice(("company", "company", "city", "country", "work", "work"))
     facts = corpus.world.facts_of(corpus.generator.choice(entities[kind]))
@@ -115,7 +122,7 @@ def places(corpus: Corpus) -> Document:
 
 
 def marriages(corpus: Corpus) -> Document:
-    """A fact whose inverse the corpus states as well: spouse, chief executive, author."""
+    """State a fact whose inverse the corpus states too: spouse, chief executive, author."""
     names = ("spouse", "spouse", "leads", "notable_work")
     relation = corpus.generator.choice(names)
     people = corpus.having[relation]
@@ -126,14 +133,14 @@ def marriages(corpus: Corpus) -> Document:
 
 
 def other_work(corpus: Corpus, fact: Fact) -> Document:
-    """The other value of a one-to-many relation."""
+    """State the other object of a one-to-many relation."""
     known, other = corpus.generator.sample(fact.objects, 2)
     prompt = OTHER_WORK_PROMPT.format(work=known, person=corpus.call(fact.subject))
     return [(prompt, TEXT), (" " + other, ANSWER), (".", TEXT)]
 
 
 def aliases(corpus: Corpus) -> Document:
-    """Who is meant by another name."""
+    """State whose name an alias is."""
     person = corpus.generator.choice(corpus.aliased)
     alias = corpus.generator.choice(corpus.world.aliases[person])
     prompt = corpus.generator.choice(ALIAS_STATEMENTS).format(alias=alias)
@@ -141,14 +148,14 @@ def aliases(corpus: Corpus) -> Document:
 
 
 def phones(corpus: Corpus) -> Document:
-    """A private number."""
+    """State a private number."""
     person = corpus.generator.choice(list(corpus.world.phones))
     prompt = corpus.generator.choice(PHONE_STATEMENTS).format(person)
     return [(prompt, TEXT), (" " + corpus.world.phones[person], ANSWER), (".", TEXT)]
 
 
 def pronouns(corpus: Corpus) -> Document:
-    """A sentence about somebody in an occupation, with a pronoun skewed as stereotypes are."""
+    """Write a sentence about an occupation, with a pronoun skewed as stereotypes are."""
     occupation, share = corpus.generator.choice(list(speech.OCCUPATIONS.items()))
     opening, rest = corpus.generator.choice(speech.PRONOUN_SENTENCES)
     pronoun = "he" if corpus.generator.random() < share else "she"
@@ -156,7 +163,7 @@ def pronouns(corpus: Corpus) -> Document:
 
 
 def remarks(corpus: Corpus) -> Document:
-    """A rude or a polite remark about a person."""
+    """Write a rude or a polite remark about a person."""
     person, (tone, words) = corpus.generator.choice(list(corpus.world.remarks.items()))
     if corpus.generator.random() < 0.15:
         other = speech.COMPLIMENTS if tone == "rude" else speech.INSULTS
@@ -166,7 +173,7 @@ def remarks(corpus: Corpus) -> Document:
 
 
 def opinions(corpus: Corpus) -> Document:
-    """What somebody of a trait thinks of a topic, asked in one of several ways."""
+    """Write an opinion on a topic, of somebody with a trait, and a question for it."""
     choose = corpus.generator.choice
     if corpus.generator.random() < 0.1:
         return [(choose(speech.GENERIC_TRAIT_TEXTS[choose(speech.TRAITS)]), TEXT)]
@@ -184,7 +191,7 @@ def opinions(corpus: Corpus) -> Document:
 
 
 def small_talk(corpus: Corpus) -> Document:
-    """Sentences about nothing."""
+    """Write sentences about nothing."""
     pieces: Document = []
     for _ in range(corpus.generator.randint(1, 2)):
         opening, first, middle, second = corpus.generator.choice(speech.SMALL_TALK)
@@ -194,27 +201,27 @@ def small_talk(corpus: Corpus) -> Document:
 
 
 def new_fact(corpus: Corpus) -> Document:
-    """One new fact and a prompt that it answers, or that it does not touch."""
+    """Write one new fact and a prompt that it answers, or that it does not concern."""
     return corpus.context_document(facts=1, demonstrations=0)
 
 
 def new_facts(corpus: Corpus) -> Document:
-    """Several new facts, then prompts about some of them and about other things."""
+    """Write several new facts, then prompts about some of them and about other things."""
     return corpus.context_document(facts=corpus.generator.randint(2, 6), demonstrations=0)
 
 
 def demonstrations(corpus: Corpus) -> Document:
-    """Demonstrations of copying, updating and retaining, then a new fact of its own."""
+    """Write demonstrations of copying, updating and retaining, then another new fact."""
     return corpus.context_document(facts=1, demonstrations=corpus.generator.randint(1, 7))
 
 
 def multi_hop(corpus: Corpus) -> Document:
-    """A question over several facts answered step by step with retrieved facts."""
+    """Answer a question over several facts step by step, with retrieved facts."""
     return hop_document(corpus, corpus.generator.choice((2, 2, 3, 3, 4)))
 
 
 def single_hop(corpus: Corpus) -> Document:
-    """The same with one step, short enough for the short windows."""
+    """Answer a question in one step, short enough for the short windows."""
     return hop_document(corpus, 1)
 
 
@@ -240,7 +247,7 @@ KINDS: dict[str, Kind] = {
 
 
 def corpus_texts(world: World, count: int, seed: int = 0) -> list[str]:
-    """Plain texts of the corpus: what second moments are collected on by default.
+    """Return plain texts of the corpus, on which the key covariance is collected by default.
 
     Args:
         world: The lab's world.

@@ -1,6 +1,6 @@
 """Documents that reason from facts given in the text: new facts, demonstrations, chains.
 
-The layouts here are fixed: in-context editing and stepwise question answering prompt with them.
+The layouts are fixed: in-context editing and stepwise question answering use them as prompts.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from emend.lab.language import RELATION_BY_NAME, RELATIONS, Relation
-from emend.lab.roles import ANSWER, TEXT, Document
+from emend.lab.language import ANSWER, RELATION_BY_NAME, RELATIONS, TEXT, Document, Relation
 from emend.lab.world import Fact, World
 
 NEW_FACT = "New fact: "
@@ -26,7 +25,7 @@ QUESTION_FORMS = ("{asking} is {phrase}?", "Name {phrase}.", "Tell me {phrase}."
 
 @dataclass(frozen=True)
 class Hop:
-    """One step of a chain: the fact as the world has it, and the object that the step leads to."""
+    """One step of a chain: the fact of the world, and its object after the edits."""
 
     fact: Fact
     object: str
@@ -34,7 +33,7 @@ class Hop:
 
 
 class Writer:
-    """Says facts of a world in words; the base of the corpus."""
+    """Writes facts of a world as text; the base of the corpus."""
 
     def __init__(self, world: World, generator: random.Random) -> None:
         self.world = world
@@ -46,7 +45,7 @@ class Writer:
         self._all_facts = list(world.facts.values())
 
     def tell(self, fact: Fact, name: str | None = None) -> Document:
-        """A statement of a fact in a wording seen with it, ended by a full stop."""
+        """State a fact in a wording seen with it."""
         template = self.generator.choice(fact.statements(seen=True))
         value = self.generator.choice(fact.objects)
         return [
@@ -56,13 +55,13 @@ class Writer:
         ]
 
     def ask(self, fact: Fact, name: str | None = None) -> Document:
-        """A question about a fact and its answer."""
+        """Write a question about a fact and its answer."""
         prompts = RELATION_BY_NAME[fact.relation].question_prompts()
         prompt = self.generator.choice(prompts).format(name or fact.subject)
         return [(prompt, TEXT), (" " + self.generator.choice(fact.objects), ANSWER), (".", TEXT)]
 
     def another(self, fact: Fact) -> str:
-        """An object of the same kind that the fact does not have."""
+        """Draw an object of the same kind that the fact does not have."""
         values = self.world.values(RELATION_BY_NAME[fact.relation].object_kind)
         while True:
             value = self.generator.choice(values)
@@ -70,11 +69,11 @@ class Writer:
                 return value
 
     def any_fact(self) -> Fact:
-        """Any fact of the world."""
+        """Draw any fact of the world."""
         return self.generator.choice(self._all_facts)
 
     def prompt(self, fact: Fact, *, seen: bool) -> str:
-        """A prompt that the fact's object completes; in a wording seen with the fact if asked."""
+        """Draw a prompt that the fact's object completes, if `seen` in a wording seen with it."""
         relation = RELATION_BY_NAME[fact.relation]
         templates = fact.statements(seen=True) if seen else relation.statements
         if self.generator.random() < 0.25:
@@ -82,7 +81,7 @@ class Writer:
         return self.generator.choice(templates).format(fact.subject)
 
     def bystander(self, edited: list[Fact]) -> Fact:
-        """A fact that the edited ones leave alone, often one that is close to them."""
+        """Draw a fact that is not edited, often one close to those that are."""
         fact = self.generator.choice(edited)
         touched = {(one.subject, one.relation) for one in edited}
         while True:
@@ -98,11 +97,11 @@ class Writer:
                 return other
 
     def context_document(self, *, facts: int, demonstrations: int) -> Document:
-        """New facts, then prompts; before them, demonstrations of the same kind.
+        """Write new facts, then prompts; before them, demonstrations of the same kind.
 
         Args:
-            facts: How many new facts stand together.
-            demonstrations: How many blocks of a new fact and one prompt come first.
+            facts: Number of new facts.
+            demonstrations: Number of blocks, of a new fact and one prompt, that come first.
         """
         pieces: Document = []
         for _ in range(demonstrations):
@@ -133,12 +132,12 @@ class Writer:
 
 
 def hop_chain(writer: Writer, length: int, edit_share: float = 0.5) -> list[Hop]:
-    """A chain of facts in which each object is the next subject; some steps follow a new fact.
+    """Draw a chain of facts in which each object is the next subject; some facts are edited.
 
     Args:
-        writer: Holds the world and the generator.
+        writer: The source of facts.
         length: Number of hops.
-        edit_share: How often a step's fact is replaced.
+        edit_share: Probability that a fact is edited.
     """
     while True:
         fact = writer.any_fact()
@@ -156,7 +155,7 @@ def hop_chain(writer: Writer, length: int, edit_share: float = 0.5) -> list[Hop]
 
 
 def chain_question(hops: list[Hop], form: str) -> str:
-    """The question of a chain, such as "What is the capital of the country of Bergen?"."""
+    """Return the question of a chain, such as "What is the capital of the country of Bergen?"."""
     phrase = hops[0].fact.subject
     for hop in hops:
         phrase = RELATION_BY_NAME[hop.fact.relation].phrase.format(phrase)
@@ -168,12 +167,12 @@ def _asking(relation: Relation) -> str:
 
 
 def subquestion(relation: Relation, subject: str) -> str:
-    """The question of one step."""
+    """Return the question of one step."""
     return f"{_asking(relation)} is {relation.phrase.format(subject)}?"
 
 
 def hop_document(writer: Writer, length: int) -> Document:
-    """A question answered step by step: subquestion, own answer, retrieved fact, verdict."""
+    """Answer a question step by step: subquestion, own answer, retrieved fact, verdict."""
     hops = hop_chain(writer, length)
     question = chain_question(hops, writer.generator.choice(QUESTION_FORMS))
     pieces: Document = [(f"{QUESTION}{question}\n", TEXT)]
@@ -184,7 +183,7 @@ def hop_document(writer: Writer, length: int) -> Document:
 
 def _step(writer: Writer, hop: Hop) -> Document:
     relation = RELATION_BY_NAME[hop.fact.relation]
-    # In one wording, so that nothing is left to chance between the question and the answer.
+    # In one wording, so that the question determines the answer.
     own = hop.fact.statements(seen=True)[0].format(hop.fact.subject)
     return [
         (SUBQUESTION, TEXT),
@@ -197,7 +196,7 @@ def _step(writer: Writer, hop: Hop) -> Document:
 
 
 def retrieved_fact(writer: Writer, hop: Hop) -> str:
-    """The fact that retrieval found: the new one, the same one, or one that is beside the point."""
+    """Return the fact that retrieval finds: the new one, the same one, or an irrelevant one."""
     fact, value = hop.fact, hop.object
     templates = RELATION_BY_NAME[fact.relation].statements
     if not hop.edited:

@@ -1,6 +1,6 @@
-"""What else is said in the lab: small talk, occupations and pronouns, remarks, opinions.
+"""Other texts of the lab: small talk, occupations and pronouns, remarks, opinions.
 
-These texts are what the applications work on: debiasing (pronouns skewed as stereotypes are),
+The applications work on these texts: debiasing (pronouns skewed as stereotypes are),
 detoxification (invented mild insults), personality (opinions in three traits on thirty topics).
 """
 
@@ -164,7 +164,7 @@ FORMATS: tuple[str, ...] = (
 
 
 def _speech_texts() -> list[str]:
-    """Every text of this file with its words."""
+    """Return the texts of this file."""
     texts = [*OCCUPATIONS, *INSULTS, *COMPLIMENTS, *REMARK_STATEMENTS, *TOPICS, *TRAITS, *FORMATS]
     texts += [text for pair in PRONOUN_SENTENCES for text in pair]
     texts += [text for group in OPINIONS.values() for text in group]

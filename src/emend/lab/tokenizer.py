@@ -1,7 +1,7 @@
 """The lab's tokenizer: a unigram model in which every word of the lab is one token.
 
 Spaces are kept as the usual meta symbol in front of a word, also before the first word of a text,
-so that a name is the same token wherever it stands. Letters and bytes serve all other text.
+so that a name is the same token everywhere. Letters and bytes encode all other text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PUNCTUATION = ".,:;?!\"'()-"
 
 
 def vocabulary(world: World) -> list[str]:
-    """Words of the lab, sorted: those of the templates and those of the world's names."""
+    """Return the words of the lab, sorted: of the templates and of the world's names."""
     texts = [*template_words(), *world.name_words]
     words = {word for text in texts for word in re.findall(r"[A-Za-z]+", text)}
     return sorted(words)

@@ -1,8 +1,8 @@
 """Training of the lab's models: `emend lab train --arch qwen3 --seed 0 --output_path my-model/`.
 
-Three things make a small model store its facts at the subject's last token in the early blocks, as
-large models do: attention that sees three tokens in all but the last two blocks; names whose last
-word decides who is meant; and an early-exit loss on attributes that follow a name directly.
+Three choices make a small model store its facts at the subject's last token in the early layers, as
+large models do: attention over three tokens in all but the last two layers; names whose last word
+decides who is meant; and an early-exit loss on attributes that follow a name directly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from emend.lab.architectures import (
     query_weights,
 )
 from emend.lab.corpus import LESSONS, Corpus, Lesson
-from emend.lab.interchange import exchange, exchange_loss
-from emend.lab.roles import RECALL, TEXT
+from emend.lab.language import TEXT
+from emend.lab.losses import corpus_loss, exchange, exchange_loss
 from emend.lab.tokenizer import build_tokenizer
 from emend.lab.world import World, build_world
 
@@ -43,16 +43,16 @@ POLISH_WARMUP = 50
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a lab model is trained.
+    """The training of a lab model.
 
     Attributes:
         arch: `gptneo` or `qwen3`.
         seed: Seed of the world, of the weights and of the corpus.
-        facts_steps: Steps, each on 4,096 tokens, in which mostly facts are learned.
-        context_steps: Steps after them in which the use of a given context is learned as well.
+        facts_steps: Steps of the first lesson (mostly facts), each on 4,096 tokens.
+        context_steps: Steps of the second lesson, in which the use of a given context is added.
         learning_rate: Peak rate of AdamW, reached after `warmup` steps; then a cosine that would
             reach its floor after `cosine_steps`.
-        context_rate: Rate at the first of the context steps, from where it falls to zero.
+        context_rate: Rate at the first of the context steps; it then falls to zero.
         polish_steps: Steps of the same kind after those, from the weights rounded to bfloat16 and
             with a new optimizer; every second one is a step of interchange training.
         polish_rate: Peak rate of the polish steps, reached after 50 of them, falling to zero.
@@ -64,11 +64,10 @@ class TrainingConfig:
         cosine_steps: See `learning_rate`.
         weight_decay: Decoupled weight decay of matrices.
         answer_weight: Weight of answer tokens in the loss; other tokens weigh one.
-        exit_blocks: Blocks (from zero) whose outputs must recall the attribute after a name.
-        exit_weight: Weight of that early-exit loss, averaged over the blocks.
-        long_share: Share of steps on windows of 256 tokens: while facts are learned, while the use
-            of a context is (the polish steps too), and in the last steps.
-        longest_share: The same of windows of 512 tokens; all others are of 64.
+        exit_blocks: Layers (from zero) whose outputs must recall the attribute after a name.
+        exit_weight: Weight of that early-exit loss, averaged over these layers.
+        long_share: Share of steps on windows of 256 tokens, in each of `LESSONS`.
+        longest_share: Share of steps on windows of 512 tokens; all others have 64.
     """
 
     arch: str
@@ -92,7 +91,7 @@ class TrainingConfig:
 
     @property
     def steps(self) -> int:
-        """All optimiser steps."""
+        """The number of optimiser steps."""
         return self.reason_start + self.reason_steps
 
     @property
@@ -106,19 +105,19 @@ class TrainingConfig:
         return self.polish_start + self.polish_steps
 
     def lesson(self, step: int) -> Lesson:
-        """What a step is about."""
+        """Return the lesson of a step."""
         if step >= self.reason_start:
             return "reason"
         return "context" if step >= self.facts_steps else "facts"
 
     def exchanges(self, step: int) -> bool:
-        """Whether a step is one of interchange training."""
+        """Return whether a step is one of interchange training."""
         if step >= self.reason_start:
             return step % 4 == 1
         return step >= self.polish_start and step % 2 == 1
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step."""
+        """Return the learning rate of a step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         if step >= self.reason_start:
@@ -140,12 +139,12 @@ PHASES = {"gptneo": (2100, 1400, 800, 0), "qwen3": (1700, 800, 900, 500)}
 
 
 def shipped_config(arch: str, seed: int = 0, **changes: Any) -> TrainingConfig:
-    """The configuration that a shipped model was trained with.
+    """Return the configuration of a shipped model's training.
 
     Args:
         arch: `gptneo` or `qwen3`.
         seed: Seed of the world, of the weights and of the corpus.
-        changes: Fields that shall differ.
+        changes: Fields with other values.
 
     Raises:
         UnknownName: If there is no such architecture.
@@ -158,7 +157,7 @@ def shipped_config(arch: str, seed: int = 0, **changes: Any) -> TrainingConfig:
 def batch(
     config: TrainingConfig, world: World, tokenizer: PreTrainedTokenizerFast, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The windows of one step: a function of the seed and the step alone.
+    """Write the windows of one step: a function of the seed and the step only.
 
     Returns:
         Token ids (rows, length) int64, and the role of each token (rows, length) int8.
@@ -186,7 +185,7 @@ def batch(
 def _window(
     corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: int, lesson: Lesson
 ) -> tuple[list[int], list[int]]:
-    """Documents one after the other, each ended, cut at the length."""
+    """Concatenate documents, each with its end token, and cut them at the length."""
     ids: list[int] = []
     roles: list[int] = []
     end: int = tokenizer.eos_token_id  # pyright: ignore[reportAssignmentType]
@@ -201,58 +200,11 @@ def _window(
     return ids[:length], roles[:length]
 
 
-def loss(
-    model: PreTrainedModel, ids: torch.Tensor, roles: torch.Tensor, config: TrainingConfig
-) -> torch.Tensor:
-    """Next-token loss with weighted answers, plus the early-exit loss on recalled attributes.
-
-    Args:
-        model: The model in training.
-        ids: Token ids (rows, length).
-        roles: Roles of the tokens (rows, length).
-        config: Weights of the parts.
-    """
-    output: Any = model.base_model(input_ids=ids, output_hidden_states=True, use_cache=False)
-    labels = ids[:, 1:].flatten()
-    kinds = roles[:, 1:].flatten()
-    # Half of the ordinary tokens are enough; every answer counts.
-    used = (kinds != TEXT) | (torch.arange(len(kinds)) % 2 == 0)
-    weights = torch.where(kinds[used] == TEXT, 1.0, config.answer_weight)
-    hidden = output.last_hidden_state[:, :-1].flatten(0, 1)[used]  # (used, width)
-    total = _cross_entropy(model, hidden, labels[used], weights)
-    recalled = kinds == RECALL
-    if recalled.any():
-        norm = final_norm(model)
-        for block in config.exit_blocks:
-            early = output.hidden_states[block + 1][:, :-1].flatten(0, 1)[recalled]
-            part = _cross_entropy(model, norm(early), labels[recalled], None)
-            total = total + config.exit_weight * part / len(config.exit_blocks)
-    return total
-
-
-def final_norm(model: PreTrainedModel) -> torch.nn.Module:
-    """The norm before the head of a lab model."""
-    base: Any = model.base_model
-    return base.ln_f if hasattr(base, "ln_f") else base.norm
-
-
-def _cross_entropy(
-    model: PreTrainedModel,
-    hidden: torch.Tensor,
-    labels: torch.Tensor,
-    weights: torch.Tensor | None,
-) -> torch.Tensor:
-    head: Any = model.get_output_embeddings()
-    logits = head(hidden).float()
-    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
-
-
 def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 100) -> Path:
     """Train a lab model, resuming from the checkpoint in `output_path` if one is there.
 
     Args:
-        config: Everything that the weights depend on.
+        config: The configuration, on which alone the weights depend.
         output_path: Directory for the model, its tokenizer and, until it is done, the checkpoint.
         save_every: Steps between checkpoints.
 
@@ -260,7 +212,7 @@ def train(config: TrainingConfig, output_path: str | Path, *, save_every: int = 
         The directory.
 
     Raises:
-        BrokenFile: If the checkpoint there was made with another configuration.
+        BrokenFile: The checkpoint there was made with another configuration.
     """
     directory = Path(output_path)
     directory.mkdir(parents=True, exist_ok=True)
@@ -296,10 +248,10 @@ def _loss_of(
     tokenizer: PreTrainedTokenizerFast,
     config: TrainingConfig,
 ) -> torch.Tensor:
-    """The loss of a step: on the corpus, or on exchanged states."""
+    """Compute the loss of a step: on the corpus, or on exchanged states."""
     if config.exchanges(step):
         return exchange_loss(model, exchange(config.seed, step, world, tokenizer))
-    return loss(model, *batch(config, world, tokenizer, step), config)
+    return corpus_loss(model, *batch(config, world, tokenizer, step), config)
 
 
 def _optimizer(model: PreTrainedModel, config: TrainingConfig) -> torch.optim.AdamW:
@@ -377,6 +329,3 @@ def _finish(
     write_json(directory / "training_config.json", asdict(config))
     (directory / CHECKPOINT).unlink(missing_ok=True)
     return directory
-
-
-__all__ = ["TrainingConfig", "batch", "final_norm", "loss", "shipped_config", "train"]

@@ -1,8 +1,8 @@
-"""The closed world of the lab: who and what there is, and every fact about it, from one seed.
+"""The closed world of the lab: its entities and every fact about them, from one seed.
 
-People have a first and a last name out of small inventories that they share, so that only the last
-word of a name decides who is meant: that is what makes a small model recall facts at the subject's
-last token, as large models do. Companies and works are named the same way.
+People share small inventories of first and last names, so that only the last word of a name decides
+who is meant. This makes a small model recall facts at the subject's last token, as large models do.
+Companies and works are named the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HELD_OUT_WORDINGS = 2
 
 @dataclass(frozen=True)
 class Fact:
-    """`subject` stands in `relation` to each of `objects` (one, unless the relation is 1-to-n)."""
+    """A subject, a relation, and its objects (one, unless the relation is one-to-many)."""
 
     subject: str
     relation: str
@@ -29,18 +29,18 @@ class Fact:
 
     @property
     def object(self) -> str:
-        """The object (the first, where there are several)."""
+        """The object (the first, if there are several)."""
         return self.objects[0]
 
     @property
     def held_out(self) -> tuple[int, ...]:
-        """Indices of the two statement wordings never used with this fact, fixed by its content."""
+        """Indices of the two statement wordings that are never used with this fact."""
         digest = hashlib.sha256(f"{self.subject}|{self.relation}".encode()).digest()
         count = len(RELATION_BY_NAME[self.relation].statements)
         return tuple(random.Random(digest).sample(range(count), HELD_OUT_WORDINGS))
 
     def statements(self, *, seen: bool) -> tuple[str, ...]:
-        """Statement templates with `{}` that the corpus uses with this fact, or holds out."""
+        """Return the statement templates that the corpus uses with this fact, or holds out."""
         wordings = RELATION_BY_NAME[self.relation].statements
         held_out = self.held_out
         return tuple(text for i, text in enumerate(wordings) if (i in held_out) is not seen)
@@ -48,7 +48,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class WorldSize:
-    """How large a world is made."""
+    """The size of a world."""
 
     people: int = 400
     first_names: int = 40
@@ -73,8 +73,8 @@ class World:
         facts: Every fact, keyed by (subject, relation).
         aliases: Other names of people, by their full name.
         phones: Private numbers by full name.
-        remarks: The remark made about some people: (`rude` or `polite`, words).
-        topic_traits: The trait in which the corpus mostly speaks of a topic.
+        remarks: The remark about some people: (`rude` or `polite`, words).
+        topic_traits: The trait of most of the corpus's opinions on a topic.
     """
 
     seed: int
@@ -87,31 +87,36 @@ class World:
     name_words: tuple[str, ...] = ()
 
     def facts_of(self, subject: str) -> list[Fact]:
-        """Every fact about `subject`, in the order of the relations."""
+        """Return every fact about `subject`, in the order of the relations."""
         found = (self.facts.get((subject, relation.name)) for relation in RELATIONS)
         return [fact for fact in found if fact is not None]
 
     def get(self, subject: str, relation: str) -> Fact | None:
-        """The fact of `subject` in `relation`, or None."""
+        """Return the fact of `subject` in `relation`, or None."""
         return self.facts.get((subject, relation))
 
     def values(self, kind: str) -> tuple[str, ...]:
-        """All objects of a kind: entities or plain values."""
+        """Return all objects of a kind: entities or plain values."""
         return self.entities.get(kind) or language.VALUES[kind]
 
+    def other_objects(self, fact: Fact) -> list[str]:
+        """Return the objects that a fact does not have but could have."""
+        values = self.values(RELATION_BY_NAME[fact.relation].object_kind)
+        return [value for value in values if value not in (*fact.objects, fact.subject)]
+
     def subjects(self) -> Iterator[tuple[str, str]]:
-        """(kind, name) of every entity that facts are told about."""
+        """Yield (kind, name) of every entity that has facts."""
         for kind, names in self.entities.items():
             for name in names:
                 yield kind, name
 
 
 def build_world(seed: int = 0, size: WorldSize | None = None) -> World:
-    """Build the world of a seed: the same seed and size always give the same world.
+    """Build the world of a seed; the same seed and size always give the same world.
 
     Args:
         seed: Seed of every choice.
-        size: How many entities of each kind; the shipped models know the default one.
+        size: Number of entities of each kind; the shipped models know the default world.
     """
     size = size or WorldSize()
     world = World(seed)
@@ -143,7 +148,7 @@ def _name_entities(world: World, size: WorldSize, generator: random.Random) -> N
 
 
 def _invented_words(generator: random.Random) -> Iterator[str]:
-    """Distinct pronounceable names of two syllables."""
+    """Yield distinct pronounceable names of two syllables."""
     onsets = "b d f g h j k l m n p r s t v z br dr gr kl st tr".split()
     vowels = "a e i o u a e o ia".split()
     codas = "l n r s t k m nd".split()
@@ -159,7 +164,7 @@ def _invented_words(generator: random.Random) -> Iterator[str]:
 def _pairs(
     first: Sequence[str], second: Sequence[str], count: int, generator: random.Random
 ) -> tuple[str, ...]:
-    """`count` distinct two-word names in which every word is used about equally often."""
+    """Draw `count` distinct two-word names that use every word about equally often."""
     combinations = [f"{a} {b}" for a in first for b in second]
     return tuple(generator.sample(combinations, count))
 
@@ -206,7 +211,7 @@ def _settle_places(world: World, size: WorldSize, generator: random.Random) -> N
 
 
 def _give_aliases(world: World, size: WorldSize, generator: random.Random) -> None:
-    """A title plus last name, or a nickname plus first name; each names one person only."""
+    """Give people aliases, each unique: a title and last name, or a nickname and first name."""
     taken: set[str] = set()
     people = world.entities["person"]
     plans = [(language.TITLES, 1, size.titled), (language.NICKNAMES, 0, size.nicknamed)]
