@@ -5,3 +5,5 @@ _editing_network.py    what MEND and MALMEN share
 _training.py           training on edits, with checkpoints
 _apply.py              editing with a trained network
 """
+
+from __future__ import annotations
