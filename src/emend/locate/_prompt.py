@@ -24,6 +24,7 @@ from emend.models.replay import (
     BlockCall,
     KeysValues,
     Layout,
+    Recorder,
     RecordingCache,
     Refused,
     Window,
@@ -34,7 +35,6 @@ from emend.models.replay import (
     each_leaf,
     hidden_of,
     not_finite,
-    record_calls,
     run_layout,
     warn_uncached,
     whole,
@@ -228,7 +228,8 @@ def _recorded(
         states.append(hidden.clone())
 
     with watched(view, sites, 1) as parts:
-        recording = record_calls(view, layout, cache=cache, entering=entering, leaving=leaving)
+        recorder = Recorder(view, layout, 0, cache, None, entering, leaving)
+        recording = recorder.run()
     if not bool(states[-1][:, first : last + 1].isfinite().all()):
         raise not_finite(view)
     kept = None if cache is None else cache.checked(layout.window)
@@ -270,7 +271,7 @@ def _embedded(prompt: Prompt, noise: Tensor) -> Tensor:
 
     layout = _rows(prompt.layout, len(noise))
     with disturbing(prompt.view, noise, prompt.first):
-        record_calls(prompt.view, layout, last=0, run_last=False, entering=entering)
+        Recorder(prompt.view, layout, entering=entering).run(0, run_last=False)
     return seen[0]
 
 

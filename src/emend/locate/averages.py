@@ -170,25 +170,18 @@ def trace_many(
         tokenizer: Its tokenizer, a fast one.
         questions: (prompt, subject, answer) each; see `trace`.
         limit: Number of facts to trace; None traces all.
-        known_only: Leave out facts of which the model does not say the answer's first token, as
-            published: of what it does not know, nothing can be restored.
-        settings: As for `trace`. Without a deviation, that of all the questions' subjects
-            together is taken.
-
-    Returns:
-        The traces and their averages.
+        known_only: Trace only facts whose answer's first token is top1, as published.
+        settings: As for `trace`; the default deviation is that of all subjects together.
 
     Raises:
-        InvalidInput: No questions, none that the model knows, or a setting out of range.
-        SubjectNotFound: A subject is not in its prompt.
-        UnknownName: There is no such setting.
-        UnsupportedModel: The model's blocks have no MLP, or cannot be run apart from it.
+        InvalidInput: No questions, or none that the model knows.
+        EmendError: As `trace`.
     """
     chosen = settings_of(settings)
     view = ModelView(model)
     all_asked = [asked(view, tokenizer, *question) for question in questions]
     if not all_asked:
-        raise InvalidInput("no questions are given, expected at least one fact to trace")
+        raise InvalidInput("no questions are given, expected some facts to trace")
     if chosen.deviation is None:
         chosen = replace(chosen, deviation=_deviation(view, all_asked))
     known = list(islice(_known(view, tokenizer, all_asked, known_only), limit))
@@ -197,9 +190,8 @@ def trace_many(
             f"the model gives none of the {len(all_asked)} answers, expected facts that it knows: "
             "ask about others, or set known_only=False"
         )
-    bar = progress(known, "tracing facts")
-    traces = tuple(traced(view, tokenizer, one, chosen) for one in bar)
-    found = AverageEffects(traces, len(all_asked), chosen)
+    traces = [traced(view, tokenizer, one, chosen) for one in progress(known, "tracing facts")]
+    found = AverageEffects(tuple(traces), len(all_asked), chosen)
     if found.caveat:
         warnings.warn(found.caveat, stacklevel=2)
     return found

@@ -98,9 +98,7 @@ def attribute_tokens(
         (P, layers, inner) float32 on the CPU.
 
     Raises:
-        InvalidInput: Fewer than one step, a layer that the model has not, or layers of several
-            sizes.
-        NumericalFailure: An attribution is not finite.
+        EmendError: As `attribute`.
     """
     chosen = _layers(view, steps, layers)
     rows = [(*prompt, *answer[:t]) for prompt, answer in pairs for t in range(len(answer))]
@@ -238,15 +236,15 @@ def knowledge_neurons(
         threshold: t; a unit of one prompt's coarse set has more than t of the largest attribution.
         share: p; a unit is kept when it is in the coarse sets of more than p of the prompts.
         others: Prompts and answers of other facts; what is found for them too is dropped.
-        steps: Steps of the integration.
-        layers: Blocks to look at; None for those of `same_size_layers`.
+        steps: As for `attribute`.
+        layers: As for `attribute`.
 
     Returns:
         (layer, unit) in ascending order.
 
     Raises:
-        InvalidInput: No prompts, fewer than one step, or a layer that the model has not.
-        NumericalFailure: An attribution is not finite.
+        InvalidInput: No prompts.
+        EmendError: As `attribute`.
     """
     if not prompts:
         raise InvalidInput("no prompts are given, expected at least one wording of the fact")

@@ -185,10 +185,9 @@ def study(
         tokenizer: Its tokenizer.
         prompts: Wordings of the fact up to the answer; about ten are recommended.
         answer: Its answer.
-        threshold: t; a unit of one wording's coarse set has more than t of the largest
-            attribution.
-        share: p; a unit is kept when it is in the coarse sets of more than p of the wordings.
-        steps: Steps of the integration.
+        threshold: As for `knowledge_neurons`.
+        share: As for `knowledge_neurons`.
+        steps: As for `attribute`.
         seed: Of the units drawn to compare with.
 
     Raises:
@@ -205,20 +204,12 @@ def study(
     maps = attribute_tokens(view, pairs, steps=steps, layers=layers)
     found = refine([coarse(one, threshold, layers) for one in maps], share)
     means = maps.mean(0)
-    weighed = sorted(
-        ((float(means[layers.index(layer), unit]), (layer, unit)) for layer, unit in found),
-        key=lambda pair: (-pair[0], pair[1]),
-    )
-    units = tuple(unit for _, unit in weighed)
+    values = {(layer, unit): float(means[layers.index(layer), unit]) for layer, unit in found}
+    units = tuple(sorted(values, key=lambda unit: (-values[unit], unit)))
     drawn = _drawn(view, units, seed)
-    return Study(
-        tuple(prompts),
-        answer,
-        units,
-        tuple(value for value, _ in weighed),
-        effect(view, tokenizer, prompts, answer, units),
-        effect(view, tokenizer, prompts, answer, drawn),
-    )
+    own, control = (effect(view, tokenizer, prompts, answer, some) for some in (units, drawn))
+    weights = tuple(values[unit] for unit in units)
+    return Study(tuple(prompts), answer, units, weights, own, control)
 
 
 def _drawn(view: ModelView, units: Sequence[Neuron], seed: int) -> list[Neuron]:

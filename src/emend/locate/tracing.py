@@ -195,12 +195,10 @@ def trace(
         prompt: With a ``{}`` where the subject goes, or with the subject in it.
         subject: What the prompt is about.
         answer: What is asked about; by default what the model says. Its first token counts.
-        settings: Those of `Settings`: kinds, window, draws, noise, deviation, seed,
-            approximate, batch_size.
+        settings: The fields of `Settings`.
 
     Returns:
-        The effects by kind, token and layer; where noise takes nothing away from the answer they
-        mean nothing, which `Trace.caveat` states and a warning repeats.
+        The effects by kind, token and layer; see `Trace.caveat` for where they mean nothing.
 
     Raises:
         InvalidInput: A setting out of range, or a prompt that the model cannot read.

@@ -37,9 +37,8 @@ def generate(
     """Continue each prompt greedily.
 
     Prompts pass through whatever is attached to the model first. The answer does not depend on
-    the batch size, nor on the tokenizer's padding side or padding token. Prompts that are equal
-    are run once. A text stops at an end-of-text token, before a stop string, after
-    `max_new_tokens`, or where the model can read no further.
+    the batch size or the tokenizer's padding. Prompts that are equal are run once. A text stops
+    at an end-of-text token, before a stop string, or where the model can read no further.
 
     Args:
         model: a causal language model.

@@ -50,12 +50,7 @@ def sample(
         NumericalFailure: The model's logits are not finite.
     """
     network: Any = model
-    longest = longest_text(model)
-    if longest is not None and length > longest:
-        raise InvalidInput(
-            f"samples of {length} tokens are asked for, expected at most the {longest} that the "
-            "model reads: take shorter ones"
-        )
+    _check_length(model, length)
     rows, cache, device = ids, None, device_of(network.get_input_embeddings())
     steps = range(ids.shape[1], length)
     closed: Tensor | None = None
@@ -70,6 +65,15 @@ def sample(
             logits[:, closed] = -torch.inf
             rows = torch.cat([rows, _drawn(logits, top, generator)], dim=1)
     return rows
+
+
+def _check_length(model: nn.Module, length: int) -> None:
+    longest = longest_text(model)
+    if longest is not None and length > longest:
+        raise InvalidInput(
+            f"samples of {length} tokens are asked for, expected at most the {longest} that the "
+            "model reads: take shorter ones"
+        )
 
 
 def barred(tokenizer: Any, vocabulary: int) -> Tensor:

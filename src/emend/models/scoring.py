@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,12 @@ from emend.models.passes import Batch, reading
 from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, text_tokens
 from emend.models.start import ensure_start, front_ids
+
+T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
+
+Pair: TypeAlias = tuple[MixturePrompt, tuple[int, ...]]
+"""A prompt and the token ids of the target after it."""
 
 
 @dataclass(frozen=True)
@@ -88,25 +94,13 @@ def score(
     """
     if len(prompts) != len(targets):
         raise InvalidInput(f"{len(prompts)} prompts for {len(targets)} targets; give one each")
-    if isinstance(model, Endpoint):
-        raise UnsupportedModel(
-            f"{model.name} gives no probabilities of given texts, expected a model with its "
-            "weights here: what it generates can be judged by exact match"
-        )
+    _refuse_endpoint(model, "what it generates can be judged by exact match")
     pairs = mixture_pairs(model, tokenizer, prompts, targets)
     for asked, target in pairs:
         if not all(asked.prompts):
             raise InvalidInput("the prompt is empty; give it some text")
         _check_lengths(asked, len(target) - 1)
-    scores: dict[Any, Score] = {}
-    with torch.no_grad(), evaluating(model):
-        for group in grouped(dict.fromkeys(pairs), lambda pair: pair[0].runners):
-            lengths = [asked.length + len(target) for asked, target in group]
-            for rows in batches(lengths, batch_size):
-                chunk = [group[row] for row in rows]
-                found = _score_batch(pad_id(tokenizer), chunk)
-                scores.update(zip(chunk, found, strict=True))
-    return [scores[pair] for pair in pairs]
+    return _score_pairs(model, pairs, pad_id(tokenizer), batch_size)
 
 
 def top1(
@@ -140,12 +134,7 @@ def score_rows(
         batch_size: rows in one forward pass.
     """
     pairs = [(MixturePrompt.of(model, row[:1]), row[1:]) for row in rows]
-    scores: dict[int, Score] = {}
-    with torch.no_grad(), evaluating(model):
-        for members in batches([len(row) for row in rows], batch_size):
-            found = _score_batch(padding, [pairs[member] for member in members])
-            scores.update(zip(members, found, strict=True))
-    return [scores[member] for member in range(len(rows))]
+    return _score_pairs(model, pairs, padding, batch_size)
 
 
 def _top1(
@@ -153,16 +142,53 @@ def _top1(
 ) -> list[tuple[int, float]]:
     for asked in prompts:
         _check_lengths(asked, 0)
-    found: dict[MixturePrompt, tuple[int, float]] = {}
+
+    def run(chunk: list[MixturePrompt]) -> list[tuple[int, float]]:
+        logits = _mixed_logits(padding, chunk, [(0,)] * len(chunk))
+        best = logits.float().softmax(-1).max(-1)
+        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
     with torch.no_grad(), evaluating(model):
-        for group in grouped(dict.fromkeys(prompts), lambda asked: asked.runners):
-            for members in batches([asked.length for asked in group], batch_size):
-                chunk = [group[member] for member in members]
-                logits = _mixed_logits(padding, chunk, [(0,)] * len(chunk))
-                best = logits.float().softmax(-1).max(-1)
-                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                found.update(zip(chunk, pairs, strict=True))
-    return [found[asked] for asked in prompts]
+        return _in_batches(
+            prompts, lambda asked: asked.runners, lambda asked: asked.length, batch_size, run
+        )
+
+
+def _score_pairs(
+    model: nn.Module, pairs: Sequence[Pair], padding: int, batch_size: int
+) -> list[Score]:
+    with torch.no_grad(), evaluating(model):
+        return _in_batches(
+            pairs,
+            lambda pair: pair[0].runners,
+            lambda pair: pair[0].length + len(pair[1]),
+            batch_size,
+            lambda chunk: _score_batch(padding, chunk),
+        )
+
+
+def _in_batches(
+    items: Sequence[T],
+    key: Callable[[T], Hashable],
+    length: Callable[[T], int],
+    batch_size: int,
+    run: Callable[[list[T]], Sequence[R]],
+) -> list[R]:
+    """Run different items in batches of one key and similar length; return each one's result."""
+    found: dict[T, R] = {}
+    for group in grouped(dict.fromkeys(items), key):
+        for rows in batches([length(item) for item in group], batch_size):
+            chunk = [group[row] for row in rows]
+            found.update(zip(chunk, run(chunk), strict=True))
+    return [found[item] for item in items]
+
+
+def _refuse_endpoint(model: nn.Module, remedy: str) -> None:
+    if isinstance(model, Endpoint):
+        raise UnsupportedModel(
+            f"{model.name} gives no probabilities of given texts, expected a model with its "
+            f"weights here: {remedy}"
+        )
 
 
 def _check_lengths(asked: MixturePrompt, more: int) -> None:
@@ -210,9 +236,7 @@ def _logits_at(
         return pick(model(input_ids=batch.input_ids, attention_mask=seen, use_cache=False).logits)
 
 
-def _score_batch(
-    padding: int, pairs: Sequence[tuple[MixturePrompt, tuple[int, ...]]]
-) -> list[Score]:
+def _score_batch(padding: int, pairs: Sequence[Pair]) -> list[Score]:
     logits = _mixed_logits(padding, [asked for asked, _ in pairs], [end for _, end in pairs])
     wanted = torch.tensor([token for _, target in pairs for token in target])
     log_probs, greedy = _read(logits, wanted.to(logits.device))  # (N,), (N,)
@@ -258,11 +282,7 @@ def perplexity(
         InvalidInput: No text has two tokens.
         UnsupportedModel: The model is an endpoint, which gives no probabilities of texts.
     """
-    if isinstance(model, Endpoint):
-        raise UnsupportedModel(
-            f"{model.name} gives no probabilities of given texts, expected a model with its "
-            "weights here: leave the perplexity out"
-        )
+    _refuse_endpoint(model, "leave the perplexity out")
     ensure_start(model, tokenizer)
     size = min(longest_text(model) or WINDOW, WINDOW)
     front = front_ids(tokenizer)

@@ -37,12 +37,12 @@ from emend.models.replay.layout import (
 )
 from emend.models.replay.recording import (
     FOREIGN,
+    Recorder,
     Recording,
     agreement,
     agrees,
     cannot_replay,
     not_finite,
-    record_calls,
     run_layout,
     warn_uncached,
 )
@@ -57,6 +57,7 @@ __all__ = [
     "KeysValues",
     "Layout",
     "PrefixCache",
+    "Recorder",
     "Recording",
     "RecordingCache",
     "Refused",
@@ -73,7 +74,6 @@ __all__ = [
     "hidden_of",
     "natural",
     "not_finite",
-    "record_calls",
     "run_layout",
     "warn_uncached",
     "whole",

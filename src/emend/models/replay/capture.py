@@ -29,6 +29,7 @@ from emend.models.replay.calls import (
     PrefixCache,
     RecordingCache,
     Refused,
+    Slot,
     cut,
     hidden_of,
 )
@@ -36,10 +37,10 @@ from emend.models.replay.layout import ARRANGEMENTS, Arrange, Layout, Rows, chec
 from emend.models.replay.recording import (
     AGREEMENT,
     FOREIGN,
+    Recorder,
     agrees,
     cannot_replay,
     not_finite,
-    record_calls,
     warn_uncached,
 )
 from emend.models.structure import projection_shape
@@ -242,24 +243,21 @@ def capture_blocks(
     least: int = 1,
     arrangements: Sequence[Arrange] = ARRANGEMENTS,
 ) -> BlockCapture:
-    """Run the model once over ``rows`` and keep what the blocks from ``layer`` up need.
+    """Run the model once over rows of token ids, and keep what the blocks from one up need.
 
     Args:
         view: The model.
         rows: Token ids of each row, unpadded.
         starts: For each row the token from which on it may change.
         layer: The block whose down-projection is to change.
-        padding: A token id to pad with; which one does not matter.
-        least: Number of tokens of each row to run at least (products of very small matrices
-            are summed in another order, so this decides how sums round).
+        padding: Any token id to pad with.
+        least: Least number of tokens of each row to run; it decides how sums round.
         arrangements: The layouts to try; one that served the model before spares the others.
 
     Raises:
-        InvalidInput: No rows, a start outside its row, a row longer than the model reads, or a
-            layer that the model does not have.
-        NumericalFailure: What the model's blocks put out is not finite.
-        UnsupportedModel: The model's blocks, called again with what they were given, do not give
-            the same again.
+        InvalidInput: No rows, a start outside its row, a row too long, or no such layer.
+        NumericalFailure: The output of the model's blocks is not finite.
+        UnsupportedModel: Blocks called again with what they were given give something else.
     """
     check_rows(rows, starts)
     check_length(view.model, max(map(len, rows)))
@@ -328,20 +326,16 @@ def _capture(
         if number == view.num_layers - 1:
             kept["last"] = window.of(hidden)
 
+    def keep(tensor: Tensor) -> Slot:
+        return cut(tensor, window)
+
     def at_site(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         kept["keys"] = layout.at_starts(args[0])
         kept["values"] = layout.at_starts(output)
 
     with hooked(view.down_projection(layer), at_site):
-        found = record_calls(
-            view,
-            layout,
-            first=layer,
-            cache=cache,
-            keep=lambda tensor: cut(tensor, window),
-            entering=entering,
-            leaving=leaving,
-        )
+        recorder = Recorder(view, layout, layer, cache, keep, entering, leaving)
+        found = recorder.run()
     padding = (layout.attention_mask == 0).gather(1, window.columns)
     capture = BlockCapture(
         view=view,

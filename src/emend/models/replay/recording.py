@@ -6,14 +6,15 @@ import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emend.errors import NumericalFailure, UnsupportedModel
-from emend.models.hooks import Stop, hooked, is_stop, wiped
+from emend.models.hooks import Stop, hooked, is_stop, stopping, wiped
 from emend.models.placing import device_of, quantisation_of
 from emend.models.replay.calls import (
     BlockCall,
@@ -53,83 +54,77 @@ class Recording:
     finite: bool
 
 
-def record_calls(
-    view: ModelView,
-    layout: Layout,
-    *,
-    first: int = 0,
-    last: int | None = None,
-    run_last: bool = True,
-    cache: RecordingCache | None = None,
-    keep: Callable[[Tensor], Any] | None = None,
-    entering: Watch | None = None,
-    leaving: Watch | None = None,
-) -> Recording:
-    """Run a model over a layout up to one block, and record the calls of its blocks.
+@dataclass
+class Recorder:
+    """Records the calls of a model's blocks in one pass over a layout.
 
     Padding is zeroed before every block; see `hooks.wiped`.
 
-    Args:
+    Attributes:
         view: The model.
         layout: The rows.
         first: The first block to record.
-        last: The block after which the pass stops; by default the model's last.
-        run_last: Run that block too, in place of stopping before it.
         cache: Passed to the model; it records keys and values from block ``first`` on.
         keep: Converts each tensor among the blocks' arguments (`calls.cut` for instance); by
             default the tensors themselves are kept.
         entering: Called before each recorded block, with its zeroed input.
         leaving: Called after it, with its output.
-
-    Raises:
-        Refused: The model fails with the cache.
     """
-    last = view.num_layers - 1 if last is None else last
-    padding = layout.attention_mask == 0
-    calls: list[BlockCall] = []
-    finite: list[bool] = []
 
-    def change(leaf: Any) -> Any:
-        if cache is not None and leaf is cache:
+    view: ModelView
+    layout: Layout
+    first: int = 0
+    cache: RecordingCache | None = None
+    keep: Callable[[Tensor], Any] | None = None
+    entering: Watch | None = None
+    leaving: Watch | None = None
+    _calls: list[BlockCall] = field(default_factory=list[BlockCall], init=False)
+    _finite: list[bool] = field(default_factory=list[bool], init=False)
+
+    def run(self, last: int | None = None, *, run_last: bool = True) -> Recording:
+        """Run the model up to one block.
+
+        Args:
+            last: The block after which the pass stops; by default the model's last.
+            run_last: Run that block too, in place of stopping before it.
+
+        Raises:
+            Refused: The model fails with the cache.
+        """
+        view, last = self.view, self.view.num_layers - 1 if last is None else last
+        with ExitStack() as stack:
+            for layer, block in enumerate(view.layers):
+                if layer <= last:
+                    look = partial(self._before, layer)
+                    stack.enter_context(hooked(block, look, before=True, with_kwargs=True))
+                if self.leaving is not None and self.first <= layer <= last:
+                    stack.enter_context(hooked(block, partial(self._after, layer)))
+            stack.enter_context(stopping(view.layers[last], before=not run_last))
+            run_layout(view.model, self.layout, self.cache)
+        return Recording(tuple(self._calls), all(self._finite))
+
+    def _before(
+        self, layer: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        hidden, name = BlockCall.find_hidden(args, kwargs)
+        self._finite.append(bool(hidden.isfinite().all()))
+        hidden = wiped(hidden, self.layout.attention_mask == 0)
+        if layer >= self.first:
+            self._calls.append(BlockCall.read(args, kwargs, self._kept)[1])
+            if self.cache is not None:
+                self.cache.armed = True
+            if self.entering is not None:
+                self.entering(layer, hidden)
+        return ((hidden, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: hidden})
+
+    def _after(self, layer: int, _module: nn.Module, _args: Any, output: Any) -> None:
+        if self.leaving is not None:
+            self.leaving(layer, hidden_of(output))
+
+    def _kept(self, leaf: Any) -> Any:
+        if self.cache is not None and leaf is self.cache:
             return CachePlace()
-        return keep(leaf) if keep is not None and isinstance(leaf, Tensor) else leaf
-
-    def before(layer: int) -> Callable[..., Any]:
-        def look(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden, name = BlockCall.find_hidden(args, kwargs)
-            finite.append(bool(hidden.isfinite().all()))
-            hidden = wiped(hidden, padding)
-            if layer >= first:
-                calls.append(BlockCall.read(args, kwargs, change)[1])
-                if cache is not None:
-                    cache.armed = True
-                if entering is not None:
-                    entering(layer, hidden)
-            if name is None:
-                return (hidden, *args[1:]), kwargs
-            return args, {**kwargs, name: hidden}
-
-        return look
-
-    def after(layer: int) -> Callable[..., None]:
-        def look(_module: nn.Module, _args: Any, output: Any) -> None:
-            if leaving is not None:
-                leaving(layer, hidden_of(output))
-
-        return look
-
-    def stop(*_: Any) -> None:
-        raise Stop
-
-    with ExitStack() as stack:
-        for layer, block in enumerate(view.layers):
-            if layer <= last:
-                stack.enter_context(hooked(block, before(layer), before=True, with_kwargs=True))
-            if first <= layer <= last:
-                stack.enter_context(hooked(block, after(layer)))
-        stack.enter_context(hooked(view.layers[last], stop, before=not run_last))
-        run_layout(view.model, layout, cache)
-    return Recording(tuple(calls), all(finite))
+        return self.keep(leaf) if self.keep is not None and isinstance(leaf, Tensor) else leaf
 
 
 def run_layout(model: nn.Module, layout: Layout, cache: RecordingCache | None) -> None:
