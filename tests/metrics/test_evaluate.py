@@ -7,7 +7,7 @@ import torch
 from tests.patches.helpers import MODULES, random_patch
 from tests.tiny import tiny_model
 
-import emend.metrics._ask as asking
+import emend.metrics._asking as asking
 from emend.edits import Edit, Probe
 from emend.errors import BrokenFile, InvalidInput, MissingFile, UnknownName
 from emend.metrics import Report, evaluate, evaluate_each, registry

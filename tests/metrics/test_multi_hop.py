@@ -8,13 +8,14 @@ import pytest
 from tests.endpoint_server import Server
 
 from emend import models
-from emend.bench import multi_hop
 from emend.cli import run
 from emend.edits import Edit, MultiHop, SingleHop
 from emend.errors import InvalidInput
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_multi_hop
-from emend.metrics import edits_of, evaluate_multi_hop, grouped
+from emend.metrics import _multi_hop as multi_hop
+from emend.metrics import evaluate_multi_hop
+from emend.metrics._multi_hop import edits_of, grouped
 
 
 def instance(number: int, edits: int = 1) -> MultiHop:

@@ -4,7 +4,7 @@ import pytest
 
 from emend.edits import Edit, Probe
 from emend.metrics import Answer
-from emend.metrics._protocols import (
+from emend.metrics._judging import (
     exact_match,
     probability,
     same_answer,

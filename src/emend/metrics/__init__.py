@@ -6,15 +6,12 @@ want to know in one batched pass before and one after.
 
 from __future__ import annotations
 
-from emend.metrics._ask import ask
+from emend.metrics._asking import ask, registry
 from emend.metrics._cost import Cost, cost_of
-from emend.metrics._each import evaluate_each
-from emend.metrics._evaluate import evaluate
-from emend.metrics._hop_records import HopReport
+from emend.metrics._evaluate import evaluate, evaluate_each
+from emend.metrics._judging import exact_match, same_answer
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
-from emend.metrics._multi_hop import evaluate_multi_hop
-from emend.metrics._plan import registry
-from emend.metrics._protocols import exact_match, same_answer
+from emend.metrics._multi_hop import HopReport, evaluate_multi_hop
 from emend.metrics._report import Report
 from emend.metrics._verify import verified, verify
 

@@ -1,17 +1,18 @@
-"""Evaluation inside ``patch.applied(model)``: every measure, before and after."""
+"""Evaluation before and after: of all edits at once, or of each edit alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from emend import models
+from emend._progress import progress
 from emend.edits import Edit, check_edits, statements_of
 from emend.errors import InvalidInput
-from emend.metrics._ask import ask
-from emend.metrics._plan import chosen, items_of, records_of
-from emend.metrics._report import Report
-from emend.metrics._settings import joined_timing, settings_of
+from emend.metrics._asking import ask, chosen, items_of, records_of
+from emend.metrics._metric import Record
+from emend.metrics._report import Report, joined_timing, settings_of
 from emend.patches import Patch
 
 if TYPE_CHECKING:
@@ -76,3 +77,85 @@ def attached_patches(model: nn.Module) -> list[Patch]:
         for attachment in models.attachments(model)
         if isinstance(attachment.patch, Patch)
     ]
+
+
+def evaluate_each(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Iterable[Edit],
+    patches: Callable[[Edit], Patch] | Mapping[str, Patch] | Patch,
+    *,
+    metrics: Iterable[str] | None = None,
+    batch_size: int = 32,
+) -> Report:
+    """Measure each edit with its own patch alone on the unedited model (schedule "single").
+
+    The answers before are got in one batched pass for all edits together.
+
+    Args:
+        model: The causal language model; patches attached to it are suspended meanwhile.
+        tokenizer: Its tokenizer.
+        edits: The edits, with their probes. One with translations is measured in each language
+            with all of them in its patch.
+        patches: What gives an edit's own patch: a function of the edit (which is timed), a
+            mapping by edit id, or one patch of which each edit can be taken alone.
+        metrics: Names of measures; None for all.
+        batch_size: Prompts per forward pass; the results do not depend on it.
+
+    Returns:
+        Records and summary over all edits.
+
+    Raises:
+        InvalidInput: No edits, two with the same id, or a patch that cannot be split.
+        UnknownName: There is no such measure, or the patches lack an edit.
+    """
+    edits, measures = check_edits(edits), chosen(metrics)
+    if batch_size < 1:
+        raise InvalidInput(f"batch_size is {batch_size}, expected 1 or more: raise it")
+    patch_of = _patch_function(patches)
+    records: list[Record] = []
+    used: list[Patch] = []
+    timings: list[Mapping[str, Any]] = []
+    with models.base(model):
+        everything = [item.question for item in items_of(statements_of(edits), measures)]
+        before = ask(model, tokenizer, everything, batch_size=batch_size)
+        for edit in progress(edits, "evaluating each edit", total=len(edits)):
+            started = time.perf_counter()
+            patch = patch_of(edit)
+            seconds = time.perf_counter() - started
+            items = items_of(statements_of([edit]), measures)
+            with patch.applied(model):
+                after = ask(model, tokenizer, [i.question for i in items], batch_size=batch_size)
+            records += records_of(items, before, after, "single")
+            used.append(patch)
+            timings.append(patch.timing or _timed(patches, seconds))
+    timing = patches.timing if isinstance(patches, Patch) else None
+    return Report(
+        records=records,
+        metrics=[measure.name for measure in measures],
+        settings=settings_of(model, used, "single", len(edits), batch_size),
+        timing=timing or joined_timing(timings, len(edits)),
+    )
+
+
+def _patch_function(
+    patches: Callable[[Edit], Patch] | Mapping[str, Patch] | Patch,
+) -> Callable[[Edit], Patch]:
+    if isinstance(patches, Patch):
+        return lambda edit: patches.only(edit.id)
+    if isinstance(patches, Mapping):
+        return lambda edit: _looked_up(patches, edit)
+    return patches
+
+
+def _looked_up(patches: Mapping[str, Patch], edit: Edit) -> Patch:
+    if edit.id not in patches:
+        raise InvalidInput(
+            f"there is no patch for edit {edit.id!r}, expected one for each edit: add it"
+        )
+    return patches[edit.id]
+
+
+def _timed(patches: object, seconds: float) -> dict[str, Any]:
+    """A function's own time; looking a patch up says nothing of what it took to make."""
+    return {"per_edit": seconds, "edits": 1} if callable(patches) else {}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from emend import models
 from emend.edits import Edit
-from emend.metrics._ask import ask
+from emend.metrics._asking import ask
+from emend.metrics._judging import exact_match
 from emend.metrics._metric import Answer, Question
-from emend.metrics._protocols import exact_match
 from emend.patches import Outcome, Patch, outcome_summary
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ By probability it is CounterFact's PS (Meng et al. 2022, arXiv 2202.05262, secti
 from __future__ import annotations
 
 from emend.edits import Edit
-from emend.metrics._judges import question_of, rightness
+from emend.metrics._judging import question_of, rightness
 from emend.metrics._metric import Metric, Question
 
 

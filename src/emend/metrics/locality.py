@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emend.edits import Edit, Probe
-from emend.metrics import _protocols as protocols
-from emend.metrics._judges import is_accepted, preference
+from emend.metrics import _judging as protocols
+from emend.metrics._judging import is_accepted, preference
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._summary import mean_over_edits, summarize
 

@@ -7,7 +7,7 @@ arXiv 2305.13172; Cohen et al. 2023, arXiv 2307.12976). Mean of an edit's groups
 from __future__ import annotations
 
 from emend.edits import Edit
-from emend.metrics._judges import question_of, rightness
+from emend.metrics._judging import question_of, rightness
 from emend.metrics._metric import Metric, Question
 
 

@@ -7,7 +7,7 @@ more probable than the original one (Meng et al. 2022, arXiv 2202.05262, section
 from __future__ import annotations
 
 from emend.edits import Edit
-from emend.metrics._judges import rightness
+from emend.metrics._judging import rightness
 from emend.metrics._metric import Metric, Question
 
 
