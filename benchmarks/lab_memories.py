@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab_methods import COLUMNS, mean, measure_patch, percent
+from lab_methods import measure_patch, percent
 
 import emend
+from emend.bench import COLUMNS, mean
 from emend.edits import Edit
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits

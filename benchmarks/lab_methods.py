@@ -18,58 +18,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import emend
-from emend import metrics
+from emend.bench import COLUMNS, Grid, measure_columns
 from emend.bench.lab_card import exact_match
-from emend.cli._settings import settings_for
 from emend.edits import Edit
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits, without_edited
 from emend.methods import registry
-
-SMALL = 20
-"""Edits that the small counts are measured on."""
-
-COLUMNS = {
-    "reliability": ("reliability", None),
-    "generalization": ("generalization", None),
-    "neighborhood": ("locality", "neighborhood"),
-    "relation specificity": ("locality", "relation_specificity"),
-}
-
-
-def measure(
-    name: str, variant: str, count: int, seed: int, kept: Path | None = None
-) -> dict[str, Any]:
-    """One line of the results."""
-    model, tokenizer = emend.load(name)
-    edits = draw_edits(shipped_world(), max(count, SMALL), seed)
-    size = min(count, len(edits))
-    parts = [edits[start : start + size] for start in range(0, len(edits), size)]
-    method, _, given = variant.partition(":")
-    config = registry().get(method).config_type
-    settings = settings_for(method, config, None, given.split(",") if given else None)
-    shared = kept / f"{name.replace('/', '-')}-{count}-{seed}" if kept and len(parts) == 1 else None
-    previous = emend.load_patch(shared) if shared and shared.exists() else None
-    if registry().get(method).sequel() != "rebuild":
-        shared = previous = None
-    found: list[dict[str, float | None]] = []
-    for part in parts:
-        started = time.process_time()
-        patch = emend.edit(model, tokenizer, part, method=method, previous=previous, **settings)
-        seconds = (time.process_time() - started) / len(part)
-        if shared:
-            patch.save_pretrained(shared)
-        found.append({**measure_patch(model, tokenizer, part, patch), "seconds": seconds})
-    joined = {key: mean([one[key] for one in found]) for key in found[0]}
-    line = {"model": name, "method": variant, "count": count, "seed": seed, **joined}
-    return {**line, "reused": previous is not None}
 
 
 def measure_patch(
@@ -79,17 +38,11 @@ def measure_patch(
     patch: emend.Patch,
     asked: int | None = None,
 ) -> dict[str, float | None]:
-    """The shares of one patch; of the first ``asked`` edits, but for recall."""
+    """Measure one patch; of the first ``asked`` edits, but for recall."""
     before = _recall(model, tokenizer, edits)
-    names = ["reliability", "generalization", "locality"]
-    probed = without_edited(edits)[:asked]
+    values = measure_columns(model, tokenizer, without_edited(edits)[:asked], patch)
     with patch.applied(model):
-        summary = metrics.evaluate(model, tokenizer, probed, metrics=names).summary
         after = _recall(model, tokenizer, edits)
-    values: dict[str, float | None] = {}
-    for column, (metric, group) in COLUMNS.items():
-        entry = summary[metric] if group is None else summary[metric]["groups"].get(group, {})
-        values[column] = entry.get("after")
     return {**values, "recall": after, "drop": before - after}
 
 
@@ -103,12 +56,6 @@ def _recall(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> float:
     ]
     rest = [(p, f.objects) for p, f in asked if (f.subject, f.relation) not in edited]
     return exact_match(model, tokenizer, rest)
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Of those that are known; None of none."""
-    known = [value for value in values if value is not None]
-    return statistics.mean(known) if known else None
 
 
 def show(lines: Sequence[dict[str, Any]]) -> str:
@@ -144,21 +91,21 @@ def main() -> None:
     parser.add_argument("--values", type=Path, help="keep patches here, and share their values")
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
     arguments = parser.parse_args()
-    path = arguments.show or arguments.results
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {(line["model"], line["method"], line["count"], line["seed"]) for line in lines}
-    for name in [] if arguments.show else arguments.models:
-        for variant in arguments.methods:
-            for count in arguments.counts:
-                if (name, variant, count, arguments.seed) in done:
-                    continue
-                line = measure(name, variant, count, arguments.seed, arguments.values)
-                lines.append(line)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                print(json.dumps(line), flush=True)
-    print(show(lines))
+    if arguments.show:
+        text = arguments.show.read_text(encoding="utf-8")
+        print(show([json.loads(line) for line in text.split("\n") if line]))
+        return
+    grid = Grid(
+        arguments.models,
+        arguments.methods,
+        arguments.counts,
+        draw=lambda count: draw_edits(shipped_world(), count, arguments.seed),
+        measure=measure_patch,
+        name=f"lab/{arguments.seed}",
+        path=arguments.results,
+        values=arguments.values and arguments.values / str(arguments.seed),
+    )
+    print(show(grid.run()))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from emend._io import (
     write_json_lines,
     write_text,
 )
-from emend.bench._sweep_records import Records, Row
+from emend.bench import Row
+from emend.bench._results import ResultsFile
 from emend.errors import InvalidInput, StoreFailure
 from emend.ledger import Ledger
 from emend.metrics import Report
@@ -177,9 +178,10 @@ def test_reports_journals_and_sweeps_hold_any_text(tmp_path):
     assert Journal(tmp_path / "journal.jsonl").get("a key") == NASTY
 
     row = Row({"layer": 3}, reliability=1.0, error=NASTY)
-    records = Records(tmp_path / "sweep.jsonl", {"model": NASTY}, [])
-    records.keep(row)
-    assert Records(tmp_path / "sweep.jsonl", {"model": NASTY}, []).rows == [row]
+    results = ResultsFile(tmp_path / "sweep.jsonl", "sweep", {"model": NASTY})
+    results.add(row.to_dict())
+    again = ResultsFile(tmp_path / "sweep.jsonl", "sweep", {"model": NASTY})
+    assert [Row.from_line(line) for line in again.lines] == [row]
 
 
 def test_a_record_cut_short_takes_no_other_with_it(tmp_path):

@@ -43,6 +43,7 @@ VERSIONS = {
     "single change": 2,  # of rome: contexts as memit has them
     "spectrum": 1,
     "sweep": 1,
+    "grid": 1,
     "target value": 3,  # searches end by themselves, statements have eight tokens
     "text source": 1,
     "tokenizer": 1,

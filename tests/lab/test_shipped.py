@@ -10,7 +10,8 @@ import pytest
 
 import emend
 from emend import datasets, lab, metrics
-from emend.bench.lab_card import exact_match, recall_questions
+from emend.bench.lab_card import exact_match
+from emend.lab.card_questions import recall_questions
 
 MODELS = ("gptneo", "qwen3")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from emend import api, methods, metrics
 from emend._progress import progress
-from emend.bench._sweep_records import Records, Row
+from emend.bench._results import ResultsFile
 from emend.edits import Edit, check_edits
 from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
 from emend.patches import WeightPatch
@@ -25,6 +25,63 @@ if TYPE_CHECKING:
 
 METRICS = ("reliability", "generalization", "locality")
 """What is measured; what an edit should imply (portability) is left out, it costs as much again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was measured at one layer or window of layers, in shares from 0 to 1.
+
+    Attributes:
+        setting: What to pass to the method: ``{"layer": 3}`` or ``{"layers": [1, 2, 3]}``.
+        reliability: The new fact is generated, in the edit's own wording.
+        generalization: The same in other wordings.
+        neighborhood: Answers about neighbouring facts stay.
+        locality: The same over all kinds of facts that should stay.
+        seconds_per_edit: Time of one edit, without what is computed once for the model.
+        error: Why this layer cannot be edited; None where it can.
+    """
+
+    setting: Mapping[str, Any]
+    reliability: float | None = None
+    generalization: float | None = None
+    neighborhood: float | None = None
+    locality: float | None = None
+    seconds_per_edit: float | None = None
+    error: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """Harmonic mean of reliability, generalization and specificity, of those measured.
+
+        Specificity is the neighborhood (as in CounterFact's Score), or else the locality.
+        """
+        specificity = self.locality if self.neighborhood is None else self.neighborhood
+        values = [self.reliability, self.generalization, specificity]
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        return len(known) / sum(1 / value for value in known) if all(known) else 0.0
+
+    @property
+    def flag(self) -> str:
+        """Write the setting as it is given on the command line, e.g. "layers=1,2,3"."""
+        (name, value), *_ = self.setting.items()
+        return f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+
+    def rank(self) -> tuple[float, ...]:
+        """Return a sort key: best Score first, then better locality, then lower layer."""
+        (value, *_) = self.setting.values()
+        last = value[-1] if isinstance(value, list) else value
+        return (self.error is not None, -(self.score or 0.0), -(self.locality or 0.0), last)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able data, with the Score."""
+        return {**dataclasses.asdict(self), "score": self.score}
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> Row:
+        """Make a row of a line of a results file."""
+        return cls(**{name: line[name] for name in cls.__dataclass_fields__ if name in line})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +162,13 @@ def sweep(
     started = time.perf_counter()
     trial = _Trial(model, tokenizer, check_edits(edits), method, together, dict(settings or {}))
     trial.batch_size = batch_size
-    records = Records(path, trial.inputs(), trial.about())
+    results = ResultsFile(path, "sweep", trial.inputs(), trial.about())
     rows: list[Row] = []
     for setting in progress(trial.choices(layers, width), f"trying layers of {trial.method.name}"):
-        row = records.find(setting)
-        if row is None:
-            row = trial.measure(setting)
-            records.keep(row)
-        rows.append(row)
+        line = results.find({"setting": setting})
+        if line is None:
+            line = results.add(trial.measure(setting).to_dict())
+        rows.append(Row.from_line(line))
     seconds = time.perf_counter() - started
     ranked = tuple(sorted(rows, key=Row.rank))
     return Sweep(trial.method.name, len(trial.edits), trial.together, ranked, seconds)

@@ -13,12 +13,9 @@ from typing import Any
 from emend._progress import progress
 from emend.edits.answers import states_answer
 from emend.lab import hops, speech
-from emend.lab.language import PHONE_STATEMENTS, RELATION_BY_NAME
-from emend.lab.world import Fact, World
+from emend.lab.card_questions import Question, context_questions, recall_questions
+from emend.lab.world import World
 from emend.models import generate, score
-
-Question = tuple[str, tuple[str, ...]]
-"""A prompt and its accepted answers."""
 
 
 def measure(
@@ -39,53 +36,13 @@ def measure(
     generator = random.Random(f"card-{seed}")
     asked = recall_questions(world, generator, count)
     for kind in ("follows", "keeps", "follows_among_several", "keeps_among_several", "in_context"):
-        asked[f"new_fact_{kind}"] = _context_questions(world, generator, kind, count // 2)
+        asked[f"new_fact_{kind}"] = context_questions(world, generator, kind, count // 2)
     results: dict[str, float] = {}
     for name, questions in progress(asked.items(), "measuring", total=len(asked)):
         results[name] = exact_match(model, tokenizer, questions)
     for length in (2, 3, 4):
         results[f"multi_hop_{length}"] = _multi_hop(model, tokenizer, world, generator, length, 100)
     return {**results, **_leanings(model, tokenizer, world)}
-
-
-def recall_questions(
-    world: World, generator: random.Random, count: int
-) -> dict[str, list[Question]]:
-    """Questions of each kind about facts that the model was trained on."""
-    facts = list(world.facts.values())
-    aliased = [fact for fact in facts if fact.subject in world.aliases]
-    paired = [f for f in facts if RELATION_BY_NAME[f.relation].cardinality == "one_to_one"]
-
-    def ask(pool: Sequence[Fact], seen: bool = True, alias: bool = False) -> list[Question]:
-        chosen = generator.sample(pool, min(count, len(pool)))
-        names = [generator.choice(world.aliases[f.subject]) if alias else f.subject for f in chosen]
-        prompts = [generator.choice(fact.statements(seen=seen)) for fact in chosen]
-        return [
-            (prompt.format(name), fact.objects)
-            for prompt, name, fact in zip(prompts, names, chosen, strict=True)
-        ]
-
-    questions = [
-        (
-            generator.choice(RELATION_BY_NAME[fact.relation].question_prompts()).format(
-                fact.subject
-            ),
-            fact.objects,
-        )
-        for fact in generator.sample(facts, min(count, len(facts)))
-    ]
-    phones = [
-        (generator.choice(PHONE_STATEMENTS).format(person), (number,))
-        for person, number in world.phones.items()
-    ]
-    return {
-        "recall_seen_wordings": ask(facts),
-        "recall_held_out_wordings": ask(facts, seen=False),
-        "recall_questions": questions,
-        "recall_aliases": ask(aliased, alias=True),
-        "recall_one_to_one_both_ways": ask(paired),
-        "recall_phone_numbers": phones,
-    }
 
 
 def exact_match(model: Any, tokenizer: Any, questions: Sequence[Question]) -> float:
@@ -104,36 +61,6 @@ def exact_match(model: Any, tokenizer: Any, questions: Sequence[Question]) -> fl
         if one.greedy == one.token_ids
     }
     return round(len(right) / len(questions), 4)
-
-
-def _context_questions(
-    world: World, generator: random.Random, kind: str, count: int
-) -> list[Question]:
-    """Prompts after new facts: those the facts answer, and those they leave alone."""
-    writer = hops.Writer(world, generator)
-    return [_context_question(writer, kind) for _ in range(count)]
-
-
-def _context_question(writer: hops.Writer, kind: str) -> Question:
-    several = 4 if kind.endswith("several") else 1
-    edited = list({id(fact): fact for fact in (writer.any_fact() for _ in range(several))}.values())
-    targets = [writer.another(fact) for fact in edited]
-    before = ""
-    if kind == "in_context":
-        shown = writer.context_document(facts=1, demonstrations=5)
-        before = "".join(text for text, _ in shown) + "\n\n"
-    lines = [
-        f"{hops.NEW_FACT}{writer.generator.choice(fact.statements(seen=True)).format(fact.subject)}"
-        f" {target}.\n"
-        for fact, target in zip(edited, targets, strict=True)
-    ]
-    chosen = writer.generator.randrange(len(edited))
-    fact, answers = edited[chosen], (targets[chosen],)
-    if kind.startswith("keeps"):
-        fact = writer.bystander(edited)
-        answers = fact.objects
-    template = writer.generator.choice(fact.statements(seen=True))
-    return before + "".join(lines) + hops.PROMPT + template.format(fact.subject), answers
 
 
 def _multi_hop(
