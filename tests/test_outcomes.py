@@ -63,7 +63,7 @@ def test_what_did_not_take_is_noted_with_a_reason(caplog):
 def test_a_subject_at_position_0_and_edits_of_one_subject_are_reasons():
     one = _edits("Marie Curie")
     _, _, patch = _patch(one, steps=1, learning_rate=1e-9)
-    assert "no start token stands in front" in patch.outcomes[0].reason
+    assert "no start token precedes it" in patch.outcomes[0].reason
     two = [
         Edit("In 1900 {} was born in", "Marie Curie", "Paris"),
         Edit("In 1900 {} worked for", "Marie Curie", "Rome"),

@@ -134,7 +134,7 @@ def _reason(
     begins = edit.subject_span[0] == 0
     if begins and start is not None and start.source == "none":
         return (
-            "the subject begins the text, and no start token stands in front of it: a model reads "
+            "the subject begins the text, and no start token precedes it: a model reads "
             "no subject at position 0",
             "start_token='auto', or a prompt with some words before the subject",
         )
