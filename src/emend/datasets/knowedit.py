@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emend.datasets._format import Entry, Format
-from emend.datasets.easyedit import has_question_lists, is_request, read_request
+from emend.datasets._request import has_question_lists, is_request, read_request
 from emend.edits import Edit
 
 _BIOGRAPHY = ("text", "labels", "concept")
