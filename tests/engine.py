@@ -38,7 +38,7 @@ class Engine:
         return self._complete(prompt, scales, max_tokens=tokens)["choices"][0]["text"]
 
     def logprobs(self, prompt, most=20, scales=None):
-        """Log-probabilities of the likeliest next tokens, by token id."""
+        """Log-probabilities of the most probable next tokens, by token id."""
         # The token is forced, since probabilities come with whole characters alone; they are
         # those before any bias.
         answer = self._complete(

@@ -18,7 +18,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
 
 class Terminal:
-    """`emend` with these arguments, in a terminal of so many columns.
+    """`emend` with these arguments, in a terminal of that many columns.
 
     Attributes:
         text: All that was shown so far, without colours and moves of the cursor.

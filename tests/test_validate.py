@@ -60,7 +60,7 @@ def test_a_problem_of_a_suite_has_its_line_and_all_parts(tmp_path):
 @pytest.mark.parametrize(
     ("content", "line", "said"),
     [
-        ("a: 1\nb:\n  c: 1\n  c: 2\n", 4, "field 'b.c' stands twice, expected it once"),
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", 4, "field 'b.c' occurs twice, expected it once"),
         ("a: [\n\n", 3, "is not YAML"),
         ("a: 1\n\x00", 2, "found a NUL byte"),
     ],
@@ -80,7 +80,7 @@ def test_a_name_twice_in_yaml_edits_is_refused(tmp_path):
     pytest.importorskip("yaml")
     path = tmp_path / "edits.yaml"
     path.write_text("- prompt: '{} is'\n  subject: a\n  target: b\n  target: c\n")
-    with pytest.raises(BrokenFile, match=r":4: field 'target' stands twice"):
+    with pytest.raises(BrokenFile, match=r":4: field 'target' occurs twice"):
         read_edits(path)
 
 

@@ -1,7 +1,8 @@
 """Refuse words that make the English of src/, docs/ and README.md hard to follow.
 
 Run ``python tools/plain_english.py``; it prints one line per finding, with what to write instead.
-Files listed in tools/plain_english_todo.txt are skipped: clean a file, then delete its line.
+Lines that end with "# not prose" are skipped, and so are files listed in
+tools/plain_english_todo.txt: clean a file, then delete its line.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def findings(text: str) -> list[tuple[int, str, str]]:
     return [
         (number, match.group(), remedy)
         for number, line in enumerate(text.split("\n"), start=1)
+        if not line.endswith("# not prose")
         for pattern, remedy in REFUSED
         for match in pattern.finditer(line)
         if match.group() != "MEND"

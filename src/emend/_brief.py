@@ -17,7 +17,7 @@ _short.maxstring = _short.maxother = _MOST
 def brief(kind: T) -> T:
     """Give a dataclass a `repr` of one line: of tensors and long collections their size alone.
 
-    Stands above ``@dataclass``. Subclasses have it too.
+    Goes above ``@dataclass``. Subclasses have it too.
     """
 
     def represent(self: Any) -> str:

@@ -27,7 +27,7 @@ _RENAME_EXCHANGE = 2
 def whole_file(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """Write a file so that a reader sees the old one or the new one, never a half of either.
 
-    The block fills an empty file beside `path`. When it ends well, that file is on the disk and
+    The block fills an empty file next to `path`. When it ends well, that file is on the disk and
     takes the place of `path`, with its permissions; where `path` is a link, of what it leads to.
     When the block raises, or the machine fails, the old file stays. Any number of threads,
     processes and machines may write one path at once: one whole version is left.
@@ -67,8 +67,8 @@ def whole_directory(
 ) -> Generator[Path, None, None]:
     """Write a directory so that a reader sees the old one or the new one, never a half.
 
-    The block fills a new directory beside `target`. If the block (or the machine) fails, what
-    stood at `target` still stands.
+    The block fills a new directory next to `target`. If the block (or the machine) fails, what
+    was at `target` is still there.
 
     Args:
         target: The directory to write; its parents are made.
@@ -132,7 +132,7 @@ def name_beside(path: Path) -> Path:
 
 
 def clear_left(path: Path, aside: Path) -> None:
-    """Remove what writers of `path` that were killed have left beside it.
+    """Remove what writers of `path` that were killed have left next to it.
 
     Only what nobody has changed for `LEFT_AFTER` is removed, by the clock of the file system:
     whether a writer on another machine or in another container lives cannot be asked.
@@ -202,7 +202,7 @@ def json_text(data: Any, **options: Any) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    r"""Part a text at "\n" alone; a "\r" before it goes with it.
+    r"""Split a text at "\n" alone; a "\r" before it is removed with it.
 
     `str.splitlines` also parts at U+2028, U+0085 and others, which stand inside JSON texts.
     """

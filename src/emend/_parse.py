@@ -30,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Document:
-    """All that a file holds, and on which line (from 1) a field of it stands."""
+    """All that a file holds, and the line (from 1) of each field."""
 
     content: object
     line_of: Callable[[str], int | None]
@@ -59,7 +59,7 @@ def check_path(path: Path, what: str, suffixes: Collection[str]) -> None:
 
 
 def items_of(path: Path, problems: Problems) -> Iterator[Item]:
-    """All records of a `.jsonl`, `.json` or YAML file; what cannot be read is noted.
+    """Yield all records of a `.jsonl`, `.json` or YAML file; note what cannot be read.
 
     Raises:
         InvalidInput: The file cannot be opened.
@@ -80,7 +80,7 @@ def items_of(path: Path, problems: Problems) -> Iterator[Item]:
 
 
 def read_document(path: Path, what: str) -> Document:
-    """All that a `.json` or YAML file holds, of at most `LONGEST_FILE` bytes.
+    """Read all that a `.json` or YAML file holds, of at most `LONGEST_FILE` bytes.
 
     Args:
         path: The file.
@@ -113,7 +113,7 @@ def read_document(path: Path, what: str) -> Document:
 
 
 def decode(raw: bytes, problems: Problems, line: int = 1) -> str | None:
-    """UTF-8 text of bytes, without a byte order mark; None, and a note, where they are none."""
+    """Decode UTF-8, without a byte order mark; None, and a note, where bytes are no text."""
     if b"\x00" in raw:
         line += raw[: raw.index(b"\x00")].count(b"\n")
         problems.note(
@@ -130,7 +130,7 @@ def decode(raw: bytes, problems: Problems, line: int = 1) -> str | None:
 
 
 def json_lines(file: BinaryIO, problems: Problems) -> Iterator[Item]:
-    r"""The records of JSON lines, parted at "\n" alone; blank lines are passed over."""
+    r"""Yield the records of JSON lines, split at "\n" alone; blank lines are skipped."""
     number = 0
     while raw := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -152,7 +152,7 @@ def json_lines(file: BinaryIO, problems: Problems) -> Iterator[Item]:
 
 
 def json_list(text: str, problems: Problems) -> Iterator[Item]:
-    """The elements of a JSON list one after the other, so that each is known by its line."""
+    """Yield the elements of a JSON list one by one, so that each is known by its line."""
     lines = _Lines(text)
     position = _after_space(text, 0)
     if position == len(text):
@@ -182,7 +182,7 @@ def json_list(text: str, problems: Problems) -> Iterator[Item]:
 
 
 def json_values(text: str, problems: Problems) -> Iterator[Item]:
-    """JSON values that follow one another, each over as many lines as it takes."""
+    """Yield JSON values that follow one another, each over as many lines as it takes."""
     lines = _Lines(text)
     position = _after_space(text, 0)
     while position < len(text):
@@ -201,7 +201,7 @@ class _Lines:
         self._position, self._line = 0, 1
 
     def at(self, position: int) -> int:
-        """The line (from 1) on which a position is."""
+        """Return the line (from 1) of a position."""
         if position < self._position:
             return self._text.count("\n", 0, position) + 1
         self._line += self._text.count("\n", self._position, position)
@@ -209,7 +209,7 @@ class _Lines:
         return self._line
 
     def value_at(self, position: int, problems: Problems) -> tuple[Item, int] | None:
-        """The value that begins at a position and where the next may; None, and a note, if none."""
+        """Read the value at a position, and where the next may begin; None, and a note, if none."""
         try:
             record, end = _DECODER.raw_decode(self._text, position)
         except (ValueError, RecursionError) as error:
@@ -220,7 +220,7 @@ class _Lines:
 
 
 def yaml_list(text: str, problems: Problems) -> Iterator[Item]:
-    """The elements of a YAML list, each with its line.
+    """Yield the elements of a YAML list, each with its line.
 
     Raises:
         MissingExtra: pyyaml is not installed.
@@ -274,7 +274,7 @@ def _yaml_document(text: str, problems: Problems) -> Document | None:
 
 
 def _lines_in(places: Callable[[], dict[str, int]]) -> Callable[[str], int | None]:
-    """The line of a place, or of the nearest one above it; all are looked up when one is asked."""
+    """Make a function that finds the line of a place, or of the nearest place above it."""
     found = lru_cache(maxsize=1)(places)
 
     def line_of(place: str) -> int | None:
@@ -305,11 +305,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 class _Twice(ValueError):
-    """A name that stands twice in one object."""
+    """A name that occurs twice in one object."""
 
 
 def _twice_fault(name: object) -> Fault:
-    return Fault(f"field {str(name)[:40]!r} stands twice", "it once", "remove one")
+    return Fault(f"field {str(name)[:40]!r} occurs twice", "it once", "remove one")
 
 
 def _not_json(error: Exception, where: str) -> Fault:

@@ -1,4 +1,4 @@
-"""On which line of a JSON or YAML text each field stands, asked only when a problem is told."""
+"""The line of each field of a JSON or YAML text, looked up only when a problem is reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 def json_places(text: str) -> dict[str, int]:
-    """The line (from 1) of every field of a text that is known to be JSON, by its place.
+    """Find the line (from 1) of every field of a valid JSON text, by its place.
 
     A place is written as problems have it: ``relations.capital.prompts[1]``, "" for all of it.
     """
@@ -56,17 +56,17 @@ def _below(place: str, name: str) -> str:
 
 
 def yaml_places(root: Any) -> dict[str, int]:
-    """The line (from 1) of every field below a node of PyYAML, by its place."""
+    """Find the line (from 1) of every field below a node of PyYAML, by its place."""
     return {place: node.start_mark.line + 1 for place, node, _ in _walk(root)}
 
 
 def yaml_twice(root: Any) -> list[tuple[str, int]]:
-    """Names that stand twice in one mapping, with their lines: YAML would take the last."""
+    """Find names that occur twice in one mapping, with their lines: YAML would take the last."""
     return [(place, node.start_mark.line + 1) for place, node, again in _walk(root) if again]
 
 
 def _walk(root: Any) -> Iterator[tuple[str, Any, bool]]:
-    """Each node (of a field, the node of its name) with its place and whether it was there."""
+    """Yield each node (of a field, that of its name), its place and whether it was there."""
     waiting: list[tuple[str, Any]] = [("", root)]
     if root is not None:
         yield "", root, False

@@ -47,11 +47,11 @@ class Registry(Generic[T]):
         self.attribute = attribute
 
     def names(self) -> list[str]:
-        """All names, sorted. Imports none of the modules."""
+        """Return all names, sorted. Imports none of the modules."""
         return sorted({*self._own(), *self._foreign()})
 
     def get(self, name: str) -> T:
-        """The object registered under `name`.
+        """Return the object registered under `name`.
 
         Raises:
             UnknownName: There is none of that name; the message suggests the nearest.
@@ -77,7 +77,7 @@ class Registry(Generic[T]):
         return None if point is None else _file_of(_spec_of(point.module), point.attr)
 
     def _loaded(self, point: EntryPoint) -> T:
-        """Import what a third party registered; its failures are told in one line."""
+        """Import what a third party registered; its failures are reported in one line."""
         place = f"{point.value} of {point.dist.name}" if point.dist else point.value
         try:
             module = importlib.import_module(point.module)

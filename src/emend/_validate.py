@@ -1,4 +1,4 @@
-"""One validator: what is wrong with a value, where it stands, what was expected and the remedy.
+"""One validator: what is wrong with a value, where, what was expected and the remedy.
 
 A check is a function from a value to a `Fault`, or None where the value is good. `refuse` raises
 a fault for one value. For a file, a `Record` reads the fields of each object with such checks and
@@ -38,7 +38,7 @@ Check = Callable[[object], Fault | None]
 
 
 class Problem(NamedTuple):
-    """A fault and where it stands.
+    """A fault and its place.
 
     Attributes:
         source: What the file is called.
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
 
     @property
     def said(self) -> str:
-        """Field and fault, without where they stand."""
+        """Field and fault, without their place."""
         fault = Fault(*(shortened(part, _LONGEST_SHOWN) for part in self.fault))
         return f"{shortened(self.field, _LONGEST_SHOWN)} {fault}".strip()
 
@@ -64,11 +64,11 @@ class Problem(NamedTuple):
 
 
 class Problems:
-    """All that is wrong with a file (or another source), told at once.
+    """All that is wrong with a file (or another source), reported at once.
 
     Args:
         source: What it is called in messages.
-        line_of: The line on which a field stands, for problems that were noted without one.
+        line_of: The line of a field, for problems that were noted without one.
     """
 
     def __init__(self, source: str, line_of: Callable[[str], int | None] | None = None) -> None:
@@ -185,12 +185,12 @@ class Record:
     """The fields of one object, read one by one.
 
     Each getter gives something of the right kind, and notes a problem where that is not what
-    stands there: whoever reads the file refuses it when all of it was read.
+    is there: whoever reads the file refuses it when all of it was read.
 
     Attributes:
         values: The fields that are known, as the file has them.
         problems: Where to note what is wrong.
-        place: Where the object stands, such as ``must_change.probes[2]``; "" at the top.
+        place: The object's place, such as ``must_change.probes[2]``; "" at the top.
         line: The line on which it begins, where known.
     """
 
@@ -213,11 +213,11 @@ class Record:
         """Take an object; None, and a note, where a value is none.
 
         Args:
-            value: What stands there.
+            value: The value.
             problems: Where to note what is wrong.
             known: The fields that it may have; others are noted. None takes any.
             what: What the object is called where it has no place.
-            place: Where it stands.
+            place: Its place.
             line: The line on which it begins, where known.
         """
         if not isinstance(value, Mapping):
@@ -234,11 +234,11 @@ class Record:
         return cls(kept, problems, place, line)
 
     def at(self, name: str) -> str:
-        """The place of a field."""
+        """Return the place of a field."""
         return f"{self.place}.{name}" if self.place else name
 
     def has(self, name: str) -> bool:
-        """Whether a field is there and not null."""
+        """Return whether a field is there and not null."""
         return self.values.get(name) is not None
 
     def note(self, name: str, fault: Fault | None) -> bool:
@@ -370,5 +370,5 @@ def _key_fault(key: object) -> Fault | None:
 
 
 def shortened(text: str, most: int) -> str:
-    """Cut a text to at most so many characters, the last of them "…" where it was longer."""
+    """Cut a text to at most `most` characters, the last of them "…" where it was longer."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -66,7 +66,7 @@ def edit(
             probes, and made ones for edits without), "given" (their own alone) or "none". What
             was found is ``patch.blast``; see `emend.probes.blast_radius`, which measures the same
             of any patch.
-        config: Settings of the method that shall differ from those that the model recommends in
+        config: Settings of the method that differ from those that the model recommends in
             its ``config.json`` (under ``emend``), or else from the method's defaults.
 
     Returns:
@@ -94,7 +94,7 @@ def edit(
 
 
 def _with_card(patch: Patch, model: nn.Module, cost: Cost, count: int) -> Patch:
-    """The patch with what it took to make, where the method has not said so itself."""
+    """Return the patch with its timing, where the method has not set it itself."""
     precompute = patch.timing.get("precompute", 0.0)
     timing = {
         "edits": count,

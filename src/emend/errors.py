@@ -101,7 +101,7 @@ class MissingExtra(EmendError, ImportError):
 
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtra:
-        """The usual message.
+        """Make the usual message.
 
         Args:
             package: The package that could not be imported, e.g. "yaml".
@@ -112,7 +112,7 @@ class MissingExtra(EmendError, ImportError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like `name`, or None when none is near.
+    """Find the known name that is most like `name`, or None when none is near.
 
     Args:
         name: The name that was given.
@@ -125,7 +125,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def first_line(error: BaseException, longest: int = 200) -> str:
-    """What an error of another library says, in one line; its kind where it says nothing.
+    """Return the first line of an error of another library; its kind where it has none.
 
     Args:
         error: The error.

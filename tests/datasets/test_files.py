@@ -64,7 +64,7 @@ def test_every_problem_is_reported_at_once_with_its_line_and_field(tmp_path):
         (2, "target is empty"),
         (4, "not JSON"),
         (5, "is also on line 1"),
-        (6, "field 'target' stands twice"),
+        (6, "field 'target' occurs twice"),
         (7, "subject is int '1984', expected text: put it in quotes"),
         (8, "the edit is a list, expected an object"),
         (9, "probes[0].group is 'one hop', expected one of rephrase, "),

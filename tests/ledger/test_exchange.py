@@ -243,7 +243,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (["[]"], r":2: the line is a list, expected an object"),
         (["null"], r":2: the line is null, expected an object"),
         (['{"entry": {"edit": ' + DEEP + "}}"], r":2: .*too deep"),
-        (['{"entry": {"a": 1, "a": 2}}'], r":2: field 'a' stands twice"),
+        (['{"entry": {"a": 1, "a": 2}}'], r":2: field 'a' occurs twice"),
         (['{"entry": '], r":2: is not JSON"),
         ([_event(what="hacked")], r":2: event\.what is 'hacked', expected one of created"),
         ([_event(id="../../x")], r":2: event\.id is '../../x', expected 32"),

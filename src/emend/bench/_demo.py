@@ -32,7 +32,7 @@ class DemoRun:
         return self.report.timing.get("per_edit")
 
     def to_dict(self) -> dict[str, Any]:
-        """`before` and `after` by metric (groups as "locality/neighborhood"), and the time."""
+        """Return `before` and `after` by metric (groups as "locality/neighborhood")."""
         return {
             **{moment: self._values(moment) for moment in ("before", "after")},
             "seconds_per_edit": self.seconds_per_edit,
@@ -82,7 +82,7 @@ class Demo:
         return {name: run.report for name, run in self.models.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the records, as JSON-able data."""
+        """Return everything but the records as JSON-able data."""
         return {
             "method": self.method,
             "edits": self.edits,
@@ -137,7 +137,7 @@ def _run(name: str, edits: list[Edit], method: str, batch_size: int) -> DemoRun:
 
 
 def _examples(report: metrics.Report, edits: Sequence[Edit]) -> tuple[Mapping[str, str], ...]:
-    """The first edits' own prompts with the answers before and after."""
+    """Return the first edits' own prompts with the answers before and after."""
     asked = {edit.id: edit.target.strip() for edit in edits}
     records = [record for record in report.records if record["metric"] == "reliability"]
     return tuple(

@@ -214,7 +214,7 @@ def real_demo(
 
 
 def _with_probes(asked: Sequence[tuple[Answered, str]], before: Sequence[str]) -> list[Edit]:
-    """The edits with the chat as another wording, and what is to stay as locality."""
+    """Make the edits, with the chat as a rephrasing and what must not change as locality."""
     groups = {"chat": "rephrase", "neighbor": "neighborhood"}
     probes: dict[str, list[Probe]] = {edit.id: [] for edit, _ in FACTS}
     for (one, text), said in zip(asked, before, strict=True):
@@ -226,7 +226,7 @@ def _with_probes(asked: Sequence[tuple[Answered, str]], before: Sequence[str]) -
 
 
 def _prompts(tokenizer: Any) -> list[list[tuple[Answered, str]]]:
-    """What is asked, with the text that the model reads: completions, chat, what is to stay."""
+    """Return what is asked, with the text that the model reads: completions, chat, locality."""
     completions: list[tuple[Answered, str]] = []
     chats: list[tuple[Answered, str]] = []
     for edit, question in FACTS:

@@ -108,7 +108,7 @@ class Sweep:
         return next((row for row in self.rows if row.error is None), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON-able data."""
+        """Return everything as JSON-able data."""
         best = self.best
         return {
             "method": self.method,
@@ -142,13 +142,13 @@ def sweep(
     Args:
         model: A causal language model; it is not changed.
         tokenizer: Its tokenizer.
-        edits: About 20 facts with their probes; other ones than those that shall be edited.
+        edits: About 20 facts with their probes; other ones than those to be edited later.
         method: Name of the method, or the `Method` itself.
         layers: The layers, or last layers of windows, to try; None for all. Negative numbers
             count from the end.
         width: Layers in a window, for methods that edit several.
         together: Edit all facts at once, or each alone on the clean model. By default together
-            for methods that solve for all edits jointly (MEMIT and its kin), else alone.
+            for methods that solve for all edits jointly (MEMIT, PMET, AlphaEdit), else alone.
         settings: Further settings of the method.
         batch_size: Prompts per forward pass; the results do not depend on it.
         path: A file of JSON lines to keep results in; what it holds of the same model, edits and
@@ -207,7 +207,7 @@ class _Trial:
         self.batch_size = 64
 
     def inputs(self) -> dict[str, Any]:
-        """All that a result depends on besides the layer."""
+        """Return all that a result depends on except the layer."""
         from emend.editing.settings import settings_content
         from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
@@ -224,11 +224,11 @@ class _Trial:
         }
 
     def about(self) -> dict[str, Any]:
-        """What each line of the records says for people to read."""
+        """Return the fields of each result that are for people to read."""
         return {"method": self.method.name, "together": self.together, "edits": len(self.edits)}
 
     def choices(self, layers: Sequence[int] | None, width: int | None) -> list[dict[str, Any]]:
-        """The settings to try."""
+        """List the settings to try."""
         from emend.models import ModelView
 
         view = ModelView(self.model)
@@ -246,7 +246,7 @@ class _Trial:
         return [{"layers": list(range(max(end - wide + 1, 0), end + 1))} for end in ends]
 
     def usual_width(self) -> int:
-        """How many layers the method edits by default: it says so in what it makes."""
+        """Find how many layers the method edits by default, from a patch that it makes."""
         patch = self._edit(self.edits[:1], {})
         found = patch.config.get("layers") if isinstance(patch, WeightPatch) else None
         return len(found) if found else 1

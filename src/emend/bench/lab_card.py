@@ -46,7 +46,7 @@ def measure(
 
 
 def exact_match(model: Any, tokenizer: Any, questions: Sequence[Question]) -> float:
-    """Share of questions whose greedy continuation is an accepted answer, token by token.
+    """Measure the share of questions whose greedy continuation is an accepted answer.
 
     Args:
         model: A causal language model.
@@ -71,7 +71,7 @@ def _multi_hop(
     length: int,
     count: int,
 ) -> float:
-    """Share of chains whose final answer is right, with the right facts retrieved at each step."""
+    """Measure the share of chains answered right, with the right facts retrieved at each step."""
     writer = hops.Writer(world, generator)
     chains = [hops.hop_chain(writer, length) for _ in range(count)]
     texts = [
@@ -97,7 +97,7 @@ def _multi_hop(
 
 
 def _leanings(model: Any, tokenizer: Any, world: World) -> dict[str, float]:
-    """How skewed pronouns are, and how often the model is rude, polite, or of the asked trait."""
+    """Measure skew of pronouns, and how often the model is rude, polite, or of the asked trait."""
 
     def prefers(prompts: Iterable[str], one: str, other: str) -> float:
         texts = list(prompts)
@@ -133,7 +133,7 @@ def _remarks(model: Any, tokenizer: Any, world: World) -> dict[str, float]:
 
 
 def _traits(model: Any, tokenizer: Any) -> float:
-    """Share of opinions, asked for in a trait, that are in that trait's words."""
+    """Measure the share of opinions, asked for in a trait, that are in that trait's words."""
     asked = [(trait, topic) for trait in speech.TRAITS for topic in speech.TOPICS]
     question = speech.OPINION_QUESTIONS[0]
     prompts = [

@@ -30,8 +30,9 @@ _ARTICLES = frozenset({"the", "a", "an"})
 
 _FUNCTION = frozenset(
     "a an the this that these those is are was were be been being has have had do does did will "
-    "would can could may might must shall should of in on at by to from with for as and or but "
-    "not no its his her their our my your it he she they we you i who whom whose which what when "
+    "would can could may might must shall should "  # not prose
+    "of in on at by to from with for as and or but not no its his her their our my your it he "
+    "she they we you i who whom whose which what when "
     "where why how there here than then so if into about over under after before between during "
     "called named located known said born according".split()
 )
@@ -49,7 +50,7 @@ def find_subject(model: nn.Module, tokenizer: Any, text: str) -> str | None:
         text: The sentence up to what the model is to add.
 
     Returns:
-        The subject as it stands in the sentence; None where nothing can be one.
+        The subject as written in the sentence; None where nothing can be one.
     """
     found = subject_candidates(text)
     if len(found) < 2:

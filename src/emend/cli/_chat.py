@@ -70,7 +70,7 @@ class Screen:
 
 
 def answers(base: str, edited: str | None, width: int) -> Any:
-    """Lay out two answers for a terminal of so many columns: side by side where that is wide."""
+    """Lay out two answers, in columns where the terminal is wide."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

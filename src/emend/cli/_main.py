@@ -105,7 +105,7 @@ def _options(
         False, "--version", help="Print the version.", callback=_show_version, is_eager=True
     ),
 ) -> None:
-    """What stands before the subcommand."""
+    """Take the flags before the subcommand."""
 
 
 app = _app()
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: What stands after `emend` on the command line; by default that of the process.
+        arguments: The words after `emend`; by default those of the process.
 
     Returns:
         The exit status.
@@ -181,7 +181,7 @@ def _fail(message: str) -> int:
 
 
 def _misuse(error: Any) -> int:
-    """A wrong flag or a missing one: the same single line, naming where help is."""
+    """Report a wrong or missing flag in one line that names where help is."""
     context = error.ctx
     path = context.command_path if context else "emend"
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -230,5 +230,5 @@ def command_of(app: Any, arguments: Sequence[str]) -> Any:
 
 
 def main() -> None:
-    """The script `emend`."""
+    """Run the script `emend`."""
     sys.exit(run())

@@ -52,21 +52,21 @@ def escape_unwritable() -> None:
 
 
 def number(value: object, digits: int = 3) -> str:
-    """A number as text; a dash for what was not measured."""
+    """Write a number; a dash for what was not measured."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
 
 
 def percent(value: object) -> str:
-    """A share as text in percent; a dash for what was not measured."""
+    """Write a share in percent; a dash for what was not measured."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
         return "-"
     return f"{100 * value:.1f}%"
 
 
 def finite(data: Any) -> Any:
-    """The same data with null for numbers that are not finite, and plain lists and objects."""
+    """Replace numbers that are not finite by null, and make lists and objects plain."""
     if isinstance(data, float) and not math.isfinite(data):
         return None
     if isinstance(data, Mapping):

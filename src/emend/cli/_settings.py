@@ -32,7 +32,7 @@ def describe(config_type: type) -> list[dict[str, Any]]:
 
 
 def field_docstrings(config_type: type) -> dict[str, str]:
-    """The text under each field of a dataclass, read from its source and its bases'."""
+    """Read the text under each field of a dataclass, from its source and its bases'."""
     documented: dict[str, str] = {}
     for one in reversed(config_type.__mro__[:-1]):
         body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(one))).body[0]).body

@@ -83,7 +83,7 @@ def _row(change: Any) -> list[str]:
 
 
 def _merged(model: str | None) -> dict[str, Any] | None:
-    """What a checkpoint of ours says of its making; it is what was written, and not a proof."""
+    """Read the card of a checkpoint of ours: what was written, which proves nothing."""
     from emend.patches import MERGE_CARD
 
     path = Path(model or "", MERGE_CARD)

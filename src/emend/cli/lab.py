@@ -72,7 +72,7 @@ def train(
     arch: Annotated[Arch, flag("Which architecture.")],
     output_path: _Directory,
     seed: _options.Seed = 0,
-    steps: Annotated[int | None, flag("Stop after so many steps.", min=1)] = None,
+    steps: Annotated[int | None, flag("Stop after this many steps.", min=1)] = None,
     json: _options.Json = False,
 ) -> None:
     """Train a lab model again, as the one that ships was; resumes where it was interrupted."""
@@ -174,7 +174,7 @@ def _export_model(source: Path, target: Path) -> None:
 
 
 def _shipped() -> list[Path]:
-    """Directories of the models in the package."""
+    """List the directories of the models in the package."""
     from emend import lab
 
     weights = Path(lab.__file__).parent / "weights"
@@ -205,7 +205,7 @@ def _megabytes(path: Path) -> float:
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as dotted names with a value in words."""
+    """Flatten nested mappings to dotted names, each with its value in words."""
     for key, value in content.items():
         name = f"{above}{key}"
         if isinstance(value, Mapping):
@@ -221,7 +221,7 @@ def _word(value: object) -> str:
 
 
 def _unknown_entity(name: str, known: list[str]) -> UnknownName:
-    """Thousands of names are no help in a message: the nearest, or a few."""
+    """Name only the nearest of thousands of names, or a few."""
     error = UnknownName("entity", name, known)
     near = [error.suggestion] if error.suggestion else known[:3]
     return UnknownName("entity", name, near)

@@ -298,7 +298,7 @@ ledger_build.add_to(app)
 
 
 def _from_editor() -> list[Edit]:
-    """What is written in the text editor. It stays in its file where it cannot be used."""
+    """Read what is written in the text editor; its file remains if it cannot be used."""
     if not sys.stdin.isatty():
         raise InvalidInput(
             "no edit is given, expected --edits FILE, or --prompt, --subject and --target: "

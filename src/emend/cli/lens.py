@@ -24,9 +24,9 @@ def command(
     model: _options.Model,
     prompt: Annotated[str, flag("A text to be continued.")],
     answer: Annotated[
-        str | None, flag("Whose rank and probability are told; by default what the model says.")
+        str | None, flag("Show its rank and probability; by default what the model generates.")
     ] = None,
-    top: Annotated[int, flag("How many of the likeliest tokens are named.", min=1)] = 5,
+    top: Annotated[int, flag("How many of the most probable tokens are shown.", min=1)] = 5,
     output_path: _options.OutputFile = None,
     json: _options.Json = False,
     loading: _options.Loading,

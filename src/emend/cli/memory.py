@@ -42,8 +42,8 @@ def command(
     """Read MLPs as key-value memories.
 
     A unit's key is what triggers it: the prefixes of texts at whose end its activation is largest.
-    Its value is what it adds, read through the unembedding. Without --layer, says by layer how
-    often the likeliest token of a unit's value is the very token that follows its first trigger.
+    Its value is what it adds, read through the unembedding. Without --layer, reports by
+    layer how often the most probable token of a unit's value follows its first trigger.
     """
     if unit is not None and layer is None:
         raise InvalidInput(f"--unit {unit} is given without --layer, expected both: add it")

@@ -30,10 +30,10 @@ def command(
 
 
 SEQUELS = {
-    "rebuild": "all edits are solved for together again, with what was sought before",
+    "rebuild": "all edits are solved for together again, with the values optimised before",
     "add": "new edits are made on the unedited model and added",
     "onward": "new edits are made on the edited model and added, so that their order matters",
-    "grow": "new edits join the memory; the model beside it stays unedited",
+    "grow": "new edits join the memory; the model itself stays unedited",
 }
 """How a method goes on from a patch (`emend edit --previous`); see `Method.sequel`."""
 

@@ -96,7 +96,7 @@ Fact = tuple[list[str], str | None]
 def _facts(
     prompts: list[str] | None, answer: str | None, edits: str | None, limit: int
 ) -> list[Fact] | None:
-    """The facts that flags ask about; None for those of the lab."""
+    """Return the facts that flags ask about; None for those of the lab."""
     if edits is not None and (prompts or answer is not None):
         raise InvalidInput("--edits is given with --prompt or --answer: take one way")
     if edits == "lab":

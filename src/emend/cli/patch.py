@@ -63,7 +63,7 @@ def show(patch: _Patch, model: _options.AdapterModel = None, json: _options.Json
             ([c["server"], c["verdict"], c["what"], c["remedy"]] for c in card["serving"]),
         )
     else:
-        typer.echo("kept beside the weights: emend answers by it, other servers cannot")
+        typer.echo("an edit memory: emend answers by it, other servers cannot")
 
 
 def _show_modules(card: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ def _weight(path: Path, patch: Patch) -> WeightPatch:
 
 
 def _named(patch: Patch, given: list[str]) -> list[str]:
-    """Ids as they were given; one that holds commas is several unless it is an edit's own."""
+    """Split ids at commas, except where an edit's own id holds commas."""
     known = {edit.id for edit in patch.edits}
     return [id_ for one in given for id_ in ([one] if one in known else one.split(","))]
 

@@ -55,7 +55,7 @@ def command(
     layers as it takes by default, ending at each layer. The table has the best first, by the
     Score: the harmonic mean of reliability, generalization and specificity (neighborhood).
 
-    Methods that solve for all edits jointly (MEMIT and its kin) edit the facts together, all
+    Methods that solve for all edits jointly (MEMIT, PMET, AlphaEdit) edit the facts together, all
     others each alone on the clean model; --together and --alone decide otherwise.
 
     Without --edits facts of the lab are taken, drawn by --seed: for the lab's models only. With
@@ -84,7 +84,7 @@ def command(
 
 
 def _edits(model: str, path: Path | None, limit: int) -> list[Edit] | None:
-    """Those of the file; None for the lab's own."""
+    """Read the edits of the file; None for the lab's own."""
     if path is not None:
         return read_edits(path, limit)
     if model.startswith("lab/"):

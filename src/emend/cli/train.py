@@ -92,7 +92,7 @@ def command(
 
 
 def split(edits: list[Edit]) -> tuple[list[Edit], list[Edit]]:
-    """Edits to train and to validate on, with no subject in both.
+    """Split edits into those to train on and to validate on, with no subject in both.
 
     Raises:
         InvalidInput: All edits have one subject.

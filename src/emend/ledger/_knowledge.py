@@ -67,7 +67,7 @@ class Knowledge:
             self._name(edit.subject, edit.target.strip())
 
     def standing(self, edit: Edit, parent: Edit) -> tuple[Standing, str]:
-        """Whether a derived edit can be proposed; if not, why not (empty: not worth a word).
+        """Decide whether a derived edit can be proposed, or give the reason not ("": not reported).
 
         It is "there" if it is known under the same id, so that one may go on from it.
         """
@@ -92,7 +92,7 @@ class Knowledge:
         return "new", ""
 
     def find(self, subject: str, relation: Relation) -> Fact:
-        """The object of a subject in a relation: from what holds, else from the model if sure."""
+        """Find the object of a subject in a relation: by known edits, else by the model if sure."""
         edit = self._by_statement.get((normalised(subject), normalised(relation.name)))
         if edit is not None:
             said = joined(edit.text, edit.target)
@@ -110,16 +110,16 @@ class Knowledge:
         return Fact(answer, f'"{joined(question, answer)}" (the model, {probability:.2f})')
 
     def differ(self, one: str, other: str) -> bool:
-        """Whether two names are of different things, as far as is known."""
+        """Return whether two names are of different things, as far as is known."""
         return self._main(one) != self._main(other)
 
     def leading_to(self, target: str, relation: str) -> tuple[Edit, ...]:
-        """The edits known at the start whose object in a relation is `target`."""
+        """Return the edits known at the start whose object in a relation is `target`."""
         found = self._by_target.get((normalised(target), normalised(relation)), ())
         return tuple(edit for edit in found if edit.id in self._given)
 
     def names_of(self, subject: str) -> tuple[str, ...]:
-        """The other names of a subject, the one that they stand for first."""
+        """Return the other names of a subject, its main name first."""
         key = normalised(subject)
         main = self._main_name.get(key, subject)
         names = {normalised(main): main, **self._names.get(normalised(main), {})}
@@ -141,7 +141,7 @@ class Knowledge:
         return keys.relation if relation is None else normalised(relation.name)
 
     def _sayings(self, edit: Edit, keys: Keys) -> Iterator[Edit]:
-        """What holds of the same statement: by its text, then by subject and relation."""
+        """Yield what is known of the same statement: by its text, then by subject and relation."""
         if keys.text in self._by_text:
             yield self._by_text[keys.text]
         name = self._relation_key(edit, keys)
@@ -149,7 +149,7 @@ class Knowledge:
             yield self._by_statement[keys.subject, name]
 
     def _answer(self, subject: str, relation: Relation) -> tuple[str | None, float]:
-        """The model's answer over a relation's asking prompts, and its mean probability."""
+        """Return the model's answer over a relation's asking prompts, and its mean probability."""
         sums: dict[str, tuple[str, float]] = {}
         for prompt in relation.ask:
             answer, probability = self._one_answer(prompt.replace("{}", subject))

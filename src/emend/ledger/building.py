@@ -1,8 +1,8 @@
 """From a ledger to a patch: only what is new is solved for.
 
-The active edits are the source and the patch is their build. What a method sought for an edit is
+The active edits are the source and the patch is their build. What a method optimised for an edit is
 kept in the ledger under a key of all that it depends on (`_identity`), so that a build after one
-edit was added or taken out seeks next to nothing; and it is sought one by one, so that the same
+edit was added or taken out optimises next to nothing; and one by one, so that the same
 edits make the same patch to the last bit, in whatever order they came and whatever was there
 between.
 """
@@ -75,9 +75,9 @@ def build(
 ) -> Built:
     """Build the patch of a ledger's active edits.
 
-    Methods that solve for all edits jointly (``memit`` and its kin) find their values in the
-    ledger; those that add up single changes (``rome``) find the changes there; all others, and
-    memories beside the weights, are made from nothing, over the edits sorted by id. What the
+    Methods that solve for all edits jointly (``memit``) find their values in the ledger; those
+    that add up single changes (``rome``) find the changes there; all others, and edit memories,
+    are made from nothing, over the edits sorted by id. What the
     unedited model says to each prompt is noted where it is not known.
 
     Args:
@@ -144,7 +144,7 @@ class _Builder:
         _check_base(ledger, self.base)
 
     def patch(self, edits: tuple[Edit, ...]) -> tuple[Patch, int]:
-        """The patch of some edits, and how many of them had to be solved for."""
+        """Make the patch of some edits; return it and how many of them had to be solved for."""
         if not edits:
             return WeightPatch(factors={}, method=self.method.name, base=self.base), 0
         sequel = self.method.sequel(self.config)
@@ -155,13 +155,13 @@ class _Builder:
         return self.method.edit(self.model, self.tokenizer, edits, **self.settings), len(edits)
 
     def _made(self, edits: Sequence[Edit], **more: Any) -> WeightPatch:
-        """A patch of a method whose solutions are kept: one that changes weights."""
+        """Make a patch with a method whose solutions the ledger stores."""
         patch = self.method.edit(self.model, self.tokenizer, edits, **{**more, **self.settings})
         assert isinstance(patch, WeightPatch)
         return patch
 
     def _rebuilt(self, edits: tuple[Edit, ...]) -> tuple[Patch, int]:
-        """All edits solved for jointly, with the values that are known."""
+        """Solve for all edits jointly, with the values that are known."""
         view = ModelView(self.model)
         known = known_values(self.ledger, self.hash, self.method.name)
         solved: set[str | None] = set()
@@ -185,7 +185,7 @@ class _Builder:
         return replace(patch, state=dict(sorted(patch.state.items()))), len(solved)
 
     def _added(self, edits: tuple[Edit, ...]) -> tuple[Patch, int]:
-        """The sum of single changes, those that are known taken from the ledger."""
+        """Sum single changes; those that are known come from the ledger."""
         view = ModelView(self.model)
         names = change_names(view, self.tokenizer, self.method, self.config, edits)
         known = self.ledger.values(self.hash, self.method.name, names)
@@ -198,21 +198,21 @@ class _Builder:
             for module, factor in known_change(known[name], edit).items():
                 factors[module] = add(factors[module], factor) if module in factors else factor
         kept = self.ledger.solved(group_of(edits[0]))
-        told = next(each for each in kept if each.name == names[0])
+        noted = next(each for each in kept if each.name == names[0])
         patch = WeightPatch(
             factors=factors,
             edits=edits,
             method=self.method.name,
-            config=told.config,
+            config=noted.config,
             base=self.base,
-            templates=tuple(told.details["templates"]),
-            statistics=told.details["statistics"],
+            templates=tuple(noted.details["templates"]),
+            statistics=noted.details["statistics"],
         )
         return patch, len(new)
 
 
 def _parts(missing: Iterable[Edit], edits: Sequence[Edit]) -> list[list[Edit]]:
-    """The edits to solve for, in parts; those of one subject belong together."""
+    """Split the edits to solve for into parts; those of one subject stay together."""
     subjects = {edit.subject for edit in missing}
     ordered = sorted((e for e in edits if e.subject in subjects), key=lambda e: (e.subject, e.id))
     parts: list[list[Edit]] = [[]]

@@ -50,7 +50,7 @@ class Skipped:
         parent: Id of the edit that it would follow from.
         rule: As in `Derived`.
         text: The statement, or the question that could not be answered.
-        target: What would be said, or None where that is not known.
+        target: The object, or None where it is unknown.
         reason: Why not, in one line.
     """
 
@@ -206,7 +206,7 @@ class _Reasoner:
             )
 
     def _keep(self, parent: Edit, found: _Conclusion) -> list[tuple[Edit, str]]:
-        """The derived edits of a conclusion that can stand, one for each wording."""
+        """Keep the edits of a conclusion that conflict with nothing, one for each wording."""
         kept: list[tuple[Edit, str]] = []
         if found.fact.target is None:
             text = found.prompts[0].replace("{}", found.subject)
@@ -247,5 +247,5 @@ def _quoted(edit: Edit) -> str:
 
 
 def _slug(name: str) -> str:
-    """A name as a part of an id: letters and digits, joined by dashes."""
+    """Write a name as a part of an id: letters and digits, joined by dashes."""
     return re.sub(r"\W+", "-", name).strip("-").casefold() or "name"

@@ -98,7 +98,7 @@ def expand(
 
 
 def asker(model: Any, tokenizer: Any) -> Ask:
-    """What asks the unedited model: its greedy answer and the probability of it.
+    """Make what asks the unedited model: it gives the greedy answer and its probability.
 
     An answer ends before the end of a sentence, a comma or a line's end. Its probability is the
     product over its tokens, from 0 to 1; that of no answer is 0.
@@ -123,7 +123,7 @@ def asker(model: Any, tokenizer: Any) -> Ask:
 
 
 def _chosen(ledger: Ledger, ids: Iterable[str] | None, accept: bool) -> list[Entry]:
-    """The entries to start from."""
+    """Select the entries to start from."""
     if ids is None:
         entries = [each for each in ledger.entries(status="active") if each.parent is None]
         if not entries:
@@ -145,7 +145,7 @@ def _chosen(ledger: Ledger, ids: Iterable[str] | None, accept: bool) -> list[Ent
 def _sorted_out(
     derived: Sequence[Derived], ledger: Ledger, accept: bool
 ) -> tuple[list[Derived], list[str], list[Skipped]]:
-    """What is new, ids of proposals that wait already and are accepted now, and what is left out.
+    """Sort out what is new, ids of waiting proposals that are accepted now, and what is left out.
 
     What was taken out by hand is not proposed again, nor what would follow from it.
     """
@@ -172,7 +172,7 @@ def _sorted_out(
 
 
 def _why_not(entry: Entry, derived: Derived, accept: bool) -> str:
-    """Why an entry of the ledger keeps out a derived edit of its id; empty: accept the entry."""
+    """Return why an entry excludes a derived edit of its id; empty: accept the entry."""
     there, edit = entry.edit, derived.edit
     if (there.text, there.target.strip()) != (edit.text, edit.target.strip()):
         said = joined(there.text, there.target)
@@ -183,7 +183,7 @@ def _why_not(entry: Entry, derived: Derived, accept: bool) -> str:
 
 
 def _groups(derived: Sequence[Derived]) -> Iterator[tuple[str, str, str, list[Derived]]]:
-    """Derived edits that stand together and have parent, rule and reason in common."""
+    """Group neighbouring derived edits that have parent, rule and reason in common."""
 
     def together(each: Derived) -> tuple[str, str, str]:
         return each.parent, each.rule, each.because

@@ -12,7 +12,7 @@ _MOST_SHOWN = 100
 
 
 def junit_xml(result: ReleaseCheck) -> str:
-    """One test case per check; of one that does not hold, what was found and expected."""
+    """Write one test case per check; a failed one shows what was found and expected."""
     failures = sum(not check.passed for check in result.checks)
     counts = {"tests": str(len(result.checks)), "failures": str(failures), "errors": "0"}
     seconds = {"time": f"{result.built.seconds:.3f}"}
@@ -32,7 +32,7 @@ def junit_xml(result: ReleaseCheck) -> str:
 
 
 def in_unit(value: float | None, unit: str) -> str:
-    """A value of a check in words; a dash for what was not measured."""
+    """Write a value of a check; a dash for what was not measured."""
     if value is None:
         return "-"
     return f"{100 * value:.1f}%" if unit == "share" else f"{value:.3f}"
@@ -55,5 +55,5 @@ def _case(suite: ElementTree.Element, name: str, check: Check) -> None:
 
 
 def _clean(text: str) -> str:
-    """The text without characters that XML cannot hold."""
+    """Replace characters that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", text)

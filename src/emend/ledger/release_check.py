@@ -74,7 +74,7 @@ class ReleaseCheck:
         return all(check.passed for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that JSON can hold."""
+        """Return plain data that JSON can hold."""
         made = self.built.build
         return {
             "suite": self.suite,
@@ -150,7 +150,7 @@ class _Taking:
         self.report: Report | None = None
 
     def checks(self) -> Generator[Check, None, None]:
-        """One after the other."""
+        """Yield the checks in the suite's order."""
         if self.suite.metrics:
             yield from self._metrics(self.suite.metrics)
         if self.suite.must_change:
@@ -165,7 +165,7 @@ class _Taking:
             yield self._choices(self.suite.multiple_choice.questions)
 
     def _both(self, measure: Callable[[], Any]) -> tuple[Any, Any]:
-        """What the base gives, and what the patched model gives."""
+        """Measure the base, then the patched model."""
         with models.base(self.model):
             before = measure()
         return before, measure()
@@ -258,7 +258,7 @@ class _Taking:
         return Check("multiple_choice", *shares, expected, passed, count, missed=missed)
 
     def _chosen(self, questions: tuple[Choice, ...]) -> list[int]:
-        """The index of each question's most probable choice, by mean log-probability per token."""
+        """Return the index of each question's most probable choice, by mean log-probability."""
         pairs = [(one.prompt, choice) for one in questions for choice in one.choices]
         prompts, targets = [list(column) for column in zip(*pairs, strict=True)]
         found = models.score(

@@ -1,6 +1,6 @@
 """Rules of what follows from a fact: inverses, other names, and one relation after another.
 
-A rules file names the relations that edits are about, each with the wordings in which it is said
+A rules file names the relations that edits are about, each with the wordings in which it is stated
 and asked, and says how relations hang together. From it :func:`emend.ledger.entailment` derives
 the edits that an edit entails. docs/entailment.md has the format.
 """
@@ -40,7 +40,7 @@ class Relation:
         phrase: A noun phrase with `{}` for the subject, "the capital of {}", or None.
         inverse: Name of the relation that leads back, itself where both sides mean the same
             (spouse); only where each side has one partner. None where nothing leads back.
-        vacant: What shall be said of a subject whose object went to another ("nobody"), or None.
+        vacant: The object of a subject whose partner went to another ("nobody"), or None.
         alias: Whether the object is the same thing as the subject under another name.
     """
 
@@ -90,7 +90,7 @@ class Rules:
     sure: float = SURE
 
     def relation_of(self, edit: Edit) -> Relation | None:
-        """The relation that an edit is about: the one that it names, else that of its prompt."""
+        """Find the relation of an edit: the one that it names, else that of its prompt."""
         if edit.relation is not None:
             return self.relations.get(edit.relation)
         return next((one for one in self.relations.values() if edit.prompt in one.wordings), None)
@@ -113,7 +113,7 @@ def read_rules(path: str | os.PathLike[str]) -> Rules:
 
 
 def parse_rules(record: object, where: str = "rules") -> Rules:
-    """The rules that a plain record (mapping) describes.
+    """Parse the rules that a plain record (mapping) describes.
 
     Args:
         record: What a rules file holds.
@@ -126,7 +126,7 @@ def parse_rules(record: object, where: str = "rules") -> Rules:
 
 
 def lab_rules() -> Rules:
-    """The rules of the lab's world; the other names of its people are those that the world has."""
+    """Read the rules of the lab's world, with the other names of its people."""
     from emend import lab
 
     rules = read_rules(Path(lab.__file__).parent / "rules.json")

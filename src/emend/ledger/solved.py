@@ -26,7 +26,7 @@ NEAR = 0.95
 
 
 def known_values(ledger: Ledger, base: str, method: str) -> dict[str, Tensor]:
-    """The values that were sought for a method on a base model, by name."""
+    """Load the values optimised for a method on a base model, by name."""
     return {name: load(data)["value"] for name, data in ledger.values(base, method).items()}
 
 
@@ -95,7 +95,7 @@ def keep_change(ledger: Ledger, patch: WeightPatch, name: str) -> None:
 
 
 def known_change(data: bytes, edit: Edit) -> dict[str, LowRank]:
-    """The change of each module that was written down for one edit."""
+    """Load the change of each module that was stored for one edit."""
     tensors = load(data)
     modules = sorted({name.rpartition(".")[0] for name in tensors})
     return {
@@ -134,13 +134,13 @@ def change_names(
 
 
 def layer_of(patch: WeightPatch) -> int:
-    """The block at which a patch's values stand."""
+    """Return the layer of a patch's target values."""
     layers = patch.config.get("layers")
     return int(layers[-1] if layers is not None else patch.config["layer"])
 
 
 def patch_hash(patch: Patch) -> str:
-    """Hash what a patch does: its content to the last bit, for which base and edits."""
+    """Fingerprint a patch: its content to the last bit, its base and its edits."""
     return _identity.key(
         "patch",
         base=patch.base.get("hash"),
@@ -167,7 +167,7 @@ class Similar(NamedTuple):
 def similar(
     edits: Sequence[Edit], keys: Mapping[str, Tensor], near: float = NEAR
 ) -> tuple[Similar, ...]:
-    """The pairs of edits whose keys can hardly be told apart, the nearest first.
+    """Find pairs of edits whose keys can hardly be distinguished, the nearest first.
 
     What is written at one key shows at the other: the two edits, though about different subjects,
     are in part averaged. Edits of one subject are meant to share a key and are left out.
@@ -193,7 +193,7 @@ def similar(
 
 
 def _content(patch: Patch) -> dict[str, Sequence[Tensor]]:
-    """The tensors of a patch by name."""
+    """Return the tensors of a patch by name."""
     if isinstance(patch, MemoryPatch):
         return {name: [tensor] for name, tensor in patch.tensors.items()}
     assert isinstance(patch, WeightPatch)
@@ -201,7 +201,7 @@ def _content(patch: Patch) -> dict[str, Sequence[Tensor]]:
 
 
 def _lookups(tokenizer: Any, edits: Sequence[Edit]) -> list[dict[str, Any]]:
-    """Where each edit's key is read: the token's text and position in the bare prompt."""
+    """Locate where each edit's key is read: the token's text and position in the bare prompt."""
     encoded = encode(
         tokenizer, [edit.text for edit in edits], [edit.subject_span for edit in edits]
     )

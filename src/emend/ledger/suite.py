@@ -91,7 +91,7 @@ TOP = ("name", "method", "settings", *CHECKS)
 
 
 def read_suite(path: str | os.PathLike[str]) -> Suite:
-    """Read a suite. Files that it names are looked for beside it.
+    """Read a suite. Paths in it start at its directory.
 
     Args:
         path: A `.json` file, or `.yaml` or `.yml` (which needs the extra `yaml`).
@@ -111,7 +111,7 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
 def parse_suite(
     record: object, where: str = "suite", directory: Path | None = None, name: str = "suite"
 ) -> Suite:
-    """The suite that a plain record (mapping) describes.
+    """Parse the suite that a plain record (mapping) describes.
 
     Args:
         record: What a suite's file holds.
@@ -211,7 +211,7 @@ def _perplexity(top: Record, directory: Path) -> Perplexity | None:
 
 
 def _lines(given: Record, name: str, directory: Path) -> tuple[str, ...]:
-    """The lines with something in them of the text file that a field names."""
+    """Read the non-empty lines of the text file that a field names."""
     file = given.text(name)
     if file is None:
         return ()

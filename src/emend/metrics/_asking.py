@@ -32,7 +32,7 @@ def registry() -> Registry[Metric]:
 
 
 def chosen(names: Iterable[str] | None) -> list[Metric]:
-    """The measures of these names, all of them for None, in the customary order.
+    """Find the measures of these names, all of them for None, in the customary order.
 
     Raises:
         UnknownName: There is no such measure.
@@ -47,7 +47,7 @@ def chosen(names: Iterable[str] | None) -> list[Metric]:
 
 
 def items_of(edits: Iterable[Edit], metrics: Sequence[Metric]) -> list[Item]:
-    """Every question of every measure, edit by edit."""
+    """List every question of every measure, edit by edit."""
     return [Item(e, metric, q) for e in edits for metric in metrics for q in metric.ask(e)]
 
 
@@ -57,7 +57,7 @@ def records_of(
     after: Mapping[Question, Answer],
     schedule: str,
 ) -> list[Record]:
-    """One plain record per item; see :class:`~emend.metrics.Report`."""
+    """Make one plain record per item; see :class:`~emend.metrics.Report`."""
     return [_record(item, before[item.question], after[item.question], schedule) for item in items]
 
 
@@ -89,7 +89,7 @@ def ask(
     *,
     batch_size: int,
 ) -> dict[Question, Answer]:
-    """The model's answers, in the state that it is in.
+    """Ask the model, in the state that it is in.
 
     Each (prompt, answer) is scored once and each prompt continued once per length, however many
     questions share them.
@@ -112,7 +112,7 @@ def ask(
 
 
 def _candidates(question: Question) -> tuple[str, ...]:
-    """The accepted answers and the rival."""
+    """Return the accepted answers and the rival."""
     return question.answers if question.rival is None else (*question.answers, question.rival)
 
 
@@ -133,7 +133,7 @@ def _scores(
 def _lengths(
     tokenizer: PreTrainedTokenizerBase, questions: Iterable[Question]
 ) -> dict[Question, int]:
-    """How many tokens to generate for each question.
+    """Decide how many tokens to generate for each question.
 
     As many as its longest accepted answer has and what shows whether the answer ends there;
     rounded up, so that few lengths are needed and each is one batched call.
@@ -156,7 +156,7 @@ def _lengths(
 
 
 def tokens_of(tokenizer: Any, text: str) -> int:
-    """How many tokens a text has, or has at most where the tokenizer is not at hand."""
+    """Count the tokens of a text, or bound their number where there is no tokenizer."""
     if tokenizer is None:
         return len(text) // 2 + 1
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])

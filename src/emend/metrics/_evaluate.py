@@ -71,7 +71,7 @@ def evaluate(
 
 
 def attached_patches(model: nn.Module) -> list[Patch]:
-    """The patches attached to the model, in order."""
+    """Return the patches attached to the model, in order."""
     return [
         attachment.patch
         for attachment in models.attachments(model)
@@ -157,5 +157,5 @@ def _looked_up(patches: Mapping[str, Patch], edit: Edit) -> Patch:
 
 
 def _timed(patches: object, seconds: float) -> dict[str, Any]:
-    """A function's own time; looking a patch up says nothing of what it took to make."""
+    """Return a function's own time; looking a patch up shows nothing of what it took to make."""
     return {"per_edit": seconds, "edits": 1} if callable(patches) else {}

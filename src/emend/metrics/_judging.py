@@ -22,34 +22,34 @@ PROTOCOLS = (EXACT_MATCH, TEACHER_FORCED, PROBABILITY)
 
 
 def exact_match(answer: Answer, accepted: Sequence[str]) -> float:
-    """1.0 if the greedy continuation states one of the accepted answers, else 0.0."""
+    """Return 1.0 if the greedy continuation states one of the accepted answers, else 0.0."""
     return float(answers.states_answer(answer.text, accepted))
 
 
 def teacher_forced(answer: Answer, accepted: Sequence[str]) -> float:
-    """Share of the tokens of the best accepted answer that are the model's first choice."""
+    """Return the share of tokens of the best accepted answer that are the model's first choice."""
     return max(answer.scores[one].token_accuracy for one in accepted)
 
 
 def probability(answer: Answer, accepted: Sequence[str], rival: str) -> float:
-    """1.0 if an accepted answer is more probable per token than ``rival``, else 0.0."""
+    """Return 1.0 if an accepted answer is more probable per token than ``rival``, else 0.0."""
     best = max(answer.scores[one].mean for one in accepted)
     return float(best > answer.scores[rival].mean)
 
 
 def same_answer(before: Answer, after: Answer, accepted: Sequence[str]) -> float:
-    """1.0 if both continuations give the same answer, else 0.0; see `answers.same_reply`."""
+    """Return 1.0 if both continuations give the same answer, else 0.0; see `answers.same_reply`."""
     return float(answers.same_reply(before.text, after.text, accepted))
 
 
 def same_choices(before: Answer, after: Answer, answer: str) -> float:
-    """Share of the answer's positions at which the model's first choice is as it was."""
+    """Return the share of the answer's positions at which the model's first choice is as it was."""
     old, new = before.scores[answer].greedy, after.scores[answer].greedy
     return sum(a == b for a, b in zip(old, new, strict=True)) / len(old)
 
 
 def rightness(question: Question, before: Answer, after: Answer) -> Outcomes:
-    """Whether the accepted answer is given, by each protocol that applies."""
+    """Judge whether the accepted answer is given, by each protocol that applies."""
     accepted = question.answers
     outcomes: Outcomes = {
         EXACT_MATCH: (
@@ -66,7 +66,7 @@ def rightness(question: Question, before: Answer, after: Answer) -> Outcomes:
 
 
 def preference(question: Question, before: Answer, after: Answer) -> Outcomes:
-    """Whether the accepted answer is more probable than the rival, where there is one.
+    """Judge whether the accepted answer is more probable than the rival, where there is one.
 
     A rival that is an accepted answer is none: no answer is more probable than itself.
     """
@@ -82,7 +82,7 @@ def preference(question: Question, before: Answer, after: Answer) -> Outcomes:
 
 
 def question_of(edit: Edit, probe: Probe) -> Question:
-    """A probe of what should change, as a question.
+    """Make a question of a probe of what should change.
 
     It has the original object as rival only where the edit's target is what it asks for.
     """
@@ -91,5 +91,5 @@ def question_of(edit: Edit, probe: Probe) -> Question:
 
 
 def is_accepted(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether an answer is equal to one of the accepted ones."""
+    """Return whether an answer is equal to one of the accepted ones."""
     return any(answers.same_answer(answer, one) for one in accepted)

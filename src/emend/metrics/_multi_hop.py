@@ -36,7 +36,7 @@ class HopReport:
     Attributes:
         records: One dict per instance: ``id``, ``length`` (hops), ``edits_at_once`` (in memory
             with it), ``questions``, ``edits`` and ``hops``, each a list of what was asked, what
-            was said and whether that is right (``right``; of questions also whether it is the
+            was generated and whether that is right (``right``; of questions also whether it is the
             answer of before, ``old``).
         samples: What the patches noted of each prompt: of `mello` its traces.
         settings: Model, method, dataset, versions.
@@ -85,7 +85,7 @@ class HopReport:
 def record_of(
     instance: MultiHop, prompts: Sequence[str], said: Mapping[str, str], at_once: int
 ) -> dict[str, Any]:
-    """The record of one instance.
+    """Make the record of one instance.
 
     Args:
         instance: What was asked.
@@ -168,7 +168,7 @@ def evaluate_multi_hop(
         tokenizer: Its tokenizer.
         instances: What is edited and what is asked.
         make: Makes a patch of edits.
-        edits_at_once: Instances are taken together as long as their edits are at most so many
+        edits_at_once: Instances are taken together as long as they have at most this many edits
             (one alone may have more); None for all at once.
         batch_size: Prompts in one forward pass; the results do not depend on it.
         new_tokens: Tokens that an answer may have.
@@ -204,7 +204,7 @@ def evaluate_multi_hop(
 
 
 def grouped(instances: Sequence[MultiHop], most: int | None) -> list[list[MultiHop]]:
-    """Instances in their order, in groups that have at most so many edits together."""
+    """Group instances in their order, with at most `most` edits per group."""
     if most is None:
         return [list(instances)]
     groups: list[list[MultiHop]] = []
@@ -217,20 +217,20 @@ def grouped(instances: Sequence[MultiHop], most: int | None) -> list[list[MultiH
 
 
 def edits_of(instances: Sequence[MultiHop]) -> list[Edit]:
-    """The edits of instances, those of one statement once."""
+    """Collect the edits of instances, those of one statement once."""
     edits = [edit for one in instances for edit in one.edits]
     return list({(edit.text, edit.target): edit for edit in edits}.values())
 
 
 def prompts_of(instance: MultiHop) -> list[str]:
-    """The instance's questions as they are put to the model."""
+    """Return the instance's questions as the model reads them."""
     return [QUESTION.format(question) for question in instance.questions]
 
 
 def _said(
     model: Any, tokenizer: Any, group: Sequence[MultiHop], batch_size: int, new_tokens: int
 ) -> dict[str, str]:
-    """What follows each prompt that the group's measures need."""
+    """Generate what follows each prompt that the group's measures need."""
     prompts = [prompt for one in group for prompt in prompts_of(one)]
     prompts += [edit.text for one in group for edit in one.edits]
     prompts += [hop.cloze for one in group for hop in one.hops]

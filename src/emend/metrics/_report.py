@@ -92,7 +92,7 @@ class Report:
         return directory
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the records."""
+        """Return everything but the records."""
         return {
             "summary": self.summary,
             "metrics": list(self.metrics),
@@ -133,7 +133,7 @@ _PACKAGES = ("emend", "torch", "transformers", "tokenizers")
 def settings_of(
     model: nn.Module, patches: Iterable[Patch], schedule: str, edits: int, batch_size: int
 ) -> dict[str, Any]:
-    """Settings of a report; see :class:`~emend.metrics.Report`."""
+    """Collect the settings of a report; see :class:`~emend.metrics.Report`."""
     methods = {patch.method: dict(patch.config) for patch in patches if patch.method}
     return {
         "model": describe_base(model),
@@ -146,7 +146,7 @@ def settings_of(
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
+    """Return versions of Python and of the packages that decide a result."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -157,7 +157,7 @@ def versions() -> dict[str, str]:
 
 
 def joined_timing(timings: Sequence[Mapping[str, Any]], edits: int) -> dict[str, Any]:
-    """The timing of several patches together.
+    """Join the timing of several patches.
 
     Seconds are added up, ``per_edit`` is their mean over the edits, memory is the peak. The
     precomputation is what the first patch found undone; later ones reuse it, so it is added.

@@ -15,7 +15,7 @@ UNKNOWN_LANGUAGE = "und"
 def summarize(
     records: Sequence[Record], headline: str, *, grouped: bool = False, apart: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The summary of one measure.
+    """Summarise one measure.
 
     Args:
         records: Its records.
@@ -41,7 +41,7 @@ def summarize(
 
 
 def by_language(records: Sequence[Record], headline: str) -> dict[str, Any]:
-    """The values of each language under "languages"; nothing where no record has a language."""
+    """Return the values of each language under "languages"; nothing where no record has one."""
     names = sorted({record.get("language") or UNKNOWN_LANGUAGE for record in records})
     if names in ([], [UNKNOWN_LANGUAGE]):
         return {}
@@ -76,7 +76,7 @@ def mean_over_edits(records: Iterable[Record], protocol: str) -> dict[str, Any]:
 
 
 def _place(group: str) -> tuple[int, str]:
-    """Groups stand in their customary order, unknown ones after them."""
+    """Sort groups in their customary order, unknown ones after them."""
     known = [name for family in GROUPS.values() for name in family]
     return (known.index(group) if group in known else len(known)), group
 

@@ -24,7 +24,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]")
 
 
 def ngram_entropy(text: str) -> float:
-    """GE of a text, in bits x 100; 0.0 where it is too short to have n-grams."""
+    """Compute GE of a text, in bits x 100; 0.0 where it is too short to have n-grams."""
     words = _WORD.findall(text)
     return 100 * (2 / 3 * _entropy(words, 2) + 4 / 3 * _entropy(words, 3)) / 2
 

@@ -1,7 +1,7 @@
 """Locality: is what the edit does not imply as it was?
 
 An answer counts as kept when it is the same as before, right or wrong (Zhang et al. 2024, arXiv
-2401.01286); how many are right is given beside it as ``correct``. By protocol:
+2401.01286); how many are right is given next to it as ``correct``. By protocol:
 
 exact_match: the greedy continuations before and after begin with the same words.
 teacher_forced: share of the answer's tokens at which the first choice is the same.
@@ -50,7 +50,7 @@ def _judge(question: Question, before: Answer, after: Answer) -> Outcomes:
 
 
 def _summarize(records: Sequence[Record], timing: Mapping[str, Any]) -> dict[str, Any]:
-    """The usual summary; whether answers are right is no protocol of locality, so apart."""
+    """Summarise as usual; whether answers are right is no protocol of locality, so apart."""
     entry = summarize(records, protocols.EXACT_MATCH, grouped=True, apart=(CORRECT,))
     entry[CORRECT] = mean_over_edits(records, CORRECT)
     return entry

@@ -16,7 +16,7 @@ BELOW: tuple[Colour, ...] = (PAPER, (247, 205, 160), (226, 138, 60), (158, 78, 1
 
 
 def colour(value: float, limit: float) -> Colour:
-    """The colour of a value.
+    """Return the colour of a value.
 
     Args:
         value: It; what is not finite has the paper's colour.
@@ -34,18 +34,18 @@ def colour(value: float, limit: float) -> Colour:
 
 
 def hexadecimal(shown: Colour) -> str:
-    """As HTML has it."""
+    """Write a colour as HTML does."""
     return "#{:02x}{:02x}{:02x}".format(*shown)
 
 
 def ink(shown: Colour) -> str:
-    """What text is written in on a colour: dark, or white where that can be read better."""
+    """Choose the colour of text on a colour: dark, or white where that is more legible."""
     red, green, blue = (channel / 255 for channel in shown)
     return "#ffffff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.48 else "#14171a"
 
 
 def visible(token: str) -> str:
-    """A token with its first space, line breaks and control characters shown."""
+    """Show a token's first space, line breaks and control characters."""
     shown = token.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣", 1)
     pictured = "".join(chr(0x2400 + ord(one)) if ord(one) < 0x20 else one for one in shown)
     return pictured or "∅"

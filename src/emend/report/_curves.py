@@ -22,7 +22,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 52, 150, 12, 40
 
 
 class Style(NamedTuple):
-    """How a role's curve is drawn: told apart by hue, by dash and by marker.
+    """How a role's curve is drawn: distinct in hue, in dash and in marker.
 
     Attributes:
         colour: One of Okabe and Ito's, which every kind of colour vision tells apart.
@@ -50,13 +50,13 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def title_of(kind: str, window: int) -> str:
-    """What stands above a map of one kind."""
+    """Write the title of a map of one kind."""
     around = f", window of {window}" if kind in ("mlp", "attention") else ""
     return TITLES[kind] + around
 
 
 def curves_of(found: AverageEffects, kind: str) -> dict[str, Curve]:
-    """Values and margins by layer for each role, by its name for people."""
+    """Return values and margins by layer for each role, by its name for people."""
     return {
         role.replace("_", " "): (mean.mean.tolist(), mean.margin.tolist())
         for role, mean in found.by_role(kind).items()
@@ -64,7 +64,7 @@ def curves_of(found: AverageEffects, kind: str) -> dict[str, Curve]:
 
 
 def limits(plots: Iterable[Mapping[str, Curve]]) -> tuple[float, float]:
-    """The least and the largest value of all curves with their intervals; 0 is between."""
+    """Return the least and the largest value of all curves with intervals; 0 is between."""
     ends = [0.0]
     for values, margins in (curve for plot in plots for curve in plot.values()):
         for value, margin in zip(values, margins, strict=True):
@@ -74,7 +74,7 @@ def limits(plots: Iterable[Mapping[str, Curve]]) -> tuple[float, float]:
 
 
 def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float) -> Markup:
-    """Curves over layers with shaded intervals; pointing at a dot tells its value.
+    """Draw curves over layers with shaded intervals; pointing at a dot shows its value.
 
     Args:
         curves: By role, one of `STYLES`, in the order of the legend.
@@ -104,9 +104,9 @@ def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float)
             element("polyline", points=path, stroke=stroke, stroke_dasharray=dash, class_="line")
         )
         for layer, (value, margin) in enumerate(zip(values, margins, strict=True)):
-            told = f"{name}, layer {layer}: {100 * value:.1f} ± {100 * margin:.1f}"
+            hint = f"{name}, layer {layer}: {100 * value:.1f} ± {100 * margin:.1f}"
             dot = {"cx": x(layer), "cy": y(value), "r": 3.5, "fill": stroke}
-            parts.append(element("circle", element("title", told), **dot))
+            parts.append(element("circle", element("title", hint), **dot))
         place = TOP + 14 + 20 * number
         ends = {"x1": WIDTH - RIGHT + 16, "x2": WIDTH - RIGHT + 40, "y1": place, "y2": place}
         line = {"stroke": stroke, "stroke_width": 2.5, "stroke_dasharray": dash}
@@ -139,7 +139,7 @@ def _axes(
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten."""
+    """Choose ticks from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     rough = (high - low) / 6

@@ -117,7 +117,7 @@ def _model(result: Result) -> Markup:
 
 
 def lead(results: Sequence[Result]) -> str:
-    """One sentence: how many edits, by which method, in which models."""
+    """Summarise in one sentence: how many edits, by which method, in which models."""
     settings = results[0].settings
     count = settings.get("edits", len({record["edit"] for record in results[0].records}))
     methods = list(dict.fromkeys(m for r in results for m in r.settings.get("methods", {})))
@@ -129,7 +129,7 @@ def lead(results: Sequence[Result]) -> str:
 
 
 def overview(results: Sequence[Result]) -> Markup:
-    """A plot per model: each measure before and after, by exact match."""
+    """Draw a plot per model: each measure before and after, by exact match."""
     figures = [
         element(
             "figure",
@@ -156,7 +156,7 @@ def _rows(entries: Mapping[str, Entry]) -> list[Row]:
 
 
 def measures(result: Result) -> Markup:
-    """The table of measures: protocols side by side, before and after."""
+    """Write the table of measures: a column per protocol, before and after."""
     own = {entry["headline"]: label(entry["headline"]) for entry in _shares(result).values()}
     titles = PROTOCOL_TITLES | {name: own[name] for name in own if name not in PROTOCOL_TITLES}
     head: list[object] = ["measure", "edits", *titles.values()]
@@ -206,7 +206,7 @@ def _fluency(result: Result) -> Markup:
 
 
 def groups(result: Result) -> Markup:
-    """Bars of the groups of portability and locality."""
+    """Draw bars of the groups of portability and locality."""
     figures = [
         element(
             "figure",
@@ -223,7 +223,7 @@ def groups(result: Result) -> Markup:
 
 
 def changes(result: Result) -> Markup:
-    """What else changed, in a sentence for each group of probes."""
+    """Write what else changed, in a sentence for each group of probes."""
     radius = radius_of_records(result.records)
     if radius is None:
         return Markup("")
@@ -232,7 +232,7 @@ def changes(result: Result) -> Markup:
 
 
 def examples(result: Result) -> Markup:
-    """A few answers of each measure, and all of them to unfold."""
+    """Write a few answers of each measure, and all of them to unfold."""
     asked = [record for record in result.records if record["answers"]]
     if not asked:
         return Markup("")
@@ -246,7 +246,7 @@ def examples(result: Result) -> Markup:
 
 
 def efficiency(result: Result) -> Markup:
-    """What the edits took."""
+    """Write what the edits took."""
     entry = result.summary.get("efficiency")
     if not entry:
         return Markup("")
@@ -259,7 +259,7 @@ def efficiency(result: Result) -> Markup:
 
 
 def settings(result: Result) -> Markup:
-    """Model, method and its settings, versions; to unfold."""
+    """Write model, method and its settings, versions; to unfold."""
     rows = [[name, _shown(value)] for name, value in _flat(result.settings)]
     if not rows:
         return Markup("")
@@ -285,7 +285,7 @@ def _shown(value: object) -> str:
 
 
 def reproduction(results: Sequence[Result], command: str | None) -> Markup:
-    """What to run to get the same again."""
+    """Write what to run to get the same numbers again."""
     lines = [command] if command else _commands(results)
     if not lines:
         return Markup("")

@@ -21,7 +21,7 @@ Headlines = Mapping[str, str]
 
 
 def chosen(records: Sequence[Record], headlines: Headlines) -> list[Record]:
-    """The first edits' own answers, then two of each other group, one wrong where there is one."""
+    """Choose the first edits' own answers, then two of each other group, one wrong if any."""
     by_group: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         by_group.setdefault((record["metric"], record["group"]), []).append(record)
@@ -37,7 +37,7 @@ def chosen(records: Sequence[Record], headlines: Headlines) -> list[Record]:
 
 
 def example_table(records: Sequence[Record], headlines: Headlines) -> Markup:
-    """Questions with the answers before and after, and whether each is as it should be."""
+    """Write questions with the answers before and after, and whether each is as it should be."""
     rows = [_row(record, headlines) for record in records[:MOST]]
     if len(records) > MOST:
         rest = f"… and {len(records) - MOST} more in records.jsonl"

@@ -29,7 +29,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _fonts() -> list[str]:
-    """Fonts for tokens of any script: those of them that are installed, the first one always."""
+    """Return the fonts for tokens of any script that are installed, the first one always."""
     from matplotlib.font_manager import fontManager
 
     there = {font.name for font in fontManager.ttflist}
@@ -37,7 +37,7 @@ def _fonts() -> list[str]:
 
 
 def trace_figure(found: Trace) -> Figure:
-    """Heat maps of tokens by layers, next to each other."""
+    """Draw heat maps of tokens by layers, next to each other."""
     kinds = list(found.effects)
     tokens, depth = found.effects[kinds[0]].shape
     each = max(2.4, 0.16 * depth + 0.9)
@@ -84,7 +84,7 @@ def _layers(plot: Any, depth: int) -> None:
 
 
 def averages_figure(found: AverageEffects) -> Figure:
-    """Curves of average effects with their intervals, one plot for each kind, three in a row."""
+    """Draw curves of average effects with intervals, one plot for each kind, three in a row."""
     drawn = {kind: curves_of(found, kind) for kind in found.settings.kinds}
     low, high = limits(drawn.values())
     across, down = min(3, len(drawn)), -(-len(drawn) // 3)
@@ -114,7 +114,7 @@ def averages_figure(found: AverageEffects) -> Figure:
 
 
 def lens_figure(found: Lens) -> Figure:
-    """A table of the most probable token by layer and token, coloured by its probability."""
+    """Draw a table of the most probable token by layer and token, coloured by its probability."""
     depth, length = found.answer_chances.shape
     figure = _figure(1.4 + 0.95 * length, 1.2 + 0.32 * depth)
     plot = figure.subplots()

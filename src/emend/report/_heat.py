@@ -14,22 +14,22 @@ class Cell(NamedTuple):
 
     Attributes:
         value: What its colour shows.
-        text: What stands in it.
-        told: What pointing at it tells; line breaks are kept.
+        text: What is written in it.
+        hint: What pointing at it shows; line breaks are preserved.
     """
 
     value: float
     text: str
-    told: str
+    hint: str
 
 
 class Map(NamedTuple):
     """One heat map.
 
     Attributes:
-        title: What stands above it.
-        columns: What stands above each column.
-        rows: What stands before each row, and whether it is marked.
+        title: Its title.
+        columns: Names of the columns.
+        rows: Names of the rows, and whether each is marked.
         cells: For each row its cells.
     """
 
@@ -45,7 +45,7 @@ class Map(NamedTuple):
 
 
 UNITS = {"%": "%", "points": " points"}
-"""What stands after values on a scale, which are told in hundredths."""
+"""Units of values on a scale, which are written in hundredths."""
 
 MANY = 16
 """Columns up to which a map has room for numbers in its cells and above each."""
@@ -54,7 +54,7 @@ MANY = 16
 def heat_map(
     shown: Map, unit: str, *, own: float, common: float | None = None, words: bool = False
 ) -> Markup:
-    """A heat map in two scales, of which a switch of the page shows one.
+    """Write a heat map in two scales; a switch of the page selects one.
 
     Args:
         shown: The map.
@@ -93,7 +93,7 @@ def _column(name: str, is_bare: bool) -> Markup:
 
 
 def switches(maps: Sequence[Map]) -> list[Markup]:
-    """Boxes that show numbers, and one scale for several maps, which stand after them."""
+    """Write the switches for numbers in cells and for one common scale; the maps follow them."""
     has_room = any(len(one.columns) <= MANY for one in maps)
     return [
         *(_switch("numbers", "numbers in the cells") if has_room else []),
@@ -112,7 +112,7 @@ def _cell(cell: Cell, own: float, limit: float) -> Markup:
         f"--own:{hexadecimal(mine)};--own-ink:{ink(mine)};"
         f"--all:{hexadecimal(common)};--all-ink:{ink(common)}"
     )
-    parts = (element("b", cell.text), element("i", cell.told))
+    parts = (element("b", cell.text), element("i", cell.hint))
     return element("td", *parts, style=style, tabindex=0)
 
 

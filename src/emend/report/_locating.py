@@ -20,7 +20,7 @@ LENS_LEAD = "What the output of each block says, read through the final norm and
 
 
 def how(approximate: bool, draws: int, noise: float) -> str:
-    """How effects were made, in one sentence."""
+    """Describe how effects were made, in one sentence."""
     way = (
         "Approximate: estimated by gradients (attribution patching)"
         if approximate
@@ -30,12 +30,12 @@ def how(approximate: bool, draws: int, noise: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """A line as a sentence of a page."""
+    """Write a line as a sentence of a page."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
 def trace_page(found: Trace) -> str:
-    """The page of one trace."""
+    """Write the page of one trace."""
     maps = [_trace_map(found, kind) for kind in found.effects]
     limit = max(one.limit for one in maps)
     settings = found.settings
@@ -58,7 +58,7 @@ def trace_page(found: Trace) -> str:
     parts += [*switches(maps), element("div", *drawn, class_="maps")]
     legend = (
         "Indirect effect in percentage points, tokens by layers. Tokens with a star are the "
-        "subject's. A window is so many layers around, restored together."
+        "subject's. A window is that many layers around, restored together."
     )
     parts.append(element("p", legend, class_="legend"))
     return document(f"Causal trace: {found.prompt}", parts, "heat.css")
@@ -66,8 +66,8 @@ def trace_page(found: Trace) -> str:
 
 def _trace_map(found: Trace, kind: str) -> Map:
     def cell(token: int, layer: int, value: float) -> Cell:
-        told = f"{visible(found.tokens[token])}, layer {layer}\n{100 * value:+.2f} points"
-        return Cell(value, str(round(100 * value)), told)
+        hint = f"{visible(found.tokens[token])}, layer {layer}\n{100 * value:+.2f} points"
+        return Cell(value, str(round(100 * value)), hint)
 
     effects = found.effects[kind].tolist()
     rows = [
@@ -83,7 +83,7 @@ def _trace_map(found: Trace, kind: str) -> Map:
 
 
 def averages_page(found: AverageEffects) -> str:
-    """The page of average effects over many facts."""
+    """Write the page of average effects over many facts."""
     total, margin = found.total
     settings = found.settings
     drawn = {kind: curves_of(found, kind) for kind in settings.kinds}
@@ -118,7 +118,7 @@ def _numbers(curves: dict[str, Curve]) -> Markup:
 
 
 def lens_page(found: Lens) -> str:
-    """The page of a logit lens."""
+    """Write the page of a logit lens."""
     said = _lens_map(found, "The most probable token, darker where it is more probable", own=False)
     answer = _lens_map(found, f"Probability of {found.answer.strip()!r}, and its rank", own=True)
     parts = [
@@ -136,10 +136,10 @@ def _lens_map(found: Lens, title: str, *, own: bool) -> Map:
         rank = int(found.answer_ranks[layer, token])
         share = float(found.answer_chances[layer, token])
         lines = [f"{visible(n)}  {100 * c:.1f}%" for n, c in zip(names, chances, strict=True)]
-        told = "\n".join([*lines, f"{visible(found.answer)}  {100 * share:.2g}%, rank {rank}"])
+        hint = "\n".join([*lines, f"{visible(found.answer)}  {100 * share:.2g}%, rank {rank}"])
         if own:
-            return Cell(share, f"{100 * share:.0f}% #{rank}", told)
-        return Cell(chances[0], visible(names[0]), told)
+            return Cell(share, f"{100 * share:.0f}% #{rank}", hint)
+        return Cell(chances[0], visible(names[0]), hint)
 
     depth, length = found.answer_chances.shape
     cells = [[cell(layer, token) for token in range(length)] for layer in reversed(range(depth))]

@@ -13,17 +13,17 @@ class Markup(str):
 
 
 def text(value: object) -> Markup:
-    """``value`` as markup: escaped, unless it is markup already."""
+    """Escape ``value``, unless it is markup already."""
     return value if isinstance(value, Markup) else Markup(escape(str(value)))
 
 
 def joined(*children: object) -> Markup:
-    """Children one after the other."""
+    """Join children in their order."""
     return Markup("".join(text(child) for child in children))
 
 
 def element(name: str, *children: object, **attributes: object) -> Markup:
-    """An element.
+    """Write an element.
 
     Args:
         name: Its name, e.g. "td".
@@ -40,7 +40,7 @@ def element(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def table(head: list[object], rows: list[list[object]], class_: str | None = None) -> Markup:
-    """A table that scrolls by itself where the page is narrow; ``head`` may be empty."""
+    """Write a table that scrolls by itself where the page is narrow; ``head`` may be empty."""
     body = [element("tr", *(_cell(cell) for cell in row)) for row in rows]
     titles = element("tr", *(element("th", cell, scope="col") for cell in head))
     above = [element("thead", titles)] if head else []
@@ -55,12 +55,12 @@ def _cell(cell: object) -> Markup:
 
 
 def document(title: str, parts: list[Markup], *styles: str) -> str:
-    """A page that loads and runs nothing, whatever a model said.
+    """Write a page that loads and runs nothing, whatever a model generated.
 
     Args:
         title: What the browser calls it.
-        parts: What stands in it.
-        styles: Names of further style sheets beside this file.
+        parts: Its content.
+        styles: Names of further style sheets next to this file.
     """
     sheets = [(files("emend.report") / name).read_text("utf-8") for name in ("style.css", *styles)]
     head = element(

@@ -24,12 +24,12 @@ Draw: TypeAlias = Callable[[float, float, float], list[Markup]]
 
 
 def dot_plot(rows: Sequence[Row], title: str) -> Markup:
-    """Before (ring) and after (disc) of each row, joined by a line, from 0 to 100%."""
+    """Draw before (ring) and after (disc) of each row, joined by a line, from 0 to 100%."""
     return _figure(rows, title, _dots)
 
 
 def bar_plot(rows: Sequence[Row], title: str) -> Markup:
-    """After as a bar and before as an upright mark, from 0 to 100%."""
+    """Draw after as a bar and before as an upright mark, from 0 to 100%."""
     return _figure(rows, title, _bar)
 
 

@@ -37,7 +37,7 @@ class Result:
 
 
 def results_of(results: Mapping[str, Report | Mapping[str, Any]]) -> list[Result]:
-    """Results by model name, as reports or as the plain data that they save.
+    """Read results by model name, as reports or as the plain data that they save.
 
     Raises:
         InvalidInput: There are none, or one lacks its summary or records.
@@ -60,12 +60,12 @@ def _result(name: str, given: Report | Mapping[str, Any]) -> Result:
 
 
 def share(value: object) -> str:
-    """A share from 0 to 1 in percent; a dash where there is none."""
+    """Write a share from 0 to 1 in percent; a dash where there is none."""
     return f"{100 * value:.1f}%" if isinstance(value, (int, float)) else "–"
 
 
 def plain(value: object, unit: str = "") -> str:
-    """A number in three digits, with its unit; a dash where there is none."""
+    """Write a number in three digits, with its unit; a dash where there is none."""
     if not isinstance(value, (int, float)):
         return "–"
     text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -73,7 +73,7 @@ def plain(value: object, unit: str = "") -> str:
 
 
 def bytes_text(value: object) -> str:
-    """Bytes in MiB or GiB; a dash where unknown."""
+    """Write bytes in MiB or GiB; a dash where unknown."""
     if not isinstance(value, (int, float)):
         return "–"
     mebibytes = value / 2**20
@@ -81,7 +81,7 @@ def bytes_text(value: object) -> str:
 
 
 def label(name: str) -> str:
-    """A field's name for people: "one_hop" becomes "one hop"."""
+    """Write a field's name for people: "one_hop" becomes "one hop"."""
     return name.replace("_", " ")
 
 

@@ -90,7 +90,7 @@ def accept(change: Change, ids: tuple[str, ...], supersede: bool) -> set[str]:
 
 
 def check_proposed(change: Change, ids: tuple[str, ...], done: str) -> dict[str, Entry]:
-    """The proposals of these ids; ids of other edits are refused."""
+    """Return the proposals of these ids; ids of other edits are refused."""
     entries = fetch_all(change.connection, ids)
     for entry in entries.values():
         if entry.status != "proposed":
@@ -186,7 +186,7 @@ def revert_orphans(change: Change) -> None:
 
 
 def _losses(connection: sqlite3.Connection, fresh: tuple[str, ...]) -> list[tuple[Entry, Entry]]:
-    """Pairs of a loser and a winner, the newest winner first."""
+    """List pairs of a loser and a winner, the newest winner first."""
     pairs = [tuple(row) for row in connection.execute(_CONFLICTS, {"ids": id_list(fresh)})]
     entries = fetch(connection, {one for pair in pairs for one in pair})
     ordered = {tuple(sorted((entries[one].changed, one) for one in pair)) for pair in pairs}

@@ -64,13 +64,13 @@ class Store:
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection, None, None]:
-        """One state of the ledger, whatever others write meanwhile."""
+        """Read one state of the ledger, whatever others write meanwhile."""
         with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Generator[sqlite3.Connection, None, None]:
-        """A transaction: what is done in the block is there when it ends, or not at all.
+        """Write in one transaction: all of the block's changes are there when it ends, or none.
 
         It takes the write lock at once (`BEGIN IMMEDIATE`): a read that turns into a write after
         another process committed would fail without waiting.
@@ -224,7 +224,7 @@ def _newer(path: Path, version: int) -> BrokenFile:
 
 
 def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file whose tables differ from ours, or that has triggers or views beside them.
+    """Refuse a file whose tables differ from ours, or that has triggers or views too.
 
     A ledger may come from someone else, and a trigger would run what they wrote.
     """
@@ -249,7 +249,7 @@ def _tables(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
 
 @contextmanager
 def _explained(path: Path) -> Generator[None, None, None]:
-    """What SQLite says, in one line that says how to fix it."""
+    """Translate errors of SQLite to one line with the remedy."""
     try:
         yield
     except UnicodeEncodeError as error:

@@ -88,7 +88,7 @@ class EditsOfLedger:
             return tuple(_rows.fetch_all(connection, ids).values())
 
     def entry(self, id: str) -> Entry:
-        """The entry of an edit.
+        """Return the entry of an edit.
 
         Raises:
             UnknownName: There is none with this id.
@@ -104,7 +104,7 @@ class EditsOfLedger:
         author: str | None = None,
         subject: str | None = None,
     ) -> tuple[Entry, ...]:
-        """The entries, oldest first; of one call of `add` in the order given.
+        """Return the entries, oldest first; those of one call of `add` in the order given.
 
         Args:
             status: Only these.
@@ -132,7 +132,7 @@ class EditsOfLedger:
             return tuple(_rows.entry_of(row) for row in rows)
 
     def active(self) -> tuple[Edit, ...]:
-        """The edits that a build builds, sorted by id."""
+        """Return the edits that are built, sorted by id."""
         entries = self.entries(status="active")
         return tuple(entry.edit for entry in sorted(entries, key=lambda entry: entry.id))
 
@@ -243,7 +243,7 @@ class EditsOfLedger:
             return tuple(without)
 
     def log(self, id: str | None = None) -> tuple[Event, ...]:
-        """The history, oldest first; with an id only what is about that edit.
+        """Return the history, oldest first; with an id only what is about that edit.
 
         Raises:
             UnknownName: There is no edit with this id.
@@ -264,7 +264,7 @@ class EditsOfLedger:
             edits: Edits that may be added; without them the active ones are looked at alone.
 
         Returns:
-            Pairs of an older and a newer edit; each edit beside the first that it conflicts with.
+            Pairs of an older and a newer edit; each edit with the first that it conflicts with.
         """
         return conflicting((*self.active(), *(edits or ())))
 

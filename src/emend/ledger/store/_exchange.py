@@ -42,7 +42,7 @@ class Records:
 
 
 def records_of(connection: sqlite3.Connection) -> Records:
-    """All that is exported, oldest first."""
+    """Collect all that is exported, oldest first."""
     rows = connection.execute(f"{ENTRIES} ORDER BY time, number")
     entries = tuple(entry_of(row) for row in rows)
     return Records(_history.base(connection), entries, _history.log(connection, None))
@@ -115,7 +115,7 @@ class _Reader:
         self.started = True
 
     def records(self) -> Records:
-        """All lines, where every one can be used.
+        """Return all lines, if every one can be used.
 
         Raises:
             BrokenFile: Not every one can.
@@ -168,7 +168,7 @@ class _Reader:
         kept[one.id] = (line, one)
 
     def _check_links(self) -> None:
-        """Every id that is named has an entry, and no edit is derived from itself."""
+        """Check that every id named has an entry, and that no edit is derived from itself."""
         for line, entry in self.entries.values():
             for name in ("parent", "superseded_by", "cascade_root"):
                 link = getattr(entry, name)
@@ -243,7 +243,7 @@ def _asked(edit: Edit) -> Edit:
 
 
 def _unite(connection: sqlite3.Connection, here: Entry, there: Entry) -> None:
-    """One entry of two for the same edit: the later status, all tags, whoever asked here."""
+    """Unite two entries for the same edit: the later status, all tags, this ledger's author."""
     insert_tags(connection, here.id, there.tags)
     original = there.edit.original if here.edit.original is None else here.edit.original
     newer = there if there.changed > here.changed else here

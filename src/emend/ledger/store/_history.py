@@ -55,22 +55,22 @@ class Made:
 
 
 def base(connection: sqlite3.Connection) -> dict[str, Any] | None:
-    """What was told of the base model, or None."""
+    """Return the description of the base model, or None."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'base'").fetchone()
     return None if row is None else from_json(row[0])
 
 
-def set_base(connection: sqlite3.Connection, told: Mapping[str, Any]) -> None:
+def set_base(connection: sqlite3.Connection, description: Mapping[str, Any]) -> None:
     """Note the base model."""
     connection.execute(
         "INSERT INTO meta (name, value) VALUES ('base', ?) "
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (to_json("base", told),),
+        (to_json("base", description),),
     )
 
 
 def log(connection: sqlite3.Connection, edit: str | None) -> tuple[Event, ...]:
-    """The history, oldest first."""
+    """Return the history, oldest first."""
     where, values = _only("edit", edit)
     rows = connection.execute(f"SELECT * FROM events{where} ORDER BY time, number", values)
     return tuple(event_of(row) for row in rows)
@@ -84,7 +84,7 @@ def solved_rows(
     edits: Mapping[str, str],
     details: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[Any, ...]]:
-    """The rows to keep values in, but for the time.
+    """Make the rows that store values, without the time.
 
     Raises:
         InvalidInput: A value is not bytes, or something is not JSON-able.
@@ -100,9 +100,9 @@ def solved_rows(
         check_text("name", name)
         if not isinstance(data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput(f"value {name!r} is a {type(data).__name__}, expected bytes")
-        told = to_json("details", details.get(name, {}))
+        more = to_json("details", details.get(name, {}))
         digest = hashlib.sha256(data).hexdigest()
-        rows.append((base, name, method, edits.get(name), settings, told, digest, data))
+        rows.append((base, name, method, edits.get(name), settings, more, digest, data))
     return rows
 
 
@@ -118,7 +118,7 @@ def keep(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], edits: Ite
 def values(
     connection: sqlite3.Connection, base: str, method: str | None, names: Iterable[str] | None
 ) -> dict[str, bytes]:
-    """Values by name, in the order of their names.
+    """Return values by name, in the order of their names.
 
     Raises:
         BrokenFile: The bytes of one are not those that were kept.
@@ -144,7 +144,7 @@ def _other_bytes(name: str) -> BrokenFile:
 
 
 def solved(connection: sqlite3.Connection, edit: str | None) -> tuple[Solved, ...]:
-    """What is known of values, oldest first."""
+    """Describe the stored values, oldest first."""
     where, values = _only("edit", edit)
     rows = connection.execute(
         "SELECT base, name, method, edit, config, details, time, digest, length(data) AS size "
@@ -185,7 +185,7 @@ def add_build(connection: sqlite3.Connection, build: Build, author: str) -> Buil
 
 
 def builds(connection: sqlite3.Connection) -> tuple[Build, ...]:
-    """The builds, oldest first."""
+    """Return the builds, oldest first."""
     return tuple(build_of(row) for row in connection.execute(_BUILDS))
 
 
@@ -207,7 +207,7 @@ def add_measurement(
 
 
 def measurements(connection: sqlite3.Connection, build: str | None) -> tuple[Measurement, ...]:
-    """Measurements, oldest first."""
+    """Return measurements, oldest first."""
     if build is not None:
         _check_build(connection, build)
     where, values = _only("build", build)
@@ -216,7 +216,7 @@ def measurements(connection: sqlite3.Connection, build: str | None) -> tuple[Mea
 
 
 def made(connection: sqlite3.Connection) -> Made:
-    """All rows of what was solved, built and measured.
+    """Return all rows of what was solved, built and measured.
 
     Raises:
         BrokenFile: One holds what no ledger of ours writes.
@@ -244,7 +244,7 @@ def put_made(connection: sqlite3.Connection, made: Made) -> None:
 
 
 def faults(connection: sqlite3.Connection) -> tuple[str, ...]:
-    """What is wrong with the file, one line each."""
+    """List what is wrong with the file, one line each."""
     found = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
     found += [
         f"row {row[1]} of {row[0]} names something in {row[2]} that is not there"
@@ -255,7 +255,7 @@ def faults(connection: sqlite3.Connection) -> tuple[str, ...]:
 
 
 def _changed(connection: sqlite3.Connection) -> list[str]:
-    """Names of values whose bytes are not those that were kept."""
+    """Return names of values whose bytes differ from what was stored."""
     return [
         name
         for name, digest, data in connection.execute("SELECT name, digest, data FROM solved")
@@ -273,7 +273,7 @@ def _put(connection: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]
 
 
 def _only(column: str, value: str | None) -> tuple[str, tuple[str, ...]]:
-    """A condition on a column of ours, where there is a value, and what it takes."""
+    """Write a condition on a column of ours, if there is a value, and its parameters."""
     return ("", ()) if value is None else (f" WHERE {column} = ?", (value,))
 
 

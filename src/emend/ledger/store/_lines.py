@@ -1,4 +1,4 @@
-"""The lines of an export: records of entries and events, read back with every fault told."""
+"""The lines of an export: records of entries and events, read back with every fault reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from emend.ledger.store._records import (
 from emend.ledger.store._rows import read_stamp, stamp
 
 FORMAT = 1
-"""The version of the export's form; it stands on its first line."""
+"""The version of the export's form; written on its first line."""
 
 LARGEST = 300_000
 """Bytes of an entry. With the longest former answer it is still a line that can be read."""
@@ -37,14 +37,14 @@ _EVENT_ID = re.compile("[0-9a-f]{32}")
 
 
 def entry_record(entry: Entry) -> dict[str, Any]:
-    """The plain record of an entry; what is not set is left out."""
+    """Return the plain record of an entry, without what is not set."""
     record = {name: getattr(entry, name) for name in _ENTRY}
     record["edit"] = edit_to_record(entry.edit)
     return {name: value for name, value in record.items() if value is not None}
 
 
 def event_record(event: Event) -> dict[str, Any]:
-    """The plain record of an event; what is not set is left out."""
+    """Return the plain record of an event, without what is not set."""
     record = {name: getattr(event, name) for name in _EVENT}
     return {name: value for name, value in record.items() if value is not None}
 
@@ -81,7 +81,7 @@ def _size_fault(entry: Entry) -> Fault | None:
 
 
 def read_entry(line: Record, latest: datetime) -> Entry | None:
-    """The entry of a line; None, and a problem noted for each thing wrong with it.
+    """Read the entry of a line; None, and a problem noted for each thing wrong with it.
 
     Args:
         line: What the line holds, in the field `entry`.
@@ -113,7 +113,7 @@ def read_entry(line: Record, latest: datetime) -> Entry | None:
 
 
 def read_event(line: Record, latest: datetime) -> Event | None:
-    """The event of a line; None, and a problem noted for each thing wrong with it.
+    """Read the event of a line; None, and a problem noted for each thing wrong with it.
 
     Args:
         line: What the line holds, in the field `event`.

@@ -140,9 +140,9 @@ class Solved:
         name: The fingerprint of all that the value depends on.
         base: Hash of the base model's weights.
         method: Name of the method that it was solved for.
-        edit: Id of the edit, where it was told.
+        edit: Id of the edit, where it was given.
         config: Settings of the method, JSON-able.
-        details: What else was told of it, e.g. the lookup token; JSON-able.
+        details: What else was given with it, e.g. the lookup token; JSON-able.
         time: When it was kept; UTC, ISO 8601 with microseconds.
         digest: SHA-256 of its bytes in hexadecimal.
         size: Number of its bytes.
@@ -160,7 +160,7 @@ class Solved:
 
 
 def to_json(what: str, data: object) -> str:
-    """JSON of a mapping that was handed in; sorted, so that equal mappings give equal text.
+    """Write a mapping as JSON; sorted, so that equal mappings give equal text.
 
     Raises:
         InvalidInput: It is no mapping, or holds what JSON cannot.
@@ -186,7 +186,7 @@ def _sorted_json(data: object) -> str:
 
 
 def tidy_tags(tags: object) -> tuple[str, ...]:
-    """Tags in order, each once.
+    """Sort tags, each once.
 
     Raises:
         InvalidInput: They are no list of texts.

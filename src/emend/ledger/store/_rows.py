@@ -41,17 +41,17 @@ ENTRIES = """
 
 
 def now() -> datetime:
-    """The time by this machine's clock, in UTC."""
+    """Return the time of this machine's clock, in UTC."""
     return datetime.now(timezone.utc)
 
 
 def stamp(time: datetime) -> str:
-    """A time as the ledger keeps it: such texts sort as the times do."""
+    """Write a time as the ledger stores it: such texts sort as the times do."""
     return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def read_stamp(text: str) -> datetime:
-    """The time of a stamp.
+    """Read the time of a stamp.
 
     Raises:
         ValueError: It is none.
@@ -62,7 +62,7 @@ def read_stamp(text: str) -> datetime:
 
 
 def tick(connection: sqlite3.Connection) -> str:
-    """The time of a transaction: later than that of all before it, even if a clock was set back."""
+    """Return a transaction's time: later than all before it, even if a clock was set back."""
     last = connection.execute("SELECT max(time) FROM events").fetchone()[0]
     current = stamp(now())
     if last is None or current > last:
@@ -124,12 +124,12 @@ def put_event(connection: sqlite3.Connection, event: Event) -> None:
 
 
 def new_id() -> str:
-    """32 hexadecimal digits that no other ledger will draw."""
+    """Draw 32 hexadecimal digits, unique across ledgers."""
     return secrets.token_hex(16)
 
 
 def entry_of(row: sqlite3.Row) -> Entry:
-    """The entry of a row of `ENTRIES`.
+    """Return the entry of a row of `ENTRIES`.
 
     Raises:
         BrokenFile: It holds what no ledger of ours writes.
@@ -153,7 +153,7 @@ def _edit_of(row: sqlite3.Row) -> Edit:
 
 
 def from_json(text: str) -> Any:
-    """What a text in the ledger holds.
+    """Decode a JSON text of the ledger.
 
     Raises:
         BrokenFile: It is not JSON.
@@ -167,13 +167,13 @@ def from_json(text: str) -> Any:
 
 
 def event_of(row: sqlite3.Row) -> Event:
-    """The event of a row."""
+    """Return the event of a row."""
     values = {name: row[name] for name in ("id", "time", "what", "edit", "author", "reason")}
     return Event(**values, details=from_json(row["details"]))
 
 
 def build_of(row: sqlite3.Row) -> Build:
-    """The build of a row that has its edits beside it."""
+    """Return the build of a row that lists its edits."""
     names = ("id", "time", "base", "method", "patch_hash", "path", "seconds")
     values = {name: row[name] for name in names}
     return Build(
@@ -182,20 +182,20 @@ def build_of(row: sqlite3.Row) -> Build:
 
 
 def measurement_of(row: sqlite3.Row) -> Measurement:
-    """The measurement of a row."""
+    """Return the measurement of a row."""
     values = {name: row[name] for name in ("id", "build", "time", "suite")}
     return Measurement(**values, results=from_json(row["results"]))
 
 
 def solved_of(row: sqlite3.Row) -> Solved:
-    """What is known of a value, of a row."""
+    """Return the description of a stored value, of a row."""
     names = ("name", "base", "method", "edit", "time", "digest", "size")
     values = {name: row[name] for name in names}
     return Solved(**values, config=from_json(row["config"]), details=from_json(row["details"]))
 
 
 def fetch(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Entry]:
-    """Those entries of the ids that are there, by id."""
+    """Return the entries of those ids that are there, by id."""
     rows = connection.execute(
         f"{ENTRIES} WHERE id IN (SELECT value FROM json_each(?))", (id_list(ids),)
     )
@@ -203,7 +203,7 @@ def fetch(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Entry
 
 
 def fetch_all(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Entry]:
-    """The entries of the ids, in the order of the ids.
+    """Return the entries of the ids, in the order of the ids.
 
     Raises:
         UnknownName: One is not there.
@@ -230,7 +230,7 @@ def check_known(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
 
 
 def unknown(kind: str, name: object, known: list[str]) -> UnknownName:
-    """The error about an id that is not there; of many known ones it names only the nearest."""
+    """Make the error about an unknown id; of many known ones it names only the nearest."""
     if len(known) > 12:
         near = nearest(str(name), known)
         known = [near] if near else sorted(known)[:3]
@@ -238,5 +238,5 @@ def unknown(kind: str, name: object, known: list[str]) -> UnknownName:
 
 
 def id_list(ids: Iterable[str]) -> str:
-    """Ids as a JSON list: one parameter, however many they are."""
+    """Write ids as a JSON list: one parameter, however many they are."""
     return json.dumps(list(ids))

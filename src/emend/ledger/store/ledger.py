@@ -82,7 +82,7 @@ class Ledger(EditsOfLedger):
 
     @property
     def base(self) -> dict[str, Any] | None:
-        """What was told of the base model, or None."""
+        """The description of the base model, or None."""
         with self._store.reading() as connection:
             return _history.base(connection)
 
@@ -103,7 +103,7 @@ class Ledger(EditsOfLedger):
             _history.set_base(connection, base)
 
     def check(self) -> tuple[str, ...]:
-        """What is wrong with the file, one line each; nothing if it is whole."""
+        """List what is wrong with the file, one line each; nothing if it is whole."""
         with self._store.reading() as connection:
             return _history.faults(connection)
 
@@ -141,7 +141,7 @@ class Ledger(EditsOfLedger):
     def values(
         self, base: str, method: str | None = None, names: Iterable[str] | None = None
     ) -> dict[str, bytes]:
-        """What was solved for on a base, by name.
+        """Return the values solved for on a base, by name.
 
         Args:
             base: Hash of the base model's weights.
@@ -155,7 +155,7 @@ class Ledger(EditsOfLedger):
             return _history.values(connection, base, method, names)
 
     def solved(self, id: str | None = None) -> tuple[Solved, ...]:
-        """What is known of the kept values, without their bytes; with an id of that edit's."""
+        """Describe the stored values, without their bytes; with an id those of that edit."""
         with self._store.reading() as connection:
             return _history.solved(connection, id)
 
@@ -172,7 +172,7 @@ class Ledger(EditsOfLedger):
             return _history.add_build(connection, build, author)
 
     def builds(self) -> tuple[Build, ...]:
-        """The builds, oldest first."""
+        """Return the builds, oldest first."""
         with self._store.reading() as connection:
             return _history.builds(connection)
 
@@ -192,7 +192,7 @@ class Ledger(EditsOfLedger):
             return _history.add_measurement(connection, build, suite, json.loads(text), author)
 
     def measurements(self, build: str | None = None) -> tuple[Measurement, ...]:
-        """What was measured, oldest first; with an id only of that build.
+        """Return the measurements, oldest first; with an id only those of that build.
 
         Raises:
             UnknownName: There is no build with this id.
