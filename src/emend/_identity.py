@@ -1,21 +1,21 @@
-"""The one fingerprint of everything that a result depends on.
+"""Fingerprints of everything that a result depends on.
 
-Every cache, journal, ledger value, sweep record and patch base takes its key from here, so that
-nothing that is kept answers for another input:
+Every cache, journal, ledger value, sweep record and patch base takes its key from here, so that no
+stored result is used for another input:
 
     key                     of a computation: its name, its version here, and all its inputs
     digest                  of settings: JSON-able data, dataclasses, dtypes, tensors
     texts_digest            of texts in their order: their content, never their name
     file_digest             of a file's content
-    tokenizer_fingerprint   of what a tokenizer makes of a text
+    tokenizer_fingerprint   of how a tokenizer tokenizes
     config_fields           the fields of a configuration that a model computes with
 
 The fingerprint of a model, `models.model_fingerprint`, is made of `config_fields` and of the
 digests of all its weights (`_tensors`). All digests are XXH3 of 128 bits (by the library xxhash):
-they tell inputs apart that differ by accident. They are no signatures.
+they distinguish inputs that differ by accident, and are no signatures.
 
-Inputs with the same key give the same result. The converse need not hold: a tokenizer that another
-version of its library has saved may have another key, which costs a computation and is safe.
+Inputs with the same key give the same result. The converse need not hold: a tokenizer saved by
+another version of its library may have another key, which costs a computation and is safe.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ VERSIONS = {
     "text source": 1,
     "tokenizer": 1,
 }
-"""The version of each algorithm whose results are kept. Raise it when the same inputs give another
-result (beyond rounding): what older code has kept is then computed anew. A method states its own,
-by ``@method(version=...)``."""
+"""The version of each algorithm whose results are cached. Raise it when the same inputs give
+another result (beyond rounding), so that results of older code are computed anew. A method states
+its own, by ``@method(version=...)``."""
 
 IGNORED_FIELDS = frozenset(
     "_attn_implementation architectures attn_implementation auto_map chunk_size_feed_forward "
@@ -59,28 +59,28 @@ IGNORED_FIELDS = frozenset(
     "return_dict task_specific_params tokenizer_class torch_dtype transformers.js_config "
     "transformers_version use_cache".split()
 )
-"""Fields of a configuration that no logit depends on: bookkeeping, initial weights, special tokens
-(emend takes them from the tokenizer), precision (the weights tell) and recommended settings (they
-are part of a method's settings). Nor on names that end in one of `IGNORED_ENDINGS`."""
+"""Fields of a configuration on which no logit depends: bookkeeping, initial weights, special tokens
+(emend takes them from the tokenizer), precision (which the weights have) and recommended settings
+(part of a method's settings). See also `IGNORED_ENDINGS`."""
 
 IGNORED_ENDINGS = ("dropout", "name_or_path", "pdrop", "_token_id")
-"""Dropout does not count, since emend runs models in evaluation mode."""
+"""Endings of further ignored fields; dropout, since emend runs models in evaluation mode."""
 
 _BLOCK = 1 << 20
 
 
 def key(algorithm: str, /, **inputs: Any) -> str:
-    """Make the key under which the result of a computation is kept.
+    """Return the key under which the result of a computation is cached.
 
     Args:
         algorithm: A name of `VERSIONS`.
-        inputs: All that the result depends on, each as `digest` takes it.
+        inputs: All inputs of the computation, each of a type that `digest` accepts.
 
     Returns:
         32 hexadecimal digits.
 
     Raises:
-        KeyError: The algorithm states no version.
+        KeyError: The algorithm has no version.
         TypeError: An input has no canonical form.
     """
     return digest([algorithm, VERSIONS[algorithm], inputs])
@@ -98,7 +98,7 @@ def digest(value: Any) -> str:
         32 hexadecimal digits.
 
     Raises:
-        TypeError: Something else is in it, which might look alike and differ.
+        TypeError: It contains something else, which has no canonical form.
     """
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(text.encode())
@@ -138,7 +138,7 @@ def directory_digest(path: Path) -> str:
 
 
 def config_fields(config: Any) -> dict[str, Any]:
-    """Give the fields of a configuration that a model computes with.
+    """Return the fields of a configuration that a model computes with.
 
     Args:
         config: A configuration of transformers, or a mapping.
@@ -146,7 +146,7 @@ def config_fields(config: Any) -> dict[str, Any]:
     Returns:
         Values by dotted path (``text_config.rms_norm_eps``), JSON-able, without `IGNORED_FIELDS`
         and without fields that are None, which a version of transformers may not know. Numbers
-        have six digits: files of other formats hold them in float32.
+        are rounded to six digits, since files of other formats store them in float32.
     """
     given = config if isinstance(config, Mapping) else getattr(config, "to_dict", dict)()
     found: dict[str, Any] = {}
@@ -163,14 +163,14 @@ def config_fields(config: Any) -> dict[str, Any]:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Hash what decides which tokens a tokenizer makes of a text.
+    """Hash everything that determines how a tokenizer tokenizes a text.
 
-    That is its vocabulary, merges, normalizer, splitting, added tokens, what it puts before and
-    after a text, and its special tokens. Padding, truncation and chat templates do not count.
+    That is its vocabulary, merges, normalizer, splitting, added tokens, the tokens that it puts
+    around a text, and its special tokens. Padding, truncation and chat templates do not count.
 
     Returns:
-        32 hexadecimal digits. A tokenizer that shows no vocabulary has a fingerprint of its own in
-        each process, so that nothing kept is found for it.
+        32 hexadecimal digits. A tokenizer without an accessible vocabulary has a new fingerprint in
+        each process, so that no cached result is used for it.
     """
     special = dict(getattr(tokenizer, "special_tokens_map", None) or {})
     special.pop("pad_token", None)
@@ -196,7 +196,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The canonical form of a value, which JSON holds."""
+    """Return the canonical form of a value, as JSON data."""
     if isinstance(value, enum.Enum):
         return _plain(value.value)
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -218,7 +218,7 @@ def _plain(value: Any) -> Any:
 
 
 def _of_library(value: Any) -> Any:
-    """The canonical form of what torch and numpy give, without importing them."""
+    """Return the canonical form of a value of torch or numpy, without importing them."""
     kind = type(value)
     if hasattr(value, "untyped_storage"):
         return {"tensor": _tensors.digests_of(value).exact}
@@ -230,7 +230,7 @@ def _of_library(value: Any) -> Any:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to six digits, and as whole numbers where they are whole; lists of them too."""
+    """Round floats, also in lists, to six digits; whole ones become integers."""
     if isinstance(value, list):
         return [_rounded(each) for each in cast("list[Any]", value)]
     if not isinstance(value, float):
@@ -249,10 +249,10 @@ _LIVE = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
 
 
 def _fast_parts(tokenizer: Any, backend: Any) -> dict[str, Any]:
-    """The parts of a tokenizer of the library tokenizers.
+    """Return the parts of a tokenizer of the library tokenizers.
 
-    Its model, up to megabytes of vocabulary and merges, is hashed again only when it has another
-    size or treats a probe otherwise; all else each time.
+    Its model, up to megabytes of vocabulary and merges, is hashed again only if its size or its
+    tokens of a probe text change; all other parts each time.
     """
     model, size = backend.model, backend.get_vocab_size(with_added_tokens=False)
     some = [backend.id_to_token(number) for number in range(0, size, size // 256 + 1)]

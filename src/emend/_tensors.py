@@ -1,14 +1,14 @@
-"""Digests of tensors: every byte is hashed, and each tensor once as long as it does not change.
+"""Digests of tensors: every byte is hashed, once for as long as the tensor does not change.
 
-A digest is kept with the tensor's storage and its version counter, which every change in place by
-an operation of torch raises: an optimizer's step, ``load_state_dict``, ``copy_`` and the like under
-``torch.no_grad``. The storage is referred to weakly, in a way that keeps its address from being
-given to another one. ``weight.data.add_`` and writes through numpy do not raise the counter.
-Therefore one number of every row and every column is compared too: this finds what merging
-adapters, adding rows to an embedding, or any dense change writes that way. A write past the counter
-to a few single numbers is not found: call `models.forget_fingerprints` after it.
+A digest is cached with the tensor's storage and its version counter, which every in-place operation
+of torch raises: an optimizer's step, ``load_state_dict``, ``copy_`` under ``torch.no_grad``. A weak
+reference to the storage keeps its address from being reused. ``weight.data.add_`` and writes
+through numpy do not raise the counter. Therefore one number of every row and every column is
+compared too, which detects merged adapters, rows added to an embedding, and any dense change. A
+write past the counter to a few single numbers is not detected: call `models.forget_fingerprints`
+after it.
 
-torch is imported only where a tensor is at hand, so that this module can lie below all rooms.
+torch is imported only when there is a tensor, so that this module can be below all rooms.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 1 << 18
-"""Numbers that are hashed at a time on a CPU: as many as its cache holds."""
+"""Numbers hashed at a time on a CPU, as many as fit into its cache."""
 
 CHUNK_ELSEWHERE = 1 << 24
-"""Numbers that are brought from another device at a time."""
+"""Numbers copied from another device at a time."""
 
 SAMPLED = 1 << 18
-"""Numbers that are compared where a tensor has not changed by its counter, at most."""
+"""The largest number of values compared if a tensor's counter has not changed."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Digests:
 
     Attributes:
         exact: Of every byte, the dtype and the shape. 32 hexadecimal digits.
-        rounded: Of the values rounded to bfloat16 and the shape, so that it is the same for one
-            checkpoint loaded in float32 and in bfloat16. Whole numbers are taken as they are.
+        rounded: Of the values rounded to bfloat16 and the shape, so that it is the same for a
+            checkpoint loaded in float32 and in bfloat16. Integers are not rounded.
     """
 
     exact: str
@@ -53,8 +53,8 @@ class Stored:
 
     Attributes:
         read: Reads it.
-        place: Where it is, and what changes when another is written there; None where nothing is
-            known, so that it is read each time.
+        place: A key that changes when the stored tensor does; None if unknown, so that it is read
+            each time.
     """
 
     read: Callable[[], Tensor]
@@ -75,7 +75,7 @@ _lock = Lock()
 
 
 def digests_of_all(tensors: Iterable[tuple[str, Tensor | Stored]]) -> Digests:
-    """Hash several tensors with their names, whatever their order."""
+    """Hash several tensors with their names, in any order."""
     found = sorted(((name, digests_of(tensor)) for name, tensor in tensors), key=lambda one: one[0])
     exact, rounded = xxhash.xxh3_128(), xxhash.xxh3_128()
     for name, digests in found:
@@ -85,7 +85,7 @@ def digests_of_all(tensors: Iterable[tuple[str, Tensor | Stored]]) -> Digests:
 
 
 def digests_of(tensor: Tensor | Stored) -> Digests:
-    """Hash a tensor, or find its digests where it has not changed since they were taken."""
+    """Return the digests of a tensor, cached if it has not changed."""
     if isinstance(tensor, Stored):
         return _of_stored(tensor)
     tensor = tensor.detach()
@@ -108,7 +108,7 @@ def digests_of(tensor: Tensor | Stored) -> Digests:
 
 
 def forget() -> None:
-    """Hash every tensor anew, after values were written past torch's version counter."""
+    """Clear the cache, after values were written past torch's version counter."""
     with _lock:
         _known.clear()
         _stored.clear()
@@ -155,7 +155,7 @@ def _computed(tensor: Tensor) -> Digests:
 
 
 def _sample(tensor: Tensor) -> str:
-    """Hash one number of each row and of each column, in places that are scattered."""
+    """Hash one number of each row and of each column, at scattered places."""
     import torch
 
     if not tensor.numel():

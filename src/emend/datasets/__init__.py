@@ -21,6 +21,7 @@ from emend.datasets._read import (
     format_of,
     formats,
     load_file,
+    load_multi_hop_file,
     read,
     read_edits,
     registry,
@@ -94,20 +95,23 @@ def load_multi_hop(
         InvalidInput: It has no multi-hop questions, or `limit` is not positive.
     """
     _check_limit(limit)
-    given = _multi_hop_of(registry().get(name))
-    if given is None:
-        having = [one for one in registry().names() if _multi_hop_of(registry().get(one))]
+    found = _with_multi_hop(name)
+    if found is None:
+        having = [one for one in registry().names() if _with_multi_hop(one)]
         raise InvalidInput(
             f"dataset {name} has no multi-hop questions, expected one of {', '.join(having)}"
         )
-    return given(limit=limit, seed=seed, path=path)
+    if isinstance(found, Format):
+        return load_multi_hop_file(found, limit, seed, path)
+    return found(limit=limit, seed=seed, path=path)
 
 
-def _multi_hop_of(loader: Format | Loader) -> Callable[..., list[MultiHop]] | None:
-    if isinstance(loader, Format):
-        return loader.multi_hop
-    module = importlib.import_module(getattr(loader, "__module__", __name__))
-    return getattr(module, "multi_hop", None)
+def _with_multi_hop(name: str) -> Format | Callable[..., list[MultiHop]] | None:
+    """Return the format, or the function `multi_hop` of its module, if the dataset has one."""
+    found: Format | Loader = registry().get(name)
+    if isinstance(found, Format):
+        return found if found.multi_hop else None
+    return getattr(importlib.import_module(found.__module__), "multi_hop", None)
 
 
 def _check_limit(limit: int | None) -> None:

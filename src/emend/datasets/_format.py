@@ -47,7 +47,8 @@ class Format:
         read: Returns the edits of a record; none if it is faulty, which it notes.
         fields: What each field becomes; fields that are not listed are not read.
         example: A record, invented.
-        multi_hop: Reads multi-hop instances, if the format has them.
+        multi_hop: Returns the multi-hop instance of a record, if the format has them; None, and a
+            note, if it is faulty.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Format:
     read: Callable[[Entry], list[Edit]]
     fields: Mapping[str, str]
     example: Mapping[str, Any]
-    multi_hop: Callable[..., list[MultiHop]] | None = None
+    multi_hop: Callable[[Record], MultiHop | None] | None = None
 
 
 class Entry:

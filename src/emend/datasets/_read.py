@@ -14,7 +14,7 @@ from emend._validate import Fault, Problems, Record
 from emend.datasets import _table
 from emend.datasets._files import Content, content_of
 from emend.datasets._format import Entry, Format, drawn
-from emend.edits import Edit, keys_of
+from emend.edits import Edit, MultiHop, keys_of
 from emend.edits.record import FIELDS
 from emend.errors import BrokenFile, InvalidInput
 
@@ -149,13 +149,34 @@ def load_file(
         MissingFile: There is no such file.
         BrokenFile: It holds records that cannot be read; every problem is named.
     """
+    found = read(_given(form, path), format=form.name)
+    found.check()
+    return drawn(list(found.edits), limit, f"{form.name}-{seed}")
+
+
+def load_multi_hop_file(
+    form: Format, limit: int | None, seed: int, path: str | os.PathLike[str] | None
+) -> list[MultiHop]:
+    """Read the multi-hop instances of a dataset from one of its files; see `load_file`."""
+    assert form.multi_hop is not None
+    content = content_of(_given(form, path))
+    found: list[MultiHop] = []
+    for index, item in enumerate(content.items):
+        record = Record.of(item.record, content.problems, None, place=f"[{index}]", line=item.line)
+        instance = record and form.multi_hop(record)
+        found.extend([instance] if instance else [])
+    content.problems.check()
+    if not found:
+        raise BrokenFile(f"{path} holds no records, expected {form.title}'s: fetch it again")
+    return drawn(found, limit, f"{form.name}-{seed}")
+
+
+def _given(form: Format, path: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
     if path is None:
         raise InvalidInput(
             f"{form.title} does not ship with emend, expected the path of one of its files: give it"
         )
-    found = read(path, format=form.name)
-    found.check()
-    return drawn(list(found.edits), limit, f"{form.name}-{seed}")
+    return path
 
 
 def registry() -> Registry[Any]:

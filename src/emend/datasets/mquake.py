@@ -8,59 +8,25 @@ edit of its own.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from emend._validate import Fault, Problems, Record
-from emend.datasets._files import content_of
-from emend.datasets._format import Entry, Format, drawn
+from emend._validate import Fault, Record
+from emend.datasets._format import Entry, Format
 from emend.edits import Edit, MultiHop, Probe, SingleHop
-from emend.errors import BrokenFile, EmendError, InvalidInput, first_line
+from emend.errors import EmendError, first_line
 
 QUESTION = "Question: {} Answer:"
 
 
-def multi_hop(
-    *, limit: int | None = None, seed: int = 0, path: str | os.PathLike[str] | None = None
-) -> list[MultiHop]:
-    """Read the records as multi-hop instances.
-
-    Args:
-        limit: Number of instances, drawn by `seed`; all of them in the file's order by default.
-        seed: Seed of the draw.
-        path: The file; `-` is standard input.
-
-    Raises:
-        InvalidInput: No path is given, or a directory.
-        MissingFile: There is no such file.
-        BrokenFile: It does not hold MQuAKE's records; every problem is named.
-    """
-    if path is None:
-        raise InvalidInput(
-            "MQuAKE does not ship with emend, expected the path of one of its files, such as "
-            "MQuAKE-CF-3k-v2.json: give it"
-        )
-    content = content_of(path)
-    found: list[MultiHop] = []
-    for index, item in enumerate(content.items):
-        record = Record.of(item.record, content.problems, None, place=f"[{index}]", line=item.line)
-        instance = record and _checked(record, content.problems)
-        found.extend([instance] if instance else [])
-    content.problems.check()
-    if not found:
-        raise BrokenFile(f"{path} holds no records, expected MQuAKE's: fetch it again")
-    return drawn(found, limit, f"mquake-{seed}")
-
-
-def _checked(record: Record, problems: Problems) -> MultiHop | None:
+def _multi_hop(record: Record) -> MultiHop | None:
     """Return the instance of a record; None, and a note, if it is none."""
     try:
         return _instance(record.values)
     except (EmendError, KeyError, TypeError, IndexError, AttributeError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
         fault = Fault(f"cannot be read ({reason})", "a record of MQuAKE", "fetch it again")
-        problems.note(fault, record.place or "the record", record.line)
+        record.problems.note(fault, record.place or "the record", record.line)
         return None
 
 
@@ -69,7 +35,7 @@ def _recognises(record: Mapping[str, Any]) -> bool:
 
 
 def _read(entry: Entry) -> list[Edit]:
-    instance = _checked(entry.record, entry.record.problems)
+    instance = _multi_hop(entry.record)
     return list(instance.edits) if instance else []
 
 
@@ -159,5 +125,5 @@ mquake = Format(
             },
         ],
     },
-    multi_hop=multi_hop,
+    multi_hop=_multi_hop,
 )
