@@ -175,8 +175,16 @@ def state_directory(method: str, model: Any, state: str | None) -> Path:
     return place
 
 
-def save_state(directory: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+def save_state(
+    directory: Path,
+    method: str,
+    base: Mapping[str, Any],
+    validation: Progress,
+    tensors: Mapping[str, Tensor],
+    **described: Any,
+) -> None:
     """Write what was trained with its card in the header, and the card again for people."""
+    card = {"method": method, "base": dict(base), "validation": vars(validation), **described}
     write_tensors(directory / STATE, tensors, card)
     write_json(directory / CARD, card)
 

@@ -20,7 +20,7 @@ from emend.editing.gradients import TokenGradients, linear_modules, token_gradie
 from emend.editing.rows import Row
 from emend.edits import Edit
 from emend.errors import BrokenFile
-from emend.methods._training import STATE, load_state, save_state
+from emend.methods._training import STATE, Progress, load_state, save_state
 from emend.models import ModelView, encode
 from emend.models.hooks import hooked
 from emend.models.placing import device_of, widened
@@ -216,21 +216,15 @@ def save_network(
     method: str,
     network: Hypernetwork,
     base: Mapping[str, Any],
-    validation: Mapping[str, Any],
+    validation: Progress,
 ) -> None:
     """Write a network: weights in bfloat16, which an edit does not show, statistics in float32."""
-    card = {
-        "method": method,
-        "base": dict(base),
-        "validation": dict(validation),
-        **network.describe(),
-    }
     trained = {name for name, _ in network.named_parameters()}
     tensors = {
         name: tensor.to(torch.bfloat16 if name in trained else torch.float32)
         for name, tensor in network.state_dict().items()
     }
-    save_state(directory, tensors, card)
+    save_state(directory, method, base, validation, tensors, **network.describe())
 
 
 def load_network(

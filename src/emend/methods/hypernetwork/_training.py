@@ -260,7 +260,7 @@ class _Training:
         self.bad += 1
         if self.best is None or (found.score, -found.loss) > (self.best.score, -self.best.loss):
             self.best, self.bad = found, 0
-            save_network(self.directory, self.method, self.network, self.base, vars(found))
+            save_network(self.directory, self.method, self.network, self.base, found)
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for number, held in self.optimizer.state_dict()["state"].items():
             for name, value in held.items():

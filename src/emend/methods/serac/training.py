@@ -93,7 +93,7 @@ def train_scope(
     *,
     report: Callable[[Progress], None] | None = None,
 ) -> Progress:
-    """Train a scope classifier and a counterfactual model for a model, and write them to disk.
+    """Train a scope classifier and a counterfactual model, write them, and return their scores.
 
     Args:
         model: The model; it is not changed.
@@ -102,10 +102,7 @@ def train_scope(
         validation: Edits to measure on, of other subjects.
         directory: Where the state is written to, whole or not at all.
         settings: None for the defaults.
-        report: Called with the scores of the validation edits.
-
-    Returns:
-        The validation of what was written.
+        report: Called with the result too.
 
     Raises:
         InvalidInput: There are no edits.
@@ -117,22 +114,13 @@ def train_scope(
         run.set_threshold(validation)
         run.train_counterfactual()
         found = run.validated(validation)
-        _save(Path(directory), run.state, found)
+        state = run.state
+    # In bfloat16, which an answer does not show.
+    tensors = {name: tensor.bfloat16() for name, tensor in state.tensors.items()}
+    save_state(Path(directory), NAME, state.base, found, tensors, details=dict(state.details))
     if report is not None:
         report(found)
     return found
-
-
-def _save(directory: Path, state: ScopeState, found: Progress) -> None:
-    """Write a state, in bfloat16, which an answer does not show."""
-    card = {
-        "method": NAME,
-        "base": dict(state.base),
-        "details": dict(state.details),
-        "validation": vars(found),
-    }
-    tensors = {name: tensor.bfloat16() for name, tensor in state.tensors.items()}
-    save_state(directory, tensors, card)
 
 
 class _Training:
