@@ -58,37 +58,40 @@ def command(
     invented world are edited in its two small models instead, each alone.
     """
     output_directory(output_path)
-    from emend import bench
+    from emend.bench import RealDemo
     from emend.report import write
 
-    models = model or [REAL]
-    if REAL in models and len(models) > 1:
-        raise InvalidInput(
-            f"--model {REAL} is given with others, expected it alone: run them apart"
-        )
-    result: RealDemo | Demo | None = None
-    if models == [REAL]:
-        try:
-            result = bench.real_demo(
-                output_path, model=REAL, method=method or "memit", batch_size=batch_size
-            )
-        except MissingFile as error:
-            typer.echo(f"emend: {error}; going on with the lab's models", err=True)
-            models = ["lab"]
-    if result is None:
-        models = [name for one in models for name in (LAB if one == "lab" else (one,))]
-        options = {"limit": limit, "seed": seed, "batch_size": batch_size}
-        result = bench.demo(models, method=method or "rome", **options)
+    options = {"limit": limit, "seed": seed, "batch_size": batch_size}
+    result = _result(model or [REAL], method, output_path, options)
     title, again = result.title, result.command
     page = write(result.reports, output_path / "report.html", title=title, command=again)
     if json:
         print_json({**result.to_dict(), "report": page})
         return
-    if isinstance(result, bench.RealDemo):
-        _print_real(result)
-    else:
-        _print_lab(result)
+    _print_real(result) if isinstance(result, RealDemo) else _print_lab(result)
     typer.echo(f"the whole report: {page}")
+
+
+def _result(
+    models: list[str], method: str | None, output_path: Path, options: dict[str, int]
+) -> Demo | RealDemo:
+    """Run the demonstration on the real model, or where it cannot be had on the lab's models."""
+    from emend import bench
+
+    if REAL in models and len(models) > 1:
+        raise InvalidInput(
+            f"--model {REAL} is given with others, expected it alone: run them apart"
+        )
+    if models == [REAL]:
+        try:
+            size = options["batch_size"]
+            chosen = method or "memit"
+            return bench.real_demo(output_path, model=REAL, method=chosen, batch_size=size)
+        except MissingFile as error:
+            typer.echo(f"emend: {error}; going on with the lab's models", err=True)
+            models = ["lab"]
+    models = [name for one in models for name in (LAB if one == "lab" else (one,))]
+    return bench.demo(models, method=method or "rome", **options)
 
 
 def _print_real(result: RealDemo) -> None:

@@ -81,20 +81,8 @@ def command(
     seconds = time.perf_counter() - started
     patch.save_pretrained(output_path)  # before the check: stopping that loses nothing
     patch = _with_blast(network, tokenizer, patch, probes, output_path)
-    result = {
-        "model": model,
-        "method": method,
-        "edits": len(wanted),
-        "seconds": seconds,
-        "seconds_per_edit": seconds / len(wanted),
-        "previous": previous,
-        "edits_held": len({group_of(edit) for edit in patch.edits}),
-        "output_path": output_path,
-        "took": sum(patches.edits_taken(patch.outcomes).values()),
-        "outcomes": [each.to_dict() for each in patch.outcomes],
-        "blast": patch.blast and patch.blast.to_dict(),
-        "card": patch.card(),
-    }
+    about = {"model": model, "method": method, "edits": len(wanted), "seconds": seconds}
+    result = _result(patch, about, previous, output_path)
     if json:
         print_json(result)
     else:
@@ -102,6 +90,24 @@ def command(
         print_outcomes(patch.outcomes)
         print_blast(patch.blast)
     check_strict(strict, patch.outcomes)
+
+
+def _result(
+    patch: Any, about: dict[str, Any], previous: Path | None, output_path: Path
+) -> dict[str, Any]:
+    from emend.patches import edits_taken
+
+    return {
+        **about,
+        "seconds_per_edit": about["seconds"] / about["edits"],
+        "previous": previous,
+        "edits_held": len({group_of(edit) for edit in patch.edits}),
+        "output_path": output_path,
+        "took": sum(edits_taken(patch.outcomes).values()),
+        "outcomes": [each.to_dict() for each in patch.outcomes],
+        "blast": patch.blast and patch.blast.to_dict(),
+        "card": patch.card(),
+    }
 
 
 def _with_blast(network: Any, tokenizer: Any, patch: Any, probes: str, path: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,6 +21,10 @@ from emend.cli._options import flag
 from emend.cli._output import print_blast, print_json, print_rich
 from emend.edits import Edit
 from emend.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from emend.metrics import Report
+    from emend.patches import BlastRadius, Patch
 
 NAME = "eval"
 EXAMPLES = _options.examples(
@@ -62,8 +66,7 @@ def command(
     check_log(log_samples, output_path)
     output_directory(output_path)
     check_probes(probes)
-    from emend import api, models, patches
-    from emend import probes as measure
+    from emend import patches
     from emend.report import terminal
 
     loaded = read_patch_early(patch)
@@ -71,34 +74,64 @@ def command(
     network, tokenizer = loading.load(model)
     loaded = loaded or patches.load_patch(patch, network)
     keep_answers(network, output_path)
-    bare = {edit.id for edit in wanted if not edit.probes}
-    wanted = measure.with_probes(network, tokenizer, wanted, probes)
-    before = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
-    with loaded.applied(network, allow_other_base=allow_other_base):
-        after = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
-        report = api.evaluate(network, tokenizer, wanted, batch_size=batch_size)
-        samples = [one for each in models.attachments(network) for one in each.samples()]
-    made = any(edit.probes and edit.id in bare for edit in wanted)
-    radius = measure.radius_of_records(
-        report.records, wanted, perplexities=(before, after), made=made
+    found = _measured(
+        *(network, tokenizer, loaded, wanted),
+        probes=probes,
+        batch_size=batch_size,
+        allow_other_base=allow_other_base,
     )
     if output_path:
-        report.save(output_path)
+        found.report.save(output_path)
     if output_path and log_samples:
-        write_json_lines(output_path / "traces.jsonl", samples)
+        write_json_lines(output_path / "traces.jsonl", found.samples)
     if json:
-        blast = {"blast": radius and radius.to_dict()}
+        blast = {"blast": found.radius and found.radius.to_dict()}
         about = {"model": model, "patch": patch, "edits": len(wanted)}
-        print_json({**about, **report.to_dict(), **blast})
+        print_json({**about, **found.report.to_dict(), **blast})
         return
-    title = f"{patch} on {model}, edits: {len(wanted)}"
-    print_rich(terminal(report, title))
+    print_rich(terminal(found.report, f"{patch} on {model}, edits: {len(wanted)}"))
     typer.echo("before and after by exact match of the greedy answer; the last two columns after")
-    if not any(edit.probes for edit in wanted):
+    if not found.probed:
         typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")
-    print_blast(radius)
+    print_blast(found.radius)
     if output_path:
         typer.echo(f"written to {output_path}")
+
+
+class _Found(NamedTuple):
+    """What was measured, what else changed, what patches logged, and whether there were probes."""
+
+    report: Report
+    radius: BlastRadius | None
+    samples: list[Any]
+    probed: bool
+
+
+def _measured(
+    network: Any,
+    tokenizer: Any,
+    patch: Patch,
+    edits: list[Edit],
+    *,
+    probes: str,
+    batch_size: int,
+    allow_other_base: bool,
+) -> _Found:
+    from emend import api, models
+    from emend import probes as measure
+
+    bare = {edit.id for edit in edits if not edit.probes}
+    edits = measure.with_probes(network, tokenizer, edits, probes)
+    before = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
+    with patch.applied(network, allow_other_base=allow_other_base):
+        after = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
+        report = api.evaluate(network, tokenizer, edits, batch_size=batch_size)
+        samples = [one for each in models.attachments(network) for one in each.samples()]
+    made = any(edit.probes and edit.id in bare for edit in edits)
+    radius = measure.radius_of_records(
+        report.records, edits, perplexities=(before, after), made=made
+    )
+    return _Found(report, radius, samples, any(edit.probes for edit in edits))
 
 
 def _edits(given: list[Edit] | None, kept: tuple[Edit, ...], patch: Path) -> list[Edit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,16 @@ EXAMPLES = _options.examples(
 )
 
 
+@dataclass(frozen=True)
+class Attribution:
+    """The flags that say how units are found."""
+
+    threshold: Annotated[float, flag("Least share of the largest attribution, by wording.")] = 0.2
+    share: Annotated[float, flag("In more than this share of the wordings.")] = 0.5
+    steps: Annotated[int, flag("Steps of the integration.", min=1)] = 20
+    seed: _options.Seed = 0
+
+
 def command(
     *,
     model: _options.Model,
@@ -40,11 +51,8 @@ def command(
         ),
     ] = None,
     limit: Annotated[int, flag("Take at most this many edits.", min=1)] = 20,
-    threshold: Annotated[float, flag("Least share of the largest attribution, by wording.")] = 0.2,
-    share: Annotated[float, flag("In more than this share of the wordings.")] = 0.5,
-    steps: Annotated[int, flag("Steps of the integration.", min=1)] = 20,
+    how: Attribution,
     top: Annotated[int, flag("Units that are shown.", min=1)] = 10,
-    seed: _options.Seed = 0,
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
@@ -63,17 +71,11 @@ def command(
 
     network, tokenizer = loading.load(model)
     view = ModelView(network)
-    settings: dict[str, Any] = {
-        "threshold": threshold,
-        "share": share,
-        "steps": steps,
-        "seed": seed,
-    }
     if facts is None:
-        facts = [_asked(edit) for edit in datasets.load("lab", limit=limit, seed=seed)]
+        facts = [_asked(edit) for edit in datasets.load("lab", limit=limit, seed=how.seed)]
     found = [
         locate.study(
-            view, tokenizer, prompts, said or _said(network, tokenizer, prompts), **settings
+            view, tokenizer, prompts, said or _said(network, tokenizer, prompts), **vars(how)
         )
         for prompts, said in facts
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
@@ -43,6 +44,31 @@ class Severed(str, Enum):
     attention = "attention"
 
 
+@dataclass(frozen=True)
+class Tracing:
+    """The flags that say how effects are measured."""
+
+    kind: Annotated[Kind, flag("What is restored: single states, or outputs of parts.")] = (
+        Kind.state
+    )
+    severed: Annotated[
+        list[Severed] | None,
+        flag("Also restore states with these parts severed at the token. May be repeated."),
+    ] = None
+    window: Annotated[int, flag("Layers of MLP or attention restored together.", min=1)] = 10
+    draws: Annotated[int, flag("How often noise is drawn.", min=1)] = 10
+    noise: Annotated[float, flag("Its size in standard deviations of embeddings.")] = 3.0
+    approximate: Annotated[bool, flag("Estimate effects by gradients: fast and rough.")] = False
+    seed: _options.Seed = 1
+
+    def settings(self) -> dict[str, Any]:
+        """Return them as arguments of `emend.trace`."""
+        kinds = ("state", "mlp", "attention") if self.kind is Kind.all else (self.kind.value,)
+        severed = [f"severed_{site.value}" for site in self.severed or ()]
+        names = ("window", "draws", "noise", "approximate", "seed")
+        return {"kinds": (*kinds, *severed), **{name: getattr(self, name) for name in names}}
+
+
 def command(
     *,
     model: _options.Model,
@@ -62,18 +88,7 @@ def command(
         ),
     ] = None,
     limit: Annotated[int, flag("Trace at most this many facts.", min=1)] = 1000,
-    kind: Annotated[
-        Kind, flag("What is restored: single states, or outputs of parts.")
-    ] = Kind.state,
-    severed: Annotated[
-        list[Severed] | None,
-        flag("Also restore states with these parts severed at the token. May be repeated."),
-    ] = None,
-    window: Annotated[int, flag("Layers of MLP or attention restored together.", min=1)] = 10,
-    draws: Annotated[int, flag("How often noise is drawn.", min=1)] = 10,
-    noise: Annotated[float, flag("Its size in standard deviations of embeddings.")] = 3.0,
-    approximate: Annotated[bool, flag("Estimate effects by gradients: fast and rough.")] = False,
-    seed: _options.Seed = 1,
+    how: Tracing,
     output_path: _options.OutputFile = None,
     json: _options.Json = False,
     loading: _options.Loading,
@@ -92,16 +107,8 @@ def command(
     output_file(output_path)
     from emend import api, report
 
-    kinds = ("state", "mlp", "attention") if kind is Kind.all else (kind.value,)
-    settings: dict[str, Any] = {
-        "kinds": (*kinds, *(f"severed_{site.value}" for site in severed or [])),
-        "window": window,
-        "draws": draws,
-        "noise": noise,
-        "approximate": approximate,
-        "seed": seed,
-    }
-    questions = None if facts is None else _questions(facts, limit, seed)
+    settings = how.settings()
+    questions = None if facts is None else _questions(facts, limit, how.seed)
     network, tokenizer = loading.load(model)
     if questions is None:
         found: Any = api.trace(network, tokenizer, prompt or "", subject or "", answer, **settings)
