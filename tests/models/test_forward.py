@@ -7,7 +7,7 @@ import torch
 from tests.tiny import tiny_model
 
 from emend.errors import InvalidInput
-from emend.models.forward import batches, fused
+from emend.models.forward import batches, fused, target_nll
 
 
 def test_the_shortest_first_and_all_of_them():
@@ -53,3 +53,18 @@ def test_fused_takes_one_operation():
     with fused(model):
         assert type(act(hidden).grad_fn).__name__ == "GeluBackward0"
     assert type(act(hidden).grad_fn).__name__ == "MulBackward0"
+
+
+def test_the_loss_of_targets_is_their_negative_log_likelihood():
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.tensor([2, 0, 6])
+    expected = -logits.softmax(-1)[range(3), targets].log()
+    nll = target_nll(logits, targets)
+    assert torch.allclose(nll, expected)
+    assert nll.dtype == torch.float64
+    weights = torch.tensor([0.5, 0.25, 0.0])
+    assert torch.allclose(target_nll(logits, targets, weights), expected * weights.double())
+    spared = target_nll(logits, targets, spared=3.0)
+    assert torch.allclose(spared, (expected - 3).clamp(min=0))
+    assert (spared == 0).any()
+    assert (spared > 0).any()

@@ -158,11 +158,16 @@ def batches(
         yield batch
 
 
-def longest_text(model: nn.Module) -> int | None:
-    """Return how many tokens the model reads at most, where its configuration states it."""
+def text_config(model: nn.Module) -> Any:
+    """Return the configuration of the language part (multimodal models nest it)."""
     config: Any = getattr(model, "config", None)
     getter = getattr(config, "get_text_config", None)
-    longest = getattr(getter() if callable(getter) else config, "max_position_embeddings", None)
+    return getter() if callable(getter) else config
+
+
+def longest_text(model: nn.Module) -> int | None:
+    """Return how many tokens the model reads at most, where its configuration states it."""
+    longest = getattr(text_config(model), "max_position_embeddings", None)
     return longest if isinstance(longest, int) and longest > 0 else None
 
 

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from emend.errors import UnsupportedModel
 from emend.models.architecture import Architecture
-from emend.models.forward import evaluating
+from emend.models.forward import evaluating, text_config
 from emend.models.hooks import hooked
 from emend.models.placing import device_of
 
@@ -107,13 +107,6 @@ def find_blocks(model: nn.Module, names: Architecture | None = None) -> nn.Modul
             "transformers: pass a Hugging Face causal language model"
         )
     return max(found, key=lambda blocks: (len(blocks) == depth, len(blocks), weigh(blocks)))
-
-
-def text_config(model: nn.Module) -> Any:
-    """Return the configuration of the language part (multimodal models nest it)."""
-    config: Any = getattr(model, "config", None)
-    getter = getattr(config, "get_text_config", None)
-    return getter() if callable(getter) else config
 
 
 def outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from emend.errors import InvalidInput, NumericalFailure, UnsupportedModel
 from emend.models.architecture import Names, architecture_of
+from emend.models.forward import text_config
 from emend.models.placing import check_differentiable, device_of, dtype_of, weight_of, widened
 from emend.models.structure import (
     BlockParts,
@@ -19,7 +20,6 @@ from emend.models.structure import (
     projection_shape,
     read_block,
     run_probe,
-    text_config,
 )
 from emend.models.wrapping import plain_modules, unwrapped
 

@@ -52,9 +52,8 @@ from emend.methods._method import method
 from emend.methods._training import backward
 from emend.methods.wise._patch import SideMemory, SidePatch, activation_gaps, packed
 from emend.models import ModelView, encode
-from emend.models.forward import evaluating
+from emend.models.forward import evaluating, text_config
 from emend.models.hooks import changing, frozen
-from emend.models.structure import text_config
 from emend.patches import MemoryPatch, describe_base
 
 LATE = 0.875
