@@ -35,9 +35,9 @@ from _shapes import Words, contexts, even_edits, random_texts, small_model, tabl
 from transformers import GPT2LMHeadModel
 
 import emend
-from emend.editing._jobs import chunks, make_jobs
+from emend.editing.jobs import chunks, make_jobs
 from emend.editing.memory import estimate_edit
-from emend.editing.values import CHUNK
+from emend.editing.target_values import CHUNK
 from emend.models import ModelView
 
 LAYER, LAYERS = 4, (3, 4, 5, 6, 7, 8)

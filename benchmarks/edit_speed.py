@@ -60,11 +60,10 @@ from tests.reference import rome as reference
 from tests.reference.closed_form import GPT2, with_ridge
 
 import emend
-from emend.editing import RIDGE, SearchSettings
+from emend.editing import RIDGE, SearchSettings, optimise_values
+from emend.editing.covariance import key_covariance
 from emend.editing.nullspace import null_space
-from emend.editing.priors import prior_for
 from emend.editing.sources import texts_for
-from emend.editing.spread import seek_targets
 from emend.edits import Edit
 from emend.models import ModelView
 
@@ -144,17 +143,15 @@ def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...]) -> dict[str, 
     templates, edits = contexts(), ragged_edits(1)
     site = model.transformer.h[ROME_LAYER].mlp.c_proj
     view = ModelView(model)
-    prior = prior_for(
-        view, tokenizer, [ROME_LAYER], texts_for(view, tokenizer, texts), max_tokens=10**12
-    )
+    prior = key_covariance(view, tokenizer, [ROME_LAYER], texts_for(view, tokenizer, texts))
     moment = prior.moment(ROME_LAYER)
     inverse = torch.linalg.inv(with_ridge(moment.double(), RIDGE)).float()
-    settings = {"layer": ROME_LAYER, "steps": ROME_STEPS, "weight_decay": 0.5}
+    settings = {"layer": ROME_LAYER, "steps": ROME_STEPS, "norm_penalty": 0.5}
     settings |= {"templates": templates, "texts": texts}
-    settings |= {"optimizer": "adam", "statements": 0, "enough": 1.0}
-    settings |= {"all_keys": False, "clamp": 4.0}  # R-ROME
-    ours(model, tokenizer, edits, "rome", **{**settings, "steps": 2})  # warm up, and factor C
-    seconds, patch = ours(model, tokenizer, edits, "rome", **settings)
+    # The published objective and R-ROME's one key, in the engine's own order of sums.
+    settings |= {"original": True, "cov_weight": 0.0}
+    ours(model, tokenizer, edits, "emmet", **{**settings, "steps": 2})  # warm up, and factor C
+    seconds, patch = ours(model, tokenizer, edits, "emmet", **settings)
     (rows,) = rows_of(edits, tokenizer, templates)
 
     def plain() -> torch.Tensor:
@@ -198,13 +195,16 @@ def run_spread(
     """Five edits by MEMIT and AlphaEdit, both ways; the plain search is run once for both."""
     templates, edits = contexts((11,), 5), even_edits(EDITS, before=3, after=after)
     view = ModelView(model)
-    prior = prior_for(view, tokenizer, LAYERS, texts_for(view, tokenizer, texts))
+    prior = key_covariance(view, tokenizer, LAYERS, texts_for(view, tokenizer, texts))
     settings = {"layers": LAYERS, "steps": steps, "templates": templates, "texts": texts}
     updates: dict[str, published.Update] = {}
     own: dict[str, dict[str, Any]] = {}
     if "memit" in names:
         moments = {n: with_ridge(prior.moment(n).double(), RIDGE) for n in LAYERS}
-        updates["memit"], own["memit"] = published.memit_update(moments, WEIGHT), {"weight": WEIGHT}
+        updates["memit"], own["memit"] = (
+            published.memit_update(moments, WEIGHT),
+            {"cov_weight": WEIGHT, "original": True},
+        )
     projectors: dict[str, float] = {}
     if "alphaedit" in names:
         free: dict[int, torch.Tensor] = {}
@@ -216,14 +216,16 @@ def run_spread(
             say(f"eigenvectors of layer {layer}: {projectors['eigenvectors']:.1f} s")
         weights = dict.fromkeys(LAYERS, 10.0)
         updates["alphaedit"] = published.alphaedit_update(free, weights)
-        own["alphaedit"] = {"weight": 10.0, "quantile": 0.02}
+        own["alphaedit"] = {"norm_weight": 10.0, "quantile": 0.02}
     one = edits[:1]
     facts = [(edit.prompt, edit.subject, edit.target) for edit in edits]
-    search_settings = SearchSettings(steps=steps, clamp=0.75, share_subject=True)
-    seek = lambda: seek_targets(view, tokenizer, edits, templates, LAYERS, search_settings)  # noqa: E731
+    ordered = sorted(edits, key=lambda edit: edit.id)
+    search = SearchSettings(steps=steps, clamp=0.75, share_subject=True, chunk=1)
+    given = (view, tokenizer, ordered, templates, LAYERS[-1], search)
+    seek = lambda: optimise_values(*given, site="block")  # noqa: E731
     prepared = rows_of(edits, tokenizer, templates)
     searches = [counted_search(rows, LAYERS[-1], steps, 2) for rows in prepared]
-    search = Counted(sum(one.plain for one in searches), sum(one.ours for one in searches))
+    counted = Counted(sum(one.plain for one in searches), sum(one.ours for one in searches))
     results: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
     for name in names:
@@ -250,7 +252,7 @@ def run_spread(
             f"{built[name].seconds.total:.2f} s"
         )
         plain, writing = built[name], counted_writing(prepared, name)
-        order = [edits.index(edit) for edit in targets.edits]
+        order = [edits.index(edit) for edit in ordered]
         changes = [difference(change_of(patch, n), plain.changes[n]) for n in LAYERS]
         results.append(
             {
@@ -271,17 +273,19 @@ def run_spread(
                     "wall": dict(patch.timing),
                 },
                 "limit": {
-                    "edit": (search.plain + writing.plain) / (search.ours + writing.ours),
-                    "search": search.plain / search.ours,
+                    "edit": (counted.plain + writing.plain) / (counted.ours + writing.ours),
+                    "search": counted.plain / counted.ours,
                 },
                 "flops": {
-                    "edit": 2 * (search.ours + writing.ours),
-                    "search": 2 * search.ours,
+                    "edit": 2 * (counted.ours + writing.ours),
+                    "search": 2 * counted.ours,
                 },
                 "aim": {"edit": 10.0, "search": 12.0},
                 "agreement": {
                     "edit": max(changes),
-                    "search": difference(targets.wanted, plain.values[order]),
+                    "search": difference(
+                        torch.stack([one.target for one in targets]), plain.values[order]
+                    ),
                 },
                 **({"projector": projectors} if name == "alphaedit" else {}),
             }

@@ -16,9 +16,8 @@ from statistics import mean
 import torch
 
 import emend
-from emend import methods
 from emend.editing import subject_keys
-from emend.editing.spread import check_layers
+from emend.editing.layers import default_layers
 from emend.edits import Edit
 from emend.lab import shipped_world
 from emend.ledger import lab_rules
@@ -37,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model, tokenizer = emend.load(given.model)
     view = ModelView(model)
-    layer = check_layers(view, methods.recommended(model, "memit").get("layers"))[-1]
+    layer = default_layers(view)[-1]
     people = sorted(shipped_world().aliases)[: given.people]
     rules = [rule for rule in lab_rules().compositions if rule.first in PERSONAL]
     prompts = [rule.prompts[0] for rule in rules][: given.questions]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import emend
-from emend.editing.stream import Stream
+from emend.editing.layerwise import LayerwiseReplay
 from emend.lab import shipped_world
 from emend.lab.language import RELATIONS
 from emend.models import ModelView
@@ -39,7 +39,7 @@ def keys(
 ) -> Tensor:
     """(names * contexts, inner) float64, keys at the last token of each name."""
     rows = [tokenizer(text + name).input_ids for name in names for text in before]
-    return Stream(view, rows, layer, layer).read().keys.double()
+    return LayerwiseReplay(view, rows, layer, layer).read().keys.double()
 
 
 def missing(

@@ -25,7 +25,7 @@ from lab_methods import measure_patch, percent
 import emend
 from emend.bench import COLUMNS, mean
 from emend.edits import Edit
-from emend.lab import shipped_world
+from emend.lab import SETTINGS, shipped_world
 from emend.lab.consequences import draw_edits
 from emend.methods import registry
 
@@ -44,7 +44,7 @@ def measure(
     for start in range(0, wanted - count + 1, count):
         edits = drawn[start : start + count]
         started = time.process_time()
-        patch = emend.edit(model, tokenizer, edits, method=method)
+        patch = emend.edit(model, tokenizer, edits, method=method, **SETTINGS.get(method, {}))
         seconds = (time.process_time() - started) / count
         values = measure_patch(model, tokenizer, edits, patch, asked=asked)
         added = _adding(model, tokenizer, patch, drawn[-1], method)
@@ -58,7 +58,9 @@ def _adding(model: Any, tokenizer: Any, patch: emend.Patch, edit: Edit, method: 
     """Seconds of CPU that one more edit takes; the second time, when all is loaded."""
     for _ in range(2):
         started = time.process_time()
-        emend.edit(model, tokenizer, [edit], method=method, previous=patch)
+        emend.edit(
+            model, tokenizer, [edit], method=method, previous=patch, **SETTINGS.get(method, {})
+        )
     return time.process_time() - started
 
 

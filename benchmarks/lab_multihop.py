@@ -22,6 +22,7 @@ from typing import Any
 import emend
 from emend import datasets
 from emend.cli._settings import settings_for
+from emend.lab import SETTINGS
 from emend.methods import registry
 from emend.metrics import evaluate_multi_hop
 
@@ -34,7 +35,8 @@ def measure(name: str, variant: str, count: str, limit: int, seed: int) -> dict[
     instances = datasets.load_multi_hop("lab", limit=limit, seed=seed)
     method, _, given = variant.partition(":")
     config = registry().get(method).config_type
-    settings = settings_for(method, config, None, given.split(",") if given else None)
+    chosen = settings_for(method, config, None, given.split(",") if given else None)
+    settings = {**SETTINGS.get(method, {}), **chosen}
     started = time.process_time()
     report = evaluate_multi_hop(
         model,

@@ -22,9 +22,9 @@ from lab_methods import measure_patch, percent
 from torch import Tensor
 
 import emend
+from emend.editing.layerwise import LayerwiseReplay
 from emend.editing.rows import context_rows
-from emend.editing.solved import edit_of
-from emend.editing.stream import Stream
+from emend.editing.value_cache import edit_of
 from emend.lab import shipped_world
 from emend.lab.consequences import draw_edits
 from emend.models import ModelView
@@ -45,7 +45,7 @@ class InPlace:
         values = {edit_of(name): value for name, value in patch.state.items()}
         rows = context_rows(tokenizer, patch.edits, ["{}"])
         ids = [each[0].upto_subject for each in rows]
-        before = Stream(self.view, ids, self.last, self.last).read().hidden
+        before = LayerwiseReplay(self.view, ids, self.last, self.last).read().hidden
         moves: dict[tuple[int, ...], Tensor] = {}
         for edit, bare in zip(patch.edits, before, strict=True):
             for name in (edit.subject, f" {edit.subject}"):

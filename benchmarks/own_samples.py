@@ -25,7 +25,7 @@ from emend import datasets
 from emend.editing import subject_keys
 from emend.editing._samples import OwnSamples
 from emend.editing._windows import Layout, Position, batches_of
-from emend.editing.joint import inverse
+from emend.editing.ridge import inverse
 from emend.editing.sources import Source, TextFile, Texts
 from emend.models import ModelView, ensure_start
 from emend.models.hooks import stopping

@@ -21,10 +21,8 @@ import torch
 
 import emend
 from emend import datasets
-from emend.editing import SearchSettings, search_values
-from emend.editing.assemble import search_settings
+from emend.editing import BLOCK_CLAMP, Search, SearchSettings, Session, optimise_values
 from emend.edits import Edit
-from emend.methods import recommended, registry
 from emend.models import ModelView
 
 LAYER = 3
@@ -36,7 +34,7 @@ def losses(
 ) -> list[list[float]]:
     """The loss of each edit at each step; nothing stops early."""
     settings = dataclasses.replace(settings, stop_below=-1.0)
-    found = search_values(view, tokenizer, edits, ("{}",), LAYER, settings, site="block")
+    found = optimise_values(view, tokenizer, edits, ("{}",), LAYER, settings, site="block")
     return [list(value.losses) for value in found]
 
 
@@ -70,10 +68,12 @@ def main() -> None:
     for name in given.models:
         model, tokenizer = emend.load(name)
         view, edits = ModelView(model), datasets.load("lab", limit=given.edits, seed=1)
-        config = registry().get("memit").configure(**recommended(model, "memit"))
-        own = dataclasses.replace(search_settings(view, config), share_subject=True)
-        published = SearchSettings(steps=25, clamp=own.clamp, weight_decay=own.weight_decay)
-        for kind, settings in {"published": published, "as recommended": own}.items():
+        session = Session(model, tokenizer, edits)
+        search = Search(norm_penalty=0.5, preserve_factor=0.3)
+        for kind in ("published", "default"):
+            settings = session.search_settings(
+                search, published=kind == "published", clamp=BLOCK_CLAMP, share_subject=True
+            )
             compare(f"{name}, {kind}", view, tokenizer, edits, settings)
 
 

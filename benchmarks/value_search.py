@@ -34,7 +34,7 @@ from _shapes import (
 )
 from tests.reference import rome as reference
 
-from emend.editing import SearchSettings, search_values
+from emend.editing import SearchSettings, optimise_values
 from emend.edits import Edit
 from emend.models import ModelView
 
@@ -68,7 +68,7 @@ def main() -> None:
 
     def search(chosen: list[Edit], steps: int):
         settings = SearchSettings(steps=steps, stop_below=-1.0)
-        return search_values(view, tokenizer, chosen, templates, LAYER, settings)
+        return optimise_values(view, tokenizer, chosen, templates, LAYER, settings)
 
     def plain(steps: int):
         return reference.search_value(model, site, rows, steps=steps, stop_below=-1.0)

@@ -5,6 +5,7 @@ python examples/multi_hop.py
 
 import emend
 from emend import datasets, models
+from emend.lab import SETTINGS
 
 model, tokenizer = emend.load("lab/qwen3")
 instance = datasets.load_multi_hop("lab", limit=1)[0]
@@ -15,7 +16,7 @@ for edit in instance.edits:
 print(f"what follows: {instance.answers[0]} (was: {instance.old_answers[0]})\n")
 
 for method in ("rome", "ike", "mello"):
-    patch = emend.edit(model, tokenizer, instance.edits, method=method)
+    patch = emend.edit(model, tokenizer, instance.edits, method=method, **SETTINGS.get(method, {}))
     with patch.applied(model):
         said = models.generate(model, tokenizer, [prompt], max_new_tokens=6, stop=".")
         samples = [one for each in models.attachments(model) for one in each.samples()]

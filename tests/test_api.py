@@ -11,7 +11,7 @@ from emend import api
 from emend.edits import Edit
 from emend.errors import Conflict, InvalidInput, UnknownName
 
-QUICK = {"steps": 2, "second_moment": False, "templates": ("{}",)}
+QUICK = {"steps": 2, "templates": ("{}",)}
 
 
 def _edit(target="Lyon", **fields):
@@ -47,16 +47,6 @@ def test_misuse_is_refused(edits, named, kind, message):
     model, tokenizer = tiny_model("gpt2")
     with pytest.raises(kind, match=message):
         api.edit(model, tokenizer, edits, **named)
-
-
-def test_a_model_recommends_settings_for_itself():
-    model, tokenizer = tiny_model("gpt2")
-    model.config.emend = {"rome": {**QUICK, "layer": 2}, "ft": {"steps": 1}}
-    layers = [
-        api.edit(model, tokenizer, [_edit()], **named).config["layer"]
-        for named in ({}, {"layer": 1})
-    ]
-    assert layers == [2, 1]
 
 
 def test_import_loads_no_torch():

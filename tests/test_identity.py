@@ -362,7 +362,7 @@ def test_sources_are_known_by_content(tmp_path):
     assert directory_digest(tmp_path) != folder
 
 
-SETTINGS = SearchSettings(steps=20, learning_rate=0.5, weight_decay=0.5)
+SETTINGS = SearchSettings(steps=20, learning_rate=0.5, norm_penalty=0.5)
 CHANGED = {
     bool: lambda value: not value,
     int: lambda value: value + 1,

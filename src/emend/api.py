@@ -49,6 +49,7 @@ def edit(
     method: str | methods.Method = "rome",
     *,
     previous: Patch | None = None,
+    continues: methods.Continuation | None = None,
     probes: Source = "none",
     **config: Any,
 ) -> Patch:
@@ -59,15 +60,16 @@ def edit(
         tokenizer: Its tokenizer.
         edits: What to change.
         method: Name of a method, or the `Method` itself; ``emend methods`` lists the names.
-        previous: A patch to go on from; the new one holds its edits too. Methods that are
-            order-free make what they would have made of all edits at once; with others (see
+        previous: A patch to continue; the new one holds its edits too. Methods that are
+            order-invariant make what they would have made of all edits at once; with others (see
             ``emend methods``) the new edits are made on top of the earlier ones.
+        continues: "sequential" makes the new edits on the edited model, as published codes do a
+            sequence, whatever the method's own way is; see `About.continues`.
         probes: What the patch is checked with for what else it changes: "auto" (the edits' own
             probes, and made ones for edits without), "given" (their own alone) or "none". What
             was found is ``patch.blast``; see `emend.probes.blast_radius`, which measures the same
             of any patch.
-        config: Settings of the method that differ from those that the model recommends in
-            its ``config.json`` (under ``emend``), or else from the method's defaults.
+        config: Settings of the method that differ from its defaults.
 
     Returns:
         The patch, with the time that it took, the model it is for and what became of each edit
@@ -86,7 +88,9 @@ def edit(
     edits = check_edits(edits)
     chosen = methods.find(method)
     with _cost_of(model) as cost:
-        patch = chosen.edit(model, tokenizer, edits, previous=previous, **config)
+        patch = chosen.edit(
+            model, tokenizer, edits, previous=previous, continues=continues, **config
+        )
     patch = verified(model, tokenizer, _with_card(patch, model, cost, len(edits)))
     if probes == "none":
         return patch

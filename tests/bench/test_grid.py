@@ -18,7 +18,7 @@ EDITS = [
     )
     for name in ("Marie Curie", "Anna Berg", "Tom Berg")
 ]
-SHORT = "steps=2,templates={},cache=false"
+SHORT = "steps=2,templates={}"
 
 
 @pytest.fixture

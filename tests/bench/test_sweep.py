@@ -14,7 +14,7 @@ from emend import _identity, metrics
 from emend.bench import Row, sweep
 from emend.edits import Edit, Probe
 from emend.errors import InvalidInput, NumericalFailure, UnknownName
-from emend.methods.rome import RomeConfig
+from emend.methods import registry
 
 EDITS = [
     Edit(
@@ -28,7 +28,7 @@ EDITS = [
     ),
     Edit("{} plays the", "Anna Berg", "piano", id="second"),
 ]
-SHORT = {"steps": 2, "templates": ("{}",), "cache": False}
+SHORT = {"steps": 2, "templates": ("{}",)}
 
 
 def test_score_is_the_harmonic_mean_of_what_was_measured():
@@ -121,18 +121,18 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", ["recommended", "default", "version", "tokenizer", "configuration", "probe", "none"]
+    "change", ["default", "version", "tokenizer", "configuration", "probe", "none"]
 )
 def test_records_are_of_the_same_inputs_only(change, tmp_path, monkeypatch):
-    """Fault 33: the key lacked defaults, recommended settings, versions and the tokenizer."""
+    """Fault 33: the key lacked defaults, versions and the tokenizer."""
     model, tokenizer = tiny_model("gpt2")
     edits, path = list(EDITS), tmp_path / "sweep.jsonl"
-    settings = {"steps": 2, "templates": ("{}",), "cache": False}
+    settings = {"steps": 2, "templates": ("{}",)}
     sweep(model, tokenizer, edits, settings=settings, layers=(1,), path=path)
-    if change == "recommended":
-        model.config.emend = {"rome": {"clamp": 0.5}}
-    elif change == "default":
-        monkeypatch.setattr(RomeConfig.__init__, "__defaults__", changed_default("clamp", 0.5))
+    if change == "default":
+        config_type = registry().get("rome").config_type
+        given = changed_default(config_type, "clamp", 0.5)
+        monkeypatch.setattr(config_type.__init__, "__defaults__", given)
     elif change == "version":
         monkeypatch.setitem(_identity.VERSIONS, "sweep", 99)
     elif change == "tokenizer":
@@ -141,16 +141,14 @@ def test_records_are_of_the_same_inputs_only(change, tmp_path, monkeypatch):
         model.config.layer_norm_epsilon = 0.1
     elif change == "probe":
         edits[0] = replace(edits[0], probes=edits[0].probes[:2])
-    else:
-        settings["cache"] = True  # on which nothing depends, as on where layers are counted from
     sweep(model, tokenizer, edits, settings=settings, layers=(-3,), path=path)
     assert len(path.read_text().splitlines()) == (1 if change == "none" else 2)
 
 
-def changed_default(name, value):
-    """The defaults of rome's settings with another one."""
-    names = list(inspect.signature(RomeConfig).parameters)
-    defaults = list(RomeConfig.__init__.__defaults__)
+def changed_default(config_type, name, value):
+    """The defaults of a method's settings with another one."""
+    names = list(inspect.signature(config_type).parameters)
+    defaults = list(config_type.__init__.__defaults__)
     defaults[names.index(name)] = value
     return tuple(defaults)
 

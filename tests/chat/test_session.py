@@ -12,7 +12,7 @@ from emend.errors import InvalidInput, SubjectNotFound
 from emend.models import attachments, generate
 from emend.patches import load_patch
 
-QUICK = {"layer": 1, "steps": 2, "templates": ("{}",), "second_moment": False}
+QUICK = {"layer": 1, "steps": 2, "templates": ("{}",)}
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[bot]"
 FIRST = Edit("{} was born in", "Marie Curie", "Lyon")
 SECOND = Edit("{} lives in", "Tom Berg", "Paris")

@@ -85,7 +85,7 @@ def patch_directory(model_directory, tmp_path_factory) -> Path:
     edits.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     flags = ["--model", model_directory, "--edits", edits, "--output_path", directory / "patch"]
     assert (
-        run(["edit", *(str(flag) for flag in flags), "--set", "steps=3", "--set", "optimizer=adam"])
+        run(["edit", *(str(flag) for flag in flags), "--set", "steps=3", "--set", "original=true"])
         == 0
     )
     return directory / "patch"
@@ -105,7 +105,7 @@ def memit_directory(model_directory, tmp_path_factory):
     for number, name in enumerate(("curie", "berg")):
         (directory / f"{name}.jsonl").write_text(json.dumps(lines[number]), encoding="utf-8")
         flags = ("--model", model_directory, "--edits", directory / f"{name}.jsonl")
-        flags = (*flags, "--set", "steps=2", "--set", "optimizer=adam")
+        flags = (*flags, "--set", "steps=2", "--set", "original=true")
         flags = (*flags, "--output_path", directory / name)
         assert run(["edit", *map(str, flags)]) == 0
         parts.append(directory / name)

@@ -82,7 +82,7 @@ def test_one_question_for_scripts(emend, tailor):
 
 def test_a_memory_is_edited_beside_and_taken_back(emend, monkeypatch, tailor, tmp_path):
     """A given memory and the session's change of weights act together, and are no one patch."""
-    flags = ("--patch", tailor, "--set", "steps=5", "--set", "optimizer=adam")
+    flags = ("--patch", tailor, "--set", "steps=5", "--set", "original=true")
     lines = [
         QUESTION,
         '/edit "The home town of Stobrar Kibot is" -> "Jafen"',

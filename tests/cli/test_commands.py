@@ -54,12 +54,12 @@ def test_methods_are_listed_and_shown(emend):
         assert shown["settings"]
         assert all(setting["help"] for setting in shown["settings"]), method["name"]
     assert "clamp" in emend("methods", "rome").out
-    ways = {method["name"]: (method["order_free"], method["sequel"]) for method in listed}
-    assert ways["memit"] == (True, "rebuild")
-    assert ways["kn"] == (True, "add")
-    assert ways["ft"] == (False, "onward")
+    ways = {method["name"]: (method["order_invariant"], method["continues"]) for method in listed}
+    assert ways["memit"] == (True, "joint")
+    assert ways["kn"] == (True, "additive")
+    assert ways["ft"] == (False, "sequential")
     assert "order matters" in emend("methods", "ft").out
-    for word in ("order-free", "goes on", "rebuild", "onward"):
+    for word in ("order-invariant", "continues", "joint", "sequential"):
         assert word in table
 
 

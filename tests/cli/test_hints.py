@@ -174,8 +174,8 @@ def test_remedies_become_flags_of_the_command():
     assert as_flags(said, evaluate) == "other weights: load that model, or pass --allow_other_base"
     assert as_flags(said, show) == "other weights: load that model"
     edit = COMMANDS["edit"]
-    assert as_flags("a: pass texts, or fit_steps=0 and fit_answers=0", edit) == (
-        "a: pass texts, or --set fit_steps=0 and --set fit_answers=0"
+    assert as_flags("a: pass texts, or steps=0 and quantile=0", edit) == (
+        "a: pass texts, or --set steps=0 and --set quantile=0"
     )
     assert as_flags("a: take method='mend' or another", edit) == "a: take --method mend or another"
     assert as_flags("found with eps=1: load it", edit) == "found with eps=1: load it"

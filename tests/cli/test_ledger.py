@@ -7,7 +7,7 @@ import pytest
 
 from emend import datasets
 
-STEPS = ("--set", "steps=2", "--set", "cache=false")
+STEPS = ("--set", "steps=2")
 
 
 @pytest.fixture

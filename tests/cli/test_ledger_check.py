@@ -11,7 +11,7 @@ from tests.cli.conftest import EDIT, PROBES
 from emend.ledger import Ledger
 from emend.patches import load_patch
 
-STEPS = ("--set", "steps=2", "--set", "cache=false")
+STEPS = ("--set", "steps=2")
 HOLDS = {
     "name": "nightly",
     "method": "memit",

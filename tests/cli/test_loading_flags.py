@@ -38,7 +38,7 @@ def test_stats_and_sweep_load_as_they_are_told(
     texts.write_text("Marie Curie was born in Warsaw.\n\n" * 4, encoding="utf-8")
     stats = ("stats", "--model", model_directory, "--texts", texts, "--layers", "1", "--json")
     sweep = ("sweep", "--model", model_directory, "--edits", edits_file, "--layers", "1")
-    sweep = (*sweep, "--set", "steps=2", "--set", "cache=false", "--json")
+    sweep = (*sweep, "--set", "steps=2", "--json")
     for command in (stats, sweep):
         emend(*command, "--dtype", "float31").is_one_line("float31", "bfloat16")
         emend(*command, "--device", "cpu", "--device_map", "auto").is_one_line("device_map")

@@ -7,7 +7,8 @@ from typing import Literal
 
 import pytest
 
-from emend.cli._settings import describe, field_docstrings, settings_for
+from emend._signature import setting_texts
+from emend.cli._settings import describe, settings_for
 from emend.errors import InvalidInput, UnknownName
 
 
@@ -41,7 +42,7 @@ def given(*assignments, config=()):
 
 
 def test_docstrings_are_read_from_the_source_and_inherited():
-    assert field_docstrings(Config) == {
+    assert setting_texts(Config) == {
         "layer": "Which block; None for a default.",
         "rate": "How fast.",
         "form": "Which form.",

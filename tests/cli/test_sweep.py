@@ -5,7 +5,7 @@ import json
 
 def test_a_table_and_the_setting_to_take(emend, tmp_path, model_directory, edits_file):
     flags = ("sweep", "--model", model_directory, "--edits", edits_file, "--layers", "0,2")
-    flags = (*flags, "--set", "steps=2", "--set", "cache=false", "--output_path", tmp_path / "out")
+    flags = (*flags, "--set", "steps=2", "--output_path", tmp_path / "out")
     outcome = emend(*flags)
     assert outcome.status == 0, outcome.err
     for word in ("layer=0", "layer=2", "score", "neighborhood", "each edited alone"):
@@ -20,7 +20,7 @@ def test_a_table_and_the_setting_to_take(emend, tmp_path, model_directory, edits
 
 def test_facts_are_edited_together_or_alone(emend, model_directory, edits_file):
     flags = ("sweep", "--model", model_directory, "--edits", edits_file, "--layers", "-1", "--json")
-    flags = (*flags, "--limit", 1, "--set", "steps=2", "--set", "cache=false")
+    flags = (*flags, "--limit", 1, "--set", "steps=2")
     assert not emend(*flags).data["together"]
     assert emend(*flags, "--together").data["together"]
     memit = emend(*flags, "--method", "memit", "--width", 2).data

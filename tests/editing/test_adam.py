@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from emend.editing._adam import Adam
+from emend.editing.optimizers import Adam
 
 
 def test_steps_are_those_of_torch_to_the_last_bit() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.tiny import TEXT, tiny_model
 
-from emend.editing import SearchSettings, search_values, second_moments, subject_keys
+from emend.editing import SearchSettings, optimise_values, second_moments, subject_keys
+from emend.editing.covariance import key_covariance
 from emend.editing.memory import estimate_edit, estimate_moments
-from emend.editing.priors import prior_for
 from emend.editing.sources import texts_for
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
@@ -38,13 +38,13 @@ def test_covariances(made, layers, tmp_path):
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
-def test_priors(made, tmp_path, monkeypatch):
+def test_negative_layers_of_a_covariance(made, tmp_path, monkeypatch):
     """Fault 1."""
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     view, tokenizer = made
-    for cache in (True, False):
-        prior = prior_for(view, tokenizer, [-1, 1], texts_for(view, tokenizer, TEXT), cache=cache)
-        assert float(prior.moment(3).diagonal().min()) > 0
+    for _ in range(2):  # collected, and read again
+        covariance = key_covariance(view, tokenizer, [-1, 1], texts_for(view, tokenizer, TEXT))
+        assert float(covariance.moment(3).diagonal().min()) > 0
 
 
 def test_a_layer_that_no_token_passes_is_refused(made, tmp_path):
@@ -68,11 +68,11 @@ def test_keys_and_values(made):
     expected = subject_keys(view, tokenizer, EDITS, ["{}"], [1, 3])
     assert sorted(found) == [1, 3]
     assert all(torch.equal(found[layer].keys, expected[layer].keys) for layer in (1, 3))
-    settings = SearchSettings(steps=2, learning_rate=0.5, weight_decay=1e-3)
+    settings = SearchSettings(steps=2, learning_rate=0.5, norm_penalty=1e-3)
     last, same = (
-        search_values(view, tokenizer, EDITS, ["{}"], layer, settings)[0] for layer in (3, -1)
+        optimise_values(view, tokenizer, EDITS, ["{}"], layer, settings)[0] for layer in (3, -1)
     )
-    assert torch.equal(last.sought, same.sought)
+    assert torch.equal(last.target, same.target)
 
 
 def test_estimates(made):

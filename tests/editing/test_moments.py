@@ -14,9 +14,9 @@ from tests.reference import rome as reference
 from tests.tiny import TEXT, tiny_model, tiny_tokenizer
 
 from emend import _io, _tensors
-from emend.editing import _kept, memory, moments, priors, subject_keys
+from emend.editing import _kept, covariance, memory, moments, subject_keys
+from emend.editing.covariance import KeyCovariance, key_covariance
 from emend.editing.moments import second_moments
-from emend.editing.priors import metric_of, prior_for
 from emend.editing.sources import TextFile, Texts, texts_for
 from emend.edits import Edit
 from emend.errors import InvalidInput, NotEnoughMemory, NumericalFailure
@@ -296,18 +296,18 @@ def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None
     hashing = _tensors._computed
     monkeypatch.setattr(_tensors, "_computed", lambda one: calls.append(1) or hashing(one))
     keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
-    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, tokenizer, TEXT))
-    first = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
+    prior = key_covariance(view, tokenizer, [0, 1, 2], texts_for(view, tokenizer, TEXT))
+    first = [prior.inverse(layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert len(calls) == len(dict(stored_weights(model)))  # each weight once
-    monkeypatch.setattr(priors, "inverse", lambda *_: pytest.fail("factored again"))
-    monkeypatch.setattr(priors, "read_moment", lambda *_: pytest.fail("read without need"))
-    prior = prior_for(view, tokenizer, [0, 1, 2], texts_for(view, tokenizer, TEXT))
-    again = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
+    monkeypatch.setattr(covariance, "inverse", lambda *_: pytest.fail("factored again"))
+    monkeypatch.setattr(covariance, "read_moment", lambda *_: pytest.fail("read without need"))
+    prior = key_covariance(view, tokenizer, [0, 1, 2], texts_for(view, tokenizer, TEXT))
+    again = [prior.inverse(layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert len(calls) == len(dict(stored_weights(model)))
-    unkept = prior_for(view, tokenizer, [1], texts_for(view, tokenizer, TEXT), cache=False)
+    unkept = KeyCovariance({}, second_moments(view, tokenizer, TEXT, [1]))
     monkeypatch.undo()
-    assert torch.allclose(metric_of(view, unkept, 1, 1e-4).whiten(keys), first[1], rtol=1e-5)
+    assert torch.allclose(unkept.inverse(1, 1e-4).whiten(keys), first[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("place", ["below a file", "read only"])
@@ -326,15 +326,15 @@ def test_a_cache_that_cannot_be_written_is_said_once(place, tmp_path, monkeypatc
     keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        prior = prior_for(view, tokenizer, [0, 2], texts_for(view, tokenizer, TEXT * 9))
-        found = [metric_of(view, prior, layer, 1e-4).whiten(keys) for layer in (0, 2)]
-        second_moments(view, tokenizer, TEXT, [1], seconds=0.0, cache=priors.cache_directory())
+        prior = key_covariance(view, tokenizer, [0, 2], texts_for(view, tokenizer, TEXT * 9))
+        found = [prior.inverse(layer, 1e-4).whiten(keys) for layer in (0, 2)]
+        second_moments(view, tokenizer, TEXT, [1], seconds=0.0, cache=moments.cache_directory())
     assert ["EMEND_CACHE" in str(one.message) for one in said] == [True]
-    unkept = prior_for(view, tokenizer, [0, 2], texts_for(view, tokenizer, TEXT * 9), cache=False)
+    unkept = KeyCovariance({}, second_moments(view, tokenizer, TEXT * 9, [0, 2]))
     for layer, one in zip((0, 2), found, strict=True):
-        assert torch.equal(metric_of(view, unkept, layer, 1e-4).whiten(keys), one)
-    assert not prior.kept
-    assert prior.note == unkept.note
+        assert torch.equal(unkept.inverse(layer, 1e-4).whiten(keys), one)
+    assert not prior.on_disk
+    assert prior.note["tokens"] == sum(len(tokenizer(t)["input_ids"]) for t in TEXT * 9)
 
 
 def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, monkeypatch) -> None:
@@ -342,7 +342,7 @@ def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, monkeypatch) -> 
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
-    prior_for(view, tokenizer, [1], texts_for(view, tokenizer, TEXT))
+    key_covariance(view, tokenizer, [1], texts_for(view, tokenizer, TEXT))
     monkeypatch.setattr(_io, "name_beside", lambda path: Path("/proc/emend/none"))
     monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
-    assert prior_for(view, tokenizer, [1], texts_for(view, tokenizer, TEXT)).kept == (1,)
+    assert key_covariance(view, tokenizer, [1], texts_for(view, tokenizer, TEXT)).on_disk == (1,)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.methods.closed_form import TEXT, tiny_model
 
+from emend.editing.covariance import key_covariance
 from emend.editing.nullspace import null_space, spectrum_of
-from emend.editing.priors import prior_for
 from emend.editing.sources import Texts
 from emend.errors import InvalidInput
 from emend.models import ModelView
@@ -23,22 +23,20 @@ def spectrum():
     return spectrum_of(basis @ torch.diag(VALUES) @ basis.T)
 
 
-def test_smallest_eigenvalues_by_part_of_the_trace_or_threshold(spectrum) -> None:
-    free = null_space(spectrum, threshold=0.01)
+def test_smallest_eigenvalues_by_part_of_the_trace(spectrum) -> None:
+    free = null_space(spectrum, quantile=float(2**-7 + 2**-8 + 2**-9) / float(VALUES.sum()) + 1e-9)
     assert free.rank == 3
     assert free.energy == pytest.approx(2**-7 + 2**-8 + 2**-9, rel=1e-5)
     projection = free.projector.basis @ free.projector.basis.T
     moment = spectrum.vectors.double() @ torch.diag(VALUES.flip(0)) @ spectrum.vectors.double().T
     assert torch.allclose(projection @ projection, projection, atol=1e-6)
     assert float((projection @ moment @ projection).trace()) == pytest.approx(free.energy, rel=1e-5)
-    assert null_space(spectrum, quantile=free.energy / float(VALUES.sum()) + 1e-9).rank == 3
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"threshold": 1e-9}, "no one of 10 .* raise the threshold"),
-        ({"threshold": 9.0}, "every one of 10 .* lower the threshold"),
+        ({"quantile": 1.0}, "every one of 10 .* lower the quantile"),
         ({"quantile": 0.0}, "raise the quantile"),
     ],
 )
@@ -50,11 +48,11 @@ def test_nothing_free_or_everything(spectrum, settings, said) -> None:
 def test_the_decomposition_is_kept_and_made_again_where_broken(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     model, tokenizer = tiny_model("gpt2")
-    prior = prior_for(ModelView(model), tokenizer, (1, 2), Texts(TEXT))
-    assert prior.kept == (1, 2)
+    prior = key_covariance(ModelView(model), tokenizer, (1, 2), Texts(TEXT))
+    assert prior.on_disk == (1, 2)
 
     def find() -> None:
-        for layer in prior.kept:
+        for layer in prior.on_disk:
             prior.spectrum(layer)
 
     find()

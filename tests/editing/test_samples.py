@@ -7,8 +7,8 @@ import torch
 from tests.tiny import TEXT, tiny_model
 
 from emend.editing import _samples, _sums, moments
+from emend.editing.covariance import key_covariance
 from emend.editing.moments import read_moment, second_moments
-from emend.editing.priors import prior_for
 from emend.editing.sources import own_samples, texts_for
 from emend.edits import Edit
 from emend.methods import registry
@@ -63,7 +63,7 @@ def test_a_start_token_of_emends_own_is_not_counted() -> None:
 @pytest.mark.parametrize("name", CLOSED_FORM)
 def test_every_method_takes_them_and_says_so(name) -> None:
     model, tokenizer = tiny_model("gpt2")
-    settings = {"templates": ("{}",), "steps": 3, "cache": False, "optimizer": "adam"}
+    settings = {"templates": ("{}",), "steps": 6, "norm_penalty": 0.0}
     if name == "alphaedit":
         settings["quantile"] = 0.05
     patch = registry().get(name).edit(model, tokenizer, EDITS, **settings)
@@ -73,7 +73,7 @@ def test_every_method_takes_them_and_says_so(name) -> None:
     given = registry().get(name).edit(model, tokenizer, EDITS, **settings, texts=TEXT)
     assert given.statistics["source"] == "given texts"
     if name in ("rome", "emmet"):  # what writes along one direction, over few tokens
-        assert (patch.config["ridge"], given.config["ridge"]) == (1.0, 1e-4)
+        assert (patch.statistics["ridge"], given.statistics["ridge"]) == (1.0, 1e-4)
     name = next(iter(patch.factors))
     assert not torch.allclose(given.delta(name), patch.delta(name))
 
@@ -83,15 +83,15 @@ def test_they_are_made_once_and_attached_patches_do_not_act(tmp_path, monkeypatc
     view = ModelView(model)
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     first = own_samples(view, tokenizer).rows()
-    far = {"templates": ("{}",), "steps": 5, "clamp": 40.0, "learning_rate": 5.0, "layer": 0}
-    patch = registry().get("rome").edit(model, tokenizer, EDITS[:1], **far, texts=TEXT, cache=False)
+    far = {"templates": ("{}",), "steps": 5, "clamp": 40.0, "layer": 0}
+    patch = registry().get("rome").edit(model, tokenizer, EDITS[:1], **far, texts=TEXT)
     with patch.applied(model):
         assert torch.equal(own_samples(view, tokenizer).rows(), first)
-        prior = prior_for(view, tokenizer, [0], texts_for(view, tokenizer, None))
+        prior = key_covariance(view, tokenizer, [0], texts_for(view, tokenizer, None))
     monkeypatch.setattr(_samples, "sample", lambda *_a, **_k: pytest.fail("sampled again"))
-    later = prior_for(view, tokenizer, [0, 2], texts_for(view, tokenizer, None))
+    later = key_covariance(view, tokenizer, [0, 2], texts_for(view, tokenizer, None))
     monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
-    again = prior_for(view, tokenizer, [0, 2], texts_for(view, tokenizer, None))
+    again = key_covariance(view, tokenizer, [0, 2], texts_for(view, tokenizer, None))
     assert again.note == later.note == prior.note
     assert all(torch.equal(again.moment(n), later.moment(n)) for n in (0, 2))
     assert torch.equal(again.moment(0), prior.moment(0))

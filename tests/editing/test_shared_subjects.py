@@ -8,7 +8,7 @@ from tests.tiny import tiny_model
 
 import emend
 from emend import datasets
-from emend.editing import SearchSettings, search_values
+from emend.editing import SearchSettings, optimise_values
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.models import ModelView
@@ -23,7 +23,7 @@ SAME = [
 
 def sought(edits, **settings):
     model, tokenizer = tiny_model("llama", dtype=torch.float64)
-    return search_values(
+    return optimise_values(
         ModelView(model), tokenizer, edits, TEMPLATES, 1, SearchSettings(steps=8, **settings)
     )
 
@@ -67,8 +67,8 @@ def test_preserved_prompts_move_less() -> None:
         return found
 
     def drift(**settings) -> float:
-        search = SearchSettings(steps=30, clamp=10.0, weight_decay=1e-3, **settings)
-        (value,) = search_values(view, tokenizer, [edit], TEMPLATES[:1], 3, search)
+        search = SearchSettings(steps=30, clamp=10.0, norm_penalty=1e-3, **settings)
+        (value,) = optimise_values(view, tokenizer, [edit], TEMPLATES[:1], 3, search)
         before, after = distribution(torch.zeros(view.hidden_size)), distribution(value.delta)
         return float((after.exp() * (after - before)).sum())
 

@@ -13,8 +13,8 @@ from tests.tiny import TEXT, tiny_model
 
 from emend._settings import from_file, from_text
 from emend.editing import _corpus
+from emend.editing.covariance import key_covariance
 from emend.editing.moments import second_moments
-from emend.editing.priors import prior_for
 from emend.editing.sources import (
     HubDataset,
     JsonLines,
@@ -177,7 +177,7 @@ def test_a_list_and_a_tuple_of_texts_are_the_same(name) -> None:
     """Fault 7: ROME took every token of a tuple, and of a list the usual count alone."""
     model, tokenizer = tiny_model("gpt2")
     method, texts = registry().get(name), list(TEXT) * 8
-    settings = {"templates": ("{}",), "steps": 1, "cache": False}
+    settings = {"templates": ("{}",), "steps": 1}
     of_list = method.edit(model, tokenizer, [EDIT], texts=texts, **settings)
     of_tuple = method.edit(model, tokenizer, [EDIT], texts=tuple(texts), **settings)
     assert of_list.statistics == of_tuple.statistics
@@ -235,7 +235,7 @@ def test_too_few_tokens_are_said(tmp_path) -> None:
         rf"hold {tokens} tokens of few.txt, expected {20 * size:,} .* at the very least {size}"
     )
     with pytest.warns(UserWarning, match=expected) as caught:
-        prior_for(ModelView(model), tokenizer, [1], source, cache=False)
+        key_covariance(ModelView(model), tokenizer, [1], source)
     assert caught[0].filename == __file__  # not a line of emend
 
 
@@ -248,7 +248,7 @@ def test_what_methods_are_given(tmp_path) -> None:
     assert texts_for(view, tokenizer, TEXT) == Texts(TEXT)
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(TEXT), encoding="utf-8")
-    prior = prior_for(view, tokenizer, [1], texts_for(view, tokenizer, str(path)), cache=False)
+    prior = key_covariance(view, tokenizer, [1], texts_for(view, tokenizer, str(path)))
     packed = second_moments(view, tokenizer, Texts(TEXT, packed=True), [1], max_tokens=20 * 64)[1]
     assert torch.equal(prior.moment(1), packed.matrix)
     assert prior.note["source"] == "a.txt"

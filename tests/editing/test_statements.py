@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.tiny import tiny_model
 
-from emend.editing import SearchSettings, search_values
-from emend.editing._jobs import make_jobs
-from emend.editing._objective import Objective, capture_groups
-from emend.editing._statements import LENGTH, own_statements
+from emend.editing import SearchSettings, optimise_values
+from emend.editing.jobs import make_jobs
+from emend.editing.objective import Objective, capture_groups
+from emend.editing.statements import LENGTH, own_statements
 from emend.edits import Edit
 from emend.models import ModelView
 from emend.models.forward import evaluating
@@ -105,8 +105,8 @@ def test_the_terms_are_those_of_whole_passes(enough):
 
 def sought(**settings):
     _, tokenizer, view = tiny()
-    search = SearchSettings(steps=20, optimizer="lbfgs", clamp=8, weight_decay=0, **settings)
-    (value,) = search_values(view, tokenizer, [EDIT], TEMPLATES, 1, search)
+    search = SearchSettings(steps=20, optimizer="lbfgs", clamp=8, norm_penalty=0, **settings)
+    (value,) = optimise_values(view, tokenizer, [EDIT], TEMPLATES, 1, search)
     return value
 
 

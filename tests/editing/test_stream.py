@@ -5,7 +5,7 @@ import torch
 from tests.tiny import ARCHITECTURES, tiny_model
 
 from emend.editing import context_rows, subject_keys
-from emend.editing.stream import Stream
+from emend.editing.layerwise import LayerwiseReplay
 from emend.edits import Edit
 from emend.models import ModelView
 from emend.patches import LowRank, WeightPatch
@@ -31,7 +31,7 @@ def test_keys_on_rebuilt_layers_are_those_of_the_patched_model(architecture) -> 
     view = ModelView(model)
     rows = [each[0] for each in context_rows(tokenizer, EDITS, ["{}"])]
     texts = [row.ids[: row.lookup + 1] for row in rows]
-    stream = Stream(view, texts, 0, 2, batch_size=2)
+    stream = LayerwiseReplay(view, texts, 0, 2, batch_size=2)
     factors = {}
     for layer in (0, 1, 2):
         patch = WeightPatch(dict(factors))
@@ -51,6 +51,6 @@ def test_batches_do_not_matter() -> None:
     view = ModelView(model)
     rows = [row for each in context_rows(tokenizer, EDITS, ["{}", "Yes. {}"]) for row in each]
     texts = [row.ids[: row.lookup + 1] for row in rows]
-    one, many = (Stream(view, texts, 1, 2, batch_size=size).read(2) for size in (1, 64))
+    one, many = (LayerwiseReplay(view, texts, 1, 2, batch_size=size).read(2) for size in (1, 64))
     assert torch.allclose(one.hidden, many.hidden, rtol=1e-5, atol=1e-6)
     assert one.keys.dtype == torch.float64

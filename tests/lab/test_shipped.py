@@ -49,7 +49,7 @@ def test_facts_are_recalled(shipped: tuple[str, Any, Any]) -> None:
 def test_rome_edits_single_facts(shipped: tuple[str, Any, Any]) -> None:
     _, model, tokenizer = shipped
     edits = datasets.load("lab", limit=8, seed=5)
-    patch = emend.edit(model, tokenizer, edits, method="rome", cache=False)
+    patch = emend.edit(model, tokenizer, edits, method="rome")
     names = ["reliability", "generalization", "locality"]
     summary = metrics.evaluate_each(model, tokenizer, edits, patch, metrics=names).summary
     assert summary["reliability"]["before"] == 0

@@ -10,7 +10,7 @@ from tests.tiny import TEXT, tiny_model
 
 from emend.ledger import Ledger, build
 
-SETTINGS = {"steps": 4, "texts": tuple(TEXT), "cache": False, "templates": ("{}", "Now {}")}
+SETTINGS = {"steps": 4, "texts": tuple(TEXT), "templates": ("{}", "Now {}")}
 
 
 def main(path: str) -> None:

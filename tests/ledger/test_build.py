@@ -13,7 +13,7 @@ from tests.ledger.killed_build import SETTINGS
 from tests.tiny import TEXT, tiny_model, tiny_tokenizer
 
 from emend.editing import subject_keys
-from emend.editing.solved import edit_of
+from emend.editing.value_cache import edit_of
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnknownName
 from emend.ledger import Ledger, build, similar
@@ -109,15 +109,15 @@ def test_texts_are_known_by_content_and_not_by_name(method, ledger, tmp_path, mo
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path / "cache"))
     model, tokenizer = tiny_model("gpt2")
     file = tmp_path / "texts.txt"
-    settings = {**SETTINGS, "method": method, "texts": str(file), "cache": True}
+    settings = {**SETTINGS, "method": method, "texts": str(file)}
     ledger.add(EDITS[:2])
     built = []
     for texts in (TEXT[:3] * 40, TEXT[3:] * 40):
         file.write_text("\n\n".join(texts))
         built.append(build(ledger, model, tokenizer, **settings))
     assert built[0].build.patch_hash != built[1].build.patch_hash
-    given = {name: settings[name] for name in settings if name not in ("method", "cache")}
-    fresh = registry().get(method).edit(model, tokenizer, EDITS[:2], chunk=1, **given, cache=False)
+    given = {name: settings[name] for name in settings if name != "method"}
+    fresh = registry().get(method).edit(model, tokenizer, EDITS[:2], **given)
     for module, factor in fresh.factors.items():
         expected, found = factor.dense(), built[1].patch.factors[module].dense()
         assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max())
@@ -141,7 +141,7 @@ def test_what_was_solved_is_for_the_same_inputs_only(method, change, ledger):
     elif change == "precision":
         model = model.to(torch.bfloat16)
     else:
-        settings["clamp"] = 0.7
+        settings["norm_penalty"] = 0.7
     assert build(ledger, model, tokenizer, **settings).solved == 2
     assert build(ledger, model, tokenizer, **settings).solved == 0
 

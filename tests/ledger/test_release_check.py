@@ -29,10 +29,7 @@ EDITS = [
     ),
     Edit("{} works for", "Carl Dorn", "the city", id="b"),
 ]
-STRONG = {
-    **{**SETTINGS, "steps": 20, "clamp": 100.0, "weight": 0.001, "weight_decay": 0.0},
-    **{"kl_factor": 0.0, "templates": ("{}",), "statements": 0, "optimizer": "adam"},
-}
+STRONG = {"method": "ft", "steps": 200, "learning_rate": 0.05, "original": True}
 """What makes even a random model say something else."""
 ROOT = Path(__file__).parent.parent.parent
 

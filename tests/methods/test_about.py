@@ -21,8 +21,8 @@ NAMES = methods.registry().names()
 OWN = '''
 from emend.methods._method import method
 
-@method(title="Mine", paper="Nobody 2026", when="never", order_free=True)
-def mine(model, tokenizer, edits, config, previous=None):
+@method(title="Mine", paper="Nobody 2026", when="never", continues="joint", order_invariant=True)
+def mine(session):
     """Do nothing."""
 '''
 
@@ -36,13 +36,13 @@ def test_source_tells_what_the_import_tells(name):
     assert read is not None, "not read from its source: its decorator holds more than literals"
     for field in dataclasses.fields(About):
         assert getattr(read, field.name) == getattr(loaded, field.name), field.name
-    assert read.sequel() == loaded.sequel()
+    assert read.is_memory == loaded.is_memory
 
 
 def test_a_source_is_read(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(OWN)
-    said = About("mine", "Mine", "Nobody 2026", "never", order_free=True, remembers=True)
+    said = About("mine", "Mine", "Nobody 2026", "never", "joint", order_invariant=True)
     assert read_about(path, "mine") == said
     path.write_text(OWN.replace("emend.methods._method", "emend.methods"))
     assert read_about(path, "mine") == said
@@ -56,7 +56,7 @@ def test_a_source_is_read(tmp_path):
         OWN.replace("emend.methods._method", "other.place"),
         OWN.replace('"Mine"', "TITLE"),
         OWN.replace('title="Mine", ', ""),
-        OWN.replace("order_free", "something_else"),
+        OWN.replace("order_invariant", "something_else"),
         OWN.replace("def mine", "def other"),
         OWN.replace("@method", "@wrapped\n@method"),
         OWN + "\nmine = changed(mine)\n",
@@ -82,7 +82,7 @@ def test_methods_of_others_are_listed_without_their_import(tmp_path):
     (information / "entry_points.txt").write_text("[emend.methods]\nforeign = theirs:mine\n")
     code = (
         "import sys; from emend import methods; said = methods.about()['foreign'];"
-        "assert (said.title, said.sequel()) == ('Mine', 'rebuild');"
+        "assert (said.title, said.continues) == ('Mine', 'joint');"
         "assert not {'torch', 'theirs'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=_path_with(tmp_path))

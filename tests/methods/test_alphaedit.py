@@ -7,12 +7,13 @@ from tests.methods.closed_form import (
     EDITS,
     TEXT,
     difference,
+    edited,
     tiny_model,
 )
 
-from emend.editing import second_moments
+from emend.editing import null_space, second_moments
+from emend.editing.nullspace import spectrum_of
 from emend.errors import InvalidInput
-from emend.methods import registry
 from emend.models import ModelView
 
 LAYERS = (0, 1, 2)
@@ -20,11 +21,7 @@ LAYERS = (0, 1, 2)
 
 def test_preserved_directions_are_not_touched() -> None:
     model, tokenizer = tiny_model("llama")
-    patch = (
-        registry()
-        .get("alphaedit")
-        .edit(model, tokenizer, EDITS, layers=LAYERS, quantile=0.05, **COMMON)
-    )
+    patch = edited("alphaedit", model, tokenizer, layers=LAYERS, quantile=0.05, **COMMON)
     moments = second_moments(ModelView(model), tokenizer, TEXT, LAYERS)
     for name, layer in zip(patch.factors, LAYERS, strict=True):
         _, vectors = torch.linalg.eigh(moments[layer].matrix.double())
@@ -38,28 +35,28 @@ def test_preserved_directions_are_not_touched() -> None:
 def test_the_projector_is_kept(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     model, tokenizer = tiny_model("gpt2")
-    settings = {**COMMON, "cache": True, "quantile": 0.05, "layers": (0, 1)}
-    alphaedit = registry().get("alphaedit")
-    one = alphaedit.edit(model, tokenizer, EDITS, **settings)
+    settings = {**COMMON, "quantile": 0.05, "layers": (0, 1)}
+    one = edited("alphaedit", model, tokenizer, **settings)
     assert len(list(tmp_path.rglob("*.spectrum-*.safetensors"))) == 2
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decomposed again")
 
     monkeypatch.setattr(torch.linalg, "eigh", refuse)
-    assert difference(one, alphaedit.edit(model, tokenizer, EDITS, **settings)) == 0.0
+    assert difference(one, edited("alphaedit", model, tokenizer, **settings)) == 0.0
 
 
 def test_nothing_free_and_nothing_kept_are_refused() -> None:
     model, tokenizer = tiny_model("gpt2")
-    alphaedit = registry().get("alphaedit")
-    for setting, message in (
-        ({"threshold": 1e-12}, "no one of 64 directions"),
-        ({"threshold": 1e12}, "every one of 64 directions"),
-        ({"quantile": 1.0}, r"quantile is 1.0, expected .*less than 1"),
+    for quantile, message in (
+        (1e-12, "no one of 64 directions"),
+        (1.0, r"quantile is 1.0, expected .*less than 1"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            alphaedit.edit(model, tokenizer, EDITS[:1], **COMMON, **setting)
+            edited("alphaedit", model, tokenizer, EDITS[:1], **COMMON, quantile=quantile)
+    spectrum = spectrum_of(torch.eye(4) + torch.diag(torch.tensor([0.0, 0, 0, -1])))
+    with pytest.raises(InvalidInput, match="every one of 4 directions"):
+        null_space(spectrum, quantile=1.0)
 
 
 def test_nothing_free_is_refused_before_the_search(tmp_path, monkeypatch) -> None:
@@ -67,9 +64,8 @@ def test_nothing_free_is_refused_before_the_search(tmp_path, monkeypatch) -> Non
     model, tokenizer = tiny_model("gpt2")
 
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("values were sought")
+        raise AssertionError("values were optimised")
 
-    monkeypatch.setattr("emend.editing.building.seek_targets", refuse)
-    settings = {**COMMON, "cache": True, "threshold": 1e-12}
+    monkeypatch.setattr("emend.editing.session.cached_values", refuse)
     with pytest.raises(InvalidInput, match="no one of 64 directions"):
-        registry().get("alphaedit").edit(model, tokenizer, EDITS[:1], **settings)
+        edited("alphaedit", model, tokenizer, EDITS[:1], **COMMON, quantile=1e-12)

@@ -12,7 +12,8 @@ from tests.tiny import tiny_model
 from emend.editing.held import held_batches
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.methods.ft import FtConfig, filled, ft
+from emend.methods import ft as module
+from emend.methods.ft import ft
 from emend.models import ModelView, join_targets, score
 from emend.models.hooks import changing
 
@@ -84,13 +85,21 @@ def test_targets_become_likelier_until_there_is_nothing_to_learn() -> None:
     assert torch.equal(longer.delta(name), again.delta(name))
 
 
-def test_the_published_form_is_not_the_default() -> None:
-    view = ModelView(tiny_model("llama", layers=12)[0])
-    default, original = (filled(FtConfig(original=one), view) for one in (False, True))
-    assert (default.layers, original.layers) == ((2,), (8,))
-    assert (default.statements, default.others, default.enough) == (4, 4, 0.75)
-    assert (original.statements, original.others, original.enough) == (0, 0, 1.0)
-    assert original.learning_rate == 5e-4
+def test_the_published_form_is_not_the_default(monkeypatch) -> None:
+    model, tokenizer = tiny_model("llama", layers=12)
+    held: list[int] = []
+
+    def recorded(*given: Any, **settings: Any) -> Any:
+        held.append(settings["statements"] + settings["others"])
+        return held_batches(*given, **settings)
+
+    monkeypatch.setattr(module, "held_batches", recorded)
+    default, original = (
+        ft.edit(model, tokenizer, EDITS, original=one, steps=1).config for one in (False, True)
+    )
+    assert (default["layers"], original["layers"]) == ((2,), (8,))
+    assert (default["learning_rate"], original["learning_rate"]) == (5e-3, 5e-4)
+    assert held == [8, 0]
 
 
 def test_what_is_held_changes_less_and_targets_that_are_enough_are_left_alone() -> None:
@@ -101,7 +110,7 @@ def test_what_is_held_changes_less_and_targets_that_are_enough_are_left_alone() 
     (held,) = held_batches(view, tokenizer, EDITS, 1, statements=4, others=0)
 
     def tuned(**settings: Any) -> tuple[float, list[float]]:
-        chosen = {"layers": (1,), "steps": 100, "learning_rate": 0.01, "others": 0, **settings}
+        chosen = {"layers": (1,), "steps": 100, "learning_rate": 0.01, **settings}
         patch = ft.edit(model, tokenizer, EDITS, **chosen)
         with patch.applied(model), torch.no_grad():
             found = score(model, tokenizer, [e.text for e in EDITS], [e.target for e in EDITS])
@@ -114,7 +123,7 @@ def test_what_is_held_changes_less_and_targets_that_are_enough_are_left_alone() 
     lost, without = tuned(hold=0.0)
     assert min(chances) > 0.7 and min(without) > 0.7
     assert kept < 0.5 * lost
-    assert max(tuned(enough=0.4)[1]) < max(tuned(enough=1.0)[1])
+    assert max(chances) < max(tuned(original=True)[1])
 
 
 def test_bad_settings_are_refused() -> None:

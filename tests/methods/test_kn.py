@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.reference import neurons as reference
@@ -60,7 +62,7 @@ def test_edits_are_made_alone_and_can_be_taken_out() -> None:
             assert torch.allclose(only.delta(name), own.delta(name), atol=1e-6)
 
 
-def test_rephrasings_refine_and_can_be_left_out() -> None:
+def test_rephrasings_refine() -> None:
     model, tokenizer = tiny_model("gpt_neo")
     prompts = ["The birthplace of Marie Curie is", "Marie Curie comes from"]
     probes = [Probe("rephrase", prompt, ("Paris",)) for prompt in prompts]
@@ -73,7 +75,7 @@ def test_rephrasings_refine_and_can_be_left_out() -> None:
     assert sets[0] != refine(sets, 0.5)
     found = kn.edit(model, tokenizer, [edit], steps=3, threshold=0.1)
     assert found.statistics["neurons"][edit.id] == [list(unit) for unit in refine(sets, 0.5)]
-    bare = kn.edit(model, tokenizer, [edit], steps=3, threshold=0.1, rephrasings=False)
+    bare = kn.edit(model, tokenizer, [replace(edit, probes=())], steps=3, threshold=0.1)
     assert bare.statistics["neurons"][edit.id] == [list(unit) for unit in sets[0]]
 
 
@@ -97,7 +99,7 @@ def test_only_the_named_layers_are_searched() -> None:
 def test_bad_settings_and_models_are_refused() -> None:
     model, tokenizer = tiny_model("gpt2")
     for settings in (
-        *({"layers": (9,)}, {"layers": ()}, {"steps": 0}, {"batch_size": 0}),
+        *({"layers": (9,)}, {"layers": ()}, {"steps": 0}),
         *({"threshold": 1.0}, {"share": -0.1}),
     ):
         with pytest.raises(InvalidInput):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import sys
 from contextlib import ExitStack, nullcontext
@@ -13,7 +14,7 @@ from emend.editing.held import held_batches
 from emend.edits import Edit
 from emend.errors import InvalidInput, MissingExtra, UnknownName
 from emend.methods import lora as module
-from emend.methods.lora import LoraConfig, adapted_modules, lora
+from emend.methods.lora import adapted_modules, lora
 from emend.models import ModelView, join_targets, score
 from emend.models.hooks import changing, frozen
 from emend.patches import LowRank
@@ -54,9 +55,12 @@ def plain_lora(model, tokenizer, names, steps, rate, seed):
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neo", "phi3", "falcon"])
 @pytest.mark.parametrize("layers", [None, (1, 3)])
-def test_logits_are_those_of_an_adapter_that_peft_trained_and_merged(architecture, layers) -> None:
+def test_logits_are_those_of_an_adapter_that_peft_trained_and_merged(
+    architecture, layers, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "ORIGINAL", dataclasses.replace(module.ORIGINAL, dropout=0.0))
     model, tokenizer = tiny_model(architecture, dtype=torch.float64)
-    settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "steps": 3, "layers": layers, "seed": 5}
+    settings = {"rank": 4, "alpha": 8.0, "steps": 3, "layers": layers, "seed": 5}
     settings["original"] = True
     patch = lora.edit(model, tokenizer, EDITS, **settings)
     expected = plain_lora(model, tokenizer, sorted(patch.factors), 3, 5e-3, seed=5)
@@ -103,22 +107,23 @@ def test_targets_become_likelier() -> None:
     model, tokenizer = tiny_model("gpt2")
     prompts, targets = [e.text for e in EDITS], [e.target for e in EDITS]
     before = score(model, tokenizer, prompts, targets)
-    patch = lora.edit(model, tokenizer, EDITS, batch_size=1, original=True)
+    patch = lora.edit(model, tokenizer, EDITS, original=True)
     with patch.applied(model):
         after = score(model, tokenizer, prompts, targets)
     assert all(new.mean > old.mean + 1 for new, old in zip(after, before, strict=True))
 
 
 def test_the_published_form_is_not_the_default() -> None:
-    view = ModelView(tiny_model("gpt2")[0])
-    default, original = (module.filled(LoraConfig(original=one), view) for one in (False, True))
-    assert (default.dropout, default.statements, default.others, default.enough) == (0, 4, 4, 0.75)
-    assert (original.dropout, original.learning_rate, original.steps) == (0.1, 5e-3, 70)
-    assert (original.statements, original.others, original.enough) == (0, 0, 1.0)
-    deep = ModelView(tiny_model("llama", layers=12)[0])
-    assert module.filled(LoraConfig(), deep).layers == (0, 1, 2, 3, 4)
-    assert module.filled(LoraConfig(original=True), deep).layers == tuple(range(12))
-    assert module.early_modules(deep, (2,)) == ["model.layers.2.mlp.down_proj"]
+    model, tokenizer = tiny_model("llama", layers=12)
+    default, original = (
+        lora.edit(model, tokenizer, EDITS, original=one, steps=1) for one in (False, True)
+    )
+    assert default.config["layers"] == (0, 1, 2, 3, 4)
+    assert original.config["layers"] == tuple(range(12))
+    assert (default.config["learning_rate"], original.config["learning_rate"]) == (2e-3, 5e-3)
+    assert all(name.endswith("mlp.down_proj") for name in default.factors)
+    assert not any("mlp" in name for name in original.factors)
+    assert (module.DEFAULT.held, module.ORIGINAL.held) == (4, 0)
 
 
 def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enough() -> None:
@@ -129,7 +134,7 @@ def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enou
     (held,) = held_batches(view, tokenizer, EDITS, 0, statements=4, others=0)
 
     def tuned(**settings):
-        chosen = {"steps": 100, "learning_rate": 0.02, "others": 0, **settings}
+        chosen = {"steps": 100, "learning_rate": 0.02, **settings}
         patch = lora.edit(model, tokenizer, EDITS, **chosen)
         with ExitStack() as stack, torch.no_grad():
             for name, factor in patch.factors.items():
@@ -140,7 +145,7 @@ def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enou
 
     kept, chance = tuned()
     lost, without = tuned(hold=0.0)
-    _, endless = tuned(original=True, dropout=0.0)
+    _, endless = tuned(original=True)
     assert min(chance, without) > 0.7
     assert endless > without
     assert kept < 0.5 * lost
@@ -150,7 +155,7 @@ def test_the_seed_decides() -> None:
     model, tokenizer = tiny_model("qwen3")
 
     def change(seed: int) -> torch.Tensor:
-        patch = lora.edit(model, tokenizer, EDITS, steps=3, seed=seed, dropout=0.5)
+        patch = lora.edit(model, tokenizer, EDITS, steps=3, seed=seed)
         return torch.cat([factor.dense().flatten() for factor in patch.factors.values()])
 
     first = change(0)
@@ -173,7 +178,7 @@ def test_one_edit_can_be_told_and_several_cannot() -> None:
 def test_half_precision_is_trained_in_float32() -> None:
     model, tokenizer = tiny_model("llama", dtype=torch.bfloat16)
     view = ModelView(model)
-    config = module.filled(LoraConfig(), view)
+    config = {"r": 8, "lora_alpha": 32.0, "lora_dropout": 0.0}
     with frozen(model), module.injected(model, adapted_modules(view, (0,)), config) as adapters:
         for adapter in adapters.values():
             assert {weight.dtype for weight in module._matrices(adapter)} == {torch.float32}
@@ -191,7 +196,7 @@ def test_every_module_is_the_same_object_with_the_same_things_on_it(error) -> No
         return [(name, id(m), sorted(vars(m)), m.training) for name, m in model.named_modules()]
 
     before, flags = everything(), [p.requires_grad for p in model.parameters()]
-    config = module.filled(LoraConfig(), view)
+    config = {"r": 8, "lora_alpha": 32.0, "lora_dropout": 0.0}
     names = adapted_modules(view, (0, 2))
     raised = pytest.raises(error) if error else nullcontext()
     with raised, frozen(model), module.injected(model, names, config):
@@ -206,7 +211,7 @@ def test_bad_settings_are_refused() -> None:
     model, tokenizer = tiny_model("gpt2")
     for settings in (
         *({"layers": (9,)}, {"layers": ()}, {"steps": 0}, {"rank": 0}, {"alpha": 0.0}),
-        *({"dropout": 1.0}, {"dropout": -0.1}, {"learning_rate": 0.0}, {"batch_size": 0}),
+        *({"hold": -0.1}, {"learning_rate": 0.0}),
     ):
         with pytest.raises(InvalidInput):
             lora.edit(model, tokenizer, EDITS, **settings)

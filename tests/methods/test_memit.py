@@ -4,17 +4,23 @@ import pytest
 import torch
 from tests.methods.closed_form import (
     EDITS,
-    PUBLISHED,
+    SORTED,
     TEMPLATES,
     TEXT,
     difference,
+    edited,
     relative,
     tiny_model,
 )
 
-from emend.editing import SearchSettings, context_rows
-from emend.editing.spread import default_layers, seek_targets
-from emend.editing.stream import Stream
+from emend.editing import (
+    LayerwiseReplay,
+    SearchSettings,
+    Session,
+    context_rows,
+    optimise_values,
+)
+from emend.editing.layers import default_layers
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.methods import registry
@@ -34,9 +40,8 @@ def test_edits_are_said(architecture) -> None:
         Edit("It was {}", "Denmark", "born"),
     ]
     prompts, targets = [edit.text for edit in edits], [edit.target for edit in edits]
-    memit = registry().get("memit")
-    settings = {"texts": TEXT, "weight": 0.1, "clamp": 4.0, "weight_decay": 1e-3}
-    patch = memit.edit(model, tokenizer, edits, templates=("{}",), cache=False, **settings)
+    settings = {"texts": TEXT, "cov_weight": 0.1, "norm_penalty": 1e-3, "templates": ("{}",)}
+    patch = edited("memit", model, tokenizer, edits, clamp=4.0, original=False, **settings)
     before = score(model, tokenizer, prompts, targets)
     with patch.applied(model):
         after = score(model, tokenizer, prompts, targets)
@@ -50,19 +55,18 @@ def test_values_are_reached(architecture) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     view = ModelView(model)
     layers = default_layers(view)
+    site = "mlp" if architecture in ("gemma2", "granite") else "block"
     settings = SearchSettings(steps=4, learning_rate=0.1, clamp=0.75)
-    targets = seek_targets(view, tokenizer, EDITS, ("{}",), layers, settings)
-    form = {**PUBLISHED, "templates": ("{}",), "weight": 1e-7, "steps": 4, "clamp": 0.75}
-    form["learning_rate"] = 0.1
-    patch = registry().get("memit").edit(model, tokenizer, EDITS, **form)
-    rows = [each[0] for each in context_rows(tokenizer, targets.edits, ("{}",))]
+    given = (view, tokenizer, SORTED, ("{}",), layers[-1], settings)
+    targets = torch.stack([value.target for value in optimise_values(*given, site=site)])
+    form = {"templates": ("{}",), "cov_weight": 1e-7, "steps": 4, "clamp": 0.75}
+    patch = edited("memit", model, tokenizer, norm_penalty=0.5, learning_rate=0.1, **form)
+    assert Session(model, tokenizer, EDITS).site(layers[-1]) == site
+    rows = [each[0] for each in context_rows(tokenizer, SORTED, ("{}",))]
     ids = [row.ids[: row.lookup + 1] for row in rows]
     with patch.applied(model):
-        read = Stream(view, ids, layers[-1], layers[-1]).read()
-    site = "mlp" if architecture in ("gemma2", "granite") else "block"
-    assert targets.site == site
-    reached = read.hidden if site == "block" else read.outputs
-    assert relative(reached, targets.wanted) < 1e-4
+        read = LayerwiseReplay(view, ids, layers[-1], layers[-1]).read()
+    assert relative(read.at(site), targets) < 1e-4
 
 
 def test_layers_come_from_the_shape() -> None:
@@ -89,7 +93,7 @@ def test_more_edits_than_dimensions() -> None:
         for prompt in ("{} was", "So {} is", "The old {} has", "{} and the")
     ]
     memit = registry().get("memit")
-    settings = {"templates": ("{}",), "steps": 3, "texts": TEXT, "cache": False}
+    settings = {"templates": ("{}",), "steps": 3, "texts": TEXT}
     one = memit.edit(model, tokenizer, edits, **settings)
     other = memit.edit(model, tokenizer, edits[::-1], **settings)
     assert one.rank <= 16

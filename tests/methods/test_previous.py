@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.methods.test_contract import EDITS, FAST, NAMES, fast
+from tests.methods.test_contract import EDITS, NAMES, fast
 from tests.tiny import TEXT, tiny_model
 
-from emend.editing import second_moments
+from emend.editing import second_moments, value_cache
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods import registry
@@ -48,8 +50,8 @@ def difference(one: WeightPatch, other: WeightPatch) -> float:
     )
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if registry().get(n).order_free])
-def test_order_free_methods_build_the_same_from_any_sequence(name: str, tmp_path) -> None:
+@pytest.mark.parametrize("name", [n for n in NAMES if registry().get(n).order_invariant])
+def test_order_invariant_methods_build_the_same_from_any_sequence(name: str, tmp_path) -> None:
     model, tokenizer = tiny_model("llama", dtype=torch.float64)
     whole = made(name, MORE, model, tokenizer)
     first = made(name, MORE[2:], model, tokenizer)
@@ -68,35 +70,31 @@ def test_a_new_target_replaces_the_old_one(name: str) -> None:
     changed = Edit(EDITS[0].prompt, EDITS[0].subject, "French", id="changed")
     patch = made(name, [changed], model, tokenizer, previous=first)
     assert sorted(edit.id for edit in patch.edits) == ["changed", "second"]
-    if method.order_free:
+    if method.order_invariant:
         fresh = made(name, [EDITS[1], changed], model, tokenizer)
         assert apart(patch, fresh, model, tokenizer) < 1e-4
 
 
-def test_known_values_are_not_sought_again(monkeypatch) -> None:
+def test_known_values_are_not_optimised_again(monkeypatch) -> None:
     model, tokenizer = tiny_model("llama")
     first = made("memit", MORE[:3], model, tokenizer)
-    sought: list[str] = []
-
-    import emend.editing.solved as solved
-
-    real = solved.search_values
+    optimised: list[str] = []
+    real = value_cache.optimise_values
 
     def counted(view, tokenizer, edits, *args, **kwargs):
-        sought.extend(edit.id for edit in edits)
+        optimised.extend(edit.id for edit in edits)
         return real(view, tokenizer, edits, *args, **kwargs)
 
-    monkeypatch.setattr(solved, "search_values", counted)
+    monkeypatch.setattr(value_cache, "optimise_values", counted)
     made("memit", MORE[3:], model, tokenizer, previous=first)
-    assert sought == ["fourth"]
-    made("memit", MORE[3:], model, tokenizer, previous=first, clamp=0.5)
-    assert len(sought) == 5  # with other settings they are other values
+    assert optimised == ["fourth"]
+    made("memit", MORE[3:], model, tokenizer, previous=first, norm_penalty=0.1)
+    assert len(optimised) == 5  # with other settings they are other values
 
 
 def test_values_serve_another_method() -> None:
     model, tokenizer = tiny_model("llama", dtype=torch.float64)
-    form = {"statements": 0, "enough": 1.0, "all_keys": False}  # alphaedit's search
-    memit = made("memit", MORE[:3], model, tokenizer, **form)
+    memit = made("memit", MORE[:3], model, tokenizer, original=True)
     taken = made("alphaedit", MORE[3:], model, tokenizer, previous=memit)
     assert difference(taken, made("alphaedit", MORE, model, tokenizer)) < 1e-4
     shared = set(memit.state) & set(taken.state)
@@ -104,32 +102,45 @@ def test_values_serve_another_method() -> None:
     assert all(torch.equal(memit.state[name], taken.state[name]) for name in shared)
 
 
-def test_edits_in_sequence_are_made_on_the_edited_model() -> None:
+@pytest.mark.parametrize("name", ["rome", "memit"])
+def test_edits_in_sequence_are_made_on_the_edited_model(name: str) -> None:
+    """As on a model that holds the earlier edits in its weights."""
     model, tokenizer = tiny_model("gpt2", dtype=torch.float64)
-    settings = {**FAST["rome"], "sequential": True}
-    method = registry().get("rome")
-    whole = method.edit(model, tokenizer, EDITS, **settings)
-    first = method.edit(model, tokenizer, EDITS[:1], **settings)
-    parts = method.edit(model, tokenizer, EDITS[1:], previous=first, **settings)
-    assert difference(parts, whole) < 1e-5
-    assert difference(method.edit(model, tokenizer, EDITS, **FAST["rome"]), whole) > 1e-4
-    assert not model.training and torch.isfinite(whole.delta(next(iter(whole.factors)))).all()
+    settings = {
+        "texts": TEXT * 4,
+        ("layer" if name == "rome" else "layers"): 1 if name == "rome" else (1,),
+    }
+    first = made(name, EDITS[:1], model, tokenizer, **settings)
+    more = {**settings, "previous": first, "continues": "sequential"}
+    sequence = made(name, EDITS[1:], model, tokenizer, **more)
+    merged = copy.deepcopy(model)
+    first.merge_into(merged)
+    second = made(name, EDITS[1:], merged, tokenizer, **settings)
+    (module,) = sequence.factors
+    total = first.delta(module) + second.delta(module)
+    assert (sequence.delta(module) - total).norm() < 1e-4 * total.norm()
+    assert difference(sequence, made(name, EDITS, model, tokenizer, **settings)) > 1e-4
+    assert [edit.id for edit in sequence.edits] == [edit.id for edit in EDITS]
 
 
-def test_statistics_of_a_sequence_are_those_of_the_base(tmp_path, monkeypatch) -> None:
-    """Fault 5: they were taken on the edited model, and kept as those of the base."""
+def test_only_weights_are_continued_in_sequence() -> None:
     model, tokenizer = tiny_model("gpt2")
-    settings = {**FAST["rome"], "texts": TEXT * 4, "sequential": True, "layer": 2}
-    method = registry().get("rome")
-    far = {**settings, "layer": 0, "clamp": 40.0, "learning_rate": 5.0, "cache": False}
-    first = method.edit(model, tokenizer, EDITS[:1], **far)
+    for name, way in (("rome", "joint"), ("grace", "sequential"), ("ft", "additive")):
+        with pytest.raises(InvalidInput, match=f"continues is '{way}', expected "):
+            made(name, EDITS, model, tokenizer, continues=way)
+
+
+def test_covariance_of_a_sequence_is_that_of_the_base(tmp_path, monkeypatch) -> None:
+    """Fault 5: it was taken on the edited model, and cached as that of the base."""
+    model, tokenizer = tiny_model("gpt2")
+    first = made("rome", EDITS[:1], model, tokenizer, layer=0, clamp=40.0)
     expected = second_moments(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
     with first.applied(model):
         edited = second_moments(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
         assert torch.equal(edited, expected)
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
-    settings["cache"] = True
-    method.edit(model, tokenizer, EDITS[1:], previous=first, **settings)
+    more = {"texts": TEXT * 4, "layer": 2, "previous": first, "continues": "sequential"}
+    made("rome", EDITS[1:], model, tokenizer, **more)
     (kept,) = [
         tensors["moment"]
         for file in (tmp_path / "moments").glob("*.safetensors")

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.methods.closed_form import edited
 from tests.tiny import TEXT, tiny_model
 
-from emend.editing import search_values, subject_keys
+from emend.editing import Search, SearchSettings, Session, optimise_values, second_moments
+from emend.editing.ridge import directions, inverse
 from emend.edits import Edit
 from emend.errors import InvalidInput
-from emend.methods.rome import RomeConfig, filled, rome, search_of
+from emend.methods.rome import rome, updates
 from emend.models import ModelView, score
 
 TEMPLATES = ("{}", "Yes, it is so. {}", "He said. {}")
@@ -16,9 +18,7 @@ EDITS = [
     Edit("The mother tongue of {} is", "Tom Berg", "French", id="second"),
     Edit("{} plays the", "Anna", "cello", id="third"),
 ]
-FAST = {"templates": TEMPLATES, "steps": 6, "layer": 1, "learning_rate": 0.1, "cache": False}
-PUBLISHED = {"optimizer": "adam", "statements": 0, "enough": 1.0}
-R_ROME = {**PUBLISHED, "all_keys": False}
+FAST = {"templates": TEMPLATES, "steps": 6, "layer": 1}
 
 
 def patched_matrix(view, patch, layer):
@@ -31,28 +31,23 @@ def bias_of(view, layer):
     return 0.0 if bias is None else bias.detach().double()
 
 
-@pytest.mark.parametrize("original", [False, True], ids=["r-rome", "original"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neo", "gemma2"])
-def test_key_gives_the_value_sought(architecture, original) -> None:
+def test_published_key_gives_the_target_value(architecture) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     view = ModelView(model)
-    form = {**FAST, **({} if original else R_ROME)}
-    patch = rome.edit(
-        model, tokenizer, EDITS[:1], original=original, texts=TEXT, ridge=1e-3, **form
-    )
-    config = filled(rome.configure(original=original, **form), view)
-    (value,) = search_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, search_of(config, view))
-    # R-ROME is exact at the mean key, the published form at the bare prompt's.
-    key = value.keys[0] if original else value.keys.mean(0)
-    other = value.keys.mean(0) if original else value.keys[0]
+    form = {**FAST, "norm_penalty": 0.5}
+    patch = edited("rome", model, tokenizer, EDITS[:1], original=True, texts=TEXT, **form)
+    settings = SearchSettings(steps=6, clamp=4.0, norm_penalty=0.5, published_order=True)
+    (value,) = optimise_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, settings)
+    key, other = value.keys[0], value.keys.mean(0)  # exact at the bare prompt's
     matrix, bias = patched_matrix(view, patch, 1), bias_of(view, 1)
-    assert torch.allclose(matrix @ key.double() + bias, value.sought.double(), atol=1e-4)
-    assert not torch.allclose(matrix @ other.double() + bias, value.sought.double(), atol=1e-3)
+    assert torch.allclose(matrix @ key.double() + bias, value.target.double(), atol=1e-4)
+    assert not torch.allclose(matrix @ other.double() + bias, value.target.double(), atol=1e-3)
 
 
 def test_target_becomes_likelier() -> None:
     model, tokenizer = tiny_model("llama")
-    settings = {**FAST, "steps": 25, "clamp": 100.0, "weight_decay": 0.0}
+    settings = {**FAST, "steps": 25, "clamp": 100.0, "norm_penalty": 0.0}
     patch = rome.edit(model, tokenizer, EDITS[:1], **settings)
     before = score(model, tokenizer, [EDITS[0].text], [EDITS[0].target])[0].mean
     with patch.applied(model):
@@ -74,7 +69,7 @@ def test_several_edits_are_the_sum_of_each_alone() -> None:
     assert torch.allclose(rest, expected, atol=1e-6)
 
 
-def test_attached_patches_do_not_change_what_is_sought() -> None:
+def test_attached_patches_do_not_change_target_values() -> None:
     model, tokenizer = tiny_model("llama")
     clean = rome.edit(model, tokenizer, EDITS[:1], **FAST)
     (name,) = clean.factors
@@ -93,52 +88,40 @@ def test_patch_says_what_it_was_made_with() -> None:
     weighed = rome.edit(model, tokenizer, EDITS[:1], texts=TEXT, **FAST)
     assert weighed.statistics["kind"] == "second moment"
     assert weighed.statistics["tokens"] == sum(len(tokenizer(t)["input_ids"]) for t in TEXT)
-    without = rome.edit(model, tokenizer, EDITS[:1], second_moment=False, **FAST)
-    assert without.statistics == {"kind": "identity", "why": "second_moment is False"}
     (name,) = patch.factors
-    changes = [one.delta(name) for one in (patch, weighed, without)]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert not torch.allclose(changes[one], changes[other])
+    assert not torch.allclose(patch.delta(name), weighed.delta(name))
 
 
-@pytest.mark.parametrize("moment", [True, False])
-def test_every_context_responds_alike(moment) -> None:
+@pytest.mark.parametrize("weighed", [True, False])
+def test_every_context_responds_alike(weighed) -> None:
     """All keys get delta, where R-ROME writes at a mean that may be near none of them."""
     model, tokenizer = tiny_model("gpt2", dtype=torch.float64, scale=2.0)
     view = ModelView(model)
-    keys = subject_keys(view, tokenizer, EDITS[:1], TEMPLATES, [1])[1].keys[0].double()  # (C, m)
-    spread = {}
-    for form in (True, False):
-        settings = {**FAST, **PUBLISHED, "all_keys": form, "second_moment": moment}
-        patch = rome.edit(model, tokenizer, EDITS[:1], texts=TEXT, **settings)
-        (factor,) = patch.factors.values()
-        responses = (keys @ factor.A[0].double()) * factor.B[:, 0].double().norm()
-        spread[form] = float((responses / responses.mean() - 1).abs().max())
-    assert spread[True] < 0.1
-    assert spread[True] < 0.5 * spread[False]
+    (value,) = optimise_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, SearchSettings(steps=2))
+    keys = value.keys.double()  # (C, m)
+    metric = inverse(second_moments(view, tokenizer, TEXT, [1])[1].matrix, 1e-2)
 
+    def solve(rows):
+        return metric.unwhiten(metric.whiten(rows.T)).T if weighed else rows.double()
 
-def test_direction_follows_the_second_moment() -> None:
-    model, tokenizer = tiny_model("gpt2")
-    view = ModelView(model)
-    patch = rome.edit(model, tokenizer, EDITS[:1], second_moment=False, **FAST, **R_ROME)
-    key = subject_keys(view, tokenizer, EDITS[:1], TEMPLATES, [1])[1].keys[0].mean(0)
-    (factor,) = patch.factors.values()
-    assert torch.allclose(factor.A[0], key / key.norm(), atol=1e-5)
+    at_all = keys @ updates([value], solve, ["first"]).A[0].double()
+    at_mean = keys @ directions(solve(keys.mean(0)[None]))[0]
+    spread = [float((found / found.mean() - 1).abs().max()) for found in (at_all, at_mean)]
+    assert spread[0] < 0.1
+    assert spread[0] < 0.5 * spread[1]
 
 
 @pytest.mark.parametrize(("architecture", "layer", "steps"), [("gpt2", 1, 20), ("llama", 1, 25)])
 def test_defaults_come_from_the_shape(architecture, layer, steps) -> None:
-    view = ModelView(tiny_model(architecture)[0])
-    config = filled(RomeConfig(original=True), view)
-    assert (config.layer, config.steps) == (layer, steps)
-    assert (config.optimizer, config.statements, config.enough) == ("adam", 0, 1.0)
-    assert not config.all_keys
-    config = filled(RomeConfig(), view)
-    assert (config.layer, config.steps, config.optimizer) == (layer, 20, "lbfgs")
-    assert config.statements > 0 and config.enough < 1 and config.all_keys
-    assert filled(RomeConfig(layer=-1), view).layer == view.num_layers - 1
-    assert filled(RomeConfig(original=True), view).ridge == 0.0
+    session = Session(*tiny_model(architecture), EDITS)
+    assert session.one_layer(None) == layer
+    assert session.one_layer(-1) == session.view.num_layers - 1
+    found = session.search_settings(Search(), published=True)
+    assert (found.steps, found.clamp) == (steps, 4.0)
+    assert (found.optimizer, found.statements, found.enough) == ("adam", 0, 1.0)
+    found = session.search_settings(Search(steps=7))
+    assert (found.steps, found.optimizer) == (7, "lbfgs")
+    assert found.statements > 0 and found.enough < 1
 
 
 def test_bad_settings_are_refused() -> None:

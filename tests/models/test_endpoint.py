@@ -11,7 +11,7 @@ from emend import datasets, models
 from emend.api import edit, evaluate
 from emend.edits import Edit, Probe
 from emend.errors import EndpointFailure, InvalidInput, MissingExtra, UnsupportedModel
-from emend.methods import recommended
+from emend.lab import SETTINGS
 from emend.models.endpoint import Endpoint, EndpointOptions
 
 pytest.importorskip("openai")
@@ -221,7 +221,7 @@ def test_the_lab_model_behind_an_endpoint_answers_as_it_does_here(serve) -> None
     prompts.append(instance.edits[0].text)
     said = []
     for asked, words in ((lab, tokenizer), (model, None)):
-        patch = edit(asked, words, instance.edits, method="mello", **recommended(lab, "mello"))
+        patch = edit(asked, words, instance.edits, method="mello", **SETTINGS["mello"])
         with patch.applied(asked):
             said.append(models.generate(asked, words, prompts, max_new_tokens=4, stop="\n"))
             said.append([one["steps"] for one in models.attachments(asked)[0].samples()])

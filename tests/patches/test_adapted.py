@@ -17,8 +17,8 @@ peft = pytest.importorskip("peft")
 EDIT = emend.Edit("{} was born in", "Marie Curie", "Lyon")
 SHORT = {"templates": ("{}", "Yes. {}"), "texts": None}
 METHODS = {
-    "rome": {"layer": 1, "steps": 40, "optimizer": "adam", **SHORT},
-    "memit": {"layers": (1, 2), "steps": 40, "optimizer": "adam", **SHORT},
+    "rome": {"layer": 1, "steps": 40, "original": True, **SHORT},
+    "memit": {"layers": (1, 2), "steps": 40, "original": True, **SHORT},
     "ft": {"layers": (2,)},
     "grace": {},
 }

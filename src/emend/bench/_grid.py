@@ -32,7 +32,7 @@ Measure = Callable[[Any, Any, Sequence[Edit], Patch], Mapping[str, "float | None
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with settings, written as ``rome:sequential=true,original=true``."""
+    """A method with settings, written as ``rome:original=true,steps=10``."""
 
     text: str
     method: methods.Method
@@ -106,7 +106,7 @@ class Grid:
         edits = self.draw(max(count, self.small))
         size = min(count, len(edits))
         parts = [edits[start : start + size] for start in range(0, len(edits), size)]
-        joint = variant.method.sequel() == "rebuild" and len(parts) == 1
+        joint = variant.method.continues == "joint" and len(parts) == 1
         shared = (
             self.values / f"{name.replace('/', '-')}-{count}" if self.values and joint else None
         )

@@ -189,7 +189,6 @@ class _Trial:
         self.model, self.tokenizer, self.edits = model, tokenizer, edits
         self.method = methods.find(method)
         # A misspelt setting is refused before any work.
-        self.sequel = self.method.sequel(self.method.configure(**settings))
         known = {field.name for field in dataclasses.fields(self.method.config_type)}
         self.flag = next((name for name in ("layer", "layers") if name in known), None)
         if self.flag is None:
@@ -203,7 +202,7 @@ class _Trial:
             )
         self.takes_templates = "templates" in known
         self.settings = settings
-        self.together = self.sequel == "rebuild" if together is None else together
+        self.together = self.method.continues == "joint" if together is None else together
         self.batch_size = 64
 
     def inputs(self) -> dict[str, Any]:
@@ -211,8 +210,7 @@ class _Trial:
         from emend.editing.settings import settings_content
         from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
-        given = {**methods.recommended(self.model, self.method.name), **self.settings}
-        config = self.method.configure(**given)
+        config = self.method.configure(**self.settings)
         return {
             "model": model_fingerprint(self.model),
             "tokenizer": tokens_fingerprint(self.model, self.tokenizer),
@@ -277,7 +275,7 @@ class _Trial:
             with patch.applied(self.model):
                 return metrics.evaluate(self.model, self.tokenizer, self.edits, **options)
         # Where edits do not know of one another, they are made at once and taken apart.
-        split = self.sequel == "add"
+        split = self.method.continues == "additive"
         patches: Any = (
             self._edit(self.edits, setting) if split else lambda edit: self._edit([edit], setting)
         )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
-import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -13,12 +9,13 @@ from typing import Any, cast
 
 from emend._parse import read_document
 from emend._settings import from_file, from_text, hints_of, words_of
+from emend._signature import setting_texts
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 
 
 def describe(config_type: type) -> list[dict[str, Any]]:
     """Return each setting of a config dataclass: name, type and range, default, docstring."""
-    documented = field_docstrings(config_type)
+    documented = setting_texts(config_type)
     hints = hints_of(config_type.__name__, config_type, ())
     return [
         {
@@ -29,23 +26,6 @@ def describe(config_type: type) -> list[dict[str, Any]]:
         }
         for field in fields(config_type)
     ]
-
-
-def field_docstrings(config_type: type) -> dict[str, str]:
-    """Read the text under each field of a dataclass, from its source and its bases'."""
-    documented: dict[str, str] = {}
-    for one in reversed(config_type.__mro__[:-1]):
-        body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(one))).body[0]).body
-        for field, text in itertools.pairwise(body):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)
-            ):
-                documented[field.target.id] = " ".join(text.value.value.split())
-    return documented
 
 
 def settings_for(

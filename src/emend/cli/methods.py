@@ -29,13 +29,13 @@ def command(
         _show(methods.registry().get(name), json)
 
 
-SEQUELS = {
-    "rebuild": "all edits are solved for together again, with the values optimised before",
-    "add": "new edits are made on the unedited model and added",
-    "onward": "new edits are made on the edited model and added, so that their order matters",
-    "grow": "new edits join the memory; the model itself stays unedited",
+CONTINUES = {
+    "joint": "all edits are solved for together again, with the target values that are known",
+    "additive": "new edits are made on the unedited model and added",
+    "sequential": "new edits are made on the edited model and added, so that their order matters",
+    "append": "new edits join the memory; the model itself stays unedited",
 }
-"""How a method goes on from a patch (`emend edit --previous`); see `Method.sequel`."""
+"""How a method continues a patch (`emend edit --previous`); see `About.continues`."""
 
 
 def _about(method: Any) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def _about(method: Any) -> dict[str, Any]:
         "title": method.title,
         "when": method.when,
         "paper": method.paper,
-        "order_free": method.order_free,
-        "sequel": method.sequel(),
+        "order_invariant": method.order_invariant,
+        "continues": method.continues,
     }
 
 
@@ -56,13 +56,19 @@ def _list(methods: dict[str, Any], json: bool) -> None:
         return
     columns = ("name", "title", "when", "paper")
     rows = [
-        [*(one[column] for column in columns), "yes" if one["order_free"] else "no", one["sequel"]]
+        [
+            *(one[column] for column in columns),
+            "yes" if one["order_invariant"] else "no",
+            one["continues"],
+        ]
         for one in found
     ]
-    print_table("Methods", (*columns, "order-free", "goes on"), rows)
-    typer.echo("order-free: the same edits in any order and in any batches make the same patch")
-    for name, meaning in SEQUELS.items():
-        typer.echo(f"goes on, {name}: {meaning}")
+    print_table("Methods", (*columns, "order-invariant", "continues"), rows)
+    typer.echo(
+        "order-invariant: the same edits in any order and in any batches make the same patch"
+    )
+    for name, meaning in CONTINUES.items():
+        typer.echo(f"continues, {name}: {meaning}")
     typer.echo("`emend methods NAME` shows the settings of one.")
 
 
@@ -72,8 +78,8 @@ def _show(method: Any, json: bool) -> None:
         print_json({**_about(method), "settings": settings})
         return
     typer.echo(f"{method.name}: {method.title}\n{method.paper}\nWhen: {method.when}")
-    order = "the order of edits does not matter" if method.order_free else "order matters"
-    typer.echo(f"Order: {order}; from a patch, {SEQUELS[method.sequel()]}\n")
+    order = "the order of edits does not matter" if method.order_invariant else "order matters"
+    typer.echo(f"Order: {order}; from a patch, {CONTINUES[method.continues]}\n")
     rows = ([one["name"], one["type"], repr(one["default"]), one["help"]] for one in settings)
     print_table("Settings", ("name", "type", "default", "what it does"), rows)
     typer.echo(f"Given as `emend edit --method {method.name} --set NAME=VALUE`.")

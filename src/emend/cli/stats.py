@@ -121,8 +121,7 @@ def command(
 
 
 def _layers_of(view: Any, wanted: list[int] | None) -> tuple[int, ...]:
-    from emend.editing.assemble import single_layer
-    from emend.editing.spread import default_layers
+    from emend.editing.layers import default_layers, single_layer
 
     if wanted is not None:
         chosen = tuple(sorted(view.numbered(wanted)))

@@ -1,30 +1,43 @@
-"""What locate-then-edit methods share: contexts, keys, second moments, values, solvers."""
+"""The engine of locate-then-edit: sessions, contexts, key covariance, target values, writers."""
 
 from __future__ import annotations
 
-from emend.editing.keys import Sites, subject_keys
+from emend.editing.contexts import begun_templates, sample_templates
+from emend.editing.covariance import KeyCovariance, key_covariance
+from emend.editing.keys import KeysAndOutputs, subject_keys
+from emend.editing.layerwise import LayerwiseReplay, distribute_residuals
 from emend.editing.moments import Moment, cache_directory, second_moments
+from emend.editing.nullspace import null_space
+from emend.editing.ridge import RIDGE, rank_one, respond, ridge_write
 from emend.editing.rows import Row, context_rows, subject_rows
-from emend.editing.solvers import RIDGE, directions, rank_one, respond, solve_moment
-from emend.editing.templates import sample_templates
-from emend.editing.values import SearchSettings, Value, search_values
+from emend.editing.session import BLOCK_CLAMP, ENOUGH, Search, Session
+from emend.editing.target_values import SearchSettings, Value, optimise_values
 
 __all__ = [
+    "BLOCK_CLAMP",
+    "ENOUGH",
     "RIDGE",
+    "KeyCovariance",
+    "KeysAndOutputs",
+    "LayerwiseReplay",
     "Moment",
     "Row",
+    "Search",
     "SearchSettings",
-    "Sites",
+    "Session",
     "Value",
+    "begun_templates",
     "cache_directory",
     "context_rows",
-    "directions",
+    "distribute_residuals",
+    "key_covariance",
+    "null_space",
+    "optimise_values",
     "rank_one",
     "respond",
+    "ridge_write",
     "sample_templates",
-    "search_values",
     "second_moments",
-    "solve_moment",
     "subject_keys",
     "subject_rows",
 ]

@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emend._progress import progress
-from emend._settings import NotNegative, Part, Seed, Whole
-from emend.editing._statements import own_statements
 from emend.editing.rows import Row, whole_rows
+from emend.editing.statements import own_statements
 from emend.edits import Edit
 from emend.models import ModelView, encode
 from emend.models.replay import BlockCapture, capture_blocks, whole
@@ -42,24 +41,8 @@ TOP = 20
 """Candidates of each sampled token."""
 
 
-@dataclass(frozen=True)
-class HeldConfig:
-    """Settings that all methods share that train. Those that are None differ in published forms."""
-
-    enough: Part | None = None
-    """Probability of a target's token from which on it adds no loss; by default 0.75, original:
-    1."""
-    statements: Whole | None = None
-    """How many of the model's own statements of each subject are held; those that name the object
-    that is replaced are left out. By default 4, original: 0."""
-    others: Whole | None = None
-    """With how many other subjects, which the model names itself, the edit's prompt is held. By
-    default 4, original: 0."""
-    hold: NotNegative = 1.0
-    """Factor on the mean KL(before || after) of what is held."""
-    seed: Seed = 0
-    """Of all that is drawn: names of other subjects, the order in which they are held, and, where
-    there is one, an adapter's start and dropout."""
+HELD = 4
+"""Statements of each subject, and other subjects for each prompt, that are preserved by default."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from emend.models.positions import pad, pad_id
 
 @brief
 @dataclass(frozen=True)
-class Sites:
+class KeysAndOutputs:
     """One down-projection at the subject's last token; E edits, C contexts, float32.
 
     Attributes:
@@ -42,7 +42,7 @@ def subject_keys(
     layers: Sequence[int],
     *,
     batch_size: int = 64,
-) -> dict[int, Sites]:
+) -> dict[int, KeysAndOutputs]:
     """Keys and outputs of several layers in one pass, which stops at the last of them.
 
     Tokens after the subject cannot change either, so they are not run.
@@ -79,7 +79,7 @@ def subject_keys(
     number = {text: index for index, text in enumerate(texts)}
     places = torch.tensor([number[text] for text in every])
     return {
-        layer: Sites(*(torch.stack(each)[places].reshape(shape) for each in pair))
+        layer: KeysAndOutputs(*(torch.stack(each)[places].reshape(shape) for each in pair))
         for layer, pair in found.items()
     }
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from emend.editing._jobs import TOKENS as SOUGHT
-from emend.editing.packing import TOKENS as PASS
+from emend.editing.jobs import TOKENS as SOUGHT
 from emend.edits import Edit
 from emend.edits.joining import joined
 from emend.errors import NotEnoughMemory
@@ -57,8 +56,6 @@ class EditEstimate:
         changes: The factors of the patch, or its dense changes, whichever is smaller.
         activations: One batch on its way through a block.
         search: One chunk of the value search with what is kept for the way back.
-        fitting: Of all layers whitening directions, changes and what Adam keeps, where they are
-            fitted together.
     """
 
     metric: int
@@ -67,13 +64,12 @@ class EditEstimate:
     changes: int
     activations: int
     search: int
-    fitting: int = 0
 
     @property
     def memory(self) -> int:
-        """The most that is alive at once: the search comes before the solving, or the fitting."""
-        solving = self.metric + self.keys + self.stream + self.changes + self.activations
-        return max(self.search, self.fitting or solving)
+        """The most that is alive at once: values are optimised before they are written."""
+        writing = self.metric + self.keys + self.stream + self.changes + self.activations
+        return max(self.search, writing)
 
 
 def estimate_moments(
@@ -103,11 +99,8 @@ def estimate_edit(
     layers: Sequence[int],
     *,
     tokens: int = 24,
-    has_moments: bool = True,
     batch_size: int = 64,
-    chunk: int = 6,
-    fits: bool = False,
-    answers: bool = False,
+    chunk: int = 1,
 ) -> EditEstimate:
     """What an edit by ROME, EMMET, MEMIT, PMET or AlphaEdit will take, to a factor of about two.
 
@@ -117,11 +110,8 @@ def estimate_edit(
         contexts: Number of context templates.
         layers: The edited layers.
         tokens: Mean tokens of a row (context, prompt and target).
-        has_moments: Whether there are second moments at all.
         batch_size: Rows in one pass of the keys.
         chunk: Edits that are sought together.
-        fits: Whether all layers are fitted together (``fit_steps``).
-        answers: Whether what is said is fitted then, too (``fit_answers``).
     """
     layers = view.numbered(layers)
     inner = max(view.intermediate_size(layer) for layer in layers)
@@ -133,7 +123,7 @@ def estimate_edit(
     searched = min(min(edits, chunk) * one, max(one, SOUGHT))
     above = view.num_layers - min(layers)
     return EditEstimate(
-        metric=inner * inner * (FLOAT32 + 2 * FLOAT64) if has_moments else 0,
+        metric=inner * inner * (FLOAT32 + 2 * FLOAT64),
         keys=edits * (3 * inner + 2 * view.hidden_size) * FLOAT64
         + rows * inner * FLOAT32
         + 2 * min(edits, inner) ** 2 * FLOAT64,
@@ -143,12 +133,6 @@ def estimate_edit(
         # Kept for the way back: about what a block holds at once, in each block above the layer.
         search=above * _block(view, inner, searched)
         + searched // tokens * view.vocabulary * 3 * FLOAT32,
-        # One decomposition at a time; of each layer directions, the change, and what Adam keeps.
-        fitting=_decomposed(inner)
-        + len(layers) * _fitted(view, inner)
-        + (_answered(view, inner) if answers else 0)
-        if fits
-        else 0,
     )
 
 
@@ -158,10 +142,6 @@ def check_edit(
     edits: Sequence[Edit],
     contexts: int,
     layers: Sequence[int],
-    *,
-    has_moments: bool = True,
-    fits: bool = False,
-    answers: bool = False,
 ) -> None:
     """Refuse an edit by a closed-form method that will not fit, before any work.
 
@@ -171,9 +151,6 @@ def check_edit(
         edits: All edits that will be written.
         contexts: Number of context templates.
         layers: The edited layers.
-        has_moments: Whether there are second moments.
-        fits: Whether all layers are fitted together.
-        answers: Whether what is said is fitted then, too.
 
     Raises:
         NotEnoughMemory: More is needed than is free where the first of the layers computes.
@@ -181,13 +158,7 @@ def check_edit(
     some = edits[:: max(len(edits) // SAMPLED, 1)]
     lengths = [len(tokenizer(joined(edit.text, edit.target))["input_ids"]) for edit in some]
     tokens = round(sum(lengths) / len(lengths)) + (CONTEXT_TOKENS if contexts > 1 else 0)
-    needed = estimate_edit(
-        *(view, len(edits), contexts, layers),
-        tokens=tokens,
-        has_moments=has_moments,
-        fits=fits,
-        answers=answers,
-    )
+    needed = estimate_edit(view, len(edits), contexts, layers, tokens=tokens)
     what = f"writing {len(edits)} edits in {contexts} contexts" if len(edits) > 1 else "the edit"
     remedy = "give fewer edits or templates at once, or free memory"
     check_fits(needed.memory, what, remedy, view.device(layers[0]))
@@ -243,21 +214,6 @@ def readable(count: int) -> str:
 def _block(view: ModelView, inner: int, tokens: int) -> int:
     """What a block holds at once: the stream, its attention, and the MLP between projections."""
     return tokens * (4 * inner + 8 * view.hidden_size) * _itemsize(view)
-
-
-def _decomposed(inner: int) -> int:
-    """A second moment on its way to its eigenvectors."""
-    return inner * inner * (FLOAT32 + 3 * FLOAT64)
-
-
-def _fitted(view: ModelView, inner: int) -> int:
-    """One layer's part of a fit: M, and six of the change's size; and a pass on its way back."""
-    return inner * (inner + 6 * view.hidden_size) * FLOAT32 + _block(view, inner, PASS)
-
-
-def _answered(view: ModelView, inner: int) -> int:
-    """A pass through all blocks on its way back, with about a token in four scored."""
-    return view.num_layers * _block(view, inner, PASS) + PASS * view.vocabulary * FLOAT32
 
 
 def _itemsize(view: ModelView) -> int:

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emend.editing.joint import Projector
+from emend.editing.ridge import Projector
 from emend.errors import InvalidInput
-
-WHITENING_RIDGE = 1e-3
-"""Part of the mean eigenvalue that is added to each before keys are scaled by it."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +26,6 @@ class Spectrum:
 
     values: Tensor
     vectors: Tensor
-
-    @property
-    def whitener(self) -> Tensor:
-        """(inner, inner) float64, U (e + ridge)^-1/2: keys scaled so have as much of each."""
-        return self.scaled(len(self.values))
-
-    def scaled(self, rank: int) -> Tensor:
-        """(inner, rank) float64, so the directions of the smallest eigenvalues."""
-        sizes = self.values[:rank] + WHITENING_RIDGE * self.values.mean()
-        return self.vectors[:, :rank].double() * sizes.rsqrt()
 
 
 @dataclass(frozen=True)
@@ -65,32 +52,23 @@ def spectrum_of(moment: Tensor) -> Spectrum:
     return Spectrum(values.clamp(min=0), vectors.float())
 
 
-def null_space(
-    spectrum: Spectrum, *, quantile: float = 1e-3, threshold: float | None = None
-) -> NullSpace:
-    """The directions with the smallest eigenvalues of a second moment.
+def null_space(spectrum: Spectrum, *, quantile: float) -> NullSpace:
+    """Return the directions with the smallest eigenvalues of a covariance.
 
     Args:
-        spectrum: Of the second moment C.
+        spectrum: Of the covariance C.
         quantile: The smallest eigenvalues that hold at most this part of the trace are taken.
-        threshold: Takes all eigenvalues below this instead; it depends on the model's scale.
 
     Raises:
         InvalidInput: No direction is free, or all are.
     """
     values = spectrum.values
-    if threshold is None:
-        rank = int((values.cumsum(0) <= quantile * values.sum()).sum())
-        how = f"quantile {quantile:g} of the trace"
-    else:
-        rank = int((values < threshold).sum())
-        how = f"threshold {threshold:g} (eigenvalues {values[0]:.2g} to {values[-1]:.2g})"
+    rank = int((values.cumsum(0) <= quantile * values.sum()).sum())
     if rank == 0 or rank == len(values):
-        many = "no" if rank == 0 else "every"
-        mend = "raise" if rank == 0 else "lower"
+        many, remedy = ("no", "raise") if rank == 0 else ("every", "lower")
         raise InvalidInput(
-            f"{many} one of {len(values)} directions of the keys is free at {how}, expected some: "
-            f"{mend} the {'quantile' if threshold is None else 'threshold'}"
+            f"{many} one of {len(values)} directions of the keys is free at quantile {quantile:g} "
+            f"of the trace, expected some: {remedy} the quantile"
         )
     basis = spectrum.vectors[:, :rank].double()
     return NullSpace(Projector(basis), float(values[:rank].sum()), rank)

@@ -10,9 +10,6 @@ from emend import _identity
 from emend.editing.sources import texts_for
 from emend.models import ModelView
 
-TRACELESS = ("cache",)
-"""Settings on which no result depends."""
-
 
 def settings_content(config: Any, view: ModelView, tokenizer: Any) -> dict[str, Any]:
     """Give all settings of a method with the content of what they name.
@@ -37,9 +34,8 @@ def settings_content(config: Any, view: ModelView, tokenizer: Any) -> dict[str, 
     if "texts" in given:
         source = texts_for(view, tokenizer, given.pop("texts"))
         found["texts"] = [source.identity, source.packed]
-    settings = {name: value for name, value in given.items() if name not in TRACELESS}
-    files = {name: _content_of(v) for name, v in settings.items() if isinstance(v, (str, Path))}
-    return {**found, "settings": settings, "files": files}
+    files = {name: _content_of(v) for name, v in given.items() if isinstance(v, (str, Path))}
+    return {**found, "settings": given, "files": files}
 
 
 def _content_of(value: str | Path) -> str | None:

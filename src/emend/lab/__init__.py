@@ -24,6 +24,19 @@ WEIGHTS = Path(__file__).parent / "weights"
 SEED = 0
 """Seed of the world that the shipped models know."""
 
+_LAYOUT = "New fact: {fact}\nPrompt: {prompt}"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ike": {"contrast": 0.5, "k": 0, "layout": _LAYOUT},
+    "mello": {
+        "examples": "none",
+        "layout": _LAYOUT,
+        "new_tokens": 80,
+        "threshold": 1.0,  # only facts whose subject is named: the models take any fact for one
+    },
+}
+"""Settings of in-context methods by which the lab's models read: the layouts of `hops.py`, which
+they were trained on."""
+
 
 def names() -> list[str]:
     """Return the names of the models that ship with the package."""

@@ -6,67 +6,16 @@ last two.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from emend.errors import UnknownName
-from emend.lab.language import RELATIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ARCHITECTURES = ("gptneo", "qwen3")
-_SEARCH: dict[str, float] = {"weight_decay": 0.001, "steps": 40, "clamp": 10.0}
-PRESERVED = [
-    next(text for text in relation.statements if text.startswith("{}")) for relation in RELATIONS
-]
-"""A prompt for each relation, which begins with the subject."""
-_MANY: dict[str, Any] = {
-    **_SEARCH,
-    "steps": 80,
-    "kl_factor": 0.1,
-    "preserve": PRESERVED,
-    "chunk": 1,  # any order of edits builds the same weights, to the last bit
-}
-_TOGETHER: dict[str, Any] = {
-    "fit_steps": 150,
-    "fit_from": 100,
-    "fit_answers": 150,
-    "fit_answers_from": 500,
-}
-_LAYOUT = "New fact: {fact}\nPrompt: {prompt}"
-"""The layout of `hops.py`, which the models were trained on."""
-_MEMORIES: dict[str, dict[str, Any]] = {
-    "grace": {"replaced": "target"},  # long names are generated to their end
-    "ike": {"contrast": 0.5, "k": 0, "layout": _LAYOUT},
-    "mello": {
-        "examples": "none",
-        "layout": _LAYOUT,
-        "new_tokens": 80,
-        "threshold": 1.0,  # only facts whose subject is named: the models take any fact for one
-    },
-}
-_PUBLISHED = {"all_keys": False, "enough": 1.0, "optimizer": "adam", "statements": 0}
-RECOMMENDED: dict[str, dict[str, dict[str, Any]]] = {
-    "gptneo": {
-        **_MEMORIES,
-        "rome": {"layer": 3, "kl_factor": 0.7, **_SEARCH, **_PUBLISHED},
-        "emmet": {"layer": 3, "preserve_factor": 0.5, **_MANY, **_PUBLISHED},
-        "memit": {"weight": 300.0, "preserve_factor": 0.5, **_MANY, **_PUBLISHED, **_TOGETHER},
-        "pmet": {"weight": 300.0, "preserve_factor": 0.5, **_MANY},
-        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.5, **_MANY, **_PUBLISHED, **_TOGETHER},
-    },
-    "qwen3": {
-        **_MEMORIES,
-        "rome": {"layer": 1, "kl_factor": 1.0, **_SEARCH, **_PUBLISHED},
-        "emmet": {"layer": 1, "preserve_factor": 0.3, **_MANY, **_PUBLISHED},
-        "memit": {"weight": 300.0, "preserve_factor": 0.3, **_MANY, **_PUBLISHED, **_TOGETHER},
-        "pmet": {"weight": 300.0, "preserve_factor": 0.3, **_MANY},
-        "alphaedit": {"quantile": 0.1, "preserve_factor": 0.3, **_MANY, **_PUBLISHED, **_TOGETHER},
-    },
-}
-"""Settings of methods found to serve these models; they are in the models' `config.json`."""
 WIDTH = 256
 BLOCKS = 8
 FULL_ATTENTION_BLOCKS = 2

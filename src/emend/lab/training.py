@@ -24,7 +24,6 @@ from emend.errors import BrokenFile, UnknownName
 from emend.lab.architectures import (
     ARCHITECTURES,
     QUERY_SCALE,
-    RECOMMENDED,
     build_model,
     query_weights,
 )
@@ -323,7 +322,7 @@ def _finish(
     config: TrainingConfig,
 ) -> Path:
     config_file: Any = model.config
-    config_file.emend = {"lab": {"seed": config.seed}, **RECOMMENDED[config.arch]}
+    config_file.emend = {"lab": {"seed": config.seed}}
     model.bfloat16().eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     write_json(directory / "training_config.json", asdict(config))

@@ -17,7 +17,7 @@ from typing import Any
 
 from emend import methods, models
 from emend._progress import progress
-from emend.editing.solved import edit_of
+from emend.editing.value_cache import edit_of
 from emend.edits import Edit, check_conflicts, group_of, statements_of
 from emend.errors import InvalidInput
 from emend.ledger import Build, Ledger
@@ -137,8 +137,7 @@ class _Builder:
     ) -> None:
         self.ledger, self.model, self.tokenizer = ledger, model, tokenizer
         self.method, self.settings = method, settings
-        given = {**methods.recommended(model, method.name), **settings}
-        self.config = method.configure(**given)
+        self.config = method.configure(**settings)
         self.base = describe_base(model)
         self.hash = str(self.base["hash"])
         _check_base(ledger, self.base)
@@ -147,10 +146,9 @@ class _Builder:
         """Make the patch of some edits; return it and how many of them had to be solved for."""
         if not edits:
             return WeightPatch(factors={}, method=self.method.name, base=self.base), 0
-        sequel = self.method.sequel(self.config)
-        if sequel == "rebuild":
+        if self.method.continues == "joint":
             return self._rebuilt(edits)
-        if sequel == "add":
+        if self.method.continues == "additive":
             return self._added(edits)
         return self.method.edit(self.model, self.tokenizer, edits, **self.settings), len(edits)
 
@@ -168,7 +166,7 @@ class _Builder:
 
         def made(some: Sequence[Edit], templates: tuple[str, ...]) -> WeightPatch:
             seed = WeightPatch(factors={}, base=self.base, templates=templates, state=known)
-            patch = self._made(some, previous=seed, chunk=1)
+            patch = self._made(some, previous=seed)
             new = keep_values(self.ledger, view, self.tokenizer, patch, known)
             solved.update(edit_of(name) for name in new)
             known.update(new)

@@ -12,7 +12,7 @@ from torch import Tensor
 from emend import _identity
 from emend.editing import subject_keys
 from emend.editing.settings import settings_content
-from emend.editing.solved import edit_of
+from emend.editing.value_cache import edit_of
 from emend.edits import Edit, group_of
 from emend.ledger import Ledger
 from emend.methods import Method

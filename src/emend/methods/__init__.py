@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from emend._registry import METHODS, Registry
 from emend.errors import InvalidInput
-from emend.methods._about import About, read_about
+from emend.methods._about import About, Continuation, read_about
 
 if TYPE_CHECKING:
     from emend.methods._method import Method as Method
     from emend.methods._method import method as method
-    from emend.methods._method import recommended as recommended
     from emend.methods._trainers import Trainer as Trainer
     from emend.methods._trainers import lab_split as lab_split
     from emend.methods._trainers import trained as trained
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "About",
+    "Continuation",
     "Method",
     "Trainer",
     "about",
     "find",
     "lab_split",
     "method",
-    "recommended",
     "registry",
     "trained",
     "trainer",
@@ -79,7 +78,7 @@ def _about(known: Registry[Method], name: str) -> About:
 
 def __getattr__(name: str) -> Any:
     """Import what defines methods when it is first asked for."""
-    if name in ("Method", "method", "recommended"):
+    if name in ("Method", "method"):
         return getattr(importlib.import_module("emend.methods._method"), name)
     if name in ("Trainer", "lab_split", "trained", "trainer"):
         return getattr(importlib.import_module("emend.methods._trainers"), name)

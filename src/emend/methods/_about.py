@@ -1,4 +1,4 @@
-"""What a method says of itself, read from its source: listing methods loads no torch.
+"""What a method declares, read from its source: listing methods loads no torch.
 
 A method's decorator holds literals only, so its line for people, its paper and its flags are
 read by parsing the one file it stands in. What cannot be read in this way is imported.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-Sequel = Literal["rebuild", "add", "onward", "grow"]
-"""How a method goes on from an earlier patch; see `About.sequel`."""
+Continuation = Literal["joint", "additive", "sequential", "append"]
+"""How a method continues an earlier patch; see `About`."""
 
 
 @dataclass(frozen=True)
@@ -24,43 +24,34 @@ class About:
         title: One line that says what it is.
         paper: Authors, year and address.
         when: When to use it, for people choosing.
-        order_free: Whether, by its default settings, the same edits in any order and in any
-            batches make the same patch, to rounding.
-        remembers: Whether the function takes the patch that it continues from (``previous``).
-        memory: Whether it keeps edits beside the weights: its patches are memories.
-        by_text: Whether it acts on what a model reads alone, so that an endpoint will do.
+        continues: How it continues an earlier patch. "joint": all edits, the earlier ones too, are
+            solved for together on the unedited model, with target values that are known taken
+            from the patch; the patch may be another method's. "additive": the new edits are made
+            on the unedited model, and their changes added. "sequential": the new edits are made
+            on the edited model, and their changes added. "append": the new edits join the memory.
+        order_invariant: Whether the same edits in any order and in any batches make the same
+            patch, to rounding.
+        prompt_only: Whether it acts on what a model reads alone, so that an endpoint will do.
         by_subject: Whether it writes at the subject's last token, so that a prompt must ask
             something about the subject.
         version: Raised when the same settings give another patch, beyond rounding: what a ledger
-            or a sweep has kept of an earlier version is then made anew.
+            or a sweep has cached of an earlier version is then made again.
     """
 
     name: str
     title: str
     paper: str
     when: str
-    order_free: bool = False
-    remembers: bool = False
-    memory: bool = False
-    by_text: bool = False
+    continues: Continuation
+    order_invariant: bool = False
+    prompt_only: bool = False
     by_subject: bool = False
     version: int = 1
 
-    def sequel(self, config: Any = None) -> Sequel:
-        """Return how the method, by some of its settings, goes on from an earlier patch.
-
-        "rebuild": all edits, the earlier ones too, are solved for together on the unedited
-        model, with what was sought before taken from the patch (order-free); the patch may be
-        another method's, whose edits are then made anew. "add": the new
-        edits are made on the unedited model and added (order-free). "onward": the new edits are
-        made on the edited model and added, so that their order matters. "grow": the new edits
-        join the memory, with the unedited model beside it.
-        """
-        if self.memory:
-            return "grow"
-        if not self.order_free or getattr(config, "sequential", False):
-            return "onward"
-        return "rebuild" if self.remembers else "add"
+    @property
+    def is_memory(self) -> bool:
+        """Whether its patches are memories next to the weights."""
+        return self.continues == "append"
 
 
 def read_about(path: Path, name: str) -> About | None:
@@ -91,11 +82,10 @@ def read_about(path: Path, name: str) -> About | None:
         said = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except ValueError:
         return None
-    remembers = "previous" in [argument.arg for argument in function.args.args]
     if not said.keys() <= {field.name for field in fields(About)}:
         return None
     try:
-        return About(name=name, remembers=remembers, **said)
+        return About(name=name, **said)
     except TypeError:  # a line is missing
         return None
 

@@ -1,26 +1,27 @@
-"""What a method is: a function from a model and edits to a patch, with a name and settings."""
+"""A method: a function from an editing session to a patch, with a name and settings."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from emend import models
 from emend._settings import checked
+from emend._signature import Signature, signature_of
+from emend.editing.session import Session
 from emend.edits import Edit, check_conflicts, check_edits, continued, statements_of
 from emend.errors import InvalidInput, UnsupportedModel
-from emend.methods._about import About, Sequel
+from emend.methods._about import About, Continuation
 from emend.patches import MemoryPatch, Patch, WeightPatch, added, check_base
 
 logger = logging.getLogger("emend")
 
 Run = Callable[..., Patch]
-"""(model, tokenizer, edits, config[, previous=]) -> patch."""
+"""(session, settings) -> patch."""
 
 WITHOUT_SUBJECT = ("ft", "ultraedit", "grace")
 """Some methods that look at whole prompts, for those whose prompt has no subject."""
@@ -28,15 +29,20 @@ WITHOUT_SUBJECT = ("ft", "ultraedit", "grace")
 
 @dataclass(frozen=True, kw_only=True)
 class Method(About):
-    """A registered method; see `About` for what it says of itself.
+    """A registered method; see `About` for what it declares.
 
     Attributes:
-        config_type: Its frozen dataclass of settings, each with a docstring under it.
         run: The function itself.
+        signature: The settings that it takes.
     """
 
-    config_type: type
     run: Run
+    signature: Signature
+
+    @property
+    def config_type(self) -> type:
+        """The frozen dataclass of its settings."""
+        return self.signature.config_type
 
     @property
     def patch_type(self) -> type[Patch]:
@@ -50,6 +56,8 @@ class Method(About):
         edits: Iterable[Edit],
         *,
         previous: Patch | None = None,
+        continues: Continuation | None = None,
+        ablation: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Patch:
         """Make a patch for the unedited model, whatever is attached to it; it is not changed.
@@ -59,63 +67,91 @@ class Method(About):
             tokenizer: Its tokenizer.
             edits: What to change, at least one. Those with translations are made as one edit for
                 each language, all at once.
-            previous: A patch to go on from; the result holds its edits too. A new edit with the
-                id, or for the statement, of an earlier one takes its place.
-            overrides: Settings that differ from the model's own recommended ones, and these
-                from the defaults of ``config_type``.
+            previous: A patch to continue; the result holds its edits too. A new edit with the id,
+                or for the statement, of an earlier one takes its place.
+            continues: How that is done; by default the method's own (`About.continues`).
+                "sequential" makes the new edits on the edited model, as published codes do a
+                sequence, so that their order matters; any method that changes weights can.
+            ablation: What a closed-form method optimises differently, for experiments: fields of
+                `emend.editing.SearchSettings`, and ``ridge``; see `Session`.
+            overrides: Settings that differ from the method's defaults.
 
         Raises:
-            Conflict: Two edits want different targets for one statement, or are the same under
-                two ids.
+            Conflict: Two edits give one statement different targets, or are the same under two ids.
             InvalidInput: No edits, something else than edits, two with the same id, a prompt that
                 is a subject alone where the method writes at the subject, a setting that does not
-                fit, or a previous patch of another kind, model or method.
+                fit, a previous patch of another type, model or method, or a method that cannot
+                continue so.
             UnknownName: There is no such setting.
-            UnsupportedModel: The model is an endpoint, and the method needs a model's inside.
+            UnsupportedModel: The model is an endpoint, and the method needs the model itself.
             SubjectNotFound: The tokenizer makes no token of a subject.
             NumericalFailure: The search or the solution gave something not finite.
         """
         edits = check_edits(edits)
         check_conflicts(edits)
         edits = statements_of(edits)
-        if isinstance(model, models.Endpoint) and not self.by_text:
+        if isinstance(model, models.Endpoint) and not self.prompt_only:
             raise UnsupportedModel(
                 f"{self.name} needs a model's inside, which {model.name} does not show: use a "
                 "method that acts on prompts (ike, mello), or a model with its weights here"
             )
-        config = self.configure(**{**recommended(model, self.name), **overrides})
+        config = self.configure(**overrides)
         start = models.ensure_start(model, tokenizer)
+
+        def made(edits: tuple[Edit, ...], previous: Patch | None = None) -> Patch:
+            self._check_prompts(tokenizer, edits)
+            given = (model, tokenizer, edits, previous)
+            session = Session(*given, method=self.name, config=config, ablation=ablation)
+            return self.run(session, **self.signature.arguments(config))
+
         with models.base(model):
-            patch = self._following(model, tokenizer, edits, config, previous)
+            patch = self._continued(model, edits, previous, continues or self.continues, made)
         if start is not None and isinstance(patch, (WeightPatch, MemoryPatch)):
             patch = dataclasses.replace(patch, base={**patch.base, "start_token": start.text})
         return patch
 
-    def _following(
+    def _continued(
         self,
         model: Any,
-        tokenizer: Any,
         edits: tuple[Edit, ...],
-        config: Any,
         previous: Patch | None,
+        continues: Continuation,
+        made: Callable[..., Patch],
     ) -> Patch:
-        """The patch of the edits, and of those of the previous one."""
+        """Make the patch of the edits and of those of the previous patch; see `About.continues`."""
+        self._check_continues(continues)
         if previous is None:
-            return self._made(model, tokenizer, edits, config)
-        if self.memory:
-            return self._grow(model, tokenizer, edits, config, previous)
-        before = self._fits(model, previous, self.sequel(config))
-        return self._continue(model, tokenizer, edits, config, before)
+            return made(edits)
+        checked_type = self._memory if self.is_memory else self._weights
+        before = checked_type(model, previous)
+        everything = continued(before.edits, edits)
+        new = {edit.id for edit in edits}
+        kept = [edit.id for edit in everything if edit.id not in new]
+        if isinstance(before, MemoryPatch):
+            return made(edits, before.to_go_on_from(kept))
+        if continues == "joint":
+            return made(everything, before)
+        if continues == "additive":
+            change = typing.cast(WeightPatch, made(edits))
+            return before.only(kept) + change if kept else change
+        # Values optimised on the unedited model do not serve the edited one, nor the reverse.
+        own = self.continues == "sequential"
+        with before.applied(model):
+            change = typing.cast(WeightPatch, made(edits, before if own else None))
+        change = change if own else dataclasses.replace(change, state={})
+        # The change for a replaced edit stays: the new one was made on top of it.
+        both = added(before, change)
+        return dataclasses.replace(both, edits=everything, timing=change.timing)
 
-    def _made(
-        self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, **known: Any
-    ) -> Patch:
-        """Run the function on edits that it can make.
+    def _check_prompts(self, tokenizer: Any, edits: tuple[Edit, ...]) -> None:
+        """Refuse prompts that the method cannot edit at.
 
         Raises:
             InvalidInput: A prompt is its subject alone, and the method writes at the subject.
         """
-        for edit in edits if self.by_subject else ():
+        if not self.by_subject:
+            return
+        for edit in edits:
             if not any(letter.isalnum() for letter in edit.prompt.replace("{}", "")):
                 raise InvalidInput(
                     f"edit {edit.id!r} has the prompt {edit.prompt!r}, expected one that says "
@@ -123,14 +159,9 @@ class Method(About):
                     "model recalls of a subject; write the prompt as '{} was born in', or take a "
                     f"method that needs no subject ({', '.join(WITHOUT_SUBJECT)})"
                 )
-        if self.by_subject:
-            _tell_shared_tokens(tokenizer, edits)
-        return self.run(model, tokenizer, edits, config, **known)
+        _warn_of_shared_tokens(tokenizer, edits)
 
-    def _grow(
-        self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, previous: Patch
-    ) -> Patch:
-        """The memory without what new edits replace, and with these."""
+    def _memory(self, model: Any, previous: Patch) -> MemoryPatch:
         if not isinstance(previous, MemoryPatch):
             raise InvalidInput(
                 f"previous is a {type(previous).__name__}, expected a patch of {self.name}: "
@@ -138,9 +169,25 @@ class Method(About):
             )
         self._check_maker(previous)
         check_base(model, previous.base)
-        new = {edit.id for edit in edits}
-        kept = [one.id for one in continued(previous.edits, edits) if one.id not in new]
-        return self._made(model, tokenizer, edits, config, previous=previous.to_go_on_from(kept))
+        return previous
+
+    def _weights(self, model: Any, previous: Patch) -> WeightPatch:
+        if not isinstance(previous, WeightPatch):
+            raise InvalidInput(
+                f"previous is a {type(previous).__name__}, expected a weight patch: "
+                "only changes of weights can be continued"
+            )
+        if self.continues == "additive":
+            self._check_maker(previous)
+        check_base(model, previous.base)
+        return previous
+
+    def _check_continues(self, continues: Continuation) -> None:
+        if continues != self.continues and (self.is_memory or continues != "sequential"):
+            ways = self.continues if self.is_memory else f"{self.continues} or sequential"
+            raise InvalidInput(
+                f"continues is {continues!r}, expected {ways}: {self.name} continues a patch so"
+            )
 
     def _check_maker(self, previous: Patch) -> None:
         if previous.method != self.name:
@@ -148,34 +195,6 @@ class Method(About):
                 f"previous was made by {previous.method or 'an unknown method'}, expected "
                 f"{self.name}: go on by the same method, or add the two patches"
             )
-
-    def _continue(
-        self, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: Any, before: WeightPatch
-    ) -> Patch:
-        """See `sequel`."""
-        known = {"previous": before} if self.remembers else {}
-        everything, sequel = continued(before.edits, edits), self.sequel(config)
-        if sequel == "rebuild":
-            return self._made(model, tokenizer, everything, config, **known)
-        if sequel == "add":
-            kept = {edit.id for edit in everything} - {edit.id for edit in edits}
-            new = typing.cast(WeightPatch, self._made(model, tokenizer, edits, config))
-            return before.only(kept) + new if kept else new
-        with before.applied(model):
-            new = typing.cast(WeightPatch, self._made(model, tokenizer, edits, config, **known))
-        # The change for a replaced edit stays: the new one was made on top of it.
-        return dataclasses.replace(added(before, new), edits=everything, timing=new.timing)
-
-    def _fits(self, model: Any, previous: Patch, sequel: Sequel) -> WeightPatch:
-        if not isinstance(previous, WeightPatch):
-            raise InvalidInput(
-                f"previous is a {type(previous).__name__}, expected a weight patch: "
-                "only changes of weights can be continued"
-            )
-        if sequel == "add":
-            self._check_maker(previous)
-        check_base(model, previous.base)
-        return previous
 
     def configure(self, **overrides: Any) -> Any:
         """Return the method's settings with some of them set, each of its type and in its range.
@@ -187,7 +206,7 @@ class Method(About):
         return self.config_type(**checked(self.name, self.config_type, overrides))
 
 
-def _tell_shared_tokens(tokenizer: Any, edits: Sequence[Edit]) -> None:
+def _warn_of_shared_tokens(tokenizer: Any, edits: Sequence[Edit]) -> None:
     """Warn of subjects that have no last token of their own: "公司的" of "苹果公司的创始人是".
 
     The edit is written at that token and takes there. Where another word follows the subject its
@@ -207,54 +226,37 @@ def _tell_shared_tokens(tokenizer: Any, edits: Sequence[Edit]) -> None:
     )
 
 
-def recommended(model: Any, name: str) -> dict[str, Any]:
-    """Settings of a method that a model recommends for itself, if any.
-
-    They stand in the model's ``config.json`` under ``emend``, by the method's name:
-    ``"emend": {"rome": {"layer": 1}}``. Whoever has found what serves a model keeps it there.
-    """
-    own = getattr(getattr(model, "config", None), "emend", None)
-    found: dict[str, Any] = own.get(name, {}) if isinstance(own, dict) else {}
-    return dict(found)
-
-
 def method(
     *,
     title: str,
     paper: str,
     when: str,
-    order_free: bool = False,
-    memory: bool = False,
-    by_text: bool = False,
+    continues: Continuation,
+    order_invariant: bool = False,
+    prompt_only: bool = False,
     by_subject: bool = False,
     version: int = 1,
 ) -> Callable[[Run], Method]:
-    """Make a method of a function ``(model, tokenizer, edits, config: Config) -> Patch``.
+    """Make a method of a function ``(session, *, settings) -> patch``.
 
-    The method takes the function's name, and its settings from the annotation of ``config``. A
-    function with a fifth parameter, ``previous: WeightPatch | None = None``, is given the patch
-    that it continues from; that of a memory (``previous: MemoryPatch | None = None``) holds the
-    edits that stay, and the new patch holds them too. What the arguments mean is said at `About`;
-    they are literals, so that `emend methods` can list a method without importing it.
+    The method takes the function's name, its settings from the signature (`Signature`) and the type
+    of its patches from the return annotation. `About` documents the arguments; they are literals,
+    so that `emend methods` can list a method without importing it.
     """
 
     def register(function: Run) -> Method:
-        parameters = list(inspect.signature(function).parameters)
-        config_type = typing.get_type_hints(function)[parameters[3]]
-        remembers = "previous" in parameters
         return Method(
             name=function.__name__,
             title=title,
             paper=paper,
             when=when,
-            config_type=config_type,
-            run=function,
-            order_free=order_free,
-            remembers=remembers,
-            memory=memory,
-            by_text=by_text,
+            continues=continues,
+            order_invariant=order_invariant,
+            prompt_only=prompt_only,
             by_subject=by_subject,
             version=version,
+            run=function,
+            signature=signature_of(function),
         )
 
     return register

@@ -5,60 +5,36 @@ Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing", arXiv 2
     Delta_l = R_l K_l^T P_l (K_l K_l^T P_l + lambda_2 I)^-1                          (eq. 12)
             = R_l (K_l^T P_l K_l + lambda_2 I)^-1 K_l^T P_l
 
-    paper      here                             what
-    z_i        targets.wanted                   what the last edited block should put out
-    k_i        keys of `spread`                 key at the subject's last token, over contexts
-    R_l        residuals of `spread`            (z - h) / (number of layers left)
-    P_l        `editing.nullspace`             projection on the null space of C
-    lambda_2   weight                           keeps the change small
+    paper      here                     what
+    z_i        targets                  target values of the last edited layer's output
+    k_i        keys                     keys at the subject's last token, over contexts
+    R_l        residuals                (z - h) / (number of layers left)
+    P_l        `editing.null_space`     projection on the null space of C
+    lambda_2   norm_weight              keeps the change small
 
-The search is the published one, and an edit is written at one key: a null space has few directions,
-a hundred edits in six contexts would be more pairs than it holds, and values that are just enough
-are not reached in it (docs/defaults.md).
+Values are optimised as published, and an edit is written at one key: a null space has few
+directions, a hundred edits in six contexts would be more pairs than it holds, and values that are
+just enough are not reached in it (docs/defaults.md).
 
-Where this deviates from the authors' code: the null space is by default that of the smallest
-eigenvalues that hold a part of C's trace, since a threshold depends on the model's scale
-(``threshold`` gives the published form, 2e-2); lambda_2 is by default in proportion to the mean
-square length of a projected key. Both defaults were found on the lab's models. Instead of adding
-up the K K^T of earlier calls, all edits of the set are solved for together from the base weights,
-with values sought on the unedited model and edits sorted by id (canonical build): for a fixed P
-both are the same least squares. With ``fit_steps`` all layers are fitted together instead, inside
-the same null spaces (`editing.fitting`), which is ours.
+Deviations: the null space is that of the smallest eigenvalues that hold a part of C's trace, since
+the published threshold (2e-2) depends on the model's scale; lambda_2 is by default in proportion to
+the mean square length of a projected key. Both defaults were found on the lab's models. Instead of
+adding up the K K^T of earlier calls, all edits of the set are written together from the base
+weights, with values optimised on the unedited model and edits sorted by id: for a fixed P both are
+the same least squares.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import Tensor
 
-from emend._settings import NotNegative, Positive, Range
-from emend.editing.building import SpreadConfig, build
-from emend.editing.joint import solve_jointly
-from emend.editing.nullspace import NullSpace, Spectrum, null_space
-from emend.editing.priors import Prior
-from emend.editing.spread import Solve
-from emend.edits import Edit
+from emend._settings import NotNegative, Range
+from emend.editing import BLOCK_CLAMP, Search, Session, null_space, ridge_write
+from emend.editing.nullspace import NullSpace
 from emend.methods._method import method
-from emend.models import ModelView
-from emend.patches import Dense, LowRank, WeightPatch
-
-
-@dataclass(frozen=True)
-class AlphaeditConfig(SpreadConfig):
-    """Settings of AlphaEdit. Those that are None are taken from the model's shape."""
-
-    weight_decay: NotNegative | None = 0.5
-    """Factor on |delta| / |z0|^2; None takes 1e-3 (gated or rotary) or 0.5."""
-    quantile: Annotated[float, Range(above=0, below=1)] = 0.02
-    """The null space holds this part of the trace of the second moment."""
-    threshold: Positive | None = None
-    """Takes all eigenvalues below this as the null space instead (published: 2e-2)."""
-    weight: NotNegative | None = None
-    """Lambda_2; by default 0.1 times the mean square length of a projected key (published: 10)."""
-
+from emend.patches import Factor, WeightPatch
 
 WEIGHT = 0.1
 """Lambda_2 by default, in mean square lengths of a projected key."""
@@ -68,48 +44,50 @@ WEIGHT = 0.1
     title="AlphaEdit: many facts at once, in the null space of what is to be preserved",
     paper="Fang et al. 2025, arXiv 2410.02355",
     when="many facts where what else the model knows must not move",
-    order_free=True,
+    continues="joint",
+    order_invariant=True,
     by_subject=True,
 )
 def alphaedit(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: AlphaeditConfig,
-    previous: WeightPatch | None = None,
+    session: Session,
+    search: Search = Search(norm_penalty=0.5, preserve_factor=0.3),
+    *,
+    layers: tuple[int, ...] | None = None,
+    quantile: Annotated[float, Range(above=0, below=1)] = 0.02,
+    norm_weight: NotNegative | None = None,
 ) -> WeightPatch:
-    """Seek a value for each edit and write all of them layer by layer, inside the null space."""
+    """Optimise a target value for each edit and write all of them inside the null space.
+
+    Args:
+        session: The edits and the engine.
+        search: How values are optimised.
+        layers: Layers to edit; by default those of `memit`.
+        quantile: The null space holds this part of the trace of the key covariance.
+        norm_weight: Lambda_2; by default 0.1 times the mean square length of a projected key
+            (published: 10).
+    """
+    layers = session.several_layers(layers)
+    session.prepare(layers, search)
     ranks: dict[str, int] = {}
 
-    def freed(prior: Prior, layer: int) -> tuple[NullSpace, Spectrum]:
-        spectrum = prior.spectrum(layer)
-        free = null_space(spectrum, quantile=config.quantile, threshold=config.threshold)
+    def freed(layer: int) -> NullSpace:
+        free = null_space(session.covariance.spectrum(layer), quantile=quantile)
         ranks[str(layer)] = free.rank
-        return free, spectrum
+        return free
 
-    def whiten(prior: Prior, layer: int) -> Tensor:
-        free, spectrum = freed(prior, layer)
-        return spectrum.scaled(free.rank)
+    # Before values are optimised: a quantile that frees nothing is refused, and the memory that
+    # finding eigenvectors takes does not add to what the optimisation leaves.
+    for layer in session.covariance.on_disk:
+        freed(layer)
+    site = session.site(layers[-1])
+    clamp = BLOCK_CLAMP if site == "block" else None
+    settings = session.search_settings(search, published=True, clamp=clamp, share_subject=True)
+    targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
 
-    def solver(_view: ModelView, prior: Prior) -> Solve:
-        # Before the search: a quantile that frees nothing is refused, and the memory that finding
-        # eigenvectors takes is not on top of what the search leaves.
-        for layer in prior.kept:
-            freed(prior, layer)
+    def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:
+        free = freed(layer)
+        weight = WEIGHT * free.energy if norm_weight is None else norm_weight
+        return ridge_write(free.projector, keys, residuals, weight)
 
-        def solve(layer: int, keys: Tensor, residuals: Tensor) -> LowRank | Dense:
-            free, _ = freed(prior, layer)
-            weight = WEIGHT * free.energy if config.weight is None else config.weight
-            return solve_jointly(free.projector, keys, residuals, weight)
-
-        return solve
-
-    patch = build(
-        *(model, tokenizer, edits, config, previous),
-        method="alphaedit",
-        solver=solver,
-        published=True,
-        all_keys=False,
-        whiten=whiten,
-    )
-    return dataclasses.replace(patch, statistics={**patch.statistics, "null_space": ranks})
+    changes = session.distribute(targets, layers, write, site)
+    return session.patch(changes, layers=layers, statistics={"null_space": ranks})

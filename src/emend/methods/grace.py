@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from emend._settings import Count, Positive
 from emend.editing.captured import Replaced, optimise_values, prompt_keys, prompt_rows
+from emend.editing.session import Session
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods._method import method
@@ -202,16 +203,12 @@ class CodebookAttachment(ModuleAttachment):
     title="GRACE: a codebook of keys and values at one late layer",
     paper="Hartvigsen et al. 2023, arXiv 2211.11031",
     when="many edits one by one that must disturb nothing else; some rewordings are missed",
-    memory=True,
+    continues="append",
 )
-def grace(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: GraceConfig,
-    previous: MemoryPatch | None = None,
-) -> CodebookPatch:
+def grace(session: Session, config: GraceConfig) -> CodebookPatch:
     """Add edits to a codebook."""
+    model, tokenizer, edits = session.model, session.tokenizer, session.edits
+    previous = session.memory
     started = time.perf_counter()
     view = ModelView(model)
     late = view.nearest_editable(round(LATE * view.num_layers))

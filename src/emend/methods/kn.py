@@ -26,8 +26,6 @@ is made alone on the unedited model, so that any can be taken out again.
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +34,7 @@ import torch
 from torch import Tensor
 
 from emend._settings import Count, NotNegative, Share
-from emend.editing import context_rows
+from emend.editing import Session, context_rows
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.locate import Neuron, attribute_tokens, coarse, refine, same_size_layers
@@ -45,77 +43,83 @@ from emend.models import ModelView, join_targets
 from emend.models.forward import check_length, evaluating
 from emend.models.placing import device_of, weight_of
 from emend.models.positions import pad, prompt_tokens
-from emend.patches import LowRank, WeightPatch, describe_base
+from emend.patches import LowRank, WeightPatch
+
+BATCH = 256
+"""Tokens that are run at once."""
 
 
 @dataclass(frozen=True)
-class KnConfig:
-    """Settings of Knowledge Neurons."""
+class Found:
+    """How units are found; see `kn`."""
 
-    threshold: Share = 0.2
-    """Units count whose attribution is more than this share of the largest (t)."""
-    share: Share = 0.5
-    """Units are kept that count in more than this share of the prompts (p)."""
-    steps: Count = 20
-    """Steps of the integration (S)."""
-    remove: NotNegative = 1.0
-    """Factor on the old answer's embedding (lambda1)."""
-    add: NotNegative = 8.0
-    """Factor on the new answer's embedding (lambda2)."""
-    rephrasings: bool = True
-    """Ask for the old answer with the edit's rephrase probes too, where it has any."""
-    layers: tuple[int, ...] | None = None
-    """Blocks whose units may be found; by default all that can be edited and are of one size."""
-    batch_size: Count = 256
-    """Tokens that are run at once."""
+    threshold: float
+    share: float
+    steps: int
+    layers: tuple[int, ...]
 
 
 @method(
     title="Knowledge Neurons: find the units that carry a fact and change what they write",
     paper="Dai et al. 2022, arXiv 2104.08696",
     when="to study where a fact is read out; as an editor a historical baseline that does poorly",
-    order_free=True,
+    continues="additive",
+    order_invariant=True,
 )
-def kn(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: KnConfig) -> WeightPatch:
-    """Find each edit's units on the unedited model and shift their columns."""
-    started = time.perf_counter()
-    view = ModelView(model)
-    config = filled(config, view)
-    context_rows(tokenizer, edits, ["{}"])  # a subject without a token is refused here too
-    old = old_answers(model, tokenizer, edits)
-    found = _neurons(view, tokenizer, edits, old, config)
-    factors = _factors(view, tokenizer, edits, old, found, config)
-    seconds = time.perf_counter() - started
-    return WeightPatch(
-        factors=factors,
-        edits=edits,
-        method="kn",
-        config=dataclasses.asdict(config),
-        base=describe_base(model),
-        templates=("{}",),
+def kn(
+    session: Session,
+    *,
+    layers: tuple[int, ...] | None = None,
+    threshold: Share = 0.2,
+    share: Share = 0.5,
+    steps: Count = 20,
+    remove: NotNegative = 1.0,
+    add: NotNegative = 8.0,
+) -> WeightPatch:
+    """Find each edit's units on the unedited model and shift their columns.
+
+    Args:
+        session: The edits and the engine.
+        layers: Layers whose units may be found; by default all that can be edited and have one
+            size.
+        threshold: Units count whose attribution is more than this share of the largest (t).
+        share: Units are taken that count in more than this share of the prompts (p), which are the
+            edit's own and its rephrase probes.
+        steps: Steps of the integration (S).
+        remove: Factor on the old answer's embedding (lambda1).
+        add: Factor on the new answer's embedding (lambda2).
+    """
+    view, edits = session.view, session.edits
+    _check_embeddings(view)
+    chosen = view.numbered(same_size_layers(view) if layers is None else layers)
+    how = Found(threshold, share, steps, tuple(sorted(set(chosen))))
+    context_rows(session.tokenizer, edits, ["{}"])  # a subject without a token is refused here too
+    old = old_answers(session.model, session.tokenizer, edits)
+    found = _neurons(view, session.tokenizer, edits, old, how)
+    return session.patch(
+        _factors(session, old, found, remove, add),
+        layers=how.layers,
         statistics={
             "neurons": {e.id: [list(n) for n in found[e.id]] for e in edits},
-            "original": {e.id: tokenizer.decode(old[e.id]) for e in edits if not e.original},
+            "original": {
+                e.id: session.tokenizer.decode(old[e.id]) for e in edits if not e.original
+            },
         },
-        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
     )
 
 
-def filled(config: KnConfig, view: ModelView) -> KnConfig:
-    """The settings checked, with the layers written out.
+def _check_embeddings(view: ModelView) -> None:
+    """Refuse a model whose embeddings cannot be added to the residual stream.
 
     Raises:
-        InvalidInput: A setting has no meaning.
-        UnsupportedModel: Embeddings are not of the stream's width, so that they cannot be added.
+        UnsupportedModel: They are of another size.
     """
-    layers = view.numbered(same_size_layers(view) if config.layers is None else config.layers)
     features = int(_embedding(view).shape[1])
     if features != view.hidden_size:
         raise UnsupportedModel(
             f"{type(view.model).__name__} has embeddings of width {features} and a stream of "
             f"{view.hidden_size}, so one cannot be written to the other: take another method"
         )
-    return dataclasses.replace(config, layers=tuple(sorted(set(layers))))
 
 
 def old_answers(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> dict[str, list[int]]:
@@ -153,39 +157,37 @@ def _neurons(
     tokenizer: Any,
     edits: Sequence[Edit],
     old: dict[str, list[int]],
-    config: KnConfig,
+    how: Found,
 ) -> dict[str, list[Neuron]]:
     """The units of each edit, by its id."""
     texts: list[str] = []
     owners: list[str] = []
     for edit in edits:
-        probes = edit.probes_of("rephrase") if config.rephrasings else ()
+        probes = edit.probes_of("rephrase")
         prompts = dict.fromkeys([edit.text, *(probe.prompt for probe in probes)])
         texts += prompts
         owners += [edit.id] * len(prompts)
     pairs = list(zip(prompt_tokens(tokenizer, texts), (old[o] for o in owners), strict=True))
-    maps = attribute_tokens(
-        view, pairs, steps=config.steps, layers=config.layers, batch_size=config.batch_size
-    )
+    maps = attribute_tokens(view, pairs, steps=how.steps, layers=how.layers, batch_size=BATCH)
     sets: dict[str, list[list[Neuron]]] = {}
     for owner, one in zip(owners, maps, strict=True):
-        sets.setdefault(owner, []).append(coarse(one, config.threshold, config.layers))
-    return {owner: refine(each, config.share) for owner, each in sets.items()}
+        sets.setdefault(owner, []).append(coarse(one, how.threshold, how.layers))
+    return {owner: refine(each, how.share) for owner, each in sets.items()}
 
 
 def _factors(
-    view: ModelView,
-    tokenizer: Any,
-    edits: Sequence[Edit],
+    session: Session,
     old: dict[str, list[int]],
     found: dict[str, list[Neuron]],
-    config: KnConfig,
+    remove: float,
+    add: float,
 ) -> dict[str, LowRank]:
     """One row of A (a unit vector) and one column of B for each unit of each edit."""
-    joined = join_targets(tokenizer, [e.text for e in edits], [e.target for e in edits])
+    view, edits = session.view, session.edits
+    joined = join_targets(session.tokenizer, [e.text for e in edits], [e.target for e in edits])
     rows: dict[int, list[tuple[int, Tensor, str]]] = {}
     for edit, (_, new) in zip(edits, joined, strict=True):
-        shift = config.add * _embedded(view, new) - config.remove * _embedded(view, old[edit.id])
+        shift = add * _embedded(view, new) - remove * _embedded(view, old[edit.id])
         for layer, unit in found[edit.id]:
             rows.setdefault(layer, []).append((unit, shift, edit.id))
     factors: dict[str, LowRank] = {}

@@ -27,11 +27,9 @@ end, which ruins a small model.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import re
-import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +37,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from emend._settings import Count, Positive, Share
-from emend.editing.answers import AnswerBatch, answer_batches
-from emend.editing.assemble import ENOUGH, single_layer
-from emend.editing.held import HeldBatch, HeldConfig, held_batches
-from emend.editing.training import LEARNED, TrainingSettings, train
-from emend.edits import Edit
+from emend._settings import Count, NotNegative, Positive, Seed
+from emend.editing import ENOUGH, Session
+from emend.editing.held import HELD, held_batches
+from emend.editing.layers import single_layer
+from emend.editing.training import LEARNED, TrainingSettings, answer_batches, train
 from emend.errors import MissingExtra, UnknownName, UnsupportedModel
 from emend.methods._method import method
 from emend.models import ModelView
@@ -53,101 +50,101 @@ from emend.models.hooks import frozen
 from emend.models.placing import device_of
 from emend.models.structure import projection_shape
 from emend.models.wrapping import is_adapted
-from emend.patches import LowRank, WeightPatch, describe_base
+from emend.patches import LowRank, WeightPatch
 
 ADAPTER = "emend"
 """The adapter's name while it is in the model."""
 
 
-@dataclass(frozen=True)
-class LoraConfig(HeldConfig):
-    """Settings of LoRA. Those that are None differ where `original` is set."""
-
-    rank: Count = 8
-    """Rank of the change of each matrix."""
-    alpha: Positive = 32.0
-    """The change is scaled by alpha / rank."""
-    original: bool = False
-    """The published form: many large steps with dropout, nothing held."""
-    dropout: Share | None = None
-    """Share of the adapter's inputs that are dropped in training; by default 0, original: 0.1."""
-    learning_rate: Positive | None = None
-    """Step size of Adam; by default 2e-3, original: 5e-3."""
-    steps: Count | None = None
-    """Passes over all edits, at most; by default 40, original: 70 (published for GPT-2 XL: 30)."""
-    modules: tuple[str, ...] | None = None
-    """Ends of the names of the modules to adapt, such as q_proj; by default down-projections (in
-    a block without one that can be edited, as in original: queries and values)."""
-    layers: tuple[int, ...] | None = None
-    """Blocks to adapt; by default five around 0.17 of the depth (gated or rotary) or 0.35
-    (others); original: all."""
-    batch_size: Count = 32
-    """Edits in one step."""
-
-
 REACH = 2
-"""Blocks on either side of the middle one that are adapted by default."""
+"""Layers on either side of the middle one that are adapted by default."""
 
-ORIGINAL: dict[str, Any] = {
-    "dropout": 0.1,
-    "learning_rate": 5e-3,
-    "steps": 70,
-    "enough": 1.0,
-    "statements": 0,
-    "others": 0,
-}
-DEFAULT: dict[str, Any] = {
-    "dropout": 0.0,
-    "learning_rate": 2e-3,
-    "steps": 40,
-    "enough": ENOUGH,
-    "statements": 4,
-    "others": 4,
-}
-"""Settings that are None, as published and by default."""
+BATCH = 32
+"""Edits in one step."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the published form and emend's own differ in."""
+
+    steps: int
+    learning_rate: float
+    dropout: float
+    enough: float
+    held: int
+    stop_below: float
+
+
+ORIGINAL = Form(70, 5e-3, 0.1, 1.0, 0, 0.0)
+DEFAULT = Form(40, 2e-3, 0.0, ENOUGH, HELD, LEARNED)
 
 
 @method(
     title="LoRA: a low-rank adapter of early MLPs, trained on the new facts by PEFT",
     paper="Hu et al. 2021, arXiv 2106.09685; Zhang et al. 2024, arXiv 2401.01286",
     when="a baseline to compare with; what it says of other subjects changes too: `ft` is better",
+    continues="sequential",
     version=3,
 )
-def lora(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: LoraConfig) -> WeightPatch:
-    """Train one adapter on all edits together."""
-    started = time.perf_counter()
+def lora(
+    session: Session,
+    *,
+    layers: tuple[int, ...] | None = None,
+    modules: tuple[str, ...] | None = None,
+    rank: Count = 8,
+    alpha: Positive = 32.0,
+    steps: Count | None = None,
+    learning_rate: Positive | None = None,
+    hold: NotNegative = 1.0,
+    original: bool = False,
+    seed: Seed = 0,
+) -> WeightPatch:
+    """Train one adapter on all edits together.
+
+    Args:
+        session: The edits and the engine.
+        layers: Layers to adapt; by default five around 0.17 of the depth (gated or rotary) or 0.35
+            (others), published: all.
+        modules: Ends of the names of the modules to adapt, such as q_proj; by default
+            down-projections (in a layer without one that can be edited, as published: queries and
+            values).
+        rank: Rank of the change of each matrix.
+        alpha: The change is scaled by alpha / rank.
+        steps: Passes over all edits, at most; by default 40, published 70 (30 for GPT-2 XL).
+        learning_rate: Step size of Adam; by default 2e-3, published 5e-3.
+        hold: Factor on the mean KL(before || after) of what is preserved.
+        original: The published form: many large steps with dropout, nothing preserved.
+        seed: Of the adapter's start and dropout, the names of other subjects, and the order in
+            which they are preserved.
+    """
     require_peft()
-    _refuse_adapted(model)
-    view = ModelView(model)
-    config = filled(config, view)
-    assert config.layers is not None
-    if config.original or config.modules is not None:
-        names = adapted_modules(view, config.layers, config.modules)
+    _refuse_adapted(session.model)
+    form = ORIGINAL if original else DEFAULT
+    chosen = _layers(session.view, layers, original)
+    if original or modules is not None:
+        names = adapted_modules(session.view, chosen, modules)
     else:
-        names = early_modules(view, config.layers)
-    assert config.statements is not None and config.others is not None
-    with evaluating(model), frozen(model):
-        batches = answer_batches(view, tokenizer, edits, config.layers[0], config.batch_size)
-        held = held_batches(
-            *(view, tokenizer, edits, config.layers[0]),
-            statements=config.statements,
-            others=config.others,
-            seed=config.seed,
-        )
-        with _seeded(config.seed), injected(model, names, config) as adapters:
-            _train(view, batches, held, adapters.values(), config)
-            ids = (edits[0].id,) * config.rank if len(edits) == 1 else None
-            factors = {name: _factor(adapter, ids) for name, adapter in adapters.items()}
-    seconds = time.perf_counter() - started
-    return WeightPatch(
-        factors=factors,
-        edits=edits,
-        method="lora",
-        config=dataclasses.asdict(config),
-        base=describe_base(model),
-        templates=("{}",),
-        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
+        names = early_modules(session.view, chosen)
+    settings = TrainingSettings(
+        *(steps or form.steps, learning_rate or form.learning_rate, form.enough),
+        stop_below=form.stop_below,
+        hold=hold,
     )
+    session.fill(layers=chosen, steps=settings.steps, learning_rate=settings.learning_rate)
+    where = (session.view, session.tokenizer, session.edits, chosen[0])
+    with evaluating(session.model), frozen(session.model):
+        batches = answer_batches(*where, BATCH)
+        held = held_batches(*where, statements=form.held, others=form.held, seed=seed)
+        adapter = {"r": rank, "lora_alpha": alpha, "lora_dropout": form.dropout}
+        with _seeded(seed), injected(session.model, names, adapter) as adapters:
+            weights = [w for layer in adapters.values() for w in _matrices(layer)]
+            for weight in weights:
+                weight.requires_grad_(True)
+            # The adapter is in the model itself.
+            label = "training the adapter"
+            train(session.view, weights, batches, held, settings, nullcontext, label=label)
+            factors = {name: _factor(one) for name, one in adapters.items()}
+    return session.patch(factors)
 
 
 def require_peft() -> None:
@@ -170,19 +167,11 @@ def _refuse_adapted(model: nn.Module) -> None:
         )
 
 
-def filled(config: LoraConfig, view: ModelView) -> LoraConfig:
-    """The settings checked, with the layers and what is None written out.
-
-    Raises:
-        InvalidInput: A setting has no meaning.
-    """
-    layers = config.layers
+def _layers(view: ModelView, layers: Sequence[int] | None, original: bool) -> tuple[int, ...]:
+    """The layers to adapt, checked, ascending."""
     if layers is None:
-        layers = _early(view) if view.editable and not config.original else range(view.num_layers)
-    layers = view.numbered(layers)
-    usual = ORIGINAL if config.original else DEFAULT
-    unset = {name: value for name, value in usual.items() if getattr(config, name) is None}
-    return dataclasses.replace(config, layers=tuple(sorted(set(layers))), **unset)
+        layers = _early(view) if view.editable and not original else range(view.num_layers)
+    return tuple(sorted(set(view.numbered(layers))))
 
 
 def _early(view: ModelView) -> list[int]:
@@ -244,14 +233,14 @@ def _queries_and_values(view: ModelView, layer: int) -> list[nn.Module]:
 
 @contextmanager
 def injected(
-    model: nn.Module, names: Sequence[str], config: LoraConfig
+    model: nn.Module, names: Sequence[str], config: Mapping[str, Any]
 ) -> Generator[dict[str, Any], None, None]:
     """PEFT's adapter in the model for the time of the block.
 
     Args:
         model: The model. Its gradient flags must be kept by the caller (`frozen`).
         names: Full names of the modules to adapt.
-        config: Rank, scale and dropout.
+        config: Rank, scale and dropout, as PEFT names them.
 
     Yields:
         PEFT's layers by these names. Afterwards the modules themselves are back in their places,
@@ -262,9 +251,7 @@ def injected(
     before = {name: model.get_submodule(name) for name in names}
     own = set(vars(model))
     settings = peft.LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] - a factor
-        lora_dropout=config.dropout or 0.0,
+        **config,
         target_modules=list(names),
         fan_in_fan_out=any(not isinstance(module, nn.Linear) for module in before.values()),
     )
@@ -314,32 +301,11 @@ def _seeded(seed: int) -> Generator[None, None, None]:
         yield
 
 
-def _train(
-    view: ModelView,
-    batches: Sequence[AnswerBatch],
-    held: Sequence[HeldBatch],
-    adapters: Iterable[Any],
-    config: LoraConfig,
-) -> None:
-    assert config.steps is not None and config.learning_rate is not None
-    assert config.enough is not None
-    weights = [w for layer in adapters for w in _matrices(layer)]
-    for weight in weights:
-        weight.requires_grad_(True)
-    settings = TrainingSettings(
-        *(config.steps, config.learning_rate, config.enough),
-        stop_below=0.0 if config.original else LEARNED,
-        hold=config.hold,
-    )
-    # The adapter is in the model itself.
-    train(view, weights, batches, held, settings, nullcontext, label="training the adapter")
-
-
 def _matrices(adapter: Any) -> tuple[nn.Parameter, nn.Parameter]:
     """A (r, in) and B (out, r), whichever way the module itself stores its weight."""
     return adapter.lora_A[ADAPTER].weight, adapter.lora_B[ADAPTER].weight
 
 
-def _factor(adapter: Any, ids: tuple[str, ...] | None) -> LowRank:
+def _factor(adapter: Any) -> LowRank:
     a, b = _matrices(adapter)
-    return LowRank(a.detach(), b.detach() * adapter.scaling[ADAPTER], ids)
+    return LowRank(a.detach(), b.detach() * adapter.scaling[ADAPTER])

@@ -4,65 +4,75 @@ Meng et al. 2022, "Mass-Editing Memory in a Transformer", arXiv 2210.07229.
 
     Delta_l = R_l K_l^T (lambda C_l + K_l K_l^T)^-1,    R_l = (z - h) / (L - l + 1)   (eq. 14, 20)
 
-    paper     here                               what
-    z_i       targets.wanted                     what the last edited block should put out
-    h_i       stream's `Reading.hidden`          what it puts out on the layers built so far
-    k_i       keys of `spread`                   key at the subject's last token, over contexts
-    C_l       `editing.priors`                  second moment of all keys
-    lambda    weight                             tokens of text that each edit is weighed against
+    paper     here                       what
+    z_i       targets                    target values of the last edited layer's output
+    h_i       `LayerwiseReplay.read`     that output with the lower layers edited
+    k_i       keys                       keys at the subject's last token, over contexts
+    C_l       session.inverse            covariance of all keys
+    lambda    cov_weight                 tokens of text that each edit is weighed against
 
-Where this deviates from the authors' code: the search is ROME's of `methods.rome`, which keeps the
-model's statements of the subject, and an edit is written at the keys of all contexts (both by
-settings, docs/methods.md); all values are sought on the unedited model and all
-edits are sorted by id, so that the patch is a function of the set of edits (canonical build);
-C has a ridge, and systems are solved in float64 on their smaller side; lambda is by default in
-proportion to the key's length, since k^T C^-1 k of a usual key is that length: 0.1 times it, found
-on the lab's models (the published 15,000 is 0.9 times the inner width of GPT-J, and 20,000 is 3.1
-times that of GPT-2 XL). With ``fit_steps`` all layers are fitted together instead
-(`editing.fitting`), which is ours: what lower layers move elsewhere then does not add up. Where a
-model puts a norm between MLP and stream (Gemma 2, OLMo 2), one layer is edited, at that MLP's
-output.
+Deviations: values are optimised as by ROME here (`methods.rome`), with the model's statements of
+the subject preserved, and an edit is written at the keys of all contexts (docs/defaults.md); all
+values are optimised on the unedited model and edits are sorted by id, so that the patch is a
+function of the set of edits; C has a ridge, and systems are solved in float64 on their smaller
+side; lambda is by default in proportion to the key's length, since k^T C^-1 k of a usual key is
+that length (the published 15,000 is 0.9 times the intermediate size of GPT-J, and 20,000 is 3.1
+times that of GPT-2 XL). Where a model puts a norm between MLP and residual stream (Gemma 2,
+OLMo 2), one layer is edited, at that MLP's output.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from torch import Tensor
 
 from emend._settings import NotNegative
-from emend.editing.building import SpreadConfig, build, ridge_solver
-from emend.editing.solvers import RIDGE
-from emend.edits import Edit
+from emend.editing import BLOCK_CLAMP, Search, Session, ridge_write
 from emend.methods._method import method
-from emend.patches import WeightPatch
+from emend.patches import Factor, WeightPatch
 
-
-@dataclass(frozen=True)
-class MemitConfig(SpreadConfig):
-    """Settings of MEMIT. Those that are None are taken from the model's shape."""
-
-    weight_decay: NotNegative | None = 0.5
-    """Factor on |delta| / |z0|^2; None takes 1e-3 (gated or rotary) or 0.5."""
-    weight: NotNegative | None = None
-    """Lambda; by default 0.1 times the inner width (published: 15000 GPT-J, 20000 GPT-2 XL)."""
-    ridge: NotNegative = RIDGE
-    """Ridge on the second moment, in parts of its mean diagonal."""
+WEIGHT = 0.1
+"""Lambda by default, in intermediate sizes."""
 
 
 @method(
     title="MEMIT: many facts at once, spread over several layers by least squares",
     paper="Meng et al. 2022, arXiv 2210.07229",
     when="from ten to some thousand facts at once; the same patch in whatever order they come",
-    order_free=True,
+    continues="joint",
+    order_invariant=True,
     by_subject=True,
 )
 def memit(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: MemitConfig,
-    previous: WeightPatch | None = None,
+    session: Session,
+    search: Search = Search(norm_penalty=0.5, preserve_factor=0.3),
+    *,
+    layers: tuple[int, ...] | None = None,
+    cov_weight: NotNegative | None = None,
+    original: bool = False,
 ) -> WeightPatch:
-    """Seek a value for each edit and write all of them layer by layer."""
-    solver = ridge_solver(config.weight, config.ridge)
-    return build(model, tokenizer, edits, config, previous, method="memit", solver=solver)
+    """Optimise a target value for each edit and write all of them layer by layer.
+
+    Args:
+        session: The edits and the engine.
+        search: How values are optimised.
+        layers: Layers to edit; by default five ending at 0.27 (gated or rotary) or 0.35 of the
+            depth.
+        cov_weight: Lambda; by default 0.1 times the intermediate size (published: 15000 for
+            GPT-J, 20000 for GPT-2 XL).
+        original: The published form: Adam, nothing preserved, written at the mean key.
+    """
+    layers = session.several_layers(layers)
+    session.prepare(layers, search)
+    site = session.site(layers[-1])
+    clamp = BLOCK_CLAMP if site == "block" else None
+    settings = session.search_settings(search, published=original, clamp=clamp, share_subject=True)
+    targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
+
+    def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:
+        weight = cov_weight
+        if weight is None:
+            weight = WEIGHT * session.view.intermediate_size(layer)
+        return ridge_write(session.inverse(layer), keys, residuals, weight)
+
+    changes = session.distribute(targets, layers, write, site, all_keys=not original)
+    return session.patch(changes, layers=layers)

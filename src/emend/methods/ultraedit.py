@@ -35,133 +35,110 @@ taken out alone. The running statistics stay in the patch, and a patch continued
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from emend._progress import progress
-from emend._settings import Count, NotNegative, Positive, Whole
-from emend.editing import Row, context_rows
+from emend._settings import Count, Positive, Whole
+from emend.editing import Row, Session, context_rows
 from emend.editing.gradients import TokenGradients, linear_modules, mlp_modules, token_gradients
+from emend.editing.layerwise import changed
 from emend.editing.normaliser import Normaliser, Whitener
-from emend.editing.stream import changed
-from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.methods._method import method
 from emend.models import ModelView
 from emend.models.structure import projection_shape
-from emend.patches import Dense, Factor, LowRank, WeightPatch, add, describe_base
+from emend.patches import Dense, Factor, LowRank, WeightPatch, add
+
+BATCH = 10
+"""Edits in one forward and backward pass."""
+
+PRIOR = 10.0
+"""Pseudo-rows counted with the statistics, but in the published form."""
 
 
 @dataclass(frozen=True)
-class UltraeditConfig:
-    """Settings of UltraEdit and StableEdit."""
+class Step:
+    """How large a step is; see `ultraedit`."""
 
-    layers: tuple[int, ...] | None = None
-    """Blocks whose MLPs are edited; by default the last quarter."""
-    site: Literal["down", "up", "both"] | None = None
-    """Edit the down-projections, those into the MLP (gate and up), or both; by default down."""
-    modules: tuple[str, ...] | None = None
-    """Full names of the modules to edit, instead of layers and site."""
-    turn: Count = 100
-    """Edits put in at once; the next ones see the edited model."""
-    strength: Positive = 1.5
-    """What is added to outputs at a wanted token, relative to them, over all modules together."""
-    eta: Positive | None = None
-    """The published step (1e-6) instead of strength; alpha is then absolute."""
-    alpha: Positive | None = None
-    """The ridge: by default 0.01 (of the mean |h|^2), or 1 where eta is set."""
-    whiten: bool = False
-    """Give gradients unit covariance and not only unit variance (StableEdit)."""
-    warmup: Whole = 0
-    """Turns whose gradients are taken into the statistics before the first change (StableEdit)."""
-    prior: NotNegative = 10.0
-    """Pseudo-rows counted with the statistics; 0 for the published ones."""
-    batch_size: Count = 10
-    """Edits in one forward and backward pass."""
+    strength: float
+    eta: float | None
+    alpha: float | None
+    whiten: bool
 
 
 @method(
     title="UltraEdit: normalised gradients by ridge regression, turn by turn (StableEdit: whiten)",
     paper="Gu et al. 2025, arXiv 2505.14679",
     when="very many edits in little time, in models of billions of parameters; ruins small ones",
+    continues="sequential",
 )
 def ultraedit(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: UltraeditConfig,
-    previous: WeightPatch | None = None,
+    session: Session,
+    *,
+    layers: tuple[int, ...] | None = None,
+    site: Literal["down", "up", "both"] = "down",
+    turn: Count = 100,
+    strength: Positive = 1.5,
+    eta: Positive | None = None,
+    alpha: Positive | None = None,
+    whiten: bool = False,
+    warmup: Whole = 0,
 ) -> WeightPatch:
-    """Put the edits in, a turn at a time."""
-    started = time.perf_counter()
-    view = ModelView(model)
-    config = filled(config, view)
-    assert config.modules is not None
-    rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
-    run = _Run(view, config)
-    if previous is not None:
-        run.recall(previous)
-    size = config.turn
-    turns = [rows[start : start + size] for start in range(0, len(rows), size)]
-    for turn in turns[: config.warmup]:
-        run.observe(run.gradients(turn))
-    for turn in progress(turns, "turns of edits"):
-        run.turn(turn)
-    seconds = time.perf_counter() - started
-    return WeightPatch(
-        factors=run.changes,
-        edits=edits,
-        method="ultraedit",
-        config=dataclasses.asdict(config),
-        base=describe_base(model),
-        templates=("{}",),
-        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
-        state=run.state(),
-    )
+    """Put the edits in, a turn at a time.
 
-
-def filled(config: UltraeditConfig, view: ModelView) -> UltraeditConfig:
-    """The settings checked, with modules from the model's shape.
-
-    Raises:
-        InvalidInput: A setting has no meaning.
+    Args:
+        session: The edits and the engine.
+        layers: Layers whose MLPs are edited; by default the last quarter.
+        site: Edit the down-projections, those into the MLP (gate and up), or both.
+        turn: Edits put in at once; the next ones see the edited model.
+        strength: What is added to outputs at a target token, relative to them, over all modules.
+        eta: The published step (1e-6) instead of strength; alpha is then absolute, and statistics
+            have no prior.
+        alpha: The ridge: by default 0.01 (of the mean |h|^2), or 1 where eta is set.
+        whiten: Give gradients unit covariance and not only unit variance (StableEdit).
+        warmup: Turns whose gradients are observed before the first change (StableEdit: 20).
     """
-    if config.modules is not None:
-        linear_modules(view, config.modules)
-        return config
-    layers = config.layers
+    view = session.view
     if layers is None:
         layers = view.editable_from(round(0.75 * view.num_layers))
     layers = tuple(sorted(view.numbered(layers)))
     names: list[str] = []
     for layer in layers:
         into, down = mlp_modules(view, layer)
-        names += {"down": [down], "up": into, "both": [*into, down]}[config.site or "down"]
-    return dataclasses.replace(config, layers=layers, modules=tuple(names))
+        names += {"down": [down], "up": into, "both": [*into, down]}[site]
+    rows = [each[0] for each in context_rows(session.tokenizer, session.edits, ["{}"])]
+    run = _Run(view, names, Step(strength, eta, alpha, whiten))
+    if isinstance(session.previous, WeightPatch):
+        run.recall(session.previous)
+    turns = [rows[start : start + turn] for start in range(0, len(rows), turn)]
+    for each in turns[:warmup]:
+        run.observe(run.gradients(each))
+    for each in progress(turns, "turns of edits"):
+        run.turn(each)
+    return session.patch(run.changes, state=run.state(), layers=layers)
 
 
 class _Run:
     """The changes so far, and the running statistics of each shape."""
 
-    def __init__(self, view: ModelView, config: UltraeditConfig) -> None:
-        assert config.modules is not None
-        self.view, self.config = view, config
-        self.modules = linear_modules(view, config.modules)
+    def __init__(self, view: ModelView, names: Sequence[str], how: Step) -> None:
+        self.view, self.how = view, how
+        self.modules = linear_modules(view, names)
         self.shapes: dict[str, tuple[int, int]] = {}
         for name, module in self.modules.items():
             shape = projection_shape(module)
             assert shape is not None
             self.shapes[name] = shape
-        kind = Whitener if config.whiten else Normaliser
-        self.inputs = {shape: Normaliser(shape[1], config.prior) for shape in self._kinds()}
-        self.outputs = {shape: kind(shape[0], config.prior) for shape in self._kinds()}
+        kind = Whitener if how.whiten else Normaliser
+        prior = PRIOR if how.eta is None else 0.0
+        self.inputs = {shape: Normaliser(shape[1], prior) for shape in self._kinds()}
+        self.outputs = {shape: kind(shape[0], prior) for shape in self._kinds()}
         self.changes: dict[str, Factor] = {}
 
     def turn(self, rows: Sequence[Row]) -> None:
@@ -181,9 +158,7 @@ class _Run:
         with ExitStack() as stack:
             for name, change in self.changes.items():
                 stack.enter_context(changed(self.modules[name], change))
-            return token_gradients(
-                self.view, rows, self.modules, where="targets", batch_size=self.config.batch_size
-            )
+            return token_gradients(self.view, rows, self.modules, where="targets", batch_size=BATCH)
 
     def observe(self, found: dict[str, TokenGradients]) -> None:
         """Take all of a turn into the statistics, before any of it is normalised."""
@@ -193,19 +168,19 @@ class _Run:
 
     def _solve(self, shape: tuple[int, int], gradients: TokenGradients) -> LowRank | Dense:
         """Delta W^T = (H^T H + alpha I)^-1 H^T V = H^T (H H^T + alpha I)^-1 V."""
-        config = self.config
+        how = self.how
         given = gradients.inputs.double()  # (N, in)
         length = self.inputs[shape](gradients.inputs).double().square().sum(1, keepdim=True)
         normal = self.outputs[shape](gradients.gradients).double()  # (N, out)
-        ridge = config.alpha or 1.0
-        if config.eta is not None:
-            values = -config.eta * length * normal
+        ridge = how.alpha or 1.0
+        if how.eta is not None:
+            values = -how.eta * length * normal
         else:
             usual = length.mean() * normal.square().mean().sqrt()
             usual = usual.clamp(min=torch.finfo(torch.float64).tiny)
-            step = config.strength / len(self.modules) * gradients.size
+            step = how.strength / len(self.modules) * gradients.size
             values = -step / usual * length * normal
-            ridge = (config.alpha or 0.01) * float(given.square().sum(1).mean())
+            ridge = (how.alpha or 0.01) * float(given.square().sum(1).mean())
         few = len(given) <= given.shape[1]
         gram = given @ given.T if few else given.T @ given
         gram.diagonal().add_(ridge)

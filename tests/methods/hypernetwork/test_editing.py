@@ -28,7 +28,7 @@ def test_order_and_batches_make_the_same_change(name, monkeypatch) -> None:
     together = made(name)
     monkeypatch.setattr(_apply, "BATCH", 1)
     assert difference(made(name, TRAINING[::-1]), together) < 1e-4
-    assert registry().get(name).order_free
+    assert registry().get(name).order_invariant
 
 
 @pytest.mark.parametrize("name", ["ke", "mend"])

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from emend._settings import Count, Positive
-from emend.edits import Edit
+from emend.editing.session import Session
 from emend.methods._method import method
 from emend.methods.hypernetwork._apply import ApplySettings, edit_by_network
 from emend.methods.hypernetwork._network import (
@@ -195,8 +195,9 @@ class Network(Hypernetwork):
     title="KE: a trained network reads the edit and gates its gradient",
     paper="De Cao et al. 2021, arXiv 2104.08164",
     when="to compare with MEND, which serves better",
-    order_free=True,
+    continues="additive",
+    order_invariant=True,
 )
-def ke(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: ApplySettings) -> WeightPatch:
+def ke(session: Session, config: ApplySettings) -> WeightPatch:
     """Edit by a trained network (`emend train --method ke`)."""
-    return edit_by_network("ke", model, tokenizer, edits, config)
+    return edit_by_network("ke", session.model, session.tokenizer, session.edits, config)

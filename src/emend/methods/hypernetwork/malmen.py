@@ -21,13 +21,13 @@ to edit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from emend._settings import Count
-from emend.edits import Edit
+from emend.editing.session import Session
 from emend.methods._method import method
 from emend.methods.hypernetwork._apply import ApplySettings, edit_by_network
 from emend.methods.hypernetwork._editing_network import SteppedNetwork, SteppedSettings
@@ -73,18 +73,9 @@ class Network(SteppedNetwork):
     title="MALMEN: a trained network edits many facts at once, joined by ridge regression",
     paper="Tan et al. 2024, arXiv 2311.04661",
     when="a batch of edits in milliseconds, once a network is trained for the model",
-    order_free=True,
+    continues="joint",
+    order_invariant=True,
 )
-def malmen(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: ApplySettings,
-    previous: WeightPatch | None = None,
-) -> WeightPatch:
-    """Edit by a trained network (`emend train --method malmen`).
-
-    It takes ``previous`` because the change is built from all edits together; of a previous
-    patch only the edits are used.
-    """
-    return edit_by_network("malmen", model, tokenizer, edits, config)
+def malmen(session: Session, config: ApplySettings) -> WeightPatch:
+    """Edit by a trained network (`emend train --method malmen`)."""
+    return edit_by_network("malmen", session.model, session.tokenizer, session.edits, config)

@@ -26,9 +26,9 @@ be taken out alone. An untrained network refuses to edit.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from emend.edits import Edit
+from emend.editing.session import Session
 from emend.methods._method import method
 from emend.methods.hypernetwork._apply import ApplySettings, edit_by_network
 from emend.methods.hypernetwork._editing_network import SteppedNetwork
@@ -56,8 +56,9 @@ class Network(SteppedNetwork):
     title="MEND: a trained network turns an edit's gradient into a change of weights",
     paper="Mitchell et al. 2022, arXiv 2110.11309",
     when="an edit in milliseconds, once a network is trained for the model; few edits at a time",
-    order_free=True,
+    continues="additive",
+    order_invariant=True,
 )
-def mend(model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: ApplySettings) -> WeightPatch:
+def mend(session: Session, config: ApplySettings) -> WeightPatch:
     """Edit by a trained network (`emend train --method mend`)."""
-    return edit_by_network("mend", model, tokenizer, edits, config)
+    return edit_by_network("mend", session.model, session.tokenizer, session.edits, config)

@@ -40,6 +40,7 @@ from torch import nn
 
 from emend._settings import NotNegative, Whole
 from emend._warn import warn
+from emend.editing.session import Session
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.methods._method import method
@@ -58,7 +59,7 @@ from emend.methods.in_context._facts import (
     statement,
 )
 from emend.models import Attachment, Endpoint
-from emend.patches import MemoryPatch, describe_base
+from emend.patches import describe_base
 from emend.retrieval import check_encoder
 
 SEPARATOR = "\n\n"
@@ -206,18 +207,14 @@ class Writer:
     title="IKE: the model reads a new fact before the prompt, with demonstrations of its use",
     paper="Zheng et al. 2023, arXiv 2305.12740",
     when="no change of weights at all; a model that follows what it reads; also over an API",
-    order_free=True,
-    memory=True,
-    by_text=True,
+    continues="append",
+    order_invariant=True,
+    prompt_only=True,
 )
-def ike(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: IkeConfig,
-    previous: MemoryPatch | None = None,
-) -> IkePatch:
+def ike(session: Session, config: IkeConfig) -> IkePatch:
     """Remember facts with demonstrations chosen for each."""
+    model, tokenizer, edits = session.model, session.tokenizer, session.edits
+    previous = session.memory
     check_readable(model, tokenizer, edits)
     if config.contrast and isinstance(model, Endpoint):
         raise UnsupportedModel(

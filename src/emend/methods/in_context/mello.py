@@ -37,6 +37,7 @@ from torch import nn
 
 from emend import models
 from emend._settings import Count, NotNegative
+from emend.editing.session import Session
 from emend.edits import Edit
 from emend.errors import MissingFile
 from emend.methods._method import method
@@ -52,7 +53,7 @@ from emend.methods.in_context._facts import (
 )
 from emend.methods.in_context._steps import ANSWER, Stepwise, Trace
 from emend.models import Attachment
-from emend.patches import MemoryPatch, describe_base
+from emend.patches import describe_base
 from emend.retrieval import check_encoder
 
 GENERAL, NONE = "general", "none"
@@ -182,18 +183,14 @@ class MelloAttachment(FactsAttachment):
     title="MeLLo: questions answered step by step, each step checked against the edited facts",
     paper="Zhong et al. 2023, arXiv 2305.14795",
     when="what follows from edits over several facts; a model that can reason in steps, or an API",
-    order_free=True,
-    memory=True,
-    by_text=True,
+    continues="append",
+    order_invariant=True,
+    prompt_only=True,
 )
-def mello(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: MelloConfig,
-    previous: MemoryPatch | None = None,
-) -> MelloPatch:
+def mello(session: Session, config: MelloConfig) -> MelloPatch:
     """Remember facts to answer from."""
+    model, tokenizer, edits = session.model, session.tokenizer, session.edits
+    previous = session.memory
     check_readable(model, tokenizer, edits)
     everything = sorted_edits(previous, edits)
     facts = Facts(everything, config.encoder, config.by_name, model, tokenizer)

@@ -35,7 +35,7 @@ from typing import Annotated, Any
 
 from emend._settings import Range
 from emend.editing.rows import whole_rows
-from emend.edits import Edit
+from emend.editing.session import Session
 from emend.methods._method import method
 from emend.methods._training import load_state, state_directory
 from emend.methods.serac._patch import NAME, ScopePatch, ScopeState
@@ -62,17 +62,13 @@ class SeracConfig:
     title="SERAC: a memory of edits, a trained scope classifier, a counterfactual model",
     paper="Mitchell et al. 2022, arXiv 2206.06520",
     when="edits in milliseconds, rewordings too, once it is trained; answers take twice the time",
-    order_free=True,
-    memory=True,
+    continues="append",
+    order_invariant=True,
 )
-def serac(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: SeracConfig,
-    previous: MemoryPatch | None = None,
-) -> ScopePatch:
+def serac(session: Session, config: SeracConfig) -> ScopePatch:
     """Add edits to the memory of a trained state (`emend train --method serac`)."""
+    model, tokenizer, edits = session.model, session.tokenizer, session.edits
+    previous = session.memory
     started = time.perf_counter()
     whole_rows(tokenizer, edits, "{}")  # refuses subjects without tokens
     state = _state(model, config, previous)

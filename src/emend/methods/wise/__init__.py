@@ -43,8 +43,9 @@ from torch import Tensor
 from emend._progress import progress
 from emend._settings import Count, Part, Positive, Seed
 from emend.editing.captured import CapturedEdits, prompt_keys, prompt_rows
+from emend.editing.contexts import sample_templates
 from emend.editing.keys import forward, watching
-from emend.editing.templates import sample_templates
+from emend.editing.session import Session
 from emend.editing.ties import merged
 from emend.edits import Edit
 from emend.errors import InvalidInput
@@ -98,16 +99,12 @@ class WiseConfig:
     title="WISE: side memories of one late layer, used where they would change much",
     paper="Wang et al. 2024, arXiv 2405.14768",
     when="a long stream of edits with little harm elsewhere, at a cost that does not grow",
-    memory=True,
+    continues="append",
 )
-def wise(
-    model: Any,
-    tokenizer: Any,
-    edits: tuple[Edit, ...],
-    config: WiseConfig,
-    previous: MemoryPatch | None = None,
-) -> SidePatch:
+def wise(session: Session, config: WiseConfig) -> SidePatch:
     """Write edits into side memories."""
+    model, tokenizer, edits = session.model, session.tokenizer, session.edits
+    previous = session.memory
     started = time.perf_counter()
     view = ModelView(model)
     late = view.nearest_editable(round(LATE * view.num_layers))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from emend import _identity
-from emend.editing._objective import Site
-from emend.editing.values import SearchSettings, search_values
+from emend.editing.objective import Site
+from emend.editing.target_values import SearchSettings, optimise_values
 from emend.edits import Edit
 from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
@@ -29,7 +29,7 @@ def edit_of(name: str) -> str | None:
     return name.removeprefix(PREFIX).partition(".")[2] if name.startswith(PREFIX) else None
 
 
-def sought_values(
+def cached_values(
     view: ModelView,
     tokenizer: Any,
     edits: Sequence[Edit],
@@ -73,11 +73,11 @@ def sought_values(
     state = {name: known[name] for name in names if known and name in known}
     new = {name: edit for name, edit in zip(names, edits, strict=True) if name not in state}
     if new:
-        found = search_values(
+        found = optimise_values(
             view, tokenizer, list(new.values()), templates, layer, settings, site=site
         )
         for name, value in zip(new, found, strict=True):
-            state[name] = value.sought.cpu()
+            state[name] = value.target.cpu()
     return torch.stack([state[name] for name in names]), state
 
 

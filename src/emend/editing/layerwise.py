@@ -1,4 +1,4 @@
-"""Rows of tokens on their way through the blocks: each edited block is run on rebuilt lower ones.
+"""Layer-wise replay: each edited layer runs on rebuilt lower ones.
 
 A change of a down-projection acts at every token, so keys of a higher layer must be read on all
 tokens up to the subject's last. No edit changes the stream that enters the first edited block: it
@@ -7,7 +7,7 @@ is kept, and from there on only the edited blocks are run (frontier section 3).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.editing._objective import Site
+from emend.editing.objective import Site
+from emend.editing.rows import context_rows
+from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.models import ModelView
 from emend.models.forward import batches, check_length, evaluating, fused
@@ -23,7 +25,11 @@ from emend.models.hooks import changing, hooked, stopping
 from emend.models.placing import device_of, widened
 from emend.models.positions import pad
 from emend.models.replay import BlockCall, Slot, agreement
-from emend.patches import Dense, LowRank
+from emend.patches import Dense, Factor, LowRank
+
+Write = Callable[[int, Tensor, Tensor], Factor]
+"""(layer, keys (E, inner) or (E, C, inner), residuals (E, width)) -> the change of that layer's
+down-projection."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class _Batch:
         return widened(picked)
 
 
-class Stream:
+class LayerwiseReplay:
     """Rows of tokens, standing before one block.
 
     Args:
@@ -198,3 +204,74 @@ def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None
     """Let a down-projection put out what it will with the change, as an attached patch does."""
     with changing(module, *change.matrices()) if change else nullcontext():
         yield
+
+
+def distribute_residuals(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    targets: Tensor,
+    site: Site,
+    templates: Sequence[str],
+    layers: Sequence[int],
+    write: Write,
+    *,
+    share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
+    all_keys: bool = False,
+    batch_size: int = 64,
+) -> dict[int, Factor]:
+    """Write target values over several layers, each of which takes its share of the residual.
+
+    MEMIT, Meng et al. 2022, arXiv 2210.07229, algorithm 1, made a function of the base model and
+    the set of edits: layer by layer the keys of all edits are read again on the rebuilt lower
+    layers and written once, from the base weights.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        edits: E edits, sorted by id.
+        targets: (E, hidden_size), the target values at the last of the layers.
+        site: Where these are.
+        templates: C context templates, the bare one first.
+        layers: The layers; negative numbers count from the end.
+        write: Writes one layer.
+        share: Part of the residual that a layer takes when this many layers are left, itself
+            included.
+        all_keys: Whether an edit is written at the keys of all contexts; else, as published, at
+            the mean of the bare prompt's key and the mean of the others'. The residual is read in
+            the bare prompt.
+        batch_size: Rows in one pass.
+
+    Returns:
+        The change of each layer's down-projection.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+        NumericalFailure: A solution is not finite.
+    """
+    layers = sorted(view.numbered(layers))
+    first, last = layers[0], layers[-1]
+    texts = context_rows(tokenizer, edits, templates)  # E times C
+    rows = [row.upto_subject for each in texts for row in each]
+    replay = LayerwiseReplay(view, rows, first, last, batch_size=batch_size)
+    contexts = len(templates)
+    changes: dict[int, Factor] = {}
+    for layer in range(first, last + 1):
+        if layer in layers:
+            here = replay.read(last)
+            keys = here.keys.double().unflatten(0, (-1, contexts))  # (E, C, intermediate_size)
+            reached = here.at(site).double()[::contexts]  # (E, hidden_size), bare prompts
+            residuals = targets.double() - reached
+            remaining = sum(1 for each in layers if each >= layer)
+            found = keys if all_keys else _published(keys)
+            changes[layer] = write(layer, found, residuals * share(remaining))
+        if layer < last:
+            replay.advance(changes.get(layer))
+    return changes
+
+
+def _published(keys: Tensor) -> Tensor:
+    """(E, C, inner) -> (E, inner): the mean of the bare prompt's key and the others' mean."""
+    if keys.shape[1] == 1:
+        return keys[:, 0]
+    return (keys[:, 0] + keys[:, 1:].mean(1)) / 2

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from emend.editing._jobs import Job
+from emend.editing.jobs import Job
 from emend.editing.packing import pack
 from emend.models import ModelView
 from emend.models.forward import target_nll

@@ -34,10 +34,8 @@ from torch import Tensor
 
 from emend._brief import brief
 from emend._progress import progress
-from emend.editing._adam import Adam
-from emend.editing._jobs import Job, chunks, make_jobs
-from emend.editing._lbfgs import Lbfgs, clamped
-from emend.editing._objective import (
+from emend.editing.jobs import Job, chunks, make_jobs
+from emend.editing.objective import (
     PARTS,
     Group,
     Objective,
@@ -45,6 +43,7 @@ from emend.editing._objective import (
     Terms,
     capture_groups,
 )
+from emend.editing.optimizers import Adam, Lbfgs, clamped
 from emend.editing.rows import check_templates
 from emend.edits import Edit
 from emend.errors import NumericalFailure
@@ -73,7 +72,7 @@ class SearchSettings:
     Attributes:
         steps: Forward passes; the last takes no step, so there are ``steps - 1`` updates.
         learning_rate: Adam's.
-        weight_decay: The factor w on ``|delta| / |v_0|^2``.
+        norm_penalty: The factor w on ``|delta| / |v_0|^2``.
         clamp: The bound c on ``|delta| / |v_0|``.
         kl_factor: The factor kappa.
         preserve: Further prompts with one "{}" for the subject, whose next token is kept; those
@@ -98,7 +97,7 @@ class SearchSettings:
 
     steps: int = 20
     learning_rate: float = 0.5
-    weight_decay: float = 0.5
+    norm_penalty: float = 0.5
     clamp: float = 4.0
     kl_factor: float = 0.0625
     preserve: tuple[str, ...] = ()
@@ -121,14 +120,14 @@ class Value:
 
     Attributes:
         initial: (width,), v_0: the down-projection's output in the first context.
-        sought: (width,), v* = v_0 + delta.
+        target: (width,), v* = v_0 + delta.
         keys: (C, inner), the down-projection's input at the subject's last token.
         outputs: (C, width), its output there.
         losses: The loss at each step, the last included; of L-BFGS the least so far.
     """
 
     initial: Tensor
-    sought: Tensor
+    target: Tensor
     keys: Tensor
     outputs: Tensor
     losses: tuple[float, ...]
@@ -136,10 +135,10 @@ class Value:
     @property
     def delta(self) -> Tensor:
         """(width,), what was added."""
-        return self.sought - self.initial
+        return self.target - self.initial
 
 
-def search_values(
+def optimise_values(
     view: ModelView,
     tokenizer: Any,
     edits: Sequence[Edit],
@@ -162,7 +161,7 @@ def search_values(
         layer: Block whose down-projection is to give the value.
         settings: Settings of the search.
         site: What delta is added to: "mlp", the down-projection's output (ROME), or "block", the
-            block's (MEMIT). It is what ``initial``, ``sought`` and ``outputs`` of a value mean.
+            block's (MEMIT). It is what ``initial``, ``target`` and ``outputs`` of a value mean.
             By "attention+mlp" (PMET) the outputs of both are sought together, each with a delta
             and a clamp of its own; the value is the down-projection's.
 
@@ -263,7 +262,7 @@ def _loss(terms: Terms, delta: Tensor, sizes: Tensor, settings: SearchSettings) 
     """(J,), the loss of each job."""
     eased = torch.where(terms.hit, settings.easing, 1.0)
     decay = (delta.norm(dim=-1) / sizes**2).sum(1).to(terms.nll.device)
-    loss = terms.nll * eased + settings.kl_factor * terms.essence + settings.weight_decay * decay
+    loss = terms.nll * eased + settings.kl_factor * terms.essence + settings.norm_penalty * decay
     keeps = settings.preserve or settings.statements
     return loss + settings.preserve_factor * terms.kept if keeps else loss
 

@@ -29,11 +29,13 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from emend.editing.solvers import RIDGE
 from emend.errors import NumericalFailure
 from emend.patches import Dense, LowRank
 
 Form = Literal["dual", "direct"]
+
+RIDGE = 1e-4
+"""Part of the mean diagonal that is added to the diagonal of a covariance."""
 
 DISTINCT = 1e-13
 """Keys whose squared distance is a smaller part of their squared length count as equal."""
@@ -46,7 +48,7 @@ class Metric(Protocol):
         """M^T K, (inner, E) -> (r, E), float64."""
         ...
 
-    def back(self, whitened: Tensor) -> Tensor:
+    def unwhiten(self, whitened: Tensor) -> Tensor:
         """M X, (r, E) -> (inner, E), float64."""
         ...
 
@@ -65,7 +67,7 @@ class Inverse:
         """See `Metric`."""
         return torch.linalg.solve_triangular(self.factor, keys.to(self.factor), upper=False)
 
-    def back(self, whitened: Tensor) -> Tensor:
+    def unwhiten(self, whitened: Tensor) -> Tensor:
         """See `Metric`."""
         return torch.linalg.solve_triangular(self.factor.T, whitened, upper=True)
 
@@ -84,7 +86,7 @@ class Projector:
         """See `Metric`."""
         return self.basis.T @ keys.to(self.basis)
 
-    def back(self, whitened: Tensor) -> Tensor:
+    def unwhiten(self, whitened: Tensor) -> Tensor:
         """See `Metric`."""
         return self.basis @ whitened
 
@@ -119,7 +121,7 @@ def inverse(moment: Tensor, ridge: float = RIDGE) -> Inverse:
     return Inverse(lower)
 
 
-def solve_jointly(
+def ridge_write(
     metric: Metric, keys: Tensor, residuals: Tensor, weight: float, form: Form | None = None
 ) -> LowRank | Dense:
     """The change of one matrix that writes all pairs.
@@ -150,7 +152,7 @@ def solve_jointly(
     else:
         summed = whitened.reshape(rank, count, -1).sum(2)  # (r, E)
         solved = _solve(whitened @ whitened.T, weight, summed)
-    directions = metric.back(solved)  # (inner, E)
+    directions = metric.unwhiten(solved)  # (inner, E)
     if count >= min(inner, wanted.shape[1]):
         return Dense((directions @ wanted).T)
     rows, upper = torch.linalg.qr(directions)  # (inner, E), (E, E)
@@ -169,3 +171,79 @@ def _solve(gram: Tensor, weight: float, right: Tensor) -> Tensor:
             "raise the weight, or remove edits that say the same of the same subject"
         )
     return torch.cholesky_solve(right, factor)
+
+
+def directions(solved: Tensor) -> Tensor:
+    """The unit vectors u = C^-1 k / |C^-1 k| along which keys are told from all others.
+
+    Args:
+        solved: (E, m) float64, C^-1 k of each key; the key itself where C is not known.
+
+    Returns:
+        (E, m) float64.
+
+    Raises:
+        NumericalFailure: A key is zero.
+    """
+    sizes = solved.norm(dim=1, keepdim=True)
+    if not bool((sizes > 0).all()):
+        raise NumericalFailure(
+            "a key is zero, so nothing can be written at it: choose another layer"
+        )
+    return solved / sizes
+
+
+def rank_one(
+    direction: Tensor, key: Tensor, output: Tensor, wanted: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The factors of the change of W that sends ``key`` to ``wanted``, along ``direction``.
+
+    W' = W + ((v* - W k) / (u . k)) u^T, so that W' k = v*.
+
+    Args:
+        direction: (m,), u.
+        key: (m,), k.
+        output: (d,), W k as it is.
+        wanted: (d,), v*.
+
+    Returns:
+        u (m,) and (v* - W k) / (u . k) (d,), float64: the change is their outer product.
+
+    Raises:
+        NumericalFailure: u is orthogonal to k, to rounding.
+    """
+    u, k = direction.double(), key.double()
+    overlap = torch.dot(u, k)
+    if not bool(overlap.abs() > 1e-12 * k.norm()):
+        raise NumericalFailure(
+            "a key is orthogonal to its own direction, so the change would be without bound: "
+            "use original=False, which takes one key throughout"
+        )
+    return u, (wanted.double() - output.double()) / overlap
+
+
+SLACK = 0.03
+"""Slack of `respond`, in parts of the response of each key to itself."""
+
+
+def respond(keys: Tensor, solved: Tensor) -> Tensor:
+    """Find the direction that responds with 1 to each of some keys and least to all others.
+
+    The minimum over u of sum_j (u . k_j - 1)^2 / s_j + lambda u^T C u, s_j = k_j^T C^-1 k_j, is
+
+        u = C^-1 K (K^T C^-1 K + lambda diag(s))^-1 1
+
+    One key gives ROME's C^-1 k / (k^T C^-1 k). Of several contexts' keys, their mean may point to
+    none of them: a subject that begins its text has another key than one after some words.
+
+    Args:
+        keys: (C, m), K^T.
+        solved: (C, m) float64, C^-1 K, transposed.
+
+    Returns:
+        (m,) float64.
+    """
+    gram = keys.double() @ solved.double().T  # (C, C)
+    slack = SLACK * torch.diag(gram.diagonal())
+    weights = torch.linalg.solve(gram + slack, torch.ones(len(gram), dtype=gram.dtype))
+    return weights @ solved.double()

@@ -1,0 +1,325 @@
+"""The editing session: what a method is given, and what the engine computes for it.
+
+A closed-form method prepares contexts and key covariance, optimises target values, writes them, and
+returns the session's patch:
+
+    session.prepare([layer], search)
+    values = session.target_values(layer, session.search_settings(search))
+    ...
+    return session.patch({layer: change}, layer=layer)
+
+The session records what all of them would otherwise record alike: contexts, settings filled in,
+covariance, seconds of each part, and the values, from which a later patch continues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emend._settings import Count, NotNegative, Seed
+from emend.editing.contexts import BEGUN, Contexts
+from emend.editing.covariance import KeyCovariance, key_covariance
+from emend.editing.keys import KeysAndOutputs, subject_keys
+from emend.editing.layers import editable_layers, single_layer
+from emend.editing.layerwise import Write, distribute_residuals
+from emend.editing.memory import check_edit
+from emend.editing.objective import Site
+from emend.editing.ridge import RIDGE, Inverse
+from emend.editing.sources import OwnSamples, TextsSetting, texts_for
+from emend.editing.target_values import SearchSettings, Value, optimise_values
+from emend.editing.value_cache import cached_values
+from emend.edits import Edit
+from emend.errors import UnknownName
+from emend.models import ModelView
+from emend.models.replay import adds_directly
+from emend.patches import Factor, LowRank, MemoryPatch, Patch, WeightPatch, describe_base
+
+UNRECORDED = ("texts", "templates")
+"""Settings that a patch records elsewhere."""
+
+OWN_RIDGE = 1.0
+"""Ridge on a covariance over the few tokens of the model's own samples (docs/statistics.md)."""
+
+STATEMENTS, ENOUGH, STEPS, CLAMP = 6, 0.75, 20, 8.0
+"""Statements of the subject that are preserved, probability of a target's token from which on it
+adds no loss, steps of L-BFGS and bound on |delta| / |v0|, where a method does not take the
+published search (docs/defaults.md)."""
+
+PUBLISHED_CLAMP = 4.0
+
+BLOCK_CLAMP = 0.75
+"""Bound on |delta| / |z0| at a layer's output, as published."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Settings of the optimisation of target values, which several methods share."""
+
+    steps: Count | None = None
+    """Forward passes of the optimisation; by default 20 of L-BFGS; published: 25 of Adam (gated
+    MLPs or rotary positions) or 20 (others)."""
+    norm_penalty: NotNegative | None = None
+    """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
+    preserve: tuple[str, ...] = ()
+    """Further prompts, each with one "{}" for the subject, whose answers must not change (their
+    first three tokens); those that ask for what is edited are found and left out."""
+    preserve_factor: NotNegative = 1.0
+    """Factor on the mean KL divergence over what is preserved: these prompts, and the model's own
+    statements of the subject."""
+    templates: tuple[str, ...] | None = None
+    """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
+    texts: TextsSetting | None = None
+    """Texts for the key covariance: the name of a file or data set, several files, or (in Python)
+    a list of the texts themselves; by default the lab's corpus for its models, else samples of
+    the model's own."""
+    seed: Seed = 0
+    """Seed of the sampled contexts."""
+
+
+class Session:
+    """One call of a method: the unedited model, the edits, and the engine's results for them.
+
+    Args:
+        model: The unedited model.
+        tokenizer: Its tokenizer.
+        edits: E edits, in the order in which they were given.
+        previous: The patch to continue, as `About.continues` describes it.
+        method: The method's name.
+        config: Its settings, a dataclass.
+        ablation: Fields of `SearchSettings`, and ``ridge`` (on the covariance, in parts of its mean
+            diagonal), that replace what the method takes.
+
+    Attributes:
+        ordered: The edits sorted by id, so that any order sums alike.
+        templates: The contexts, once `prepare` has run.
+        covariance: The key covariance of the prepared layers.
+
+    Raises:
+        UnknownName: There is no such field to ablate.
+    """
+
+    covariance: KeyCovariance
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: Sequence[Edit],
+        previous: Patch | None = None,
+        *,
+        method: str = "",
+        config: Any = None,
+        ablation: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.previous = model, tokenizer, previous
+        self.edits, self.method, self.config = tuple(edits), method, config
+        self.ordered = tuple(sorted(edits, key=lambda edit: edit.id))
+        self.templates: tuple[str, ...] = ("{}",)
+        self._search = dict(ablation or {})
+        self._ridge: float | None = self._search.pop("ridge", None)
+        known = [field.name for field in dataclasses.fields(SearchSettings)]
+        for name in self._search:
+            if name not in known:
+                raise UnknownName("field to ablate", name, [*known, "ridge"])
+        self._own_samples = False
+        self._filled: dict[str, Any] = {}
+        self._state: dict[str, Tensor] = {}
+        self._seconds: dict[str, float] = {}
+        self._note: dict[str, Any] = {}
+        self._since = time.perf_counter()
+
+    @cached_property
+    def view(self) -> ModelView:
+        """The model's parts; a method that acts on prompts alone needs none."""
+        return ModelView(self.model)
+
+    @property
+    def memory(self) -> MemoryPatch | None:
+        """The memory to continue, of a method whose patches are memories."""
+        return self.previous if isinstance(self.previous, MemoryPatch) else None
+
+    def one_layer(self, layer: int | None) -> int:
+        """Return the layer of a method that edits one; see `single_layer`."""
+        return single_layer(self.view, layer)
+
+    def several_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the layers of a method that edits several; see `editable_layers`."""
+        return editable_layers(self.view, layers)
+
+    def site(self, layer: int) -> Site:
+        """Return where values of a layer are optimised.
+
+        That is the layer's output where the MLP's output is added to the residual stream as it is,
+        and the MLP's output where it is not.
+        """
+        return "block" if adds_directly(self.view, layer) else "mlp"
+
+    def prepare(self, layers: Sequence[int], search: Search, contexts: Contexts = BEGUN) -> None:
+        """Sample the contexts and load the key covariance, once it is known that both fit.
+
+        Args:
+            layers: Layers that are edited.
+            search: The user's settings.
+            contexts: How contexts are sampled where neither the settings nor the previous patch
+                give them.
+
+        Raises:
+            NotEnoughMemory: The edit does not fit.
+            InvalidInput: The texts cannot be read.
+        """
+        known = self.previous.templates if isinstance(self.previous, WeightPatch) else ()
+        templates = search.templates or known
+        source = texts_for(self.view, self.tokenizer, search.texts)
+        count = len(templates) or contexts.count
+        check_edit(self.view, self.tokenizer, self.edits, count, layers)
+        self.templates = tuple(
+            templates or contexts.sample(self.model, self.tokenizer, seed=search.seed)
+        )
+        self.covariance = key_covariance(self.view, self.tokenizer, layers, source)
+        self._note = dict(self.covariance.note)
+        self._own_samples = isinstance(source, OwnSamples)
+        self.lap("precompute")
+
+    def search_settings(
+        self, search: Search, *, published: bool = False, clamp: float | None = None, **own: Any
+    ) -> SearchSettings:
+        """Fill the settings of the optimisation in.
+
+        Args:
+            search: The user's settings.
+            published: Whether what the user leaves open is as published, or emend's default.
+            clamp: Bound on |delta| / |v0|; None takes 4 (published) or 8.
+            own: Fields of `SearchSettings` that the method sets.
+        """
+        like_llama = self.view.is_llama_like
+        usual: dict[str, Any] = {"optimizer": "lbfgs", "steps": STEPS}
+        usual |= {"clamp": CLAMP, "statements": STATEMENTS, "enough": ENOUGH}
+        if published:
+            usual = {"steps": 25 if like_llama else 20, "clamp": PUBLISHED_CLAMP}
+        # One edit at a time, so that a value is the same to the last bit whatever else is edited.
+        usual |= {"chunk": 1, "norm_penalty": 1e-3 if like_llama else 0.5}
+        given = {"steps": search.steps, "norm_penalty": search.norm_penalty, "clamp": clamp}
+        usual |= {name: value for name, value in given.items() if value is not None}
+        usual |= {"preserve": search.preserve, "preserve_factor": search.preserve_factor}
+        settings = SearchSettings(**{**usual, **own, **self._search})
+        self.fill(steps=settings.steps, norm_penalty=settings.norm_penalty)
+        return settings
+
+    def optimise(self, layer: int, settings: SearchSettings) -> list[Value]:
+        """Optimise each edit's value at a layer's MLP output, in the order given."""
+        view, tokenizer = self.view, self.tokenizer
+        found = optimise_values(view, tokenizer, self.edits, self.templates, layer, settings)
+        self.lap("search")
+        return found
+
+    def target_values(self, layer: int, settings: SearchSettings, site: Site = "mlp") -> Tensor:
+        """Optimise the values of the ordered edits that the previous patch does not hold.
+
+        Returns:
+            (E, hidden_size) float32 (float64 for a float64 model).
+        """
+        known = self.previous.state if isinstance(self.previous, WeightPatch) else None
+        values, self._state = cached_values(
+            *(self.view, self.tokenizer, self.ordered, self.templates, layer),
+            *(settings, site, known),
+        )
+        self.lap("search")
+        return values
+
+    def keys_and_outputs(self, layer: int) -> KeysAndOutputs:
+        """Read keys and outputs of the ordered edits at a layer, in all contexts."""
+        return subject_keys(self.view, self.tokenizer, self.ordered, self.templates, [layer])[layer]
+
+    @property
+    def direction_ridge(self) -> float:
+        """The ridge of a method that writes a fact along one direction."""
+        usual = OWN_RIDGE if self._own_samples else RIDGE
+        return usual if self._ridge is None else self._ridge
+
+    def inverse(self, layer: int, ridge: float = RIDGE) -> Inverse:
+        """Return C^-1 of a prepared layer, by its Cholesky factor.
+
+        Args:
+            layer: The layer.
+            ridge: In parts of C's mean diagonal.
+
+        Raises:
+            NumericalFailure: C is singular.
+        """
+        device = self.view.device(layer)
+        # Float64 is slow or missing on other accelerators.
+        place = device if device.type == "cuda" else torch.device("cpu")
+        return self.covariance.inverse(layer, ridge if self._ridge is None else self._ridge, place)
+
+    def distribute(
+        self, targets: Tensor, layers: Sequence[int], write: Write, site: Site, **how: Any
+    ) -> dict[int, Factor]:
+        """Write target values over several layers; see `distribute_residuals`."""
+        return distribute_residuals(
+            *(self.view, self.tokenizer, self.ordered, targets, site, self.templates, layers),
+            *(write,),
+            **how,
+        )
+
+    def fill(self, **settings: Any) -> None:
+        """Record what a setting that the user left open became."""
+        self._filled |= settings
+
+    def lap(self, part: str) -> None:
+        """Add the seconds since the last call to a part of the work."""
+        now = time.perf_counter()
+        self._seconds[part] = self._seconds.get(part, 0.0) + now - self._since
+        self._since = now
+
+    def patch(
+        self,
+        changes: Mapping[int, Factor] | Mapping[str, Factor],
+        *,
+        statistics: Mapping[str, Any] | None = None,
+        state: Mapping[str, Tensor] | None = None,
+        **filled: Any,
+    ) -> WeightPatch:
+        """Return the method's patch.
+
+        Args:
+            changes: The change of each layer's down-projection, or of each module by its name.
+            statistics: What the patch states of the covariance besides its own note.
+            state: What the method needs to continue the patch, besides the values.
+            filled: See `fill`.
+        """
+        self.lap("solve" if "search" in self._seconds else "search")
+        self.fill(**filled)
+        spent = sum(time for part, time in self._seconds.items() if part != "precompute")
+        config = {
+            one.name: getattr(self.config, one.name) for one in dataclasses.fields(self.config)
+        }
+        return WeightPatch(
+            factors={self._module(place): self._owned(one) for place, one in changes.items()},
+            edits=self.edits,
+            method=self.method,
+            config={k: v for k, v in {**config, **self._filled}.items() if k not in UNRECORDED},
+            base=describe_base(self.model),
+            templates=self.templates,
+            statistics={**self._note, **(statistics or {})},
+            timing={"precompute": 0.0, **self._seconds, "per_edit": spent / len(self.edits)},
+            state={**self._state, **(state or {})},
+        )
+
+    def _module(self, place: int | str) -> str:
+        if isinstance(place, str):
+            return place
+        return self.view.name_of(self.view.down_projection(place))
+
+    def _owned(self, change: Factor) -> Factor:
+        """All rows of a patch of one edit are that edit's."""
+        if isinstance(change, LowRank) and len(self.edits) == 1:
+            return LowRank(change.A, change.B, (self.edits[0].id,) * change.rank)
+        return change
