@@ -77,7 +77,7 @@ def _rows(
         except StopIteration:
             return
         except csv.Error as error:
-            fault = Fault(f"is not CSV: {error}", "quotes in pairs", "quote the cell anew")
+            fault = Fault(f"is not CSV: {error}", "quotes in pairs", "quote the cell again")
             problems.note(fault, line=line)
             continue
         if not any(cell.strip() for cell in cells):

@@ -69,7 +69,7 @@ class MatrixChange:
         norm: Frobenius norm of the difference.
         relative_norm: The norm divided by that of the base's matrix.
         values: The largest singular values, at most 10.
-        edits: Ids of the edits whose rows change it, for a patch of ours.
+        edits: Ids of the edits whose rows change it, for a patch of emend.
         lens: Top tokens of the first left singular vector through the lm_head.
         candidates: Tokens that may be the object of an edit, best first; empty without a
             tokenizer, at a rank above 8, or if the matrix does not write into the residual stream.

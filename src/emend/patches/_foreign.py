@@ -60,9 +60,9 @@ _REFUSED: Mapping[str, str] = {
     "arrow_config": "Arrow routes each token between adapters",
     "monteclora_config": "MonteCLoRA samples its factors",
     "kasa_config": "KaSA truncates the base's weights",
-    "lora_ga_config": "LoRA-GA takes its start off the base's weights",
+    "lora_ga_config": "LoRA-GA subtracts its initial values from the base's weights",
 }
-"""Fields that make an adapter something else than low-rank changes of the base, and what."""
+"""Fields by which an adapter is more than low-rank changes of the base, with the reason."""
 
 _HARMLESS = frozenset(
     "peft_type bias r lora_alpha use_rslora rank_pattern alpha_pattern fan_in_fan_out "
@@ -71,18 +71,18 @@ _HARMLESS = frozenset(
     "layers_pattern megatron_config megatron_core loftq_config eva_config corda_config "
     "velora_config qalora_group_size runtime_config ensure_weight_tying".split()
 )
-"""Fields that are read here, or that say only how the adapter was trained."""
+"""Fields that are read here, or that only concern the adapter's training."""
 
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways of initialising that change the base's weights, unless the adapter was converted after."""
+"""Initialisations that change the base's weights, unless the adapter was converted afterwards."""
 
 
 def read_peft(directory: Path) -> WeightPatch:
     """Read a directory with adapter_config.json and adapter_model.safetensors.
 
     Returns:
-        A weight patch without edits. Its ``base`` holds the name alone that the adapter states,
-        so that names and shapes of modules are checked against a model, and its weights are not.
+        A weight patch without edits. Its ``base`` holds only the name that the adapter states, so
+        that names and shapes of modules are checked against a model, and its weights are not.
 
     Raises:
         MissingFile: One of the files is not there.
@@ -123,8 +123,8 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_MOVES_BASE):
         raise InvalidInput(
-            f"{path} has init_lora_weights={start!r}, expected an adapter for the base as it is "
-            "published, not one whose start was taken off its weights: save it again with PEFT's "
+            f"{path} has init_lora_weights={start!r}, expected an adapter for the published "
+            "base, whose weights its training did not change at the start: save it again with PEFT's "
             "path_initial_model_for_weight_conversion"
         )
     unknown = sorted(name for name in config if name not in _HARMLESS and config[name])
@@ -162,7 +162,7 @@ def _module_names(path: Path, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _kind_of(key: str) -> str:
-    """Say what a tensor that is no half of a low-rank change is."""
+    """Describe a tensor that is no half of a low-rank change."""
     if not key.startswith(KEY_PREFIX):
         return f"a name that does not begin with {KEY_PREFIX}"
     kinds = {
@@ -193,7 +193,7 @@ def _peft_factor(
 def _number(
     directory: Path, config: Mapping[str, Any], name: str, pattern: str, module: str
 ) -> float:
-    """A module's own number by the first pattern that fits its name as PEFT has it, or the main."""
+    """Return a module's r or alpha: of the first matching pattern, as in PEFT, or the main one."""
     own: Mapping[str, Any] = config.get(pattern) or {}
     fits = (key for key in own if re.match(rf"(.*\.)?({key})$", module))
     value: Any = own.get(next(fits, ""), config.get(name))
@@ -206,7 +206,7 @@ def _number(
 
 
 def is_gguf(path: Path) -> bool:
-    """Return whether a path is a file that begins as GGUF files do, or is named like one."""
+    """Return whether a path is a file with the beginning or the name of a GGUF file."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -226,8 +226,8 @@ def read_gguf(path: Path, model: nn.Module | None) -> WeightPatch:
     Raises:
         MissingExtra: The package gguf is not installed.
         BrokenFile: It is no GGUF file, or cut short.
-        InvalidInput: There is no model, it is of another architecture, or the file holds something
-            else than low-rank changes of its linear layers.
+        InvalidInput: There is no model, it has another architecture, or the file holds something
+            other than low-rank changes of its linear layers.
         UnsupportedModel: gguf knows no architecture for the model.
     """
     if model is None:
@@ -297,7 +297,7 @@ def _gguf_refused(path: Path, found: str, what: str) -> InvalidInput:
 
 
 def _gguf_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a GGUF file in float32, with the order of sizes that torch has."""
+    """Read the tensors of a GGUF file in float32, with their sizes in torch's order."""
     import gguf
 
     found: dict[str, Tensor] = {}

@@ -52,7 +52,7 @@ def write_gguf_adapter(
 
     Args:
         patch: The patch.
-        path: The file; an export of ours is replaced.
+        path: The file; an earlier export is replaced.
         names: The names of the base's tensors.
         base: Header of the GGUF file that it will be served on, if known.
 
@@ -98,7 +98,7 @@ def write_merged_gguf(
 
     Args:
         patch: The patch.
-        path: The file; an export of ours is replaced.
+        path: The file; an earlier export is replaced.
         names: The names of the base's tensors.
         base: The GGUF file of the model that the patch was made for, and its header.
         quantization: The type of the tensors that the patch changes.

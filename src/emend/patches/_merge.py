@@ -109,7 +109,7 @@ def _merged(patch: WeightPatch, model: nn.Module, allow_other_base: bool) -> dic
     """Return the changed weights by module, as the model stores them; write nothing yet."""
     if models.attachments(model) or models.for_everyone(model):
         raise InvalidInput(
-            "a patch is attached to the model, expected the base alone: detach it before merging "
+            "a patch is attached to the model, expected the bare base: detach it before merging "
             "(p + q merges both)"
         )
     modules = find_modules(model, patch.factors, patch.base)

@@ -189,7 +189,7 @@ class Patch(ABC):
             The directory.
 
         Raises:
-            InvalidInput: The directory holds something that is not a patch of ours.
+            InvalidInput: The directory holds something that is not a patch of emend.
         """
 
     def export(
