@@ -124,7 +124,7 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
     if isinstance(start, str) and start.lower().startswith(_MOVES_BASE):
         raise InvalidInput(
             f"{path} has init_lora_weights={start!r}, expected an adapter for the published "
-            "base, whose weights its training did not change at the start: save it again with PEFT's "
+            "base, whose weights its initialisation did not change: save it again with PEFT's "
             "path_initial_model_for_weight_conversion"
         )
     unknown = sorted(name for name in config if name not in _HARMLESS and config[name])
