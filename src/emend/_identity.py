@@ -60,8 +60,8 @@ IGNORED_FIELDS = frozenset(
     "transformers_version use_cache".split()
 )
 """Fields of a configuration on which no logit depends: bookkeeping, initial weights, special tokens
-(emend takes them from the tokenizer), precision (which the weights have) and recommended settings
-(part of a method's settings). See also `IGNORED_ENDINGS`."""
+(emend takes them from the tokenizer), precision (which the weights have) and the lab's marker
+(``emend``). See also `IGNORED_ENDINGS`."""
 
 IGNORED_ENDINGS = ("dropout", "name_or_path", "pdrop", "_token_id")
 """Endings of further ignored fields; dropout, since emend runs models in evaluation mode."""
