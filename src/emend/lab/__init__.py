@@ -13,12 +13,11 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emend.errors import UnknownName
-
-if TYPE_CHECKING:
-    from emend.lab.world import World
+from emend.lab import corpus
+from emend.lab.world import World, build_world
 
 WEIGHTS = Path(__file__).parent / "weights"
 SEED = 0
@@ -74,8 +73,6 @@ def card(name: str) -> dict[str, Any]:
 @cache
 def shipped_world() -> World:
     """Return the world that the shipped models know."""
-    from emend.lab.world import build_world
-
     return build_world(SEED)
 
 
@@ -86,6 +83,4 @@ def corpus_texts(count: int, seed: int = 0) -> list[str]:
         count: Number of documents.
         seed: Seed of the draw.
     """
-    from emend.lab.corpus import corpus_texts as texts
-
-    return texts(shipped_world(), count, seed)
+    return corpus.corpus_texts(shipped_world(), count, seed)
