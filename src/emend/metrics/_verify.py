@@ -62,29 +62,25 @@ def verify(
             bare = _bare(model, tokenizer, edits, batch_size)
     subjects = Counter(edit.subject for edit in edits)
     found: list[Outcome] = []
-    for edit, question, old in zip(edits, questions, before, strict=True):
+    for edit, question, score in zip(edits, questions, before, strict=True):
         answer = answers[question]
         took = bool(exact_match(answer, question.answers))
         after = _probability(answer.scores.get(edit.target))
         reason, remedy = "", ""
         if not took:
             reason, remedy = _reason(edit, after, subjects[edit.subject], tokenizer, patch)
-        found.append(
-            Outcome(
-                edit.id,
-                edit.text,
-                edit.target,
-                took,
-                _probability(old),
-                after,
-                answer.text,
-                bare.get(edit.text),
-                reason,
-                remedy,
-                edit.language,
-                edit.translation_of,
-            )
+        outcome = Outcome(
+            *(edit.id, edit.text, edit.target, took),
+            before=_probability(score),
+            after=after,
+            generated=answer.text,
+            bare=bare.get(edit.text),
+            reason=reason,
+            remedy=remedy,
+            language=edit.language,
+            translation_of=edit.translation_of,
         )
+        found.append(outcome)
     return tuple(found)
 
 
