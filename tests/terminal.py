@@ -62,7 +62,7 @@ class Terminal:
         self._seen += found.end()
         return part
 
-    def interrupt(self, pattern: str, times: int = 60) -> str:
+    def interrupt(self, pattern: str, times: int = 20) -> str:
         """Press Ctrl-C until a pattern is shown.
 
         Readline misses a Ctrl-C that comes between the moment it shows its prompt and the moment it
@@ -70,7 +70,7 @@ class Terminal:
         """
         for _ in range(times):
             self.send("\x03")
-            end = time.monotonic() + 1
+            end = time.monotonic() + 10
             while (left := end - time.monotonic()) > 0 and self._read(left):
                 if re.search(pattern, self.text[self._seen :], re.DOTALL):
                     return self.expect(pattern)

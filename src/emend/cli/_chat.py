@@ -141,14 +141,17 @@ class Loop:
             if line.strip():
                 typer.echo(f"{asked}{line.strip()}")
             return line or None
+        note = ""
         while True:
             try:
+                if note:
+                    typer.echo(note)
                 return input(asked)
             except EOFError:
                 typer.echo()
                 return None
-            except KeyboardInterrupt:
-                typer.echo("\n(Ctrl-D leaves)")
+            except KeyboardInterrupt:  # a second one may come while the note is written
+                note = "\n(Ctrl-D leaves)"
 
     def _answer(self, line: str) -> None:
         if not line:

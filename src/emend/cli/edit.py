@@ -55,6 +55,13 @@ def command(
             metavar="DIRECTORY",
         ),
     ] = None,
+    sequential: Annotated[
+        bool,
+        flag(
+            "Make the new edits on the model that --previous edits, one patch after the other, as "
+            "published codes do a sequence; by default the method's own way (`emend methods`).",
+        ),
+    ] = False,
     probes: _options.Probes = "auto",
     strict: _options.Strict = False,
     json: _options.Json = False,
@@ -77,7 +84,8 @@ def command(
     chosen = settings.of(method, seed=seed)
     network, tokenizer = loading.load(model)
     started = time.perf_counter()
-    patch = api.edit(network, tokenizer, wanted, method=method, previous=before, **chosen)
+    how: dict[str, Any] = {"previous": before, "continues": "sequential" if sequential else None}
+    patch = api.edit(network, tokenizer, wanted, method=method, **how, **chosen)
     seconds = time.perf_counter() - started
     patch.save_pretrained(output_path)  # before the check: stopping that loses nothing
     patch = _with_blast(network, tokenizer, patch, probes, output_path)
