@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 
-def declare(directory, group, points):
+def declare(directory, group, points, package="theirs"):
     """Write the metadata of a package in ``directory`` with entry points of one group."""
-    information = directory / "theirs-1.0.dist-info"
+    information = directory / f"{package}-1.0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+    (information / "METADATA").write_text(metadata)
     (information / "entry_points.txt").write_text(f"[{group}]\n{points}")
