@@ -65,8 +65,11 @@ def peak_of(function: Callable[[], Any]) -> float:
 
 def settings_of(method: str, texts: tuple[str, ...]) -> dict[str, Any]:
     """Contexts, layers and the rest of one method."""
-    settings: dict[str, Any] = {"steps": STEPS, "texts": texts, "optimizer": "adam"}
-    settings |= {"statements": 0, "enough": 1.0}
+    settings: dict[str, Any] = {"steps": STEPS, "texts": texts}
+    if method in ("emmet", "memit"):  # rome's published form also sums in the published order
+        settings["original"] = True
+    if method == "rome":
+        settings["ablation"] = {"optimizer": "adam", "statements": 0, "enough": 1.0}
     if method in ("rome", "emmet"):
         return {**settings, "layer": LAYER, "templates": contexts((4, 9), 10)}
     return {**settings, "layers": LAYERS, "templates": contexts((11,), 5)}

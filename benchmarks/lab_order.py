@@ -1,14 +1,11 @@
 """The same edits in one batch, in many, and shuffled: how far apart are the built weights?
 
-    python benchmarks/lab_order.py [--model lab/gptneo] [--limit 200] [--batch 10] [--steps 80]
-        [--chunk 6] [--optimizer lbfgs]
+    python benchmarks/lab_order.py [--model lab/gptneo] [--limit 200] [--batch 10] [--steps 20]
 
-Values are sought anew each time (in other company, so that sums round otherwise), except that
-AlphaEdit takes those that MEMIT found in the same sequence: both seek the same. Prints one table in
-Markdown with the largest difference over all edited matrices: relative to the change's own norm,
-and to that of the built weights. The lab's models recommend ``chunk=1``: every value is sought
-alone, so that sums round alike in any company; with ``--chunk 6`` they do not. All is solved layer
-by layer: a fit of all layers, which takes minutes in each of the batches, sorts edits by id too.
+Values are optimised again each time, except that AlphaEdit takes those of MEMIT's published form
+in the same sequence: both optimise the same. Prints one table in Markdown with the largest
+difference over all edited matrices: relative to the change's own norm, and to that of the built
+weights.
 """
 
 from __future__ import annotations
@@ -24,12 +21,8 @@ from emend.edits import Edit
 from emend.methods import registry
 from emend.patches import WeightPatch
 
-NEVER = 1_000_000
-FAMILIES: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("memit", "alphaedit"), {"fit_from": NEVER}),
-    (("emmet",), {}),
-)
-"""Methods of one family take the values that the first of it found; and their settings."""
+FAMILIES = (("memit", "alphaedit"), ("emmet",))
+"""Methods of one family take the values that the first of it found."""
 
 
 def made(
@@ -39,12 +32,14 @@ def made(
     batches: Sequence[Sequence[Edit]],
     settings: dict[str, Any],
 ) -> dict[str, WeightPatch]:
-    """Each method's patch of all batches, one after another; the first alone seeks values."""
+    """Each method's patch of all batches, one after another; the first alone optimises values."""
     patches: dict[str, WeightPatch] = {}
     for name in family:
         patch = patches.get(family[0])
         for batch in [batches[-1]] if patch else batches:
-            patch = registry().get(name).edit(model, tokenizer, batch, previous=patch, **settings)
+            form = {} if name == "alphaedit" else {"original": True}
+            method = registry().get(name)
+            patch = method.edit(model, tokenizer, batch, previous=patch, **form, **settings)
         assert isinstance(patch, WeightPatch)
         patches[name] = patch
     return patches
@@ -69,11 +64,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--steps", type=int, help="of the search; by default what the model recommends"
-    )
-    parser.add_argument("--chunk", type=int, help="how many values are sought together")
-    parser.add_argument("--optimizer", help="adam or lbfgs")
+    parser.add_argument("--steps", type=int, help="of the optimisation")
     arguments = parser.parse_args()
     model, tokenizer = emend.load(arguments.model)
     edits = datasets.load("lab", limit=arguments.limit, seed=arguments.seed)
@@ -81,15 +72,13 @@ def main() -> None:
     random.Random(0).shuffle(shuffled)
     size = arguments.batch
     parts = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
-    given = {name: getattr(arguments, name) for name in ("steps", "chunk", "optimizer")}
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = {} if arguments.steps is None else {"steps": arguments.steps}
     print(f"| method | {len(parts)} batches of {size}, shuffled | one batch, shuffled |")
     print("|---|---:|---:|")
-    for family, own in FAMILIES:
-        every = {**settings, **own}
-        whole = made(model, tokenizer, family, [edits], every)
-        batched = made(model, tokenizer, family, parts, every)
-        other = made(model, tokenizer, family, [shuffled], every)
+    for family in FAMILIES:
+        whole = made(model, tokenizer, family, [edits], settings)
+        batched = made(model, tokenizer, family, parts, settings)
+        other = made(model, tokenizer, family, [shuffled], settings)
         for name in family:
             found = [differences(model, whole[name], each[name]) for each in (batched, other)]
             print(f"| `{name}` | {' | '.join(found)} |", flush=True)
