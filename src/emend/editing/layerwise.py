@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from emend.editing.objective import Site
 from emend.editing.rows import context_rows
 from emend.edits import Edit
-from emend.errors import UnsupportedModel
 from emend.models import ModelView
 from emend.models.forward import batches, check_length, evaluating, fused
-from emend.models.hooks import changing, hooked, stopping
-from emend.models.placing import device_of, widened
-from emend.models.positions import pad
-from emend.models.replay import BlockCall, Slot, agreement
+from emend.models.hooks import changing, hooked
+from emend.models.placing import widened
+from emend.models.replay import BlockCall, Recorder, agrees, cannot_replay, padded_right, shared
 from emend.patches import Dense, Factor, LowRank
 
 Write = Callable[[int, Tensor, Tensor], Factor]
@@ -98,9 +96,9 @@ class LayerwiseReplay:
         check_length(view.model, max(map(len, rows), default=0))
         self._batches: list[_Batch] = []
         for members in batches([len(row) for row in rows], batch_size):
-            padded = pad([rows[n] for n in members])
-            hidden, calls, end = self._recorded(padded.input_ids, padded.attention_mask)
-            batch = _Batch(members, padded.lengths - 1, hidden, calls)
+            hidden, calls, end = self._recorded([rows[n] for n in members])
+            ends = torch.tensor([len(rows[n]) - 1 for n in members])
+            batch = _Batch(members, ends, hidden, calls)
             if not self._batches:
                 self._check(batch, end)
             self._batches.append(batch)
@@ -146,57 +144,33 @@ class LayerwiseReplay:
                 hidden = call.run(self.view.layers[index], _wiped(hidden, batch.ends), None)
         return hidden
 
-    def _recorded(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[BlockCall], Tensor]:
-        """One pass up to block ``last``: what enters the first, all calls, what enters the last."""
-        entering: list[Tensor] = []
-        calls: list[BlockCall] = []
+    def _recorded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, list[BlockCall], Tensor]:
+        """Run up to block ``last``: what enters the first, all calls, what enters the last."""
+        entering: dict[int, Tensor] = {}
 
-        def wipe(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden, name = BlockCall.find_hidden(args, kwargs)
-            hidden = _wiped(hidden, mask.sum(1) - 1)
-            return (
-                ((hidden, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: hidden})
-            )
+        def keep(layer: int, hidden: Tensor) -> None:
+            if layer in (self.first, self.last):
+                entering[layer] = hidden
 
-        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden, call = BlockCall.read(args, kwargs, _kept)
-            entering[1:] = [hidden]
-            calls.append(call)
-
-        model: Any = self.view.model
-        device = device_of(self.view.embeddings)
-        blocks = self.view.layers[: self.last + 1]
-        with ExitStack() as stack:
-            for look, seen in ((wipe, blocks), (keep, blocks[self.first :])):
-                for block in seen:
-                    stack.enter_context(hooked(block, look, before=True, with_kwargs=True))
-            for state in (torch.no_grad(), evaluating(model), fused(model)):
-                stack.enter_context(state)
-            stack.enter_context(stopping(blocks[-1], before=True))
-            model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-        return entering[0], calls, entering[-1]
+        model, layout = self.view.model, padded_right(rows)
+        recorder = Recorder(self.view, layout, self.first, keep=shared, entering=keep)
+        with torch.no_grad(), evaluating(model), fused(model):
+            found = recorder.run(self.last, run_last=False)
+        return entering[self.first], [*found.calls], entering[self.last]
 
     def _check(self, batch: _Batch, expected: Tensor) -> None:
         """See that a replay gives what the model's own pass gave before block ``last``."""
         found = self._run(batch, batch.hidden, self.first, self.last - 1)
         real = torch.arange(found.shape[1])[None] <= batch.ends[:, None]  # (B, T)
         found, expected = found[real.to(found.device)], expected[real.to(expected.device)]
-        difference = (found - expected).abs().max()
-        if bool(difference > agreement(self.view, found.dtype) * expected.abs().max()):
-            raise UnsupportedModel(
-                f"the blocks of {type(self.view.model).__name__} depend on more than their "
-                "arguments, so they cannot be run apart from the model: take another architecture"
-            )
+        if not agrees(self.view, found, expected):
+            raise cannot_replay(self.view)
 
 
 def _wiped(hidden: Tensor, ends: Tensor) -> Tensor:
     """Zeros after each row's end: there some models give NaN, and 0 * NaN would spread."""
     after = torch.arange(hidden.shape[1])[None] > ends[:, None]  # (B, T)
     return hidden.masked_fill(after[..., None].to(hidden.device), 0.0)
-
-
-def _kept(leaf: Any) -> Any:
-    return Slot(leaf, 0) if isinstance(leaf, Tensor) else leaf
 
 
 @contextmanager

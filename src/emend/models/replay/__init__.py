@@ -24,6 +24,7 @@ from emend.models.replay.calls import (
     cut,
     each_leaf,
     hidden_of,
+    shared,
 )
 from emend.models.replay.capture import BlockCapture, adds_directly, capture_blocks
 from emend.models.replay.layout import (
@@ -33,6 +34,7 @@ from emend.models.replay.layout import (
     Window,
     aligned,
     natural,
+    padded_right,
     whole,
 )
 from emend.models.replay.recording import (
@@ -74,7 +76,9 @@ __all__ = [
     "hidden_of",
     "natural",
     "not_finite",
+    "padded_right",
     "run_layout",
+    "shared",
     "warn_uncached",
     "whole",
 ]

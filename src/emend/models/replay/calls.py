@@ -49,6 +49,11 @@ class Slot:
         return Slot(self.value[index], self.per_row)
 
 
+def shared(tensor: Tensor) -> Slot:
+    """Keep an argument as it is, for calls that run all tokens of all rows."""
+    return Slot(tensor, 0)
+
+
 class CachePlace:
     """Marks the place of the key/value cache among the arguments."""
 

@@ -122,6 +122,14 @@ def whole(rows: Rows, starts: Sequence[int], padding: int, least: int = 1) -> La
     return replace(layout, window=window, reuse=False)
 
 
+def padded_right(rows: Rows) -> Layout:
+    """Pad on the right with no column to spare, to run all tokens of rows that do not change."""
+    length = max(map(len, rows))
+    input_ids, mask = _padded(rows, [0] * len(rows), length, 0)
+    none = torch.zeros(len(rows), dtype=torch.long)
+    return Layout(input_ids, mask, none, Window(none, length, length), reuse=False)
+
+
 ARRANGEMENTS: tuple[Arrange, ...] = (natural, aligned, whole)
 """In the order in which they are tried."""
 
