@@ -107,7 +107,7 @@ def even_edits(count: int, before: int, after: int) -> list[Edit]:
 
 
 def random_texts(tokens: int, length: int = 128) -> tuple[str, ...]:
-    """Texts of random words for second moments, of so many tokens in all."""
+    """Texts of random words for key covariances, of so many tokens in all."""
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randint(1_000_000, (tokens // length, length), generator=generator)
     return tuple(" ".join(f"w{n}" for n in row) for row in drawn.tolist())

@@ -5,7 +5,7 @@
     python benchmarks/edit_memory.py --json
 
 A random model of GPT-2 small's shape, float32, one thread. Each edit runs in a process of its own,
-on second moments that another has collected before; the peak is the kernel's count of resident
+on key covariances that another has collected before; the peak is the kernel's count of resident
 memory (VmHWM, set back before the edit). Two peaks are printed: of a first edit, which factors C
 (or finds its eigenvectors), and of a second, which finds them on disk.
 
@@ -44,7 +44,7 @@ LAYER, LAYERS = 4, (3, 4, 5, 6, 7, 8)
 METHODS = ("rome", "emmet", "memit", "alphaedit")
 STEPS = 3  # each is like the next, so that more would show no other peak
 MEGA = 1e6
-TEXT_TOKENS = 1024  # few: a second moment is as large whatever it is the mean over
+TEXT_TOKENS = 1024  # few: a key covariance is as large whatever it is the mean over
 
 
 def resident(field: str = "VmRSS") -> float:
@@ -118,7 +118,7 @@ def measured(method: str, count: int) -> dict[str, Any]:
 
 
 def collect(names: Sequence[str]) -> None:
-    """Take the second moments that the edits need; those of memit serve alphaedit."""
+    """Take the key covariances that the edits need; those of memit serve alphaedit."""
     model, texts = small_model(), random_texts(TEXT_TOKENS)
     for method in dict.fromkeys("memit" if name == "alphaedit" else name for name in names):
         settings = {**settings_of(method, texts), "steps": 1}

@@ -8,7 +8,7 @@
 
 A random model of GPT-2 small's shape (12 blocks, width 768, keys of 3,072, vocabulary 50,257),
 float32, one CPU thread, everything in one process, in CPU seconds. Both sides are given the same
-contexts and the same second moments, computed before; ours are timed by `emend.edit` as a whole,
+contexts and the same key covariances, computed before; ours are timed by `emend.edit` as a whole,
 looking at the model and describing it included.
 
   rome       the first edit of value_search.py: layer 5, 22 rows of up to 30 tokens, 20 steps; the
@@ -61,8 +61,7 @@ from tests.reference.closed_form import GPT2, with_ridge
 
 import emend
 from emend.editing import RIDGE, SearchSettings, optimise_values
-from emend.editing.covariance import key_covariance
-from emend.editing.nullspace import null_space
+from emend.editing.covariance import key_covariance, null_space
 from emend.editing.sources import texts_for
 from emend.edits import Edit
 from emend.models import ModelView
@@ -144,7 +143,7 @@ def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...]) -> dict[str, 
     site = model.transformer.h[ROME_LAYER].mlp.c_proj
     view = ModelView(model)
     prior = key_covariance(view, tokenizer, [ROME_LAYER], texts_for(view, tokenizer, texts))
-    moment = prior.moment(ROME_LAYER)
+    moment = prior.matrix(ROME_LAYER)
     inverse = torch.linalg.inv(with_ridge(moment.double(), RIDGE)).float()
     settings = {"layer": ROME_LAYER, "steps": ROME_STEPS, "norm_penalty": 0.5}
     settings |= {"templates": templates, "texts": texts}
@@ -200,7 +199,7 @@ def run_spread(
     updates: dict[str, published.Update] = {}
     own: dict[str, dict[str, Any]] = {}
     if "memit" in names:
-        moments = {n: with_ridge(prior.moment(n).double(), RIDGE) for n in LAYERS}
+        moments = {n: with_ridge(prior.matrix(n).double(), RIDGE) for n in LAYERS}
         updates["memit"], own["memit"] = (
             published.memit_update(moments, WEIGHT),
             {"cov_weight": WEIGHT, "original": True},

@@ -23,10 +23,10 @@ from torch import Tensor
 import emend
 from emend import datasets
 from emend.editing import subject_keys
-from emend.editing._samples import OwnSamples
-from emend.editing._windows import Layout, Position, batches_of
 from emend.editing.ridge import inverse
+from emend.editing.samples import OwnSamples
 from emend.editing.sources import Source, TextFile, Texts
+from emend.editing.token_batches import Layout, Position, batches_of
 from emend.models import ModelView, ensure_start
 from emend.models.hooks import stopping
 

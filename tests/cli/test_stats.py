@@ -1,4 +1,4 @@
-"""`emend stats`: second moments collected ahead, and what it refuses."""
+"""`emend stats`: key covariances collected ahead, and what it refuses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from tests.tiny import TEXT
 
-from emend.editing import memory, moments
+from emend.editing import collecting, memory
 from emend.patches import load_patch
 
 
@@ -29,7 +29,7 @@ def cache(tmp_path, monkeypatch):
 def test_what_it_will_take_is_told_before(emend, model_directory, texts_file, cache) -> None:
     outcome = emend("stats", "--model", model_directory, "--texts", texts_file, "--tokens", 100)
     assert outcome.status == 0, outcome.err
-    before, _, after = outcome.out.partition("Second moments of")
+    before, _, after = outcome.out.partition("Key covariances of")
     assert "memory: 33 kB" in before.replace("32.8 kB", "33 kB")
     assert "for one batch" in before
     assert "disk:" in before
@@ -76,7 +76,7 @@ def test_editors_take_what_was_collected(
     emend, model_directory, texts_file, edits_file, tmp_path, monkeypatch
 ) -> None:
     emend("stats", "--model", model_directory, "--texts", texts_file)
-    monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
+    monkeypatch.setattr(collecting, "_collect", lambda *_: pytest.fail("collected again"))
     for method in ("memit", "rome"):
         outcome = emend(
             *("edit", "--model", model_directory, "--edits", edits_file, "--method", method),

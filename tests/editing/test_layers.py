@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.tiny import TEXT, tiny_model
 
-from emend.editing import SearchSettings, optimise_values, second_moments, subject_keys
+from emend.editing import SearchSettings, collect_covariance, optimise_values, subject_keys
 from emend.editing.covariance import key_covariance
-from emend.editing.memory import estimate_edit, estimate_moments
+from emend.editing.memory import estimate_covariance, estimate_edit
 from emend.editing.sources import texts_for
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
@@ -29,11 +29,11 @@ def made():
 def test_covariances(made, layers, tmp_path):
     """Fault 1: the pass stopped before the last block, and zeros were kept as its covariance."""
     view, tokenizer = made
-    expected = second_moments(view, tokenizer, TEXT, [1, 3])
-    found = second_moments(view, tokenizer, TEXT, layers, cache=tmp_path)
+    expected = collect_covariance(view, tokenizer, TEXT, [1, 3])
+    found = collect_covariance(view, tokenizer, TEXT, layers, cache=tmp_path)
     assert sorted(found) == [1, 3]
     assert all(torch.equal(found[layer].matrix, expected[layer].matrix) for layer in (1, 3))
-    later = second_moments(view, tokenizer, TEXT, [3], cache=tmp_path)
+    later = collect_covariance(view, tokenizer, TEXT, [3], cache=tmp_path)
     assert torch.equal(later[3].matrix, expected[3].matrix)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
@@ -44,7 +44,7 @@ def test_negative_layers_of_a_covariance(made, tmp_path, monkeypatch):
     view, tokenizer = made
     for _ in range(2):  # collected, and read again
         covariance = key_covariance(view, tokenizer, [-1, 1], texts_for(view, tokenizer, TEXT))
-        assert float(covariance.moment(3).diagonal().min()) > 0
+        assert float(covariance.matrix(3).diagonal().min()) > 0
 
 
 def test_a_layer_that_no_token_passes_is_refused(made, tmp_path):
@@ -55,7 +55,7 @@ def test_a_layer_that_no_token_passes_is_refused(made, tmp_path):
     skipped.forward = lambda hidden_states, **_: hidden_states
     try:
         with pytest.raises(UnsupportedModel, match="layer 2"):
-            second_moments(view, tokenizer, TEXT, [1, 2, 3], cache=tmp_path)
+            collect_covariance(view, tokenizer, TEXT, [1, 2, 3], cache=tmp_path)
     finally:
         skipped.forward = run
     assert not list(tmp_path.iterdir())
@@ -79,8 +79,8 @@ def test_estimates(made):
     """Fault 1."""
     view, _ = made
     assert estimate_edit(view, 3, 2, [-1]) == estimate_edit(view, 3, 2, [3])
-    one = estimate_moments(view, [3], torch.float32, 64)
-    assert estimate_moments(view, [3, -1], torch.float32, 64) == one
+    one = estimate_covariance(view, [3], torch.float32, 64)
+    assert estimate_covariance(view, [3, -1], torch.float32, 64) == one
 
 
 def test_what_is_looked_at_in_a_model(made):

@@ -11,8 +11,8 @@ from emend.editing import memory
 from emend.editing.memory import (
     available,
     check_fits,
+    estimate_covariance,
     estimate_edit,
-    estimate_moments,
     readable,
 )
 from emend.edits import Edit
@@ -63,7 +63,7 @@ def test_sizes_are_readable(count, said) -> None:
 
 def test_estimate_of_second_moments() -> None:
     view = ModelView(tiny_model("gpt2")[0])  # inner 64
-    found = estimate_moments(view, [0, 1, 2], torch.float64, tokens=1024)
+    found = estimate_covariance(view, [0, 1, 2], torch.float64, tokens=1024)
     assert found.sums == 3 * 64 * 64 * 8
     assert found.disk == 2 * found.sums
     assert found.memory > found.sums + 1024 * 64 * 4

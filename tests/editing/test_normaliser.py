@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emend.editing.normaliser import Normaliser, Whitener
+from emend.editing.gradients import Normaliser, Whitener
 
 
 def rows(count: int = 50, size: int = 6, seed: int = 0) -> torch.Tensor:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from tests.methods.closed_form import TEXT, tiny_model
 
-from emend.editing.covariance import key_covariance
-from emend.editing.nullspace import null_space, spectrum_of
+from emend.editing.covariance import key_covariance, null_space, spectrum_of
 from emend.editing.sources import Texts
 from emend.errors import InvalidInput
 from emend.models import ModelView

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from emend.editing.packing import TOKENS, pack, parts
+from emend.editing.rows import TOKENS, pack, parts
 
 
 def cost(groups, lengths, overhead):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.reference import closed_form as reference
 
-from emend.editing.nullspace import null_space, spectrum_of
+from emend.editing.covariance import null_space, spectrum_of
 from emend.editing.ridge import Projector, directions, inverse, rank_one, ridge_write
 from emend.errors import NumericalFailure
 from emend.patches import Dense, LowRank

@@ -1,4 +1,4 @@
-"""Samples of a model's own: what second moments are taken over where no texts are given."""
+"""Samples of a model's own: what key covariances are taken over where no texts are given."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.tiny import TEXT, tiny_model
 
-from emend.editing import _samples, _sums, moments
+from emend.editing import collecting, samples, sums
+from emend.editing.collecting import collect_covariance, read_covariance
 from emend.editing.covariance import key_covariance
-from emend.editing.moments import read_moment, second_moments
 from emend.editing.sources import own_samples, texts_for
 from emend.edits import Edit
 from emend.methods import registry
@@ -41,7 +41,7 @@ def test_it_is_the_second_moment_of_the_samples_without_the_start(tokenizer_kind
     assert rows.shape == (4, len(front) + 64)
     assert len(set(rows[:, len(front)].tolist())) > 1  # each begins with another token
     assert not set(rows[:, len(front) :].flatten().tolist()) & set(tokenizer.all_special_ids)
-    found = second_moments(view, tokenizer, source, [1], dtype=torch.float64)[1]
+    found = collect_covariance(view, tokenizer, source, [1], dtype=torch.float64)[1]
     keys = keys_of(model, 1, rows)[:, len(front) :].flatten(0, 1).double()
     expected = keys.T @ keys / len(keys)
     assert found.count == len(keys) == 256
@@ -54,7 +54,7 @@ def test_a_start_token_of_emends_own_is_not_counted() -> None:
     rows = own_samples(ModelView(model), tokenizer).rows()
     assert rows.shape == (4, 65)
     assert set(rows[:, 0].tolist()) == set(front_ids(tokenizer))
-    found = second_moments(
+    found = collect_covariance(
         ModelView(model), tokenizer, own_samples(ModelView(model), tokenizer), [0]
     )
     assert found[0].count == 256
@@ -67,7 +67,7 @@ def test_every_method_takes_them_and_says_so(name) -> None:
     if name == "alphaedit":
         settings["quantile"] = 0.05
     patch = registry().get(name).edit(model, tokenizer, EDITS, **settings)
-    assert patch.statistics["kind"] == "second moment"
+    assert patch.statistics["kind"] == "key covariance"
     assert patch.statistics["source"] == "own samples, 256 tokens, seed 0"
     assert patch.statistics["tokens"] + patch.statistics["left_out"] == 256
     given = registry().get(name).edit(model, tokenizer, EDITS, **settings, texts=TEXT)
@@ -88,13 +88,13 @@ def test_they_are_made_once_and_attached_patches_do_not_act(tmp_path, monkeypatc
     with patch.applied(model):
         assert torch.equal(own_samples(view, tokenizer).rows(), first)
         prior = key_covariance(view, tokenizer, [0], texts_for(view, tokenizer, None))
-    monkeypatch.setattr(_samples, "sample", lambda *_a, **_k: pytest.fail("sampled again"))
+    monkeypatch.setattr(samples, "sample", lambda *_a, **_k: pytest.fail("sampled again"))
     later = key_covariance(view, tokenizer, [0, 2], texts_for(view, tokenizer, None))
-    monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
+    monkeypatch.setattr(collecting, "_collect", lambda *_: pytest.fail("collected again"))
     again = key_covariance(view, tokenizer, [0, 2], texts_for(view, tokenizer, None))
     assert again.note == later.note == prior.note
-    assert all(torch.equal(again.moment(n), later.moment(n)) for n in (0, 2))
-    assert torch.equal(again.moment(0), prior.moment(0))
+    assert all(torch.equal(again.matrix(n), later.matrix(n)) for n in (0, 2))
+    assert torch.equal(again.matrix(0), prior.matrix(0))
 
 
 def test_identity_names_all_that_decides_the_samples() -> None:
@@ -119,7 +119,7 @@ def test_a_model_that_reads_little_gets_short_samples() -> None:
     set_start(tokenizer, "a")
     source = own_samples(ModelView(model), tokenizer)
     assert source.rows().shape == (12, 24)
-    assert second_moments(ModelView(model), tokenizer, source, [1])[1].count == 12 * 23
+    assert collect_covariance(ModelView(model), tokenizer, source, [1])[1].count == 12 * 23
 
 
 def test_massive_keys_are_left_out_and_counted(tmp_path, monkeypatch) -> None:
@@ -140,15 +140,18 @@ def test_massive_keys_are_left_out_and_counted(tmp_path, monkeypatch) -> None:
     model.register_forward_pre_hook(
         lambda _m, _a, named: now.insert(0, named["input_ids"]), with_kwargs=True
     )
-    plain = second_moments(view, tokenizer, texts, [1])[1]
+    plain = collect_covariance(view, tokenizer, texts, [1])[1]
     model.transformer.h[1].mlp.act = Massive()
-    found = second_moments(view, tokenizer, texts, [1], cache=tmp_path)[1]
+    found = collect_covariance(view, tokenizer, texts, [1], cache=tmp_path)[1]
     count = sum(tokenizer(text)["input_ids"].count(rare) for text in texts)
     assert count > 1
     assert found.left_out == count
     assert found.count + count == plain.count
     assert found.describe()["left_out"] == count
     assert found.matrix.trace() < 1.5 * plain.matrix.trace()
-    assert read_moment(found.file).left_out == count
-    monkeypatch.setattr(_sums, "MASSIVE", 1e9)
-    assert second_moments(view, tokenizer, texts, [1])[1].matrix.trace() > 50 * found.matrix.trace()
+    assert read_covariance(found.file).left_out == count
+    monkeypatch.setattr(sums, "MASSIVE", 1e9)
+    assert (
+        collect_covariance(view, tokenizer, texts, [1])[1].matrix.trace()
+        > 50 * found.matrix.trace()
+    )

@@ -12,9 +12,9 @@ import torch
 from tests.tiny import TEXT, tiny_model
 
 from emend._settings import from_file, from_text
-from emend.editing import _corpus
+from emend.editing import texts
+from emend.editing.collecting import collect_covariance
 from emend.editing.covariance import key_covariance
-from emend.editing.moments import second_moments
 from emend.editing.sources import (
     HubDataset,
     JsonLines,
@@ -58,7 +58,7 @@ def test_empty_lines_stand_between_documents_of_a_text_file(tmp_path, monkeypatc
     path.write_text("one\ntwo\n\n\n \nthree\n\nfour")
     assert list(source_named(str(path)).documents()) == ["one\ntwo", "three", "four"]
     assert list(TextFile(path).documents(skip=2)) == ["four"]
-    monkeypatch.setattr(_corpus, "LONGEST", 3)
+    monkeypatch.setattr(texts, "LONGEST", 3)
     assert list(TextFile(path).documents()) == ["one", "two", "thr", "ee", "fou", "r"]
 
 
@@ -249,8 +249,10 @@ def test_what_methods_are_given(tmp_path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(TEXT), encoding="utf-8")
     prior = key_covariance(view, tokenizer, [1], texts_for(view, tokenizer, str(path)))
-    packed = second_moments(view, tokenizer, Texts(TEXT, packed=True), [1], max_tokens=20 * 64)[1]
-    assert torch.equal(prior.moment(1), packed.matrix)
+    packed = collect_covariance(view, tokenizer, Texts(TEXT, packed=True), [1], max_tokens=20 * 64)[
+        1
+    ]
+    assert torch.equal(prior.matrix(1), packed.matrix)
     assert prior.note["source"] == "a.txt"
     assert prior.note["tokens"] == packed.count
     model.config.emend = {"lab": {"seed": 0}}
@@ -269,7 +271,7 @@ def test_a_text_file_of_one_line_is_cut_and_never_all_in_memory(tmp_path) -> Non
         path = tmp_path / f"{name}.txt"
         path.write_text(text, encoding="utf-8")
         documents = list(TextFile(path).documents())
-        assert max(map(len, documents)) <= _corpus.LONGEST
+        assert max(map(len, documents)) <= texts.LONGEST
         assert "".join(documents).replace("\n", "") == text.replace("\n", "")
         if name == "spaced":
             assert all(document.endswith(" ") for document in documents)

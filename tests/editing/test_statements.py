@@ -11,7 +11,7 @@ from tests.tiny import tiny_model
 from emend.editing import SearchSettings, optimise_values
 from emend.editing.jobs import make_jobs
 from emend.editing.objective import Objective, capture_groups
-from emend.editing.statements import LENGTH, own_statements
+from emend.editing.preservation import LENGTH, own_statements
 from emend.edits import Edit
 from emend.models import ModelView
 from emend.models.forward import evaluating

@@ -24,7 +24,7 @@ SORTED = sorted(EDITS, key=lambda edit: edit.id)
 FACTS = [(edit.prompt, edit.subject) for edit in SORTED]
 SEARCH = {"steps": 5, "learning_rate": 0.1, "norm_penalty": 0.5, "kl_factor": 0.0625}
 PLACES = {"gpt2": reference.GPT2, "llama": reference.LLAMA}
-RIDGE = 1e-2  # a smaller one magnifies how second moments round, which are summed in float32
+RIDGE = 1e-2  # a smaller one magnifies how key covariances round, which are summed in float32
 PLAIN = {"weight_decay" if key == "norm_penalty" else key: v for key, v in SEARCH.items()}
 """The same by the names of the plain loop."""
 PUBLISHED = {"optimizer": "adam", "statements": 0, "enough": 1.0}

@@ -11,8 +11,8 @@ from tests.methods.closed_form import (
     tiny_model,
 )
 
-from emend.editing import null_space, second_moments
-from emend.editing.nullspace import spectrum_of
+from emend.editing import collect_covariance, null_space
+from emend.editing.covariance import spectrum_of
 from emend.errors import InvalidInput
 from emend.models import ModelView
 
@@ -22,7 +22,7 @@ LAYERS = (0, 1, 2)
 def test_preserved_directions_are_not_touched() -> None:
     model, tokenizer = tiny_model("llama")
     patch = edited("alphaedit", model, tokenizer, layers=LAYERS, quantile=0.05, **COMMON)
-    moments = second_moments(ModelView(model), tokenizer, TEXT, LAYERS)
+    moments = collect_covariance(ModelView(model), tokenizer, TEXT, LAYERS)
     for name, layer in zip(patch.factors, LAYERS, strict=True):
         _, vectors = torch.linalg.eigh(moments[layer].matrix.double())
         rank = patch.statistics["null_space"][str(layer)]

@@ -53,7 +53,7 @@ class Tiny(NamedTuple):
     places: reference.Places
 
     def moment(self, layer: int) -> Tensor:
-        """The second moment of a layer's keys, (inner, inner)."""
+        """The key covariance of a layer's keys, (inner, inner)."""
         down = self.places.down(self.model, layer)
         return reference.moment(self.model, self.tokenizer, down, TEXT)
 

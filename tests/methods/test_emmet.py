@@ -15,9 +15,9 @@ from tests.methods.closed_form import (
 
 from emend.editing import (
     SearchSettings,
+    collect_covariance,
     optimise_values,
     rank_one,
-    second_moments,
     subject_keys,
 )
 from emend.editing.ridge import directions, inverse
@@ -34,7 +34,7 @@ def test_one_edit_is_r_rome(architecture) -> None:
     emmet = edited("emmet", model, tokenizer, EDITS[:1], cov_weight=0.0, **settings)
     view, search = ModelView(model), SearchSettings(clamp=4.0, **SEARCH)
     (value,) = optimise_values(view, tokenizer, EDITS[:1], TEMPLATES, LAYER, search)
-    moment = second_moments(view, tokenizer, TEXT, [LAYER])[LAYER].matrix
+    moment = collect_covariance(view, tokenizer, TEXT, [LAYER])[LAYER].matrix
     metric, key = inverse(moment), value.keys.mean(0)
     direction = directions(metric.unwhiten(metric.whiten(key[:, None])).T)[0]
     u, v = rank_one(direction, key, value.outputs.mean(0), value.target)

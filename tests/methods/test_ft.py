@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tests.tiny import tiny_model
 
-from emend.editing.held import held_batches
+from emend.editing.preservation import preserved_batches
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods import ft as module
@@ -91,9 +91,9 @@ def test_the_published_form_is_not_the_default(monkeypatch) -> None:
 
     def recorded(*given: Any, **settings: Any) -> Any:
         held.append(settings["statements"] + settings["others"])
-        return held_batches(*given, **settings)
+        return preserved_batches(*given, **settings)
 
-    monkeypatch.setattr(module, "held_batches", recorded)
+    monkeypatch.setattr(module, "preserved_batches", recorded)
     default, original = (
         ft.edit(model, tokenizer, EDITS, original=one, steps=1).config for one in (False, True)
     )
@@ -107,7 +107,7 @@ def test_what_is_held_changes_less_and_targets_that_are_enough_are_left_alone() 
     with torch.no_grad():
         model.model.norm.weight.mul_(20)
     view = ModelView(model)
-    (held,) = held_batches(view, tokenizer, EDITS, 1, statements=4, others=0)
+    (held,) = preserved_batches(view, tokenizer, EDITS, 1, statements=4, others=0)
 
     def tuned(**settings: Any) -> tuple[float, list[float]]:
         chosen = {"layers": (1,), "steps": 100, "learning_rate": 0.01, **settings}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.tiny import ARCHITECTURES, tiny_model
 
-from emend.editing.held import held_batches
+from emend.editing.preservation import preserved_batches
 from emend.edits import Edit
 from emend.errors import InvalidInput, MissingExtra, UnknownName
 from emend.methods import lora as module
@@ -131,7 +131,7 @@ def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enou
     with torch.no_grad():
         model.model.norm.weight.mul_(20)  # or else no hidden state gives certainty
     view = ModelView(model)
-    (held,) = held_batches(view, tokenizer, EDITS, 0, statements=4, others=0)
+    (held,) = preserved_batches(view, tokenizer, EDITS, 0, statements=4, others=0)
 
     def tuned(**settings):
         chosen = {"steps": 100, "learning_rate": 0.02, **settings}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.methods.test_contract import EDITS, NAMES, fast
 from tests.tiny import TEXT, tiny_model
 
-from emend.editing import second_moments, value_cache
+from emend.editing import collect_covariance, value_cache
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods import registry
@@ -134,9 +134,9 @@ def test_covariance_of_a_sequence_is_that_of_the_base(tmp_path, monkeypatch) -> 
     """Fault 5: it was taken on the edited model, and cached as that of the base."""
     model, tokenizer = tiny_model("gpt2")
     first = made("rome", EDITS[:1], model, tokenizer, layer=0, clamp=40.0)
-    expected = second_moments(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
+    expected = collect_covariance(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
     with first.applied(model):
-        edited = second_moments(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
+        edited = collect_covariance(ModelView(model), tokenizer, list(TEXT * 4), [2])[2].matrix
         assert torch.equal(edited, expected)
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     more = {"texts": TEXT * 4, "layer": 2, "previous": first, "continues": "sequential"}

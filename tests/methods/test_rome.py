@@ -5,7 +5,7 @@ import torch
 from tests.methods.closed_form import edited
 from tests.tiny import TEXT, tiny_model
 
-from emend.editing import Search, SearchSettings, Session, optimise_values, second_moments
+from emend.editing import Search, SearchSettings, Session, collect_covariance, optimise_values
 from emend.editing.ridge import directions, inverse
 from emend.edits import Edit
 from emend.errors import InvalidInput
@@ -81,12 +81,12 @@ def test_attached_patches_do_not_change_target_values() -> None:
 def test_patch_says_what_it_was_made_with() -> None:
     model, tokenizer = tiny_model("llama")
     patch = rome.edit(model, tokenizer, EDITS[:1], **FAST)
-    assert patch.statistics["kind"] == "second moment"
+    assert patch.statistics["kind"] == "key covariance"
     assert patch.statistics["source"] == "own samples, 256 tokens, seed 0"
     assert patch.templates == TEMPLATES
     assert patch.config["layer"] == 1
     weighed = rome.edit(model, tokenizer, EDITS[:1], texts=TEXT, **FAST)
-    assert weighed.statistics["kind"] == "second moment"
+    assert weighed.statistics["kind"] == "key covariance"
     assert weighed.statistics["tokens"] == sum(len(tokenizer(t)["input_ids"]) for t in TEXT)
     (name,) = patch.factors
     assert not torch.allclose(patch.delta(name), weighed.delta(name))
@@ -99,7 +99,7 @@ def test_every_context_responds_alike(weighed) -> None:
     view = ModelView(model)
     (value,) = optimise_values(view, tokenizer, EDITS[:1], TEMPLATES, 1, SearchSettings(steps=2))
     keys = value.keys.double()  # (C, m)
-    metric = inverse(second_moments(view, tokenizer, TEXT, [1])[1].matrix, 1e-2)
+    metric = inverse(collect_covariance(view, tokenizer, TEXT, [1])[1].matrix, 1e-2)
 
     def solve(rows):
         return metric.unwhiten(metric.whiten(rows.T)).T if weighed else rows.double()

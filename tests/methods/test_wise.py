@@ -7,11 +7,11 @@ import torch
 from tests.tiny import tiny_model
 
 import emend
-from emend.editing.ties import merged
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods import wise
 from emend.methods.wise._patch import SidePatch, activation_gaps
+from emend.methods.wise.ties import merged
 from emend.models import generate, score
 from emend.patches import load_patch
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tests.tiny import tiny_model, tiny_tokenizer
 
-from emend.editing._corpus import Texts
-from emend.editing._windows import Layout, Position, batches_of
+from emend.editing.texts import Texts
+from emend.editing.token_batches import Layout, Position, batches_of
 from emend.errors import InvalidInput
 from emend.models import encode, ensure_start, join_target, set_start, start_of, subject_tokens
 from emend.models.positions import prompt_tokens, text_tokens

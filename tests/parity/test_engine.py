@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.parity.recorded import LAYER, NAMES, SITES, TAGS, recorded, relative
 
-from emend.editing import SearchSettings, Value, optimise_values, second_moments, subject_keys
+from emend.editing import SearchSettings, Value, collect_covariance, optimise_values, subject_keys
 from emend.edits import Edit
 from emend.methods.rome import published_updates, rome
 from emend.models import ModelView
@@ -84,13 +84,13 @@ def test_keys(name: str) -> None:
 def test_second_moment(name: str) -> None:
     facts = recorded(name)
     view = ModelView(facts.model)
-    found = second_moments(view, facts.tokenizer, facts.texts, [LAYER])[LAYER]
+    found = collect_covariance(view, facts.tokenizer, facts.texts, [LAYER])[LAYER]
     assert relative(found.matrix, facts.tensors["mom2_moment"]) < 1e-5
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
-    """A cache of its own, so that the second moment is taken once for all runs of a model."""
+    """A cache of its own, so that the key covariance is taken once for all runs of a model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMEND_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

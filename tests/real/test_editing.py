@@ -52,7 +52,7 @@ def test_the_published_form_fails_there_and_says_why(smollm2):
     """Faults B1 and B2: nothing is silent."""
     model, _ = smollm2
     _, tokenizer = emend.load("smollm2-135m", start_token="none")
-    # Without a second moment, which would be collected anew for texts without a start token.
+    # Without a key covariance, which would be collected anew for texts without a start token.
     settings = {"method": "rome", "original": True, "second_moment": False}
     patch = emend.edit(model, tokenizer, SUBJECT_FIRST[1:2], **settings)
     (outcome,) = patch.outcomes

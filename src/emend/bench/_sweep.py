@@ -207,7 +207,7 @@ class _Trial:
 
     def inputs(self) -> dict[str, Any]:
         """Return all that a result depends on except the layer."""
-        from emend.editing.settings import settings_content
+        from emend.editing.value_cache import settings_content
         from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
         config = self.method.configure(**self.settings)

@@ -1,4 +1,4 @@
-"""`emend stats`: collect the second moments that editors weigh keys by, before they are needed."""
+"""`emend stats`: collect the key covariances that editors weigh keys by, before they are needed."""
 
 from __future__ import annotations
 
@@ -74,11 +74,16 @@ def command(
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
-    """Collect second moments of keys in one pass; a run that was killed goes on where it was."""
+    """Collect key covariances in one pass; a run that was killed goes on where it was."""
     wanted = integers("--layers", layers)
     import torch
 
-    from emend.editing.moments import TOKENS_PER_KEY, cache_directory, second_moments, warn_of_few
+    from emend.editing.collecting import (
+        TOKENS_PER_KEY,
+        cache_directory,
+        collect_covariance,
+        warn_of_few,
+    )
     from emend.editing.sources import OwnSamples, own_samples, sources_named, texts_for
     from emend.models import ModelView
 
@@ -100,7 +105,7 @@ def command(
     if not ignore_memory:
         _check_disk(estimate["disk"], cache_directory())
     started = time.perf_counter()
-    found = second_moments(
+    found = collect_covariance(
         *(view, tokenizer, source, chosen),
         **options,
         dtype=number,
@@ -134,11 +139,11 @@ def _layers_of(view: Any, wanted: list[int] | None) -> tuple[int, ...]:
 def _estimate(
     view: Any, source: Any, layers: tuple[int, ...], dtype: Any, options: dict[str, Any]
 ) -> dict[str, int | None]:
-    from emend.editing.memory import available, estimate_moments
-    from emend.editing.moments import layout_for
+    from emend.editing.collecting import layout_for
+    from emend.editing.memory import available, estimate_covariance
 
     layout = layout_for(view, source, **options)
-    needed = estimate_moments(view, layers, dtype, layout.window * layout.rows)
+    needed = estimate_covariance(view, layers, dtype, layout.window * layout.rows)
     return {
         "sums": needed.sums,
         "activations": needed.activations,
@@ -154,7 +159,7 @@ def _check_disk(needed: int | None, directory: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed is not None and needed > free:
         raise NotEnoughMemory(
-            f"second moments will take {readable(needed)} on disk, and {readable(free)} are free "
+            f"key covariances will take {readable(needed)} on disk, and {readable(free)} are free "
             f"in {place}: set EMEND_CACHE to another place, or pass --ignore_memory"
         )
 
@@ -192,7 +197,7 @@ def _tell(result: dict[str, Any]) -> None:
         [f"{row[name]:.4g}" if name == "mean_square" else str(row[name]) for name in columns]
         for row in result["layers"]
     ]
-    title = f"Second moments of {result['model']}"
+    title = f"Key covariances of {result['model']}"
     header = ("layer", "key size", "tokens", "left out", "dtype", "mean square")
     print_table(title, header, rows)
     kept = f"kept in {result['cache']}" if result["cache"] else "not kept"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from emend.editing.collecting import Covariance, cache_directory, collect_covariance
 from emend.editing.contexts import begun_templates, sample_templates
-from emend.editing.covariance import KeyCovariance, key_covariance
+from emend.editing.covariance import KeyCovariance, key_covariance, null_space
 from emend.editing.keys import KeysAndOutputs, subject_keys
 from emend.editing.layerwise import LayerwiseReplay, distribute_residuals
-from emend.editing.moments import Moment, cache_directory, second_moments
-from emend.editing.nullspace import null_space
 from emend.editing.ridge import RIDGE, rank_one, respond, ridge_write
 from emend.editing.rows import Row, context_rows, subject_rows
 from emend.editing.session import BLOCK_CLAMP, ENOUGH, Search, Session
@@ -17,10 +16,10 @@ __all__ = [
     "BLOCK_CLAMP",
     "ENOUGH",
     "RIDGE",
+    "Covariance",
     "KeyCovariance",
     "KeysAndOutputs",
     "LayerwiseReplay",
-    "Moment",
     "Row",
     "Search",
     "SearchSettings",
@@ -28,6 +27,7 @@ __all__ = [
     "Value",
     "begun_templates",
     "cache_directory",
+    "collect_covariance",
     "context_rows",
     "distribute_residuals",
     "key_covariance",
@@ -37,7 +37,6 @@ __all__ = [
     "respond",
     "ridge_write",
     "sample_templates",
-    "second_moments",
     "subject_keys",
     "subject_rows",
 ]

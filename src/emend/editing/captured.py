@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from emend._progress import progress
-from emend.editing.packing import parts
-from emend.editing.rows import Row, context_rows
+from emend.editing.rows import Row, context_rows, parts
 from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.models import ModelView

@@ -1,4 +1,4 @@
-"""What is known of all other keys: second moments of several layers, read one at a time."""
+"""What is known of all other keys: key covariances of several layers, read one at a time."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ import torch
 from torch import Tensor
 
 from emend import _identity
-from emend.editing import _kept
-from emend.editing._corpus import Source
-from emend.editing.moments import (
+from emend.editing import tensor_cache
+from emend.editing.collecting import (
     TOKENS_PER_KEY,
-    Moment,
+    Covariance,
     cache_directory,
+    cached_covariance,
     describe_file,
-    kept_moments,
-    read_moment,
+    read_covariance,
     warn_of_few,
 )
-from emend.editing.nullspace import Spectrum, spectrum_of
-from emend.editing.ridge import Inverse, inverse
+from emend.editing.ridge import Inverse, Projector, inverse
+from emend.editing.texts import Source
+from emend.errors import InvalidInput
 from emend.models import ModelView
 
 
 @dataclass(frozen=True)
 class KeyCovariance:
-    """The second moments of some layers, counted from 0.
+    """The key covariances of some layers, counted from 0.
 
     Attributes:
         note: What a patch keeps of them, JSON-able.
     """
 
     note: dict[str, Any]
-    _found: Mapping[int, Path | Moment] = field(default_factory=dict[int, "Path | Moment"])
+    _found: Mapping[int, Path | Covariance] = field(default_factory=dict[int, "Path | Covariance"])
 
     @property
     def on_disk(self) -> tuple[int, ...]:
         """The layers of which what is made once, such as a spectrum, is kept on disk."""
         return tuple(layer for layer, found in self._found.items() if isinstance(found, Path))
 
-    def moment(self, layer: int) -> Tensor:
+    def matrix(self, layer: int) -> Tensor:
         """(inner, inner) of one layer; read from disk, so that one at a time is in memory."""
         found = self._found[layer]
-        return (read_moment(found) if isinstance(found, Path) else found).matrix
+        return (read_covariance(found) if isinstance(found, Path) else found).matrix
 
     def inverse(self, layer: int, ridge: float, device: torch.device | str = "cpu") -> Inverse:
         """C^-1 of one layer by its Cholesky factor, which is kept on disk beside C.
@@ -55,21 +55,21 @@ class KeyCovariance:
             NumericalFailure: C is singular.
         """
         path = self._beside(layer, "cholesky factor", ridge=ridge)
-        if path and (found := _kept.kept(path, "upper")):
+        if path and (found := tensor_cache.read(path, "upper")):
             return Inverse(found[0].to(device).mT)
-        metric = inverse(self.moment(layer).to(device), ridge)
+        metric = inverse(self.matrix(layer).to(device), ridge)
         if path:
-            _kept.keep(path, {"upper": metric.factor.mT}, {"ridge": ridge})
+            tensor_cache.write(path, {"upper": metric.factor.mT}, {"ridge": ridge})
         return metric
 
     def spectrum(self, layer: int) -> Spectrum:
         """The eigendecomposition of one layer's C, which is kept on disk beside C."""
         path = self._beside(layer, "spectrum")
-        if path and (found := _kept.kept(path, "values", "vectors")):
+        if path and (found := tensor_cache.read(path, "values", "vectors")):
             return Spectrum(*found)
-        spectrum = spectrum_of(self.moment(layer))
+        spectrum = spectrum_of(self.matrix(layer))
         if path:
-            _kept.keep(path, {"values": spectrum.values, "vectors": spectrum.vectors}, {})
+            tensor_cache.write(path, {"values": spectrum.values, "vectors": spectrum.vectors}, {})
         return spectrum
 
     def _beside(self, layer: int, algorithm: str, **settings: Any) -> Path | None:
@@ -99,8 +99,67 @@ def key_covariance(
     """
     size = view.intermediate_size(layers[0])
     count = TOKENS_PER_KEY * size if source.packed else None
-    found = kept_moments(view, tokenizer, source, layers, cache_directory(), max_tokens=count)
+    found = cached_covariance(view, tokenizer, source, layers, cache_directory(), max_tokens=count)
     first = next(iter(found.values()))
     note = describe_file(first) if isinstance(first, Path) else first.describe()
     warn_of_few(note["tokens"], size, source)
     return KeyCovariance(note, found)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The eigendecomposition of a key covariance, C.
+
+    Attributes:
+        values: (inner,) float64, ascending and not negative.
+        vectors: (inner, inner) float32, as columns.
+    """
+
+    values: Tensor
+    vectors: Tensor
+
+
+@dataclass(frozen=True)
+class NullSpace:
+    """What is free to use of one layer's keys.
+
+    Attributes:
+        projector: The projection P.
+        energy: tr(P C): mean square length of a token's key after the projection.
+        rank: Number of dimensions.
+    """
+
+    projector: Projector
+    energy: float
+    rank: int
+
+
+def spectrum_of(moment: Tensor) -> Spectrum:
+    """The eigendecomposition of a key covariance (inner, inner), in float64."""
+    # In its own place, as LAPACK wants it: columns that are contiguous; see `joint.inverse`.
+    vectors = moment.to(torch.float64, copy=True).mT
+    values = vectors.new_empty(len(vectors))
+    torch.linalg.eigh(vectors, out=(values, vectors))
+    return Spectrum(values.clamp(min=0), vectors.float())
+
+
+def null_space(spectrum: Spectrum, *, quantile: float) -> NullSpace:
+    """Return the directions with the smallest eigenvalues of a covariance.
+
+    Args:
+        spectrum: Of the covariance C.
+        quantile: The smallest eigenvalues that hold at most this part of the trace are taken.
+
+    Raises:
+        InvalidInput: No direction is free, or all are.
+    """
+    values = spectrum.values
+    rank = int((values.cumsum(0) <= quantile * values.sum()).sum())
+    if rank == 0 or rank == len(values):
+        many, remedy = ("no", "raise") if rank == 0 else ("every", "lower")
+        raise InvalidInput(
+            f"{many} one of {len(values)} directions of the keys is free at quantile {quantile:g} "
+            f"of the trace, expected some: {remedy} the quantile"
+        )
+    basis = spectrum.vectors[:, :rank].double()
+    return NullSpace(Projector(basis), float(values[:rank].sum()), rank)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from emend.editing.preservation import own_statements
 from emend.editing.rows import Row, context_rows, subject_rows, whole_rows
-from emend.editing.statements import own_statements
 from emend.edits import Edit
 from emend.models import ModelView
 from emend.models.positions import pad_id, prompt_tokens

@@ -26,13 +26,13 @@ SAMPLED = 64
 
 
 @dataclass(frozen=True)
-class MomentsEstimate:
-    """What collecting second moments will take, in bytes.
+class CovarianceEstimate:
+    """What collecting key covariances will take, in bytes.
 
     Attributes:
         sums: The sums of all layers.
         activations: The largest tensors that are alive at once while a batch runs.
-        disk: The second moments on disk, and as much again while the run goes on.
+        disk: The key covariances on disk, and as much again while the run goes on.
     """
 
     sums: int
@@ -50,7 +50,7 @@ class EditEstimate:
     """What an edit by a closed-form method will take beside the model, in bytes.
 
     Attributes:
-        metric: A layer's second moment, its float64 copy and factor; one layer at a time.
+        metric: A layer's key covariance, its float64 copy and factor; one layer at a time.
         keys: Keys and residuals of all edits in float64, whitened keys, and the Gram matrix.
         stream: The stream entering the first edited block at every token, kept for all rows.
         changes: The factors of the patch, or its dense changes, whichever is smaller.
@@ -72,10 +72,10 @@ class EditEstimate:
         return max(self.search, writing)
 
 
-def estimate_moments(
+def estimate_covariance(
     view: ModelView, layers: Sequence[int], dtype: torch.dtype, tokens: int
-) -> MomentsEstimate:
-    """What `second_moments` will take.
+) -> CovarianceEstimate:
+    """What `collect_covariance` will take.
 
     Args:
         view: The model.
@@ -89,7 +89,7 @@ def estimate_moments(
     # A panel of at most a sixteenth (or 256 rows) before it is added, and float32 keys.
     panel = largest * max(256, -(-largest // 16)) * FLOAT64
     keys = tokens * largest * FLOAT32
-    return MomentsEstimate(sums, _block(view, largest, tokens) + panel + keys, 2 * sums)
+    return CovarianceEstimate(sums, _block(view, largest, tokens) + panel + keys, 2 * sums)
 
 
 def estimate_edit(

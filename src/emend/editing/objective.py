@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emend.editing.jobs import Job
-from emend.editing.packing import pack
+from emend.editing.rows import pack
 from emend.models import ModelView
 from emend.models.forward import target_nll
 from emend.models.hooks import adding

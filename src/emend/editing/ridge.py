@@ -92,7 +92,7 @@ class Projector:
 
 
 def inverse(moment: Tensor, ridge: float = RIDGE) -> Inverse:
-    """The metric C^-1 of a second moment with a ridge.
+    """The metric C^-1 of a key covariance with a ridge.
 
     Args:
         moment: (inner, inner), C: symmetric and positive semidefinite.
@@ -105,7 +105,7 @@ def inverse(moment: Tensor, ridge: float = RIDGE) -> Inverse:
     del moment  # where nobody else holds it, it goes before the factor's peak
     if not bool(torch.stack(matrix.aminmax()).isfinite().all()):  # of a matrix it takes a copy
         raise NumericalFailure(
-            "the second moment of the keys is not finite: collect it again, in float64"
+            "the key covariance of the keys is not finite: collect it again, in float64"
         )
     matrix.diagonal().add_(ridge * matrix.diagonal().mean())
     failed = torch.empty((), dtype=torch.int32, device=matrix.device)
@@ -115,7 +115,7 @@ def inverse(moment: Tensor, ridge: float = RIDGE) -> Inverse:
     torch.linalg.cholesky_ex(lower, out=(lower, failed))
     if int(failed):
         raise NumericalFailure(
-            f"the second moment of {len(matrix)}-dimensional keys is singular (ridge {ridge}): "
+            f"the key covariance of {len(matrix)}-dimensional keys is singular (ridge {ridge}): "
             f"take more texts, or a ridge such as {RIDGE}"
         )
     return Inverse(lower)

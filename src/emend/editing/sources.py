@@ -6,12 +6,19 @@ data set, a `Path` is a file, and a list or tuple of `str` holds the texts thems
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, cast
+from urllib.parse import parse_qsl
 
+from emend import _identity
 from emend._settings import Reads
-from emend.editing._corpus import (
+from emend.editing.samples import OwnSamples, own_samples
+from emend.editing.texts import (
     LAB_TEXTS,
     JsonLines,
     LabCorpus,
@@ -19,12 +26,161 @@ from emend.editing._corpus import (
     Source,
     TextFile,
     Texts,
+    text_of,
 )
-from emend.editing._hub import HubDataset
-from emend.editing._named import file_source, source_named
-from emend.editing._samples import OwnSamples, own_samples
-from emend.errors import InvalidInput
+from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName, first_line
 from emend.models import ModelView
+
+
+@dataclass(frozen=True)
+class HubDataset(Source):
+    """One split of a dataset on the hub, or in a directory. It is streamed, not downloaded whole.
+
+    Attributes:
+        path: Its name on the hub, or its directory.
+        config: Which of its configurations; None for the only one.
+        split: Which split.
+        field: The column that holds the text.
+        revision: Commit, branch or tag; None for the newest. What it names when it is first
+            asked for is read and is in the identity.
+    """
+
+    path: str
+    config: str | None = None
+    split: str = "train"
+    field: str = "text"
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        parts = [Path(self.path).name if Path(self.path).is_dir() else self.path]
+        parts += [part for part in (self.config, self.split, self.revision) if part]
+        return " ".join(parts) + f", field {self.field}"
+
+    def _identify(self) -> dict[str, Any]:
+        """Content, or name and commit; configuration, split and field."""
+        parts = {"form": "dataset", "config": self.config, "split": self.split, "field": self.field}
+        if self._is_local:
+            return {**parts, "content": _identity.directory_digest(Path(self.path))}
+        return {**parts, "name": self.path, "commit": self._commit}
+
+    @property
+    def _is_local(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def documents(self, skip: int = 0) -> Iterator[str]:
+        """See `Source`.
+
+        Raises:
+            MissingExtra: The library is not installed.
+            InvalidInput: There is no such dataset, configuration, split or column.
+        """
+        library = self._library()
+        revision = self.revision if self._is_local else self._commit
+        try:
+            rows = library.load_dataset(
+                self.path, self.config, split=self.split, streaming=True, revision=revision
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unusable(error) from error
+        texts = (text_of(row, self.field, f"dataset {self.path}") for row in rows)
+        taken = (text for text in texts if text.strip())
+        for _ in range(skip):
+            next(taken, None)
+        return taken
+
+    @cached_property
+    def _commit(self) -> str:
+        """The commit that the revision names now, and which is read.
+
+        It is asked for once: a branch may move between two questions, and the texts of the one
+        commit would be kept as those of the other.
+        """
+        hub: Any = importlib.import_module("huggingface_hub")
+        try:
+            return str(hub.HfApi().dataset_info(self.path, revision=self.revision).sha)
+        except (OSError, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def _library(self) -> Any:
+        try:
+            return importlib.import_module("datasets")
+        except ImportError as error:
+            raise MissingExtra.of("datasets", "datasets", "read Hugging Face datasets") from error
+
+    def _unusable(self, error: Exception) -> InvalidInput:
+        reason = first_line(error)
+        return InvalidInput(
+            f"dataset {self.path!r} cannot be read ({reason}), expected a file, a directory or "
+            "NAME?config=...&split=...: check the name, or the network"
+        )
+
+
+LAB = "lab"
+JSON = (".jsonl", ".ndjson", ".json")
+TEXT = (".txt", ".text", ".md")
+OPTIONS = ("config", "split", "field", "revision")
+
+
+def source_named(name: str) -> Source:
+    """The texts that a name stands for.
+
+    Args:
+        name: "lab" for the lab's corpus; the path of a text file (empty lines stand between
+            documents) or of a JSONL (field ``text``, or ``notes.jsonl?field=body``); else a
+            Hugging Face dataset on the hub or in a directory, such as
+            ``Salesforce/wikitext?config=wikitext-103-raw-v1&split=train&field=text``.
+
+    Raises:
+        MissingFile: A path where there is nothing.
+        UnknownName: A word after "?" that means nothing.
+        InvalidInput: No name at all, or something said of a file that has no use for it.
+    """
+    place, _, said = name.partition("?")
+    options = dict(parse_qsl(said))
+    for option in options:
+        if option not in OPTIONS:
+            raise UnknownName("option of texts", option, OPTIONS)
+    path = Path(place).expanduser()
+    if not place.strip():
+        raise InvalidInput("the name of the texts is empty: give a file or a dataset")
+    if place == LAB and not path.exists():
+        return LabCorpus()
+    if path.exists() or _looks_like_a_path(place, path):
+        return file_source(path, options)
+    return HubDataset(place, **options)
+
+
+def file_source(path: str | os.PathLike[str], options: dict[str, str] | None = None) -> Source:
+    """Return the texts of a file, or of a data set in a directory.
+
+    Args:
+        path: A text file, a file of JSON lines, or a directory.
+        options: What stands behind "?" in a name; see `source_named`.
+
+    Raises:
+        MissingFile: There is nothing.
+        InvalidInput: Something is said of a file that has no use for it.
+    """
+    place, options = Path(path).expanduser(), options or {}
+    if place.is_dir():
+        return HubDataset(str(place), **options)
+    if not place.is_file():
+        raise MissingFile(f"there is no file {place}: give a text file, a JSONL or a dataset")
+    is_json = place.suffix in JSON
+    useless = [option for option in options if not (is_json and option == "field")]
+    if useless:
+        raise InvalidInput(
+            f"{useless[0]} is said of the file {place}, which has none: leave it out"
+        )
+    return JsonLines(place, **options) if is_json else TextFile(place)
+
+
+def _looks_like_a_path(place: str, path: Path) -> bool:
+    # The hub's names are "name" or "owner/name".
+    return path.suffix in JSON + TEXT or place[0] in "./~" or place.count("/") > 1
+
 
 Given = str | os.PathLike[str] | Source | Sequence[str] | Sequence[os.PathLike[str] | Source]
 """What `as_source` understands."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from emend._progress import progress
-from emend.editing.held import HeldBatch
+from emend.editing.preservation import PreservedBatch
 from emend.editing.rows import Row, context_rows
 from emend.edits import Edit
 from emend.errors import NumericalFailure
@@ -133,7 +133,7 @@ def train(
     view: ModelView,
     parameters: Sequence[Tensor],
     batches: Sequence[AnswerBatch],
-    held: Sequence[HeldBatch],
+    held: Sequence[PreservedBatch],
     settings: TrainingSettings,
     acting: Callable[[], AbstractContextManager[object]],
     *,

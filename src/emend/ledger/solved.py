@@ -11,8 +11,7 @@ from torch import Tensor
 
 from emend import _identity
 from emend.editing import subject_keys
-from emend.editing.settings import settings_content
-from emend.editing.value_cache import edit_of
+from emend.editing.value_cache import edit_of, settings_content
 from emend.edits import Edit, group_of
 from emend.ledger import Ledger
 from emend.methods import Method

@@ -22,8 +22,7 @@ from torch import Tensor
 from emend import lab
 from emend._io import whole_file, write_json
 from emend.editing.gradients import forward_at, linear_modules, mlp_modules, target_places
-from emend.editing.packing import pack
-from emend.editing.rows import Row
+from emend.editing.rows import Row, pack
 from emend.edits import Edit
 from emend.errors import BrokenFile, InvalidInput, MissingFile, NumericalFailure
 from emend.models import ModelView, base, ensure_start, join_targets

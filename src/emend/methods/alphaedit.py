@@ -32,7 +32,7 @@ from torch import Tensor
 
 from emend._settings import NotNegative, Range
 from emend.editing import BLOCK_CLAMP, Search, Session, null_space, ridge_write
-from emend.editing.nullspace import NullSpace
+from emend.editing.covariance import NullSpace
 from emend.methods._method import method
 from emend.patches import Factor, WeightPatch
 

@@ -17,7 +17,7 @@ objective, usually without a box.
 
 Where this deviates, by default: an early block is trained and not a late one, whose inputs differ
 less from subject to subject; a token that is probable enough adds no loss (`enough`); and what the
-model states of the subject and says of others like it is preserved (`editing/held.py`).
+model states of the subject and says of others like it is preserved (`editing/preservation.py`).
 ``original=True`` gives the published form.
 
 Where it deviates always: the model is never changed. What is trained is the change itself, in
@@ -36,7 +36,7 @@ import torch
 
 from emend._settings import Count, NotNegative, Positive, Seed
 from emend.editing import ENOUGH, Session
-from emend.editing.held import HELD, held_batches
+from emend.editing.preservation import PRESERVED, preserved_batches
 from emend.editing.training import LEARNED, TrainingSettings, answer_batches, train
 from emend.methods._method import method
 from emend.models.forward import evaluating
@@ -84,7 +84,7 @@ def ft(
         seed: Of the names of other subjects, and of the order in which they are preserved.
     """
     chosen = _layers(session, layers, original)
-    held = 0 if original else HELD
+    held = 0 if original else PRESERVED
     settings = TrainingSettings(
         *(steps, learning_rate or (PUBLISHED_LEARNING_RATE if original else LEARNING_RATE)),
         *(1.0 if original else ENOUGH, LEARNED, hold),
@@ -93,7 +93,7 @@ def ft(
     where = (session.view, session.tokenizer, session.edits, chosen[0])
     with evaluating(session.model), frozen(session.model):
         batches = answer_batches(*where, batch_size, at_prompt=objective == "ft-l")
-        preserved = held_batches(*where, statements=held, others=held, seed=seed)
+        preserved = preserved_batches(*where, statements=held, others=held, seed=seed)
         changes = Changes(session, chosen, box)
         train(
             *(session.view, list(changes.deltas.values()), batches, preserved, settings),

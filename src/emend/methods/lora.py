@@ -21,7 +21,7 @@ the adapter is trained in float32. One adapter holds all edits, so that none can
 alone. By default early MLPs are adapted, whose inputs differ from subject to subject (an adapter
 of the attention changes the answers for all of them alike). The steps are small and end where each
 target is probable enough (`enough`), and what the model states of the subject and says of others
-like it is held (`editing/held.py`): the published form, ``original=True``, lowers the loss without
+like it is held (`editing/preservation.py`): the published form, ``original=True``, lowers the loss without
 end, which ruins a small model.
 """
 
@@ -39,8 +39,8 @@ from torch import nn
 
 from emend._settings import Count, NotNegative, Positive, Seed
 from emend.editing import ENOUGH, Session
-from emend.editing.held import HELD, held_batches
 from emend.editing.layers import single_layer
+from emend.editing.preservation import PRESERVED, preserved_batches
 from emend.editing.training import LEARNED, TrainingSettings, answer_batches, train
 from emend.errors import MissingExtra, UnknownName, UnsupportedModel
 from emend.methods._method import method
@@ -76,7 +76,7 @@ class Form:
 
 
 ORIGINAL = Form(70, 5e-3, 0.1, 1.0, 0, 0.0)
-DEFAULT = Form(40, 2e-3, 0.0, ENOUGH, HELD, LEARNED)
+DEFAULT = Form(40, 2e-3, 0.0, ENOUGH, PRESERVED, LEARNED)
 
 
 @method(
@@ -134,7 +134,7 @@ def lora(
     where = (session.view, session.tokenizer, session.edits, chosen[0])
     with evaluating(session.model), frozen(session.model):
         batches = answer_batches(*where, BATCH)
-        held = held_batches(*where, statements=form.held, others=form.held, seed=seed)
+        held = preserved_batches(*where, statements=form.held, others=form.held, seed=seed)
         adapter = {"r": rank, "lora_alpha": alpha, "lora_dropout": form.dropout}
         with _seeded(seed), injected(session.model, names, adapter) as adapters:
             weights = [w for layer in adapters.values() for w in _matrices(layer)]

@@ -46,9 +46,15 @@ from torch import Tensor
 from emend._progress import progress
 from emend._settings import Count, Positive, Whole
 from emend.editing import Row, Session, context_rows
-from emend.editing.gradients import TokenGradients, linear_modules, mlp_modules, token_gradients
+from emend.editing.gradients import (
+    Normaliser,
+    TokenGradients,
+    Whitener,
+    linear_modules,
+    mlp_modules,
+    token_gradients,
+)
 from emend.editing.layerwise import changed
-from emend.editing.normaliser import Normaliser, Whitener
 from emend.errors import NumericalFailure
 from emend.methods._method import method
 from emend.models import ModelView

@@ -1,7 +1,7 @@
 """Efficiency: what did the edits cost?
 
 Taken from the timing that the patch carries. What is done once per model whatever the edits
-(second moments, context templates) is given apart from what each edit takes.
+(key covariances, context templates) is given apart from what each edit takes.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emend._settings import Count, NotNegative
-from emend.editing.gradients import TokenGradients
-from emend.editing.normaliser import Normaliser
+from emend.editing.gradients import Normaliser, TokenGradients
 from emend.methods.hypernetwork._network import Hypernetwork, NetworkSettings, Reading, Shapes
 
 DEPTH = 2

@@ -46,12 +46,12 @@ from emend.editing.captured import CapturedEdits, prompt_keys, prompt_rows
 from emend.editing.contexts import sample_templates
 from emend.editing.keys import forward, watching
 from emend.editing.session import Session
-from emend.editing.ties import merged
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods._method import method
 from emend.methods._training import backward
 from emend.methods.wise._patch import SideMemory, SidePatch, activation_gaps, packed
+from emend.methods.wise.ties import merged
 from emend.models import ModelView, encode
 from emend.models.forward import evaluating, text_config
 from emend.models.hooks import changing, frozen

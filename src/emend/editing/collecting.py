@@ -1,4 +1,4 @@
-"""Second moments of keys: C = E[k k^T], uncentred, over the tokens of many texts (spec S3).
+"""Key covariances: C = E[k k^T], uncentred, over the tokens of many texts (spec S3).
 
 One pass collects those of all layers wanted, and stops at the last of them. It runs the unedited
 model, whatever is attached to it. What was computed is kept on disk under a key (`_identity`) made
@@ -22,13 +22,13 @@ from emend import _identity
 from emend._brief import brief
 from emend._progress import progress
 from emend._warn import warn
-from emend.editing import _kept
-from emend.editing._corpus import Source
-from emend.editing._samples import OwnSamples
-from emend.editing._sums import MASSIVE, Sums
-from emend.editing._windows import Layout, Position, batches_of
-from emend.editing.memory import check_fits, estimate_moments
+from emend.editing import tensor_cache
+from emend.editing.memory import check_fits, estimate_covariance
+from emend.editing.samples import OwnSamples
 from emend.editing.sources import Given, as_source
+from emend.editing.sums import MASSIVE, Sums
+from emend.editing.texts import Source
+from emend.editing.token_batches import Layout, Position, batches_of
 from emend.errors import InvalidInput, NumericalFailure
 from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
 from emend.models.forward import longest_text
@@ -56,8 +56,8 @@ _GONE = "{} is no longer there, or broken: collect the statistics again"
 
 @brief
 @dataclass(frozen=True)
-class Moment:
-    """The second moment of one layer's keys.
+class Covariance:
+    """The key covariance of one layer's keys.
 
     Attributes:
         matrix: (inner, inner) float32 or float64.
@@ -91,7 +91,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("EMEND_CACHE") or Path.home() / ".cache" / "emend") / "moments"
 
 
-def second_moments(
+def collect_covariance(
     view: ModelView,
     tokenizer: Any,
     texts: Given,
@@ -104,8 +104,8 @@ def second_moments(
     batch_size: int | None = None,
     seconds: float = SECONDS,
     ignore_memory: bool = False,
-) -> dict[int, Moment]:
-    """Collect the second moments of several layers over all tokens of ``texts``.
+) -> dict[int, Covariance]:
+    """Collect the key covariances of several layers over all tokens of ``texts``.
 
     Args:
         view: The model.
@@ -146,8 +146,8 @@ def second_moments(
     if missing:
         if not ignore_memory:
             tokens = min(layout.window, window) * layout.rows
-            needed = estimate_moments(view, missing, dtype, tokens)
-            check_fits(needed.memory, "second moments", REMEDY, view.device(missing[0]))
+            needed = estimate_covariance(view, missing, dtype, tokens)
+            check_fits(needed.memory, "key covariances", REMEDY, view.device(missing[0]))
         sums = Sums(view, missing, dtype)
         path = None
         if cache:
@@ -159,16 +159,18 @@ def second_moments(
         for layer, matrix in sums.whole().items():
             left_out = sums.left_out[layer]
             counted = count - left_out
-            moment = Moment(matrix.div_(counted), counted, source.name, source.identity, left_out)
+            moment = Covariance(
+                matrix.div_(counted), counted, source.name, source.identity, left_out
+            )
             if cache and _write(cache / names[layer], moment):
                 moment = replace(moment, file=cache / names[layer])
             found[layer] = moment
         if path:
-            _kept.drop(path)
+            tensor_cache.drop(path)
     return {layer: moment for layer, moment in found.items() if moment is not None}
 
 
-def kept_moments(
+def cached_covariance(
     view: ModelView,
     tokenizer: Any,
     source: Source,
@@ -176,8 +178,8 @@ def kept_moments(
     cache: Path,
     *,
     max_tokens: int | None = None,
-) -> dict[int, Path | Moment]:
-    """Find several layers' second moments; what is missing is collected, in one pass.
+) -> dict[int, Path | Covariance]:
+    """Find several layers' key covariances; what is missing is collected, in one pass.
 
     Returns:
         By layer, counted from 0, the file; where it could not be written, what would be in it.
@@ -188,28 +190,30 @@ def kept_moments(
     layers = view.numbered(layers)
     names = _names(view, tokenizer, source, layers, layout, torch.float32)
     files = {layer: cache / names[layer] for layer in layers}
-    missing = [layer for layer in layers if _kept.kept_note(files[layer]) is None]
-    made: dict[int, Moment] = {}
+    missing = [layer for layer in layers if tensor_cache.read_note(files[layer]) is None]
+    made: dict[int, Covariance] = {}
     if missing:
-        made = second_moments(view, tokenizer, source, missing, max_tokens=max_tokens, cache=cache)
+        made = collect_covariance(
+            view, tokenizer, source, missing, max_tokens=max_tokens, cache=cache
+        )
     unkept = {layer: moment for layer, moment in made.items() if moment.file is None}
     return {layer: unkept.get(layer, file) for layer, file in files.items()}
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """What a patch keeps of a second moment that `kept_moments` found; see `Moment.describe`.
+    """Describe a covariance that `cached_covariance` found; see `Covariance.describe`.
 
     Raises:
         InvalidInput: The file has gone since.
     """
-    note = _kept.kept_note(path)
+    note = tensor_cache.read_note(path)
     if note is None:
         raise InvalidInput(_GONE.format(path))
     return _described(note, torch.float32)
 
 
-def read_moment(path: Path) -> Moment:
-    """What `kept_moments` found.
+def read_covariance(path: Path) -> Covariance:
+    """What `cached_covariance` found.
 
     Raises:
         InvalidInput: The file has gone since.
@@ -224,7 +228,7 @@ def warn_of_few(tokens: int, size: int, source: Source) -> None:
     """Warn where there are fewer tokens than a key has numbers.
 
     Args:
-        tokens: How many tokens the second moment was taken over.
+        tokens: How many tokens the key covariance was taken over.
         size: Numbers of a key: the matrix is (size, size), of rank ``tokens`` at most.
         source: Where they came from.
     """
@@ -243,7 +247,7 @@ def layout_for(
     window: int = WINDOW,
     batch_size: int | None = None,
 ) -> Layout:
-    """How a source is cut for a model; see `second_moments`.
+    """How a source is cut for a model; see `collect_covariance`.
 
     Raises:
         InvalidInput: A window, a batch or a count below 1.
@@ -279,14 +283,14 @@ def _collect(
         total = -(-(layout.limit - position.tokens) // (layout.window * layout.rows))
     written = time.monotonic()
     with base(sums.view.model):
-        for batch in progress(batches, "collecting second moments", total):
+        for batch in progress(batches, "collecting key covariances", total):
             sums.run(batch)
             if path and time.monotonic() - written >= seconds:
                 sums.keep(path, position)
                 written = time.monotonic()
     if not position.tokens:
         raise InvalidInput(
-            f"no texts to take second moments over ({source.name}): give some hundred"
+            f"no texts to take key covariances over ({source.name}): give some hundred"
         )
     if not all(bool(matrix.diagonal().isfinite().all()) for matrix in sums.matrices.values()):
         raise NumericalFailure(
@@ -303,7 +307,7 @@ def _names(
     layout: Layout,
     dtype: torch.dtype,
 ) -> dict[int, str]:
-    """Names of files that hold the second moments of layers counted from 0."""
+    """Names of files that hold the key covariances of layers counted from 0."""
     common: dict[str, Any] = {
         "model": model_fingerprint(view.model),
         "tokenizer": tokens_fingerprint(view.model, tokenizer),
@@ -315,7 +319,7 @@ def _names(
 
 
 def _settings(source: Source, layout: Layout, dtype: torch.dtype) -> dict[str, Any]:
-    """What a second moment depends on besides the model, the tokenizer, the layer and the texts."""
+    """List what a key covariance depends on besides model, tokenizer, layer and texts."""
     return {
         "window": layout.window if source.packed else None,
         "max_tokens": layout.limit,
@@ -326,7 +330,7 @@ def _settings(source: Source, layout: Layout, dtype: torch.dtype) -> dict[str, A
 
 def _described(note: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return {
-        "kind": "second moment",
+        "kind": "key covariance",
         "source": note["source"],
         "texts": note["texts"],
         "tokens": note["count"],
@@ -335,12 +339,12 @@ def _described(note: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> Moment | None:
+def _read(path: Path) -> Covariance | None:
     """What is kept under a key; None where there is nothing, or nothing whole."""
-    note, found = _kept.kept_note(path), _kept.kept(path, "moment")
-    return Moment(found[0], **note, file=path) if note and found else None
+    note, found = tensor_cache.read_note(path), tensor_cache.read(path, "moment")
+    return Covariance(found[0], **note, file=path) if note and found else None
 
 
-def _write(path: Path, moment: Moment) -> bool:
-    """Keep a second moment; whether that could be done."""
-    return _kept.keep(path, {"moment": moment.matrix}, moment.note)
+def _write(path: Path, moment: Covariance) -> bool:
+    """Keep a key covariance; whether that could be done."""
+    return tensor_cache.write(path, {"moment": moment.matrix}, moment.note)

@@ -1,7 +1,7 @@
-"""Time the second moments of five layers in one pass against five passes, and see they agree.
+"""Time the key covariances of five layers in one pass against five passes, and see they agree.
 
-    python benchmarks/second_moments.py                # some 3 CPU minutes
-    python benchmarks/second_moments.py --layers 3,4,5,6,7 --tokens 8192 --json
+    python benchmarks/covariance.py                # some 3 CPU minutes
+    python benchmarks/covariance.py --layers 3,4,5,6,7 --tokens 8192 --json
 
 A random model of GPT-2 small's shape (12 blocks, width 768, keys of 3,072), one CPU thread,
 everything in one process, documents of 40 to 600 tokens. Three ways:
@@ -31,7 +31,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from emend.editing.moments import second_moments  # noqa: E402
+from emend.editing.collecting import collect_covariance  # noqa: E402
 from emend.editing.sources import Texts  # noqa: E402
 from emend.models import ModelView  # noqa: E402
 
@@ -69,7 +69,7 @@ class Stop(Exception):
 
 
 def plain_pass(model: GPT2LMHeadModel, rows: list[list[int]], layer: int) -> Tensor:
-    """One pass as the published code makes it: the second moment of one layer, float32."""
+    """One pass as the published code makes it: the key covariance of one layer, float32."""
     total = torch.zeros(INNER, INNER)
     seen: list[Tensor] = []
 
@@ -141,7 +141,7 @@ def main() -> None:
     source = Texts(texts, packed=True)
 
     def ours(chosen: list[int]) -> dict[int, Tensor]:
-        found = second_moments(view, tokenizer, source, chosen)
+        found = collect_covariance(view, tokenizer, source, chosen)
         return {layer: moment.matrix for layer, moment in found.items()}
 
     def plainly() -> dict[int, Tensor]:
@@ -149,12 +149,12 @@ def main() -> None:
         with torch.no_grad():
             return {layer: plain_pass(model, rows, layer) for layer in layers}
 
-    second_moments(view, tokenizer, source, layers[:1], max_tokens=1024)  # warm up
+    collect_covariance(view, tokenizer, source, layers[:1], max_tokens=1024)  # warm up
     one_seconds, one = timed(lambda: ours(layers))
     five_seconds, five = timed(lambda: {k: v for n in layers for k, v in ours([n]).items()})
     plain_seconds, plain = timed(plainly)
     # Packed windows hold other contexts than rows do; on rows both must be the same.
-    apart = second_moments(view, tokenizer, texts, layers)
+    apart = collect_covariance(view, tokenizer, texts, layers)
     limits = counted(layers)
     result = {
         "layers": arguments.layers,

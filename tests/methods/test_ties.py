@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from emend.editing.ties import merged, trimmed
+from emend.methods.wise.ties import merged, trimmed
 
 
 def test_trimming_keeps_the_largest_by_rank():

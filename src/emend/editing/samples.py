@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from emend import _identity
-from emend.editing import _kept
-from emend.editing._corpus import Source
+from emend.editing import tensor_cache
+from emend.editing.texts import Source
 from emend.models import ModelView, base, ensure_start, model_fingerprint
 from emend.models.forward import longest_text
 from emend.models.sampling import barred, sample
@@ -103,11 +103,11 @@ class OwnSamples(Source):
         """
         if self._rows is None:
             path = cache and cache / f"{self.identity}.samples.safetensors"
-            found = _kept.kept(path, "samples") if path else None
+            found = tensor_cache.read(path, "samples") if path else None
             with base(self.model):
                 self._rows = found[0] if found else self._sampled()
             if path and not found:
-                _kept.keep(path, {"samples": self._rows}, {"source": self.name})
+                tensor_cache.write(path, {"samples": self._rows}, {"source": self.name})
         return self._rows
 
     @property
@@ -136,7 +136,7 @@ class OwnSamples(Source):
 def own_samples(
     view: ModelView, tokenizer: Any, tokens: int | None = None, seed: int = 0
 ) -> OwnSamples:
-    """Give the texts of a model's own that its second moments are taken over.
+    """Give the texts of a model's own that its key covariances are taken over.
 
     Args:
         view: The model.

@@ -19,11 +19,86 @@ from torch import Tensor
 
 from emend._progress import progress
 from emend.editing.rows import Row, whole_rows
-from emend.editing.statements import own_statements
 from emend.edits import Edit
-from emend.models import ModelView, encode
+from emend.models import ModelView, encode, generate
+from emend.models.forward import evaluating
+from emend.models.placing import device_of
 from emend.models.replay import BlockCapture, capture_blocks, whole
 from emend.models.sampling import sample
+
+LENGTH = 8
+"""Tokens of a statement."""
+
+ANSWER_TOKENS = 4
+"""Tokens of the unedited model's answer to an edit's own prompt, in which its object is."""
+
+TELLING = 4
+"""Letters of the shortest word of that answer that tells a statement of the object."""
+
+
+def own_statements(
+    view: ModelView, tokenizer: Any, groups: Sequence[Sequence[Edit]], count: int
+) -> list[list[Row]]:
+    """Let the model state things of each group's subject.
+
+    Statements that name the object that an edit of the group replaces are left out: what follows
+    from the edited fact is to change.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        groups: Edits of one subject, or one edit, each.
+        count: Statements of a group, before any is left out; 0 for none.
+
+    Returns:
+        For each group its statements: rows of tokens that begin with the subject, whose ``lookup``
+        is the subject's last token.
+    """
+    if count < 1:
+        return [[] for _ in groups]
+    beginnings = whole_rows(tokenizer, [group[0] for group in groups], "{}")
+    texts = [edit.text for group in groups for edit in group]
+    answers = iter(generate(view.model, tokenizer, texts, max_new_tokens=ANSWER_TOKENS))
+    found: list[list[Row]] = []
+    for group, beginning in zip(groups, beginnings, strict=True):
+        objects = {word for edit in group for word in _objects(edit, next(answers))}
+        # One subject at a time, so that its statements do not depend on what else is edited.
+        continued = _continuations(view, beginning.ids, count)
+        rows = [Row((*beginning.ids, *tokens), beginning.lookup) for tokens in continued]
+        said = tokenizer.batch_decode(continued, skip_special_tokens=True)
+        found.append(
+            [
+                row
+                for row, text in zip(rows, said, strict=True)
+                if not any(word in text.casefold() for word in objects)
+            ]
+        )
+    return found
+
+
+def _objects(edit: Edit, answer: str) -> set[str]:
+    """Words that name what an edit replaces, casefolded."""
+    words = [word.strip(".,;:!?\"'()[]").casefold() for word in answer.split()]
+    told = {word for word in words if len(word) >= TELLING or not word.isascii()}
+    return told | ({edit.original.strip().casefold()} if edit.original else set())
+
+
+def _continuations(view: ModelView, ids: Sequence[int], count: int) -> list[list[int]]:
+    """The likeliest ``count`` next tokens, each continued greedily to `LENGTH` tokens."""
+    model: Any = view.model
+    device = device_of(view.embeddings)
+    with torch.no_grad(), evaluating(model):
+        output = model(input_ids=torch.tensor([ids], device=device), use_cache=False)
+        first: Tensor = output.logits[0, -1].float().topk(count).indices.to(device)
+        rows = torch.cat([torch.tensor([ids] * count, device=device), first[:, None]], dim=1)
+        new, cache = rows, None
+        for _ in range(LENGTH - 1):
+            output = model(input_ids=new, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            new = output.logits[:, -1:].argmax(-1).to(device)
+            rows = torch.cat([rows, new], dim=1)
+    return rows[:, len(ids) :].tolist()
+
 
 LIST = "1. {}\n2."
 """What the model continues by another subject of the same kind."""
@@ -41,12 +116,12 @@ TOP = 20
 """Candidates of each sampled token."""
 
 
-HELD = 4
+PRESERVED = 4
 """Statements of each subject, and other subjects for each prompt, that are preserved by default."""
 
 
 @dataclass(frozen=True)
-class HeldBatch:
+class PreservedBatch:
     """Some texts, captured at the first trained block, and what the unedited model says there.
 
     Attributes:
@@ -73,7 +148,7 @@ class HeldBatch:
         return hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
 
 
-def held_batches(
+def preserved_batches(
     view: ModelView,
     tokenizer: Any,
     edits: Sequence[Edit],
@@ -82,7 +157,7 @@ def held_batches(
     statements: int,
     others: int,
     seed: int = 0,
-) -> list[HeldBatch]:
+) -> list[PreservedBatch]:
     """Let the unedited model say what is to be held, in batches of mixed rows.
 
     Args:
@@ -149,7 +224,7 @@ def _about_others(view: ModelView, tokenizer: Any, edit: Edit, count: int, seed:
     return whole_rows(tokenizer, about, edit.prompt) if about else []
 
 
-def _batch(view: ModelView, rows: Sequence[Row], layer: int) -> HeldBatch:
+def _batch(view: ModelView, rows: Sequence[Row], layer: int) -> PreservedBatch:
     places = [(n, at) for n, row in enumerate(rows) for at in range(row.lookup, len(row.ids))]
     numbers, columns = (torch.tensor(each) for each in zip(*places, strict=True))
     ids = [row.ids for row in rows]
@@ -157,4 +232,4 @@ def _batch(view: ModelView, rows: Sequence[Row], layer: int) -> HeldBatch:
     with torch.no_grad():
         hidden = capture.run_blocks()
         hidden = hidden[numbers.to(hidden.device), columns.to(hidden.device)].clone()
-    return HeldBatch(capture, numbers, columns, hidden)
+    return PreservedBatch(capture, numbers, columns, hidden)

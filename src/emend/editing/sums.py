@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emend.editing import _kept
-from emend.editing._windows import Batch, Position
+from emend.editing import tensor_cache
+from emend.editing.token_batches import Batch, Position
 from emend.errors import UnsupportedModel
 from emend.models import ModelView
 from emend.models.forward import evaluating
@@ -137,12 +137,14 @@ class Sums:
             "left_out": [self.left_out[layer] for layer in self.layers],
             "bounds": [self._bounds.get(layer) for layer in self.layers],
         }
-        _kept.keep(path, {**tensors, "pending": _kept.as_tokens(position.pending)}, note)
+        tensor_cache.write(
+            path, {**tensors, "pending": tensor_cache.as_tokens(position.pending)}, note
+        )
 
     def restore(self, path: Path) -> Position:
         """Go on from what was written down; the beginning where nothing was."""
-        note = _kept.kept_note(path)
-        found = _kept.kept(path, "pending", *map(str, self.layers)) if note else None
+        note = tensor_cache.read_note(path)
+        found = tensor_cache.read(path, "pending", *map(str, self.layers)) if note else None
         if note is None or found is None:
             return Position()
         self.matrices = dict(zip(self.layers, found[1:], strict=True))

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emend.editing._corpus import Source
-from emend.editing._samples import OwnSamples
+from emend.editing.samples import OwnSamples
+from emend.editing.texts import Source
 from emend.models.forward import batches
 from emend.models.positions import pad, pad_id, prompt_tokens, text_tokens
 from emend.models.start import front_ids

@@ -14,9 +14,9 @@ from tests.reference import rome as reference
 from tests.tiny import TEXT, tiny_model, tiny_tokenizer
 
 from emend import _io, _tensors
-from emend.editing import _kept, covariance, memory, moments, subject_keys
+from emend.editing import collecting, covariance, memory, subject_keys, tensor_cache
+from emend.editing.collecting import collect_covariance
 from emend.editing.covariance import KeyCovariance, key_covariance
-from emend.editing.moments import second_moments
 from emend.editing.sources import TextFile, Texts, texts_for
 from emend.edits import Edit
 from emend.errors import InvalidInput, NotEnoughMemory, NumericalFailure
@@ -46,7 +46,7 @@ def plainly_packed(view, tokenizer, layer, window, limit=None):
 def test_padding_is_left_out(architecture) -> None:
     model, tokenizer = tiny_model(architecture)
     view = ModelView(model)
-    found = second_moments(view, tokenizer, TEXT, [0, 2], batch_size=1)
+    found = collect_covariance(view, tokenizer, TEXT, [0, 2], batch_size=1)
     for layer, moment in found.items():
         site = view.down_projection(layer)
         expected = reference.second_moment(model, site, tokenizer, TEXT)
@@ -59,7 +59,7 @@ def test_padding_is_left_out(architecture) -> None:
 def test_windows_are_cut_from_joined_documents(architecture, limit) -> None:
     model, tokenizer = tiny_model(architecture, dtype=torch.float64)
     view = ModelView(model)
-    found = second_moments(
+    found = collect_covariance(
         view, tokenizer, PACKED, [0, 2], window=16, max_tokens=limit, dtype=torch.float64
     )
     for layer, moment in found.items():
@@ -73,7 +73,7 @@ def test_rows_of_padding_that_see_nothing_do_no_harm() -> None:
     # In float64 Gemma 2's softmax over nothing is NaN, which 0 * NaN would spread.
     model, tokenizer = tiny_model("gemma2", dtype=torch.float64)
     view = ModelView(model)
-    found = second_moments(view, tokenizer, TEXT, [2], dtype=torch.float64)[2]
+    found = collect_covariance(view, tokenizer, TEXT, [2], dtype=torch.float64)[2]
     expected = reference.second_moment(model, view.down_projection(2), tokenizer, TEXT)
     assert torch.allclose(found.matrix, expected.double(), rtol=1e-4, atol=1e-6)
     edits = [
@@ -86,7 +86,7 @@ def test_rows_of_padding_that_see_nothing_do_no_harm() -> None:
 def test_panels_of_large_keys_make_the_whole_matrix() -> None:
     model, tokenizer = tiny_model("llama", inner=600)
     view = ModelView(model)
-    found = second_moments(view, tokenizer, PACKED, [1], window=32)[1].matrix
+    found = collect_covariance(view, tokenizer, PACKED, [1], window=32)[1].matrix
     expected, _ = plainly_packed(view, tokenizer, 1, 32)
     assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-6 * expected.max())
     assert torch.equal(found, found.T)
@@ -96,7 +96,9 @@ def test_panels_of_large_keys_make_the_whole_matrix() -> None:
 def test_sums_in_float64_of_keys_in_less(dtype) -> None:
     model, tokenizer = tiny_model("gpt2", dtype=dtype)
     view = ModelView(model)
-    found = second_moments(view, tokenizer, PACKED, [1], window=32, dtype=torch.float64)[1].matrix
+    found = collect_covariance(view, tokenizer, PACKED, [1], window=32, dtype=torch.float64)[
+        1
+    ].matrix
     expected, _ = plainly_packed(view, tokenizer, 1, 32)
     assert found.dtype == torch.float64
     assert torch.allclose(
@@ -107,9 +109,9 @@ def test_sums_in_float64_of_keys_in_less(dtype) -> None:
 def test_one_pass_for_all_layers_gives_what_each_alone_gives() -> None:
     model, tokenizer = tiny_model("qwen3")
     view = ModelView(model)
-    together = second_moments(view, tokenizer, PACKED, [0, 1, 3], window=16)
+    together = collect_covariance(view, tokenizer, PACKED, [0, 1, 3], window=16)
     for layer, moment in together.items():
-        alone = second_moments(view, tokenizer, PACKED, [layer], window=16)[layer]
+        alone = collect_covariance(view, tokenizer, PACKED, [layer], window=16)[layer]
         assert torch.equal(moment.matrix, alone.matrix)
 
 
@@ -117,15 +119,15 @@ def test_pass_stops_at_the_last_layer_wanted() -> None:
     model, tokenizer = tiny_model("llama")
     view = ModelView(model)
     model.model.layers[1].register_forward_hook(lambda *_: pytest.fail("ran too far"))
-    second_moments(view, tokenizer, TEXT, [0, 1])
+    collect_covariance(view, tokenizer, TEXT, [0, 1])
 
 
 def test_what_was_collected_is_kept(tmp_path, monkeypatch) -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
-    first = second_moments(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
-    monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
-    again = second_moments(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
+    first = collect_covariance(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
+    monkeypatch.setattr(collecting, "_collect", lambda *_: pytest.fail("collected again"))
+    again = collect_covariance(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
     assert torch.equal(first.matrix, again.matrix)
     assert first.describe() == again.describe()
 
@@ -143,7 +145,7 @@ def test_anything_that_matters_is_in_the_key(change, tmp_path) -> None:
     view = ModelView(model)
     settings = {"max_tokens": None, "window": 16, "dtype": torch.float32, "cache": tmp_path}
     texts = TEXT if change == "packed" else PACKED
-    second_moments(view, tokenizer, texts, [1], **settings)
+    collect_covariance(view, tokenizer, texts, [1], **settings)
     changed = {"count": {"max_tokens": 40}, "dtype": {"dtype": torch.float64}}
     changed["window"] = {"window": 8}
     if change == "weights":
@@ -158,17 +160,17 @@ def test_anything_that_matters_is_in_the_key(change, tmp_path) -> None:
     elif change == "packed":
         texts = PACKED
     layer = 2 if change == "layer" else 1
-    second_moments(view, tokenizer, texts, [layer], **settings | changed.get(change, {}))
+    collect_covariance(view, tokenizer, texts, [layer], **settings | changed.get(change, {}))
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
 def test_broken_files_are_made_again(tmp_path) -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
-    first = second_moments(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
+    first = collect_covariance(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
     (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
-    again = second_moments(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
+    again = collect_covariance(view, tokenizer, TEXT, [1], cache=tmp_path)[1]
     assert torch.equal(first.matrix, again.matrix)
 
 
@@ -176,7 +178,7 @@ def test_texts_are_taken_until_there_are_enough_tokens() -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
     lengths = [len(tokenizer(text)["input_ids"]) for text in TEXT]
-    found = second_moments(view, tokenizer, TEXT, [1], max_tokens=lengths[0] + 1)[1]
+    found = collect_covariance(view, tokenizer, TEXT, [1], max_tokens=lengths[0] + 1)[1]
     assert found.count == lengths[0] + lengths[1]
 
 
@@ -185,14 +187,14 @@ def test_misuse_is_refused() -> None:
     view = ModelView(model)
     for texts in ([], Texts((" ", "\n"), packed=True)):
         with pytest.raises(InvalidInput, match="no texts"):
-            second_moments(view, tokenizer, texts, [1])
+            collect_covariance(view, tokenizer, texts, [1])
     for setting in ("window", "batch_size", "max_tokens"):
         with pytest.raises(InvalidInput, match="is 0, expected at least 1"):
-            second_moments(view, tokenizer, TEXT, [1], **{setting: 0})
+            collect_covariance(view, tokenizer, TEXT, [1], **{setting: 0})
     with torch.no_grad():
         model.transformer.h[0].mlp.c_fc.bias[0] = torch.nan
     with pytest.raises(NumericalFailure, match="not finite"):
-        second_moments(view, tokenizer, TEXT, [1])
+        collect_covariance(view, tokenizer, TEXT, [1])
 
 
 def test_what_will_not_fit_is_not_begun(monkeypatch) -> None:
@@ -200,15 +202,15 @@ def test_what_will_not_fit_is_not_begun(monkeypatch) -> None:
     view = ModelView(model)
     monkeypatch.setattr(memory, "available", lambda _device: 1000)
     with pytest.raises(NotEnoughMemory, match=r"1\.0 kB are free on cpu: .* ignore_memory"):
-        second_moments(view, tokenizer, TEXT, [1])
-    assert second_moments(view, tokenizer, TEXT, [1], ignore_memory=True)
+        collect_covariance(view, tokenizer, TEXT, [1])
+    assert collect_covariance(view, tokenizer, TEXT, [1], ignore_memory=True)
 
 
 KILLED = """
 import sys, time, torch
 from pathlib import Path
 from tests.tiny import tiny_model
-from emend.editing.moments import second_moments
+from emend.editing.collecting import collect_covariance
 from emend.editing.sources import TextFile
 from emend.models import ModelView
 from emend.models.placing import stored_weights
@@ -216,7 +218,7 @@ torch.set_num_threads(1)
 model, tokenizer = tiny_model("gpt2")
 view = ModelView(model)
 model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
-second_moments(view, tokenizer, TextFile(Path(sys.argv[1])), [0, 2], window=16, batch_size=1,
+collect_covariance(view, tokenizer, TextFile(Path(sys.argv[1])), [0, 2], window=16, batch_size=1,
                seconds=0.0, cache=Path(sys.argv[2]))
 """
 
@@ -252,9 +254,9 @@ def test_a_killed_run_goes_on_and_gives_the_same(tmp_path) -> None:
     model, tokenizer = tiny_model("gpt2")
     view, source = ModelView(model), Watched(texts)
     settings = {"window": 16, "batch_size": 1}
-    went_on = second_moments(view, tokenizer, source, [0, 2], cache=cache, **settings)
+    went_on = collect_covariance(view, tokenizer, source, [0, 2], cache=cache, **settings)
     assert source.skips[0] > 0
-    whole = second_moments(view, tokenizer, TextFile(texts), [0, 2], **settings)
+    whole = collect_covariance(view, tokenizer, TextFile(texts), [0, 2], **settings)
     torch.set_num_threads(threads)
     for layer in (0, 2):
         assert torch.equal(went_on[layer].matrix, whole[layer].matrix)
@@ -264,14 +266,14 @@ def test_a_killed_run_goes_on_and_gives_the_same(tmp_path) -> None:
 
 def noted(file: Path) -> int:
     """How many documents a half run has taken."""
-    return (moments._kept.kept_note(file) or {}).get("documents", 0)
+    return (collecting.tensor_cache.read_note(file) or {}).get("documents", 0)
 
 
 def test_an_interrupted_pass_over_given_texts_goes_on(tmp_path, monkeypatch) -> None:
     model, tokenizer = tiny_model("gpt2")
     view = ModelView(model)
-    whole = second_moments(view, tokenizer, TEXT * 20, [1], batch_size=1)[1]
-    run, batches = moments.Sums.run, []
+    whole = collect_covariance(view, tokenizer, TEXT * 20, [1], batch_size=1)[1]
+    run, batches = collecting.Sums.run, []
 
     def interrupted(self, batch):
         batches.append(batch)
@@ -279,11 +281,11 @@ def test_an_interrupted_pass_over_given_texts_goes_on(tmp_path, monkeypatch) -> 
             raise KeyboardInterrupt
         run(self, batch)
 
-    monkeypatch.setattr(moments.Sums, "run", interrupted)
+    monkeypatch.setattr(collecting.Sums, "run", interrupted)
     settings = {"cache": tmp_path, "batch_size": 1, "seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
-        second_moments(view, tokenizer, TEXT * 20, [1], **settings)
-    again = second_moments(view, tokenizer, TEXT * 20, [1], **settings)[1]
+        collect_covariance(view, tokenizer, TEXT * 20, [1], **settings)
+    again = collect_covariance(view, tokenizer, TEXT * 20, [1], **settings)[1]
     assert torch.equal(again.matrix, whole.matrix)
     assert len(batches) == 1 + -(-len(TEXT * 20) // 16)
 
@@ -300,12 +302,12 @@ def test_factors_are_kept_and_weights_hashed_once(tmp_path, monkeypatch) -> None
     first = [prior.inverse(layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert len(calls) == len(dict(stored_weights(model)))  # each weight once
     monkeypatch.setattr(covariance, "inverse", lambda *_: pytest.fail("factored again"))
-    monkeypatch.setattr(covariance, "read_moment", lambda *_: pytest.fail("read without need"))
+    monkeypatch.setattr(covariance, "read_covariance", lambda *_: pytest.fail("read without need"))
     prior = key_covariance(view, tokenizer, [0, 1, 2], texts_for(view, tokenizer, TEXT))
     again = [prior.inverse(layer, 1e-4).whiten(keys) for layer in (0, 1, 2)]
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert len(calls) == len(dict(stored_weights(model)))
-    unkept = KeyCovariance({}, second_moments(view, tokenizer, TEXT, [1]))
+    unkept = KeyCovariance({}, collect_covariance(view, tokenizer, TEXT, [1]))
     monkeypatch.undo()
     assert torch.allclose(unkept.inverse(1, 1e-4).whiten(keys), first[1], rtol=1e-5)
 
@@ -322,15 +324,17 @@ def test_a_cache_that_cannot_be_written_is_said_once(place, tmp_path, monkeypatc
         (root / "moments").mkdir(parents=True)
         monkeypatch.setattr(_io, "name_beside", lambda path: Path("/proc/emend/none"))
     monkeypatch.setenv("EMEND_CACHE", str(root))
-    monkeypatch.setattr(_kept, "_warned", set())
+    monkeypatch.setattr(tensor_cache, "_warned", set())
     keys = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         prior = key_covariance(view, tokenizer, [0, 2], texts_for(view, tokenizer, TEXT * 9))
         found = [prior.inverse(layer, 1e-4).whiten(keys) for layer in (0, 2)]
-        second_moments(view, tokenizer, TEXT, [1], seconds=0.0, cache=moments.cache_directory())
+        collect_covariance(
+            view, tokenizer, TEXT, [1], seconds=0.0, cache=collecting.cache_directory()
+        )
     assert ["EMEND_CACHE" in str(one.message) for one in said] == [True]
-    unkept = KeyCovariance({}, second_moments(view, tokenizer, TEXT * 9, [0, 2]))
+    unkept = KeyCovariance({}, collect_covariance(view, tokenizer, TEXT * 9, [0, 2]))
     for layer, one in zip((0, 2), found, strict=True):
         assert torch.equal(unkept.inverse(layer, 1e-4).whiten(keys), one)
     assert not prior.on_disk
@@ -344,5 +348,5 @@ def test_a_cache_that_cannot_be_written_is_still_read(tmp_path, monkeypatch) -> 
     monkeypatch.setenv("EMEND_CACHE", str(tmp_path))
     key_covariance(view, tokenizer, [1], texts_for(view, tokenizer, TEXT))
     monkeypatch.setattr(_io, "name_beside", lambda path: Path("/proc/emend/none"))
-    monkeypatch.setattr(moments, "_collect", lambda *_: pytest.fail("collected again"))
+    monkeypatch.setattr(collecting, "_collect", lambda *_: pytest.fail("collected again"))
     assert key_covariance(view, tokenizer, [1], texts_for(view, tokenizer, TEXT)).on_disk == (1,)

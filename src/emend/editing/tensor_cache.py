@@ -28,7 +28,7 @@ _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 _warned: set[Path] = set()
 
 
-def keep(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> bool:
+def write(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> bool:
     """Write tensors and a JSON-able note, or warn once that the directory cannot be written.
 
     Returns:
@@ -56,7 +56,7 @@ def drop(path: Path) -> None:
         path.unlink()
 
 
-def kept_note(path: Path) -> dict[str, Any] | None:
+def read_note(path: Path) -> dict[str, Any] | None:
     """The note of a file, without its tensors; None where there is no file, or no whole one."""
     try:
         with safe_open(path, "pt") as file:
@@ -65,7 +65,7 @@ def kept_note(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def kept(path: Path, *names: str) -> tuple[Tensor, ...] | None:
+def read(path: Path, *names: str) -> tuple[Tensor, ...] | None:
     """Tensors of a file; None where one is not there, or the file is not whole."""
     try:
         with safe_open(path, "pt") as file:
