@@ -19,10 +19,10 @@ Where this deviates from the usual script: several edits share a batch and are t
 the seed is a setting and torch's own generator is left as it was; in a model of half precision
 the adapter is trained in float32. One adapter holds all edits, so that none can be taken out
 alone. By default early MLPs are adapted, whose inputs differ from subject to subject (an adapter
-of the attention changes the answers for all of them alike). The steps are small and end where each
-target is probable enough (`enough`), and what the model states of the subject and says of others
-like it is held (`editing/preservation.py`): the published form, ``original=True``, lowers the loss without
-end, which ruins a small model.
+of the attention changes the answers for all of them alike). Steps are small and end where each
+target is probable enough (`enough`), and what the model states of the subject and of others like it
+is preserved (`editing/preservation.py`). The published form, ``original=True``, lowers the loss
+without end, which ruins a small model.
 """
 
 from __future__ import annotations
