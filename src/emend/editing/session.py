@@ -295,23 +295,28 @@ class Session:
             state: What the method needs to continue the patch, besides the values.
             filled: See `fill`.
         """
-        self.lap("solve" if "search" in self._seconds else "search")
         self.fill(**filled)
-        spent = sum(time for part, time in self._seconds.items() if part != "precompute")
-        config = {
-            one.name: getattr(self.config, one.name) for one in dataclasses.fields(self.config)
-        }
         return WeightPatch(
             factors={self._module(place): self._owned(one) for place, one in changes.items()},
             edits=self.edits,
-            method=self.method,
-            config={k: v for k, v in {**config, **self._filled}.items() if k not in UNRECORDED},
-            base=describe_base(self.model),
             templates=self.templates,
             statistics={**self._note, **(statistics or {})},
-            timing={"precompute": 0.0, **self._seconds, "per_edit": spent / len(self.edits)},
             state={**self._state, **(state or {})},
+            **self.record(),
         )
+
+    def record(self) -> dict[str, Any]:
+        """Return what every patch records: method, settings as filled in, base and seconds."""
+        self.lap("solve" if "search" in self._seconds else "search")
+        spent = sum(time for part, time in self._seconds.items() if part != "precompute")
+        given = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config)}
+        settings = {**given, **self._filled}
+        return {
+            "method": self.method,
+            "config": {name: v for name, v in settings.items() if name not in UNRECORDED},
+            "base": describe_base(self.model),
+            "timing": {"precompute": 0.0, **self._seconds, "per_edit": spent / len(self.edits)},
+        }
 
     def _module(self, place: int | str) -> str:
         if isinstance(place, str):

@@ -26,7 +26,6 @@ part of the key's own length, for the published 1.0 means another radius in ever
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,10 +41,9 @@ from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods._method import method
 from emend.methods._modules import ModuleAttachment
-from emend.models import ModelView
 from emend.models.passes import Batch
 from emend.models.placing import device_of
-from emend.patches import MemoryPatch, describe_base
+from emend.patches import MemoryPatch
 
 LATE = 0.75
 """Depth of the layer, as a part of the layers."""
@@ -207,17 +205,14 @@ class CodebookAttachment(ModuleAttachment):
 )
 def grace(session: Session, config: GraceConfig) -> CodebookPatch:
     """Add edits to a codebook."""
-    model, tokenizer, edits = session.model, session.tokenizer, session.edits
-    previous = session.memory
-    started = time.perf_counter()
-    view = ModelView(model)
+    view, edits = session.view, session.edits
     late = view.nearest_editable(round(LATE * view.num_layers))
     layer = late if config.layer is None else view.numbered([config.layer])[0]
     details: dict[str, Any] = {"module": view.name_of(view.down_projection(layer))}
     details["replaced"] = config.replaced
-    before = _checked(previous, details)
+    before = _checked(session.memory, details)
     everything = (*(before.edits if before else ()), *edits)
-    rows = prompt_rows(tokenizer, everything)
+    rows = prompt_rows(session.tokenizer, everything)
     details["labels"] = [list(row.targets) for row in rows]
     old = len(everything) - len(edits)
     keys, values = prompt_keys(view, rows[old:], layer)
@@ -229,16 +224,7 @@ def grace(session: Session, config: GraceConfig) -> CodebookPatch:
     changed = [entry.owners for entry in entries if max(entry.owners) >= old]
     steps, rate = config.steps, config.learning_rate
     optimise_values(view, layer, rows, changed, tensors["values"], config.replaced, steps, rate)
-    seconds = time.perf_counter() - started
-    return CodebookPatch(
-        edits=everything,
-        method="grace",
-        config=dataclasses.asdict(config),
-        base=describe_base(model),
-        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
-        tensors=tensors,
-        details=details,
-    )
+    return CodebookPatch(edits=everything, tensors=tensors, details=details, **session.record())
 
 
 def _checked(previous: MemoryPatch | None, details: dict[str, Any]) -> CodebookPatch | None:

@@ -40,7 +40,7 @@ def test_edits_are_added_and_any_can_be_taken_out(name) -> None:
 def test_malmen_makes_one_change_of_all_edits() -> None:
     together = made("malmen")
     both = made("malmen", TRAINING[2:], previous=made("malmen", TRAINING[:2]))
-    assert registry().get("malmen").sequel() == "rebuild"
+    assert registry().get("malmen").continues == "joint"
     assert difference(both, together) < 1e-4
     with pytest.raises(InvalidInput):
         together.only(TRAINING[0].id)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from typing import Any
 
 import torch
 
 from emend.editing.rows import context_rows
+from emend.editing.session import Session
 from emend.edits import Edit
 from emend.methods._training import state_directory
 from emend.methods.hypernetwork._network import Factors, load_network, read_edits_for
-from emend.models import ModelView
 from emend.patches import LowRank, WeightPatch, describe_base
 
 BATCH = 32
@@ -29,9 +27,7 @@ class ApplySettings:
     """Whether to use a network that was trained on a model with other weights."""
 
 
-def edit_by_network(
-    method: str, model: Any, tokenizer: Any, edits: tuple[Edit, ...], config: ApplySettings
-) -> WeightPatch:
+def edit_by_network(session: Session, config: ApplySettings) -> WeightPatch:
     """Make the patch that a trained network computes for edits.
 
     Raises:
@@ -39,24 +35,16 @@ def edit_by_network(
         InvalidInput: It was trained on another model.
         NumericalFailure: A gradient is not finite.
     """
-    base = describe_base(model)
-    directory = state_directory(method, model, config.state)
-    network = load_network(directory, method, base, allow_other_base=config.allow_other_base)
-    started = time.perf_counter()
-    rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
-    reading = read_edits_for(network, ModelView(model), tokenizer, edits, rows, BATCH)
+    base, edits = describe_base(session.model), session.edits
+    directory = state_directory(session.method, session.model, config.state)
+    other = config.allow_other_base
+    network = load_network(directory, session.method, base, allow_other_base=other)
+    session.lap("precompute")
+    rows = [each[0] for each in context_rows(session.tokenizer, edits, ["{}"])]
+    reading = read_edits_for(network, session.view, session.tokenizer, edits, rows, BATCH)
     with torch.no_grad():
         found = network(reading)
-    seconds = time.perf_counter() - started
-    return WeightPatch(
-        factors={name: _low_rank(factors, edits) for name, factors in found.items()},
-        edits=edits,
-        method=method,
-        config=dataclasses.asdict(config),
-        base=base,
-        templates=("{}",),
-        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
-    )
+    return session.patch({name: _low_rank(factors, edits) for name, factors in found.items()})
 
 
 def _low_rank(factors: Factors, edits: tuple[Edit, ...]) -> LowRank:

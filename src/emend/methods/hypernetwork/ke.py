@@ -200,4 +200,4 @@ class Network(Hypernetwork):
 )
 def ke(session: Session, config: ApplySettings) -> WeightPatch:
     """Edit by a trained network (`emend train --method ke`)."""
-    return edit_by_network("ke", session.model, session.tokenizer, session.edits, config)
+    return edit_by_network(session, config)

@@ -78,4 +78,4 @@ class Network(SteppedNetwork):
 )
 def malmen(session: Session, config: ApplySettings) -> WeightPatch:
     """Edit by a trained network (`emend train --method malmen`)."""
-    return edit_by_network("malmen", session.model, session.tokenizer, session.edits, config)
+    return edit_by_network(session, config)

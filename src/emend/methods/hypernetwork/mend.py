@@ -61,4 +61,4 @@ class Network(SteppedNetwork):
 )
 def mend(session: Session, config: ApplySettings) -> WeightPatch:
     """Edit by a trained network (`emend train --method mend`)."""
-    return edit_by_network("mend", session.model, session.tokenizer, session.edits, config)
+    return edit_by_network(session, config)

@@ -59,7 +59,6 @@ from emend.methods.in_context._facts import (
     statement,
 )
 from emend.models import Attachment, Endpoint
-from emend.patches import describe_base
 from emend.retrieval import check_encoder
 
 SEPARATOR = "\n\n"
@@ -213,29 +212,27 @@ class Writer:
 )
 def ike(session: Session, config: IkeConfig) -> IkePatch:
     """Remember facts with demonstrations chosen for each."""
-    model, tokenizer, edits = session.model, session.tokenizer, session.edits
-    previous = session.memory
-    check_readable(model, tokenizer, edits)
+    model, tokenizer = session.model, session.tokenizer
+    check_readable(model, tokenizer, session.edits)
     if config.contrast and isinstance(model, Endpoint):
         raise UnsupportedModel(
             f"{model.name} gives no probabilities to be compared, expected a model with its "
             "weights here: leave contrast=0"
         )
-    everything = sorted_edits(previous, edits)
+    everything = sorted_edits(session.memory, session.edits)
     facts = Facts(everything, config.encoder, config.by_name, model, tokenizer)
+    session.fill(ratio=list(config.ratio))
     demonstrations, chosen = _demonstrations(facts, config, model, tokenizer)
     writer = Writer(Layout(config.layout), demonstrations, chosen)
     return IkePatch(
         edits=everything,
-        method="ike",
-        config={**asdict(config), "ratio": list(config.ratio)},
-        base=describe_base(model),
         details={
             "demonstrations": [list(asdict(one).values()) for one in demonstrations],
             "chosen": chosen,
             "room": _fitting(writer, everything, room_of(model, RESERVE), tokenizer),
             **facts.description(),
         },
+        **session.record(),
     )
 
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,6 @@ from emend.methods.in_context._facts import (
 )
 from emend.methods.in_context._steps import ANSWER, Stepwise, Trace
 from emend.models import Attachment
-from emend.patches import describe_base
 from emend.retrieval import check_encoder
 
 GENERAL, NONE = "general", "none"
@@ -189,18 +188,12 @@ class MelloAttachment(FactsAttachment):
 )
 def mello(session: Session, config: MelloConfig) -> MelloPatch:
     """Remember facts to answer from."""
-    model, tokenizer, edits = session.model, session.tokenizer, session.edits
-    previous = session.memory
-    check_readable(model, tokenizer, edits)
-    everything = sorted_edits(previous, edits)
+    model, tokenizer = session.model, session.tokenizer
+    check_readable(model, tokenizer, session.edits)
+    everything = sorted_edits(session.memory, session.edits)
     facts = Facts(everything, config.encoder, config.by_name, model, tokenizer)
-    return MelloPatch(
-        edits=everything,
-        method="mello",
-        config=asdict(config),
-        base=describe_base(model),
-        details={"examples": examples_of(config.examples), **facts.description()},
-    )
+    details = {"examples": examples_of(config.examples), **facts.description()}
+    return MelloPatch(edits=everything, details=details, **session.record())
 
 
 def question_of(prompt: str) -> str | None:

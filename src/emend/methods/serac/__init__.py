@@ -29,7 +29,6 @@ a batch. An untrained state refuses to edit.
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -69,7 +68,6 @@ def serac(session: Session, config: SeracConfig) -> ScopePatch:
     """Add edits to the memory of a trained state (`emend train --method serac`)."""
     model, tokenizer, edits = session.model, session.tokenizer, session.edits
     previous = session.memory
-    started = time.perf_counter()
     whole_rows(tokenizer, edits, "{}")  # refuses subjects without tokens
     state = _state(model, config, previous)
     patch = state.memory(
@@ -81,9 +79,7 @@ def serac(session: Session, config: SeracConfig) -> ScopePatch:
         soft=config.soft,
         threshold=config.threshold or state.details["threshold"],
     )
-    seconds = time.perf_counter() - started
-    timing = {"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)}
-    return dataclasses.replace(patch, timing=timing)
+    return dataclasses.replace(patch, timing=session.record()["timing"])
 
 
 def _state(model: Any, config: SeracConfig, previous: MemoryPatch | None) -> ScopeState:

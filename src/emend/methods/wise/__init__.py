@@ -28,10 +28,8 @@ nothing in another, whose last norm hides it. Every token of an irrelevant text 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +53,7 @@ from emend.methods.wise.ties import merged
 from emend.models import ModelView, encode
 from emend.models.forward import evaluating, text_config
 from emend.models.hooks import changing, frozen
-from emend.patches import MemoryPatch, describe_base
+from emend.patches import MemoryPatch
 
 LATE = 0.875
 """Depth of the layer, as a part of the layers."""
@@ -103,31 +101,20 @@ class WiseConfig:
 )
 def wise(session: Session, config: WiseConfig) -> SidePatch:
     """Write edits into side memories."""
-    model, tokenizer, edits = session.model, session.tokenizer, session.edits
-    previous = session.memory
-    started = time.perf_counter()
-    view = ModelView(model)
+    view, edits = session.view, session.edits
     late = view.nearest_editable(round(LATE * view.num_layers))
     layer = late if config.layer is None else view.numbered([config.layer])[0]
     module = view.name_of(view.down_projection(layer))
-    before = _before(previous, module)
+    before = _before(session.memory, module)
     everything = (*(before.edits if before else ()), *edits)
     memories = filled(
         before.memories if before else [], [edit.id for edit in edits], config.shard_size
     )
-    training = _Training(view, tokenizer, layer, config, everything)
+    training = _Training(view, session.tokenizer, layer, config, everything)
     memories = training.merge([training.written(memory) for memory in memories])
     tensors, details = packed(memories)
-    seconds = time.perf_counter() - started
-    return SidePatch(
-        edits=everything,
-        method="wise",
-        config=dataclasses.asdict(config),
-        base=describe_base(model),
-        timing={"precompute": 0.0, "search": seconds, "per_edit": seconds / len(edits)},
-        tensors=tensors,
-        details={"module": module, "activation": training.activation, **details},
-    )
+    details |= {"module": module, "activation": training.activation}
+    return SidePatch(edits=everything, tensors=tensors, details=details, **session.record())
 
 
 def _before(previous: MemoryPatch | None, module: str) -> SidePatch | None:
