@@ -1,8 +1,7 @@
 """Refuse words that make the English of src/, docs/ and README.md hard to follow.
 
 Run ``python tools/plain_english.py``; it prints one line per finding, with what to write instead.
-Lines that end with "# not prose" are skipped, and so are files listed in
-tools/plain_english_todo.txt: clean a file, then delete its line.
+Lines that end with "# not prose" are skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TODO = Path(__file__).with_name("plain_english_todo.txt")
 
 INSTEAD = {
     r"shall": "must, will, or the imperative",
@@ -48,27 +46,12 @@ def findings(text: str) -> list[tuple[int, str, str]]:
 
 
 def main() -> int:
-    """Check every file; return 1 if a word is refused or the list of files is out of date."""
+    """Check every file; return 1 if a word is refused."""
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
-    found = {
-        str(path.relative_to(ROOT)): findings(path.read_text(encoding="utf-8"))
-        for path in sorted(files)
-    }
-    if "--list" in sys.argv:
-        sys.stdout.write("".join(f"{name}\n" for name, lines in found.items() if lines))
-        return 0
-    lines = TODO.read_text(encoding="utf-8").split("\n") if TODO.is_file() else []
-    todo = {line for line in lines if line and not line.startswith("#")}
     faults = [
-        f'{name}:{number}: "{word}": write {remedy}'
-        for name in found
-        if name not in todo
-        for number, word, remedy in found[name]
-    ]
-    faults += [
-        f"{name}: clean or gone: delete its line of tools/{TODO.name}"
-        for name in sorted(todo)
-        if not found.get(name)
+        f'{path.relative_to(ROOT)}:{number}: "{word}": write {remedy}'
+        for path in sorted(files)
+        for number, word, remedy in findings(path.read_text(encoding="utf-8"))
     ]
     sys.stdout.write("".join(f"{fault}\n" for fault in faults))
     return int(bool(faults))

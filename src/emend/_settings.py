@@ -6,9 +6,9 @@ A dataclass of settings annotates each field with what it may hold:
     quantile: Annotated[float, Range(above=0, below=1)] = 0.02
     layers: tuple[int, ...] | None = None
 
-`checked` converts what a Python caller gives, `from_text` what stands behind ``--set NAME=``, and
-`from_file` what a file of settings holds. Each refuses a wrong type or a number outside its range
-in one line that names the setting, what was found and what is expected.
+`checked` converts values given in Python, `from_text` the text after ``--set NAME=``, and
+`from_file` the values of a settings file. Each refuses a wrong type or a number outside its range
+in one line that states the setting, what was found and what is expected.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from emend.errors import InvalidInput, UnknownName
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting may be; always finite.
+    """The numbers that a setting may take; always finite.
 
     Attributes:
         least: The smallest one.
-        above: A bound that it must be more than.
+        above: A bound that it must exceed.
         most: The largest one.
-        below: A bound that it must be less than.
+        below: A bound that it must stay below.
     """
 
     least: float | None = None
@@ -78,12 +78,12 @@ Share = Annotated[float, Range(least=0, below=1)]
 
 @dataclass(frozen=True)
 class Reads:
-    """How a setting of a type of its own is made of what is given.
+    """Conversion of a setting of its own type, such as texts.
 
     Attributes:
-        words: What may be given, to follow "expected".
-        given: Makes it of what a Python caller gives.
-        named: Makes it of names, as the command line and files of settings give them.
+        words: The accepted values in words, to follow "expected".
+        given: Converts what a Python caller gives.
+        named: Converts names, as the command line and settings files give them.
     """
 
     words: str
@@ -95,14 +95,14 @@ def checked(owner: str, config_type: type, given: Mapping[str, Any]) -> dict[str
     """Convert given settings to the types of their fields.
 
     Args:
-        owner: Whose settings they are, such as the name of a method; for messages.
+        owner: Owner of the settings, such as the name of a method; for messages.
         config_type: Its dataclass of settings.
-        given: Settings by name. A list serves as a tuple, and a single element as a tuple of one;
-            an int serves as a float, and any type with ``__index__`` as an int.
+        given: Settings by name. A list is taken as a tuple, and a single element as a tuple of
+            one; an int is taken as a float, and any type with ``__index__`` as an int.
 
     Raises:
-        UnknownName: There is no such setting.
-        InvalidInput: A value is of another type than its field, or outside its range.
+        UnknownName: A setting does not exist.
+        InvalidInput: A value has the wrong type or is outside its range.
     """
     hints = hints_of(owner, config_type, given)
     return {name: _checked(name, value, hints[name]) for name, value in given.items()}
@@ -111,11 +111,11 @@ def checked(owner: str, config_type: type, given: Mapping[str, Any]) -> dict[str
 def from_text(owner: str, config_type: type, name: str, text: str) -> Any:
     """Read one setting from text, by the type of its field.
 
-    A setting of text takes the text as it stands; one of several texts takes them separated by
-    commas, or as a JSON list where a text itself holds a comma.
+    A setting of type text takes the text unchanged; one of several texts takes them separated by
+    commas, or as a JSON list where a text itself contains a comma.
 
     Raises:
-        UnknownName: There is no such setting.
+        UnknownName: A setting does not exist.
         InvalidInput: The text does not fit the field.
     """
     hint = hints_of(owner, config_type, [name])[name]
@@ -123,11 +123,11 @@ def from_text(owner: str, config_type: type, name: str, text: str) -> Any:
 
 
 def from_file(owner: str, config_type: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the settings of a JSON or YAML file; see `checked`. Texts in it are names.
+    """Convert the settings of a JSON or YAML file, in which texts are names; see `checked`.
 
     Raises:
-        UnknownName: There is no such setting.
-        InvalidInput: A value is of another type than its field, or outside its range.
+        UnknownName: A setting does not exist.
+        InvalidInput: A value has the wrong type or is outside its range.
     """
     hints = hints_of(owner, config_type, given)
     named = {name: _named(value, hints[name]) for name, value in given.items()}
@@ -138,7 +138,7 @@ def hints_of(owner: str, config_type: type, names: Iterable[str]) -> dict[str, A
     """Return the annotation of every setting, with its range.
 
     Raises:
-        UnknownName: One of the names is no setting.
+        UnknownName: One of the names is not a setting.
     """
     known = [field.name for field in fields(config_type)]
     for name in names:
@@ -148,12 +148,12 @@ def hints_of(owner: str, config_type: type, names: Iterable[str]) -> dict[str, A
 
 
 def words_of(hint: Any) -> str:
-    """Say what an annotation admits: "float (more than 0) or none"."""
+    """Describe what an annotation admits: "float (more than 0) or none"."""
     return " or ".join(_words(kind, notes) for kind, notes in alternatives(hint))
 
 
 def alternatives(hint: Any, notes: tuple[Any, ...] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return the types of a union, each with what its `Annotated` says of it."""
+    """Return the types of a union, each with the metadata of its `Annotated`."""
     if typing.get_origin(hint) is Annotated:
         return alternatives(hint.__origin__, (*notes, *hint.__metadata__))
     if typing.get_origin(hint) in (Union, types.UnionType):
@@ -162,7 +162,7 @@ def alternatives(hint: Any, notes: tuple[Any, ...] = ()) -> list[tuple[Any, tupl
 
 
 class _Unfit(Exception):
-    """A value is of another type, or outside its range."""
+    """A value has the wrong type or is outside its range."""
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
@@ -178,7 +178,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
 
 
 def _example(hint: Any) -> str:
-    """Write a value that a setting takes; "" where its words say enough."""
+    """Write an example value of a setting; "" where its description suffices."""
     (kind, notes), *_ = [one for one in alternatives(hint) if one[0] is not type(None)]
     ranges = [note for note in notes if isinstance(note, Range)]
     if _reads(notes):
@@ -236,7 +236,7 @@ def _as(kind: Any, notes: tuple[Any, ...], value: Any) -> Any:
 
 
 def _row(elements: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    """Return a tuple of the elements' types, of a list or of its only element."""
+    """Convert a list, or its only element, to a tuple of the elements' types."""
     row = list(cast("Iterable[Any]", value) if isinstance(value, (list, tuple, range)) else [value])
     if elements[-1] is not Ellipsis and len(elements) != len(row):
         raise _Unfit
@@ -249,7 +249,7 @@ def _reads(notes: tuple[Any, ...]) -> Reads | None:
 
 
 def _named(value: Any, hint: Any) -> Any:
-    """Return a file's value, with names read where the setting is of a type of its own."""
+    """Return a file's value, with names converted where the setting has its own type."""
     reads = next((found for _, notes in alternatives(hint) if (found := _reads(notes))), None)
     names = cast("list[Any]", value) if isinstance(value, list) else [value]
     if reads is None or not all(isinstance(name, str) for name in names):
@@ -291,12 +291,12 @@ def _listed(text: str, element: Any) -> list[Any]:
 
 
 def _unquoted(text: str) -> str:
-    r"""Return a text, or of a JSON string (so that "\n" can be given) what it says."""
+    r"""Return a text, or the content of a JSON string (so that "\n" can be given)."""
     try:
-        said = json.loads(text) if text.startswith('"') else text
+        found = json.loads(text) if text.startswith('"') else text
     except ValueError:
         return text
-    return said if isinstance(said, str) else text
+    return found if isinstance(found, str) else text
 
 
 def _words(kind: Any, notes: tuple[Any, ...]) -> str:

@@ -43,7 +43,7 @@ class Signature:
     own: tuple[str, ...]
 
     def arguments(self, config: Any) -> dict[str, Any]:
-        """Return the arguments that stand for a `config_type`."""
+        """Return the function's arguments for a `config_type`."""
         grouped = {
             name: group(
                 **{one.name: getattr(config, one.name) for one in dataclasses.fields(group)}
@@ -81,7 +81,7 @@ def signature_of(function: Function) -> Signature:
 
 
 def setting_texts(config_type: type) -> dict[str, str]:
-    """Return what is documented of each setting of a dataclass, in one line each."""
+    """Return the documentation of each setting of a dataclass, in one line each."""
     found = getattr(config_type, "texts", None)
     return field_texts(config_type) if found is None else found
 

@@ -23,7 +23,7 @@ def descended(curvatures: torch.Tensor, steps: int, limits=WIDE, drop_after: int
     for step in range(steps):
         away = tried[:, 0] - 1
         loss = (curvatures * away.square()).sum(1) / 2
-        held, reached = optimizer.hold(tried, loss)
+        held, reached = optimizer.best_of(tried, loss)
         losses.append(reached)
         bounds = limits.expand(len(tried), 1).double()
         tried = optimizer.step(tried, loss, (curvatures * away)[:, None], bounds)
@@ -66,11 +66,11 @@ def test_a_loss_that_is_no_number_is_a_step_too_far() -> None:
     start = torch.zeros(1, 1, 2)
     optimizer = Lbfgs(start, torch.tensor([1.0]))
     limits = torch.full((1, 1), 1e6)
-    optimizer.hold(start, torch.tensor([5.0]))
+    optimizer.best_of(start, torch.tensor([5.0]))
     tried = optimizer.step(start, torch.tensor([5.0]), torch.tensor([[[3.0, 4.0]]]), limits)
     assert torch.allclose(tried, torch.tensor([[[-0.6, -0.8]]]))
     nothing = torch.tensor([float("nan")])
-    held, reached = optimizer.hold(tried, nothing)
+    held, reached = optimizer.best_of(tried, nothing)
     assert torch.equal(held, start) and reached == 5.0
     again = optimizer.step(tried, nothing, torch.full((1, 1, 2), torch.nan), limits)
     assert torch.allclose(again, 0.4 * tried)

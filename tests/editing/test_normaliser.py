@@ -19,7 +19,7 @@ def test_batches_give_what_all_rows_give() -> None:
     normaliser = Normaliser(6)
     for part in data.split([1, 7, 0, 30, 12]):
         normaliser.observe(part)
-    mean, deviation = normaliser.moments()
+    mean, deviation = normaliser.mean_and_deviation()
     assert torch.allclose(mean, data.double().mean(0))
     assert torch.allclose(deviation, data.double().std(0, correction=0))
     normal = normaliser(data)
@@ -42,7 +42,7 @@ def test_prior_is_merged_like_rows() -> None:
     normaliser = Normaliser(6, prior=5)
     normaliser.observe(data)
     level = data.square().mean()
-    mean, deviation = normaliser.moments()
+    mean, deviation = normaliser.mean_and_deviation()
     total = len(data) + 5
     expected = data.sum(0) / total
     squares = (data.square().sum(0) + 5 * level) / total

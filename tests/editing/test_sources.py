@@ -119,7 +119,7 @@ def test_files_that_cannot_be_used(tmp_path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BrokenFile, match="not UTF-8"):
         list(source_named(str(tmp_path / "a.txt")).documents())
-    with pytest.raises(InvalidInput, match="split is said of the file"):
+    with pytest.raises(InvalidInput, match="has no option 'split'"):
         source_named(f"{tmp_path / 'a.txt'}?split=test")
 
 

@@ -99,7 +99,7 @@ def test_the_terms_are_those_of_whole_passes(enough):
     found, nll, kept = terms_of(SearchSettings(statements=3, enough=enough), delta)
     least = -math.log(enough)
     assert float(found.nll) == pytest.approx(float((nll - least).clamp(min=0).mean()), rel=1e-6)
-    assert float(found.kept) == pytest.approx(float(kept.mean()), rel=1e-6)
+    assert float(found.preserved) == pytest.approx(float(kept.mean()), rel=1e-6)
     assert len(kept) % (LENGTH + 1) == 0
 
 

@@ -128,5 +128,5 @@ def test_methods_that_need_no_subject_take_it():
     model, tokenizer = tiny_model("gpt2")
     edit = Edit("{}", "The capital of France is", "Lyon")
     patch = emend.edit(model, tokenizer, [edit], method="ft", steps=1)
-    with pytest.raises(InvalidInput, match="expected one that says something of its subject"):
+    with pytest.raises(InvalidInput, match="expected one that states something about its subject"):
         emend.edit(model, tokenizer, [Edit("{} is in", "Lyon", "x")], "memit", previous=patch)

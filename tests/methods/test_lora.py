@@ -123,7 +123,7 @@ def test_the_published_form_is_not_the_default() -> None:
     assert (default.config["learning_rate"], original.config["learning_rate"]) == (2e-3, 5e-3)
     assert all(name.endswith("mlp.down_proj") for name in default.factors)
     assert not any("mlp" in name for name in original.factors)
-    assert (module.DEFAULT.held, module.ORIGINAL.held) == (4, 0)
+    assert (module.DEFAULT.preserved, module.ORIGINAL.preserved) == (4, 0)
 
 
 def test_what_is_held_changes_less_and_passes_end_when_targets_are_probable_enough() -> None:

@@ -93,7 +93,7 @@ def test_a_subject_without_a_last_token_of_its_own_is_named(caplog):
     model, tokenizer = tiny_model("llama")
     caplog.set_level("WARNING", "emend")
     made("rome", model, tokenizer, [Edit("The capital of {}land is", "Po", "Lyon", id="part")])
-    assert "last token of the subject 'Po' is 'Poland', which goes on with 'land'" in caplog.text
+    assert "last token of the subject 'Po' is 'Poland', which continues with 'land'" in caplog.text
     caplog.clear()
     made("rome", model, tokenizer, [GROUP])
     assert "goes on with" not in caplog.text

@@ -174,7 +174,7 @@ def test_probabilities_are_not_to_be_had(serve) -> None:
 
 def test_methods_that_need_a_models_inside_are_refused(serve) -> None:
     _, model = serve()
-    with pytest.raises(UnsupportedModel, match="rome needs a model's inside"):
+    with pytest.raises(UnsupportedModel, match="rome needs the model's weights"):
         edit(model, None, [EDIT], method="rome")
     with pytest.raises(UnsupportedModel, match="leave contrast=0"):
         edit(model, None, [EDIT], method="ike", contrast=0.5)

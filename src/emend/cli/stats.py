@@ -139,8 +139,8 @@ def _layers_of(view: Any, wanted: list[int] | None) -> tuple[int, ...]:
 def _estimate(
     view: Any, source: Any, layers: tuple[int, ...], dtype: Any, options: dict[str, Any]
 ) -> dict[str, int | None]:
-    from emend.editing.collecting import layout_for
     from emend.editing.memory import available, estimate_covariance
+    from emend.editing.token_batches import layout_for
 
     layout = layout_for(view, source, **options)
     needed = estimate_covariance(view, layers, dtype, layout.window * layout.rows)

@@ -1,7 +1,7 @@
-"""Edits captured at one down-projection, for memories that change what it returns.
+"""Edits captured at one down-projection, for memories that replace its output.
 
-Its inputs and outputs at their prompts, the loss of their targets with a hook on it, and the
-values that it should return instead. Only the layers from the captured one up are run again.
+Reads its inputs and outputs at the edits' prompts, computes the loss of their targets with hooks on
+it, and optimises the values to return instead. Only the layers from the captured one up run again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Replaced = Literal["query", "prompt", "target"]
 """Tokens at which a value replaces the output: the prompt's last one, all of the prompt's, or also
 those of the target after which more of it is to be generated."""
 ENOUGH = 0.01
-"""Loss below which a value is found."""
+"""Loss below which a value is done."""
 CHUNK = 32
-"""Values that are optimised together."""
+"""Values optimised together."""
 
 
 def prompt_rows(tokenizer: Any, edits: Sequence[Edit]) -> list[Row]:

@@ -1,7 +1,7 @@
-"""Context templates: short texts put before the prompt, so that a key holds in any context.
+"""Context templates: short texts before the prompt, so that a key is one for any context.
 
-Sampled from the model itself (Meng et al. 2022, arXiv 2202.05262, section 3.1) with a generator of
-its own, so that a seed gives the same templates and no global state changes.
+They are sampled from the model itself (Meng et al. 2022, arXiv 2202.05262, section 3.1) with a
+private generator, so that a seed gives the same templates and no global state changes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ BARE = "{}"
 """The prompt without any context."""
 
 LENGTHS = ((5, 10), (10, 10))
-"""ROME's: ten samples of 5 tokens in all and ten of 10, each counting the first token."""
+"""ROME: ten samples of 5 tokens and ten of 10, the first token included."""
 
 SAMPLES = 1 + sum(count for _, count in LENGTHS)
 """Templates by default, the bare one included."""
 
 TOP = 5
-"""Candidates of each sampled token."""
+"""Each token is sampled from this many most probable ones."""
 
 
 def sample_templates(
@@ -37,17 +37,16 @@ def sample_templates(
     seed: int = 0,
     lengths: tuple[tuple[int, int], ...] = LENGTHS,
 ) -> tuple[str, ...]:
-    """The bare template and samples of the model's own, each followed by ". {}".
+    """Return the bare template and samples of the model, each followed by ". {}".
 
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer.
-        seed: Of the private generator.
-        lengths: Pairs of a length in tokens (the first token included) and how many samples.
+        seed: Seed of the private generator.
+        lengths: Pairs of a length in tokens (the first included) and a number of samples.
 
     Returns:
-        1 + the number of samples; the first is the bare "{}". Samples without any text are
-        left out.
+        The bare "{}", then the samples; empty ones are left out.
     """
     generator = torch.Generator().manual_seed(seed)
     templates, front = [BARE], front_ids(tokenizer) or (_first_token(tokenizer),)
@@ -61,17 +60,17 @@ def sample_templates(
 def sample_texts(
     model: nn.Module, tokenizer: Any, ids: Tensor, length: int, generator: torch.Generator
 ) -> list[str]:
-    """Texts of ``length`` tokens, each sampled from the five likeliest that may follow.
+    """Sample texts of ``length`` tokens, each token from the five most probable.
 
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer.
-        ids: (B, T) int64, what the texts begin with.
+        ids: (B, T) int64, tokens that the texts begin with.
         length: Tokens of each text, the first ones included.
-        generator: Draws them.
+        generator: The random generator.
 
     Returns:
-        B texts, each one line without braces; they may be empty.
+        B texts of one line each, without braces; they may be empty.
 
     Raises:
         NumericalFailure: The model's logits are not finite.
@@ -89,7 +88,7 @@ def _first_token(tokenizer: Any) -> int:
 
 
 def _cleaned(text: str) -> str:
-    """One line without braces, which would be taken for places, and without broken characters."""
+    """Make one line without braces (which mark places) and broken characters."""
     text = unicodedata.normalize("NFKC", text).replace("\ufffd", "")
     text = text.replace("{", "").replace("}", "")
     return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
@@ -108,15 +107,15 @@ def begun_templates(
     starts: tuple[str, ...] = STARTS,
     length: int = LENGTH,
 ) -> tuple[str, ...]:
-    """The bare template, and for each word a continuation of the model's own, then ". {}".
+    """Return the bare template, and for each word the model's continuation, then ". {}".
 
-    Words that the tokenizer does not know are left out; where it knows none of them, five texts
-    without a given beginning are sampled.
+    Words that the tokenizer does not know are left out; where it knows none, five texts without a
+    given beginning are sampled.
 
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer.
-        seed: Of a private generator.
+        seed: Seed of a private generator.
         starts: The words.
         length: Tokens sampled after each.
     """
@@ -141,7 +140,7 @@ class Contexts:
     """A way to sample context templates.
 
     Attributes:
-        count: How many there are at most, the bare one included.
+        count: Most templates, the bare one included.
         sample: (model, tokenizer, seed=) -> templates, the bare one first.
     """
 

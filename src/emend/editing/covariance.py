@@ -1,4 +1,8 @@
-"""What is known of all other keys: key covariances of several layers, read one at a time."""
+"""Key covariances of several layers, loaded one at a time, with their factors and null spaces.
+
+Null space: AlphaEdit, Fang et al. 2025, arXiv 2410.02355: P = U U^T, with U the eigenvectors of
+C = E[k k^T] whose eigenvalues are small.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ class KeyCovariance:
     """The key covariances of some layers, counted from 0.
 
     Attributes:
-        note: What a patch keeps of them, JSON-able.
+        note: What a patch records of them, JSON-able.
     """
 
     note: dict[str, Any]
@@ -40,21 +44,24 @@ class KeyCovariance:
 
     @property
     def on_disk(self) -> tuple[int, ...]:
-        """The layers of which what is made once, such as a spectrum, is kept on disk."""
+        """The layers whose covariance, and what is derived from it, is cached on disk."""
         return tuple(layer for layer, found in self._found.items() if isinstance(found, Path))
 
     def matrix(self, layer: int) -> Tensor:
-        """(inner, inner) of one layer; read from disk, so that one at a time is in memory."""
+        """Return one layer's (intermediate_size, intermediate_size) C, read from disk.
+
+        So one at a time is in memory.
+        """
         found = self._found[layer]
         return (read_covariance(found) if isinstance(found, Path) else found).matrix
 
     def inverse(self, layer: int, ridge: float, device: torch.device | str = "cpu") -> Inverse:
-        """C^-1 of one layer by its Cholesky factor, which is kept on disk beside C.
+        """Return C^-1 of one layer by its Cholesky factor, which is cached next to C.
 
         Raises:
             NumericalFailure: C is singular.
         """
-        path = self._beside(layer, "cholesky factor", ridge=ridge)
+        path = self._derived(layer, "cholesky factor", ridge=ridge)
         if path and (found := tensor_cache.read(path, "upper")):
             return Inverse(found[0].to(device).mT)
         metric = inverse(self.matrix(layer).to(device), ridge)
@@ -63,8 +70,8 @@ class KeyCovariance:
         return metric
 
     def spectrum(self, layer: int) -> Spectrum:
-        """The eigendecomposition of one layer's C, which is kept on disk beside C."""
-        path = self._beside(layer, "spectrum")
+        """Return the eigendecomposition of one layer's C, which is cached next to C."""
+        path = self._derived(layer, "spectrum")
         if path and (found := tensor_cache.read(path, "values", "vectors")):
             return Spectrum(*found)
         spectrum = spectrum_of(self.matrix(layer))
@@ -72,8 +79,8 @@ class KeyCovariance:
             tensor_cache.write(path, {"values": spectrum.values, "vectors": spectrum.vectors}, {})
         return spectrum
 
-    def _beside(self, layer: int, algorithm: str, **settings: Any) -> Path | None:
-        """Where what an algorithm makes of a layer's C is kept; None where C is not."""
+    def _derived(self, layer: int, algorithm: str, **settings: Any) -> Path | None:
+        """Return the file for what is derived from a layer's C; None if C is not on disk."""
         file = self._found[layer]
         if not isinstance(file, Path):
             return None
@@ -90,8 +97,8 @@ def key_covariance(
         view: The model.
         tokenizer: Its tokenizer.
         layers: The layers; negative numbers count from the end.
-        source: The texts (see `texts_for`). Of a corpus, 20 tokens for each dimension of a key
-            are read; of texts that were given themselves, all.
+        source: The texts (see `texts_for`). Of a corpus, 20 tokens are read for each dimension of
+            a key; of given texts, all.
 
     Raises:
         InvalidInput: The texts cannot be read.
@@ -108,11 +115,11 @@ def key_covariance(
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The eigendecomposition of a key covariance, C.
+    """The eigendecomposition of a key covariance C.
 
     Attributes:
         values: (inner,) float64, ascending and not negative.
-        vectors: (inner, inner) float32, as columns.
+        vectors: (intermediate_size, intermediate_size) float32, as columns.
     """
 
     values: Tensor
@@ -121,7 +128,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class NullSpace:
-    """What is free to use of one layer's keys.
+    """The directions of one layer's keys that other tokens hardly use.
 
     Attributes:
         projector: The projection P.
@@ -134,10 +141,10 @@ class NullSpace:
     rank: int
 
 
-def spectrum_of(moment: Tensor) -> Spectrum:
-    """The eigendecomposition of a key covariance (inner, inner), in float64."""
-    # In its own place, as LAPACK wants it: columns that are contiguous; see `joint.inverse`.
-    vectors = moment.to(torch.float64, copy=True).mT
+def spectrum_of(covariance: Tensor) -> Spectrum:
+    """Decompose a key covariance (intermediate_size, intermediate_size), in float64."""
+    # In place, with contiguous columns as LAPACK expects; see `ridge.inverse`.
+    vectors = covariance.to(torch.float64, copy=True).mT
     values = vectors.new_empty(len(vectors))
     torch.linalg.eigh(vectors, out=(values, vectors))
     return Spectrum(values.clamp(min=0), vectors.float())
@@ -148,7 +155,7 @@ def null_space(spectrum: Spectrum, *, quantile: float) -> NullSpace:
 
     Args:
         spectrum: Of the covariance C.
-        quantile: The smallest eigenvalues that hold at most this part of the trace are taken.
+        quantile: Part of the trace that the smallest eigenvalues taken may hold at most.
 
     Raises:
         InvalidInput: No direction is free, or all are.

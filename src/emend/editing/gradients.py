@@ -1,12 +1,12 @@
-"""Per-token inputs and output gradients of linear modules: what a gradient is made of.
+"""Per-token inputs and output gradients of linear modules, and their running normalisation.
 
-The gradient of a linear layer y = W u is a sum over tokens, sum_t delta_t u_t^T, with u_t what the
-layer was given and delta_t the gradient at what it put out. Gradient editors (MEND, MALMEN, KE,
-UltraEdit) work on the pairs (u_t, delta_t) and never on the matrix.
+The gradient of a linear layer y = W u is a sum over tokens, sum_t delta_t u_t^T, with u_t the
+layer's input and delta_t the gradient at its output. Gradient editors (MEND, MALMEN, KE, UltraEdit)
+work on the pairs (u_t, delta_t) and never on the matrix.
 
-Each layer's output gets a leaf of zeros added at the tokens wanted; the gradient of the loss at
-that leaf is delta_t. So no parameter needs a gradient, blocks below the lowest of the modules
-take no part in the backward pass, and no architecture is known by name.
+A leaf of zeros is added to each module's output at the chosen tokens; the gradient of the loss at
+that leaf is delta_t. So no parameter needs a gradient, layers below the lowest module take no part
+in the backward pass, and no architecture is known by name.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from emend.models.structure import projection_shape
 from emend.models.wrapping import find_plain
 
 Where = Literal["targets", "all"]
-"""At which tokens: those that predict a target token, or all whose gradient is not zero."""
+"""Tokens: those that predict a target token, or all whose gradient is not zero."""
 
 
 @dataclass(frozen=True)
 class TokenGradients:
-    """What one module was given, and the gradient at what it put out; N tokens, float32.
+    """Inputs and output gradients of one module; N tokens, float32.
 
     Attributes:
         inputs: (N, in), u.
-        gradients: (N, out), delta, of the mean target loss of the row that the token is in.
-        rows: (N,) int64, which row each token belongs to; ascending.
-        size: Root mean square of the numbers that the module put out at these tokens.
+        gradients: (N, out), delta, of the mean target loss of the token's row.
+        rows: (N,) int64, row of each token; ascending.
+        size: Root mean square of the module's output at these tokens.
     """
 
     inputs: Tensor
@@ -61,14 +61,14 @@ class _Part:
 
 
 def mlp_modules(view: ModelView, layer: int) -> tuple[list[str], str]:
-    """Names of the projections into the MLP of a block (gate and up, or up), and of the one down.
+    """Return the names of a layer's projections into the MLP (gate and up, or up), and of the down.
 
     Raises:
-        UnsupportedModel: The block has no dense MLP.
+        UnsupportedModel: The layer has no dense MLP.
     """
     down, inner = view.down_projection(layer), view.intermediate_size(layer)
     inside = set(view.attention(layer).modules())
-    mlp = view.mlp(layer)  # of a mixture, only the expert that all tokens pass through
+    mlp = view.mlp(layer)  # of a mixture, only the shared expert
     holder = view.layer(layer) if mlp is down else mlp
     wanted = (
         (inner, view.hidden_size),
@@ -83,10 +83,10 @@ def mlp_modules(view: ModelView, layer: int) -> tuple[list[str], str]:
 
 
 def linear_modules(view: ModelView, names: Sequence[str]) -> dict[str, nn.Module]:
-    """Modules of the model by their full names.
+    """Find modules of the model by their full names.
 
     Raises:
-        InvalidInput: There is no such module, or it holds no matrix.
+        InvalidInput: A module does not exist or is not linear.
     """
     found: dict[str, nn.Module] = {}
     for name in names:
@@ -108,17 +108,17 @@ def token_gradients(
     where: Where = "all",
     batch_size: int = 32,
 ) -> dict[str, TokenGradients]:
-    """Inputs and output gradients of linear modules, in one forward and backward pass a batch.
+    """Compute inputs and output gradients of linear modules, in one pass per batch.
 
-    The loss of a row is the mean over its target tokens of their negative log-likelihood; rows
-    are not averaged, so that what one gives does not depend on the others.
+    The loss of a row is the mean negative log-likelihood of its target tokens; rows are summed, so
+    that the gradients of one do not depend on the others.
 
     Args:
-        view: The model; it is left as it was, and no parameter gets a gradient.
+        view: The model; it is not changed, and no parameter gets a gradient.
         rows: Prompts with their targets, as `context_rows` builds them.
         modules: The modules by name, Linear or Conv1D.
-        where: Whether to give the tokens that predict a target token only, or all that the loss
-            depends on (tokens whose gradient is exactly zero are left out).
+        where: Return only the tokens that predict a target token, or all whose gradient is not
+            exactly zero.
         batch_size: Rows in one pass.
 
     Raises:
@@ -168,7 +168,7 @@ def _leaf(
     count: int,
     places: tuple[Tensor, ...],
 ) -> Any:
-    """The hook that keeps what a module is given and adds zeros to what it puts out."""
+    """Make the hook that records a module's input and adds a leaf of zeros to its output."""
 
     def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         at = tuple(index.to(output.device) for index in places)
@@ -183,11 +183,11 @@ def _leaf(
 
 
 def target_places(rows: Sequence[Row]) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-    """Where the targets of right-padded rows are predicted.
+    """Locate where the targets of right-padded rows are predicted.
 
     Returns:
-        Rows and columns (M,) of the predicting tokens, the target tokens (M,), and weights (M,)
-        that are one over the number of target tokens of the row.
+        Rows and columns (M,) of the predicting tokens, the target tokens (M,), and weights (M,):
+        one over the row's number of target tokens.
     """
     numbers: list[int] = []
     columns: list[int] = []
@@ -204,7 +204,7 @@ def target_places(rows: Sequence[Row]) -> tuple[tuple[Tensor, Tensor], Tensor, T
 
 
 def forward_at(view: ModelView, batch: Encoded, rows: Tensor, columns: Tensor) -> Tensor:
-    """The model's logits (M, vocabulary) at some places of a right-padded batch."""
+    """Compute the logits (M, vocabulary) at some positions of a right-padded batch."""
     model: Any = view.model
     device = device_of(view.embeddings)
     with head_at(view.model, rows, columns) as pick:
@@ -232,19 +232,20 @@ def _joined(name: str, parts: Sequence[_Part]) -> TokenGradients:
 
 
 EPSILON = 1e-7
-"""A number that varies less than this, relative to its fellows, is not divided by."""
+"""A dimension whose deviation is below this part of the mean deviation is set to zero."""
 
 
 class Normaliser(nn.Module):
-    """Mean and biased variance of every vector seen (Chan, Golub and LeVeque 1983), in float64.
+    """Running mean and variance of vectors, merged batch by batch, in float64.
 
-    Biased, so that a batch of one row has a variance too (zero).
+    Chan, Golub and LeVeque 1983. The variance is the biased one, so that a single row has one
+    (zero).
 
     Args:
         size: Length of the vectors.
-        prior: Pseudo-rows that are counted with those seen: of mean zero, and in every direction
-            as large as those seen are on average. With 0 the first row is its own mean, and
-            normalised it says nothing; with many rows seen the prior does not show.
+        prior: Pseudo-rows counted with those seen: of mean zero, and in every direction as large
+            as those seen are on average. Without them the first row is its own mean and is
+            normalised to zero; with many rows seen they have no effect.
     """
 
     def __init__(self, size: int, prior: float = 0.0) -> None:
@@ -271,13 +272,13 @@ class Normaliser(nn.Module):
         self.mean += shift * (len(rows) / total)
         self.count.copy_(total)
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (size,), with the prior; infinite where nothing varies."""
+    def mean_and_deviation(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (size,), prior included; infinite where constant."""
         count = self.count.clamp(min=1)
         share = self.count / (count + self.prior)
-        level = (self.squares / count + self.mean.square()).mean()  # mean square of all numbers
+        level = (self.squares / count + self.mean.square()).mean()  # mean square of all dimensions
         mean = share * self.mean
-        # The prior's rows merged with those seen, their variance being the level.
+        # The pseudo-rows, of variance `level`, merged with the rows seen.
         variance = share * self.squares / count + (1 - share) * level
         variance = variance + share * (1 - share) * self.mean.square()
         deviation = variance.sqrt()
@@ -285,13 +286,13 @@ class Normaliser(nn.Module):
         return mean, torch.where(varies, deviation, torch.inf)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(N, size) float32 with mean 0 and variance 1 over what was seen."""
-        mean, deviation = self.moments()
+        """Normalise to mean 0 and variance 1 over the rows seen, (N, size) float32."""
+        mean, deviation = self.mean_and_deviation()
         return ((vectors.double() - mean) / deviation).float()
 
 
 class Whitener(Normaliser):
-    """The same with the covariance: vectors are given unit covariance, not unit variance only.
+    """A normaliser to unit covariance, not unit variance only.
 
     Args:
         size: Length of the vectors.
@@ -316,9 +317,9 @@ class Whitener(Normaliser):
         super().observe(vectors)
 
     def forward(self, vectors: Tensor, floor: float = 1e-6) -> Tensor:
-        """(N, size) float32: (x - mean) Cov^(-1/2).
+        """Whiten: (x - mean) Cov^(-1/2), (N, size) float32.
 
-        Eigenvalues less than ``floor`` of the largest are taken to be that.
+        Eigenvalues below ``floor`` times the largest are raised to that.
         """
         if self.count <= len(self.mean) + 1:
             return super().forward(vectors)

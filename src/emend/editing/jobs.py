@@ -1,4 +1,4 @@
-"""What is sought together: the rows of one edit, or of all edits of one subject."""
+"""Group edits into optimisation problems: one per edit, or one per subject."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from emend.models.positions import pad_id, prompt_tokens
 from emend.models.scoring import top1_of_rows
 
 SURE = 0.5
-"""Probability from which on the model's next token is an answer worth keeping."""
+"""Least probability of the model's next token for its answer to be preserved."""
 
 ANSWER = 3
-"""Tokens of such an answer that are kept."""
+"""Tokens of such an answer that are preserved."""
 
 TOKENS = 256
-"""Tokens, from the subjects' last on, that are sought together: more gain nothing on a CPU."""
+"""Most tokens, from the subjects' last on, run together: more gains nothing on a CPU."""
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """Where something must stay as it was.
+    """A position whose next-token distribution is preserved.
 
     Attributes:
         row: Row of the job.
-        position: Position in that row whose next token's distribution is kept.
+        position: Position in that row.
         is_essence: Whether it is the published one, at the subject, or one of ``preserve``.
     """
 
@@ -40,14 +40,14 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Job:
-    """One value to be sought.
+    """One value to optimise.
 
     Attributes:
-        edits: Numbers of the edits that it shall serve.
-        name: What to call them in a message.
-        rows: The contexts of all edits, C each, and the rows of the anchors.
+        edits: Numbers of the edits that share the value.
+        name: Their name in messages.
+        rows: Contexts of all edits, C each, then rows of the anchors.
         contexts: Number of rows whose targets are scored: C for each edit.
-        anchors: Where something must stay as it was.
+        anchors: Positions that are preserved.
     """
 
     edits: tuple[int, ...]
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def each(self) -> int:
-        """Contexts of one edit, C."""
+        """C, the contexts of one edit."""
         return self.contexts // len(self.edits)
 
 
@@ -73,17 +73,17 @@ def make_jobs(
     share_rows: bool = True,
     statements: int = 0,
 ) -> list[Job]:
-    """One job for each edit, or for each subject.
+    """Make one job for each edit, or for each subject.
 
     Args:
         view: The unedited model.
         tokenizer: Its tokenizer.
         edits: The edits.
         templates: Context templates.
-        preserve: Further prompts, each with one "{}" for the subject, whose answers are kept.
+        preserve: Further prompts, each with one "{}" for the subject, whose answers are preserved.
         share_subject: Whether edits of one subject are one job.
         share_rows: Whether an anchor may be read from a context that begins with its tokens.
-        statements: How many of the model's own statements of the subject are kept.
+        statements: Number of the model's own statements of the subject that are preserved.
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
@@ -91,12 +91,11 @@ def make_jobs(
     contexts = context_rows(tokenizer, edits, templates)
     essences = subject_rows(tokenizer, edits)
     groups = subject_groups(edits, share_subject)
-    kept = kept_answers(view, tokenizer, [[edits[n] for n in group] for group in groups], preserve)
-    stated = own_statements(
-        view, tokenizer, [[edits[n] for n in group] for group in groups], statements
-    )
+    grouped = [[edits[n] for n in group] for group in groups]
+    answers = preserved_answers(view, tokenizer, grouped, preserve)
+    stated = own_statements(view, tokenizer, grouped, statements)
     jobs: list[Job] = []
-    for group, preserved, own in zip(groups, kept, stated, strict=True):
+    for group, preserved, own in zip(groups, answers, stated, strict=True):
         rows = [row for number in group for row in contexts[number]]
         count, first = len(rows), group[0]
         anchors = [_essence(rows, essences[first], share_rows)]
@@ -114,13 +113,13 @@ def make_jobs(
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A prompt that is to keep its answer.
+class PreservedAnswer:
+    """A prompt whose answer is preserved.
 
     Attributes:
         pattern: The prompt, with "{}" for the subject.
         prompt: Its tokens.
-        answer: What the model says after it, tokens.
+        answer: Tokens of the model's answer.
     """
 
     pattern: str
@@ -129,21 +128,21 @@ class Kept:
 
     @property
     def row(self) -> Row:
-        """The prompt and the answer but for its last token: the answer is what follows the last."""
+        """The prompt and the answer without its last token, as for a target."""
         return Row(self.prompt.ids + self.answer[:-1], self.prompt.lookup)
 
 
-def kept_answers(
+def preserved_answers(
     view: ModelView, tokenizer: Any, groups: Sequence[Sequence[Edit]], patterns: Sequence[str]
-) -> list[list[Kept]]:
-    """For each group, edits of one subject or one, the prompts that are to keep their answers.
+) -> list[list[PreservedAnswer]]:
+    """Find for each group (edits of one subject, or one edit) the prompts to preserve.
 
-    Prompts that the model has no sure answer to have nothing to keep, and one that it answers as
-    it answers an edit's own prompt asks for what is to change.
+    A prompt without a sure answer has nothing to preserve, and one that the model answers as it
+    answers an edit's own prompt asks for the edited fact: both are left out.
     """
-    kept: list[list[Kept]] = [[] for _ in groups]
+    found: list[list[PreservedAnswer]] = [[] for _ in groups]
     if not patterns:
-        return kept
+        return found
     firsts = [group[0] for group in groups]
     rows = [row for pattern in patterns for row in whole_rows(tokenizer, firsts, pattern)]
     answers = _answers(view, tokenizer, [row.ids for row in rows], SURE)
@@ -155,14 +154,15 @@ def kept_answers(
         group = number % len(groups)
         changes = any(own[: len(answer)] == answer for own in changing[group])
         if answer and not changes:
-            kept[group].append(Kept(patterns[number // len(groups)], row, answer))
-    return kept
+            pattern = patterns[number // len(groups)]
+            found[group].append(PreservedAnswer(pattern, row, answer))
+    return found
 
 
 def _answers(
     view: ModelView, tokenizer: Any, rows: Sequence[tuple[int, ...]], least: float
 ) -> list[tuple[int, ...]]:
-    """What the model says after each row, for as long as its probability is at least that."""
+    """Generate greedily after each row, for as long as the probability is at least ``least``."""
     found: list[tuple[int, ...]] = [()] * len(rows)
     going = list(range(len(rows)))
     for _ in range(ANSWER):
@@ -177,7 +177,7 @@ def _answers(
 
 
 def subject_groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int, ...]]:
-    """Numbers of the edits of each subject, in the order of its first; or of each edit alone."""
+    """Group the numbers of the edits by subject, in order of the first; or each edit alone."""
     if not share_subject:
         return [(number,) for number in range(len(edits))]
     found: dict[str, list[int]] = {}
@@ -187,7 +187,7 @@ def subject_groups(edits: Sequence[Edit], share_subject: bool) -> list[tuple[int
 
 
 def _essence(rows: list[Row], anchor: Row, share_rows: bool) -> Anchor:
-    """The anchor is a row of its own, unless a context begins with the very same tokens."""
+    """Add the anchor as a row of its own, unless a context begins with the same tokens."""
     for index, row in enumerate(rows):
         if share_rows and row.lookup == anchor.lookup and row.ids[: row.lookup + 1] == anchor.ids:
             return Anchor(index, row.lookup, is_essence=True)
@@ -196,10 +196,10 @@ def _essence(rows: list[Row], anchor: Row, share_rows: bool) -> Anchor:
 
 
 def chunks(jobs: Iterable[Job], size: int) -> list[list[Job]]:
-    """Jobs to seek together, neighbours in length, so as to pad little.
+    """Split jobs into chunks of similar length, to pad little.
 
-    About ``size`` edits, and fewer where they have so many contexts that what is kept for the way
-    back would be the peak of an edit's memory.
+    A chunk has about ``size`` edits, and fewer where the activations stored for the backward pass
+    would be the peak of an edit's memory.
     """
     ordered = sorted(jobs, key=lambda job: (len(job.edits), *_extent(job.rows[0])))
     found: list[list[Job]] = []
@@ -215,5 +215,5 @@ def chunks(jobs: Iterable[Job], size: int) -> list[list[Job]]:
 
 
 def _extent(row: Row) -> tuple[int, int]:
-    """Tokens of a row from the subject's last on, and in all."""
+    """Count the tokens of a row from the subject's last on, and in all."""
     return len(row.ids) - row.lookup, len(row.ids)

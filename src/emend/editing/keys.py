@@ -1,4 +1,4 @@
-"""Keys: what a down-projection is given at the subject's last token (spec section 0)."""
+"""Keys: inputs of a down-projection at the subject's last token."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class KeysAndOutputs:
     """One down-projection at the subject's last token; E edits, C contexts, float32.
 
     Attributes:
-        keys: (E, C, inner), its input.
-        outputs: (E, C, width), its output.
+        keys: (E, C, intermediate_size), its input.
+        outputs: (E, C, hidden_size), its output.
     """
 
     keys: Tensor
@@ -43,15 +43,15 @@ def subject_keys(
     *,
     batch_size: int = 64,
 ) -> dict[int, KeysAndOutputs]:
-    """Keys and outputs of several layers in one pass, which stops at the last of them.
+    """Read keys and outputs of several layers in one pass, which stops at the last of them.
 
-    Tokens after the subject cannot change either, so they are not run.
+    Tokens after the subject affect neither and are not run.
 
     Returns:
         By layer, counted from 0.
 
     Raises:
-        InvalidInput: The model has no such layer.
+        InvalidInput: A layer does not exist.
         SubjectNotFound: The tokenizer makes no token of a subject.
     """
     layers = view.numbered(layers)
@@ -85,7 +85,7 @@ def subject_keys(
 
 
 class watching:  # noqa: N801 - reads as a verb: with watching(view, layers) as seen
-    """Record input and output of the down-projections of some layers while the block runs."""
+    """Record input and output of the down-projections of some layers while the model runs."""
 
     def __init__(self, view: ModelView, layers: Sequence[int]) -> None:
         self.view, self.layers = view, layers
@@ -109,16 +109,16 @@ class watching:  # noqa: N801 - reads as a verb: with watching(view, layers) as 
 
 
 def forward(view: ModelView, input_ids: Tensor, last: int) -> None:
-    """Run a right-padded batch through the blocks up to the down-projection of ``last``."""
+    """Run a right-padded batch up to the down-projection of layer ``last``."""
     with torch.no_grad():
         run_until(view, input_ids, view.down_projection(last))
 
 
 def run_until(view: ModelView, input_ids: Tensor, module: nn.Module) -> None:
-    """Run a right-padded batch until ``module`` has put out what it does, and hooks have seen it.
+    """Run a right-padded batch until ``module`` has returned and its hooks have run.
 
-    Padding is not masked: in a causal model no token sees what is right of it, while rows of
-    padding that see nothing give NaN in some models (Gemma 2 in float64).
+    Padding is not masked: in a causal model no token attends to its right, and rows of padding
+    that attend to nothing give NaN in some models (Gemma 2 in float64).
     """
     model: Any = view.model
     check_length(model, input_ids.shape[1])

@@ -1,8 +1,8 @@
 """Layer-wise replay: each edited layer runs on rebuilt lower ones.
 
 A change of a down-projection acts at every token, so keys of a higher layer must be read on all
-tokens up to the subject's last. No edit changes the stream that enters the first edited block: it
-is kept, and from there on only the edited blocks are run (frontier section 3).
+tokens up to the subject's last. No edit changes the hidden states that enter the first edited
+layer: they are stored once, and only the edited layers are run from there.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from emend.models.replay import BlockCall, Recorder, agrees, cannot_replay, padd
 from emend.patches import Dense, Factor, LowRank
 
 Write = Callable[[int, Tensor, Tensor], Factor]
-"""(layer, keys (E, inner) or (E, C, inner), residuals (E, width)) -> the change of that layer's
-down-projection."""
+"""(layer, keys, residuals (E, hidden_size)) -> the change of that layer's down-projection; keys are
+(E, intermediate_size) or (E, C, intermediate_size)."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What stands at each row's last token; N rows, float32 (float64 for a float64 model).
+    """Activations at each row's last token; N rows, float32 (float64 for a float64 model).
 
     Attributes:
-        keys: (N, inner), input of the current block's down-projection.
-        outputs: (N, width), output of block ``last``'s down-projection.
-        hidden: (N, width), output of block ``last``.
+        keys: (N, intermediate_size), input of the current layer's down-projection.
+        outputs: (N, hidden_size), output of layer ``last``'s down-projection.
+        hidden: (N, hidden_size), output of layer ``last``.
     """
 
     keys: Tensor
@@ -45,13 +45,13 @@ class Reading:
     hidden: Tensor
 
     def at(self, site: Site) -> Tensor:
-        """(N, width): what stands where values of a site do."""
+        """Return the activations (N, hidden_size) at a site."""
         return self.hidden if site == "block" else self.outputs
 
 
 @dataclass
 class _Batch:
-    """Rows of like length; ``hidden`` (B, T, width) enters the current block."""
+    """Rows of similar length; ``hidden`` (B, T, hidden_size) enters the current layer."""
 
     members: list[int]
     ends: Tensor  # (B,) int64
@@ -59,27 +59,27 @@ class _Batch:
     calls: list[BlockCall]
 
     def at_ends(self, tensor: Tensor) -> Tensor:
-        """(B, T, features), or folded, -> a copy (B, features) at the last tokens, on the CPU."""
+        """Copy (B, T, features), folded or not, at the last tokens to (B, features) on the CPU."""
         apart = tensor.reshape(len(self.members), -1, tensor.shape[-1])
         picked = apart[torch.arange(len(self.members)), self.ends.to(tensor.device)].cpu()
         return widened(picked)
 
 
 class LayerwiseReplay:
-    """Rows of tokens, standing before one block.
+    """Rows of tokens, run up to one layer, that can be advanced layer by layer.
 
     Args:
         view: The model.
         rows: Token ids of each row.
-        first: The block before which the stream is kept.
-        last: The last block that will be run.
+        first: The layer whose input is stored.
+        last: The last layer that will be run.
         batch_size: Rows in one pass.
 
     Attributes:
-        layer: The block that the stream enters next.
+        layer: The layer that runs next.
 
     Raises:
-        UnsupportedModel: Blocks called again with what they were given do not give the same.
+        UnsupportedModel: Layers called again with the same inputs return something else.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class LayerwiseReplay:
             self._batches.append(batch)
 
     def read(self, last: int | None = None) -> Reading:
-        """Run the blocks from the current one to ``last`` (by default it alone); stay there."""
+        """Run the layers from the current one to ``last`` (default: it alone) without advancing."""
         last = self.layer if last is None else last
         found: dict[int, tuple[Tensor, ...]] = {}
         for batch in self._batches:
@@ -116,7 +116,7 @@ class LayerwiseReplay:
     def _read(self, batch: _Batch, last: int) -> tuple[Tensor, Tensor, Tensor]:
         seen: dict[str, Tensor] = {}
 
-        # Copied at once: some models (Falcon) add to what the projection put out in place.
+        # Copied at once: some models (Falcon) add to the projection's output in place.
         def at_key(_module: nn.Module, args: tuple[Any, ...], _output: Tensor) -> None:
             seen["keys"] = batch.at_ends(args[0])
 
@@ -129,7 +129,7 @@ class LayerwiseReplay:
         return seen["keys"], seen["outputs"], batch.at_ends(hidden)
 
     def advance(self, change: LowRank | Dense | None = None) -> None:
-        """Go through the current block, with its down-projection changed."""
+        """Run the current layer with its down-projection changed, and move to the next."""
         for batch in self._batches:
             with ExitStack() as stack:
                 if change is not None:
@@ -145,7 +145,7 @@ class LayerwiseReplay:
         return hidden
 
     def _recorded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, list[BlockCall], Tensor]:
-        """Run up to block ``last``: what enters the first, all calls, what enters the last."""
+        """Run up to layer ``last``; return its first input, all calls, and its last input."""
         entering: dict[int, Tensor] = {}
 
         def keep(layer: int, hidden: Tensor) -> None:
@@ -159,7 +159,7 @@ class LayerwiseReplay:
         return entering[self.first], [*found.calls], entering[self.last]
 
     def _check(self, batch: _Batch, expected: Tensor) -> None:
-        """See that a replay gives what the model's own pass gave before block ``last``."""
+        """Check that a replay reproduces the model's own pass before layer ``last``."""
         found = self._run(batch, batch.hidden, self.first, self.last - 1)
         real = torch.arange(found.shape[1])[None] <= batch.ends[:, None]  # (B, T)
         found, expected = found[real.to(found.device)], expected[real.to(expected.device)]
@@ -168,14 +168,14 @@ class LayerwiseReplay:
 
 
 def _wiped(hidden: Tensor, ends: Tensor) -> Tensor:
-    """Zeros after each row's end: there some models give NaN, and 0 * NaN would spread."""
+    """Set zeros after each row's end: some models give NaN there, and 0 * NaN spreads."""
     after = torch.arange(hidden.shape[1])[None] > ends[:, None]  # (B, T)
     return hidden.masked_fill(after[..., None].to(hidden.device), 0.0)
 
 
 @contextmanager
 def changed(module: nn.Module, change: LowRank | Dense | None) -> Generator[None, None, None]:
-    """Let a down-projection put out what it will with the change, as an attached patch does."""
+    """Apply a change to a down-projection's output, as an attached patch does."""
     with changing(module, *change.matrices()) if change else nullcontext():
         yield
 
@@ -196,24 +196,24 @@ def distribute_residuals(
 ) -> dict[int, Factor]:
     """Write target values over several layers, each of which takes its share of the residual.
 
-    MEMIT, Meng et al. 2022, arXiv 2210.07229, algorithm 1, made a function of the base model and
-    the set of edits: layer by layer the keys of all edits are read again on the rebuilt lower
-    layers and written once, from the base weights.
+    MEMIT, Meng et al. 2022, arXiv 2210.07229, algorithm 1, as a function of the base model and the
+    set of edits: layer by layer, the keys of all edits are read on the rebuilt lower layers and
+    written once, on the base weights.
 
     Args:
         view: The unedited model.
         tokenizer: Its tokenizer.
         edits: E edits, sorted by id.
-        targets: (E, hidden_size), the target values at the last of the layers.
-        site: Where these are.
+        targets: (E, hidden_size), target values at the last of the layers.
+        site: Site of the target values.
         templates: C context templates, the bare one first.
         layers: The layers; negative numbers count from the end.
         write: Writes one layer.
-        share: Part of the residual that a layer takes when this many layers are left, itself
+        share: Part of the residual that a layer takes, given the number of layers left, itself
             included.
-        all_keys: Whether an edit is written at the keys of all contexts; else, as published, at
-            the mean of the bare prompt's key and the mean of the others'. The residual is read in
-            the bare prompt.
+        all_keys: Write an edit at the keys of all contexts; if not, as published, at the mean of
+            the bare prompt's key and the mean of the others'. The residual is read in the bare
+            prompt.
         batch_size: Rows in one pass.
 
     Returns:
@@ -245,7 +245,7 @@ def distribute_residuals(
 
 
 def _published(keys: Tensor) -> Tensor:
-    """(E, C, inner) -> (E, inner): the mean of the bare prompt's key and the others' mean."""
+    """Average keys (E, C, intermediate_size): the mean of the bare one and the others' mean."""
     if keys.shape[1] == 1:
         return keys[:, 0]
     return (keys[:, 0] + keys[:, 1:].mean(1)) / 2

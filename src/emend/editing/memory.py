@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a run will take: asked before it, not found out in it."""
+"""Estimate peak memory up front and fail early."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from emend.editing.jobs import TOKENS as SOUGHT
+from emend.editing.jobs import TOKENS as OPTIMISED
 from emend.edits import Edit
 from emend.edits.joining import joined
 from emend.errors import NotEnoughMemory
@@ -19,20 +19,20 @@ from emend.models import ModelView
 FLOAT32, FLOAT64 = 4, 8
 
 CONTEXT_TOKENS = 12
-"""Tokens of a context template, at most, where they are sampled by default."""
+"""Most tokens of a context template sampled by default."""
 
 SAMPLED = 64
-"""Edits whose length is looked at."""
+"""Edits whose length is measured."""
 
 
 @dataclass(frozen=True)
 class CovarianceEstimate:
-    """What collecting key covariances will take, in bytes.
+    """Memory and disk that collecting key covariances takes, in bytes.
 
     Attributes:
         sums: The sums of all layers.
-        activations: The largest tensors that are alive at once while a batch runs.
-        disk: The key covariances on disk, and as much again while the run goes on.
+        activations: The largest tensors alive at once while a batch runs.
+        disk: The key covariances on disk, and as much again for checkpoints.
     """
 
     sums: int
@@ -41,21 +41,21 @@ class CovarianceEstimate:
 
     @property
     def memory(self) -> int:
-        """All that is in memory at once, beside the model."""
+        """Peak memory besides the model."""
         return self.sums + self.activations
 
 
 @dataclass(frozen=True)
 class EditEstimate:
-    """What an edit by a closed-form method will take beside the model, in bytes.
+    """Memory that an edit by a closed-form method takes besides the model, in bytes.
 
     Attributes:
         metric: A layer's key covariance, its float64 copy and factor; one layer at a time.
         keys: Keys and residuals of all edits in float64, whitened keys, and the Gram matrix.
-        stream: The stream entering the first edited block at every token, kept for all rows.
+        stream: Hidden states that enter the first edited layer, at every token of all rows.
         changes: The factors of the patch, or its dense changes, whichever is smaller.
-        activations: One batch on its way through a block.
-        search: One chunk of the value search with what is kept for the way back.
+        activations: One batch in one layer.
+        search: One chunk of the value optimisation, with activations for the backward pass.
     """
 
     metric: int
@@ -67,7 +67,7 @@ class EditEstimate:
 
     @property
     def memory(self) -> int:
-        """The most that is alive at once: values are optimised before they are written."""
+        """Peak memory: values are optimised before they are written."""
         writing = self.metric + self.keys + self.stream + self.changes + self.activations
         return max(self.search, writing)
 
@@ -75,12 +75,12 @@ class EditEstimate:
 def estimate_covariance(
     view: ModelView, layers: Sequence[int], dtype: torch.dtype, tokens: int
 ) -> CovarianceEstimate:
-    """What `collect_covariance` will take.
+    """Estimate what `collect_covariance` takes.
 
     Args:
         view: The model.
-        layers: Blocks whose keys are wanted.
-        dtype: Of the sums.
+        layers: The layers.
+        dtype: Dtype of the sums.
         tokens: Tokens in one pass.
     """
     sizes = [view.intermediate_size(layer) for layer in view.numbered(layers)]
@@ -102,7 +102,7 @@ def estimate_edit(
     batch_size: int = 64,
     chunk: int = 1,
 ) -> EditEstimate:
-    """What an edit by ROME, EMMET, MEMIT, PMET or AlphaEdit will take, to a factor of about two.
+    """Estimate what ROME, EMMET, MEMIT, PMET or AlphaEdit takes, to a factor of about two.
 
     Args:
         view: The model.
@@ -111,7 +111,7 @@ def estimate_edit(
         layers: The edited layers.
         tokens: Mean tokens of a row (context, prompt and target).
         batch_size: Rows in one pass of the keys.
-        chunk: Edits that are sought together.
+        chunk: Edits optimised together.
     """
     layers = view.numbered(layers)
     inner = max(view.intermediate_size(layer) for layer in layers)
@@ -120,7 +120,7 @@ def estimate_edit(
     low_rank = edits * (inner + view.hidden_size) * FLOAT32
     dense = inner * view.hidden_size * FLOAT64
     one = (contexts + 1) * tokens  # at most: tokens before the subject are not run
-    searched = min(min(edits, chunk) * one, max(one, SOUGHT))
+    searched = min(min(edits, chunk) * one, max(one, OPTIMISED))
     above = view.num_layers - min(layers)
     return EditEstimate(
         metric=inner * inner * (FLOAT32 + 2 * FLOAT64),
@@ -130,7 +130,7 @@ def estimate_edit(
         stream=rows * tokens * view.hidden_size * item,
         changes=len(layers) * min(low_rank, dense),
         activations=_block(view, inner, min(rows, batch_size) * tokens),
-        # Kept for the way back: about what a block holds at once, in each block above the layer.
+        # For the backward pass: about what a layer holds at once, in each layer above.
         search=above * _block(view, inner, searched)
         + searched // tokens * view.vocabulary * 3 * FLOAT32,
     )
@@ -143,7 +143,7 @@ def check_edit(
     contexts: int,
     layers: Sequence[int],
 ) -> None:
-    """Refuse an edit by a closed-form method that will not fit, before any work.
+    """Refuse an edit by a closed-form method that does not fit, before any work.
 
     Args:
         view: The model.
@@ -153,7 +153,7 @@ def check_edit(
         layers: The edited layers.
 
     Raises:
-        NotEnoughMemory: More is needed than is free where the first of the layers computes.
+        NotEnoughMemory: More is needed than is free on the first layer's device.
     """
     some = edits[:: max(len(edits) // SAMPLED, 1)]
     lengths = [len(tokenizer(joined(edit.text, edit.target))["input_ids"]) for edit in some]
@@ -165,10 +165,10 @@ def check_edit(
 
 
 def available(device: torch.device | str = "cpu") -> int | None:
-    """Bytes that are free on a device: of a CPU, what the machine and its control group leave.
+    """Return the free bytes of a device: of a CPU, what the machine and its control group leave.
 
     Returns:
-        None where it cannot be known.
+        None where it is unknown.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -182,13 +182,13 @@ def available(device: torch.device | str = "cpu") -> int | None:
 
 
 def check_fits(needed: int, what: str, remedy: str, device: torch.device | str = "cpu") -> None:
-    """Refuse a run that will not fit, before it begins.
+    """Refuse a run that does not fit, before it begins.
 
     Args:
         needed: Bytes.
-        what: What needs them.
+        what: Name of what needs them.
         remedy: What the user can do.
-        device: Where.
+        device: The device.
 
     Raises:
         NotEnoughMemory: More is needed than is free.
@@ -202,7 +202,7 @@ def check_fits(needed: int, what: str, remedy: str, device: torch.device | str =
 
 
 def readable(count: int) -> str:
-    """A number of bytes as people read it, e.g. "1.2 GB"."""
+    """Format a number of bytes, e.g. "1.2 GB"."""
     size = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
@@ -212,7 +212,7 @@ def readable(count: int) -> str:
 
 
 def _block(view: ModelView, inner: int, tokens: int) -> int:
-    """What a block holds at once: the stream, its attention, and the MLP between projections."""
+    """Estimate what a layer holds: hidden states, attention, and the MLP's inner activations."""
     return tokens * (4 * inner + 8 * view.hidden_size) * _itemsize(view)
 
 
@@ -234,7 +234,7 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_group(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the control group (a container's, a job's) leaves; cached files count as free."""
+    """Return what the control group (a container's, a job's) leaves; cached files are free."""
     try:
         limit = (group / "memory.max").read_bytes().strip()
         used = int((group / "memory.current").read_bytes())

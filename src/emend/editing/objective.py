@@ -1,4 +1,4 @@
-"""The loss of values under search, of several jobs at once: only what a value reaches is run."""
+"""The loss of target values, for several jobs at once; only what a value reaches is run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from emend.models.placing import device_of
 from emend.models.replay import BlockCapture, capture_blocks
 
 PUBLISHED_WINDOW = 6
-"""Tokens run again, at least, in the published order: BLAS sums smaller products otherwise."""
+"""Least number of tokens run again in the published order: BLAS sums smaller products otherwise."""
 
 Site = Literal["mlp", "block", "attention+mlp"]
-"""Where a value stands: the down-projection's output, the block's, or that of the attention and
-that of the down-projection, each with a delta of its own."""
+"""Where a value is added: at the down-projection's output, the layer's, or at the outputs of both
+attention and down-projection, each with its own delta."""
 
 PARTS: dict[Site, int] = {"mlp": 1, "block": 1, "attention+mlp": 2}
 """Number of deltas, P."""
@@ -31,7 +31,7 @@ PARTS: dict[Site, int] = {"mlp": 1, "block": 1, "attention+mlp": 2}
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of like length run together; ``members`` are (job, row of the job)."""
+    """Rows of similar length run together; ``members`` are (job, row of the job)."""
 
     capture: BlockCapture
     members: tuple[tuple[int, int], ...]
@@ -41,23 +41,22 @@ class Terms(NamedTuple):
     """The parts of the loss of each of J jobs, float32.
 
     Attributes:
-        nll: (J,), mean negative log-likelihood of the targets' tokens, or of its part above what is
-            enough.
-        hit: (J,) bool, whether every one of them is the likeliest.
+        nll: (J,), mean negative log-likelihood of the target tokens, or of its part above `enough`.
+        hit: (J,) bool, whether all of them are top-1.
         essence: (J,), KL(now || before) at the subject.
-        kept: (J,), mean of KL(before || now) over what is to be preserved; 0 where nothing is.
+        preserved: (J,), mean of KL(before || now) over the preserved positions, or 0.
     """
 
     nll: Tensor
     hit: Tensor
     essence: Tensor
-    kept: Tensor
+    preserved: Tensor
 
 
 def capture_groups(
     view: ModelView, jobs: Sequence[Job], layer: int, site: Site, *, published_order: bool
 ) -> list[Group]:
-    """Capture the rows of all jobs, those of like length together."""
+    """Capture the rows of all jobs, those of similar length together."""
     places = [(job, row) for job, each in enumerate(jobs) for row in range(len(each.rows))]
     rows = [jobs[job].rows[row] for job, row in places]
     packed, least = pack([len(row.ids) - row.lookup for row in rows]), 1
@@ -73,16 +72,16 @@ def capture_groups(
 
 
 class Objective:
-    """Several jobs under search: computes the terms of each one's loss for given deltas.
+    """Compute the terms of the loss of several jobs for given deltas.
 
     Args:
         view: The model.
         jobs: All jobs.
-        active: Numbers of those still sought.
+        active: Numbers of the jobs still optimised.
         groups: Their rows, captured.
-        site: What the deltas are added to.
+        site: Where the deltas are added.
         published_order: See `SearchSettings`.
-        enough: Negative log-likelihood of a target's token below which it adds no loss.
+        enough: Negative log-likelihood of a target token below which it adds no loss.
         initial: (A, vocabulary) log-probabilities at the anchors before any change; None before
             the first step.
     """
@@ -144,24 +143,24 @@ class Objective:
         self.order = torch.tensor([*places, *(anchors[each] for each in ordered)], device=device)
 
     def terms(self, delta: Tensor) -> Terms:
-        """The terms of the loss of each active job.
+        """Compute the terms of the loss of each active job.
 
         Args:
-            delta: (J, P, width), what is added.
+            delta: (J, P, hidden_size), the deltas.
         """
         hidden = [
             self._run(group.capture, owners, delta, picks).to(self.order.device)
             for group, owners, picks in zip(self.groups, self.owner_of_row, self.picks, strict=True)
         ]
         logits = self.view.logits(torch.cat(hidden)[self.order])  # (N + A, vocabulary)
-        said, anchored = logits.split([len(self.tokens), len(self.anchor_owners)])
-        nll = target_nll(said, self.tokens, self.weights, spared=self.enough)
-        missed = (said.detach().argmax(-1) != self.tokens).to(nll.dtype)
+        scored, anchored = logits.split([len(self.tokens), len(self.anchor_owners)])
+        nll = target_nll(scored, self.tokens, self.weights, spared=self.enough)
+        missed = (scored.detach().argmax(-1) != self.tokens).to(nll.dtype)
         anchored = torch.log_softmax(anchored, dim=-1)
         if self.initial is None:
             self.initial = anchored.detach().clone()
-        # KL(now || before) at the subject, as the published code has it; KL(before || now) of what
-        # is to be preserved, so that nothing that the model states loses its probability.
+        # KL(now || before) at the subject, as in the published code; KL(before || now) at preserved
+        # positions, so that nothing the model states loses its probability.
         preserved = ~self.is_essence
         share = torch.where(preserved[:, None], self.initial, anchored).exp()
         gap = torch.where(preserved[:, None], self.initial - anchored, anchored - self.initial)
@@ -181,11 +180,11 @@ class Objective:
         delta: Tensor,
         picks: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """(n, width), what leaves the last block where something is scored."""
+        """Return (n, hidden_size), the last layer's output at scored positions."""
         if self.published_order:
             added = torch.stack([delta[owner, 0] for owner in owners.tolist()])
             return capture.run_at(added, *picks)
-        added = delta[owners.to(delta.device)]  # (B, P, width)
+        added = delta[owners.to(delta.device)]  # (B, P, hidden_size)
         if self.site != "attention+mlp":
             return capture.run_at(added[:, 0], *picks)
         sites = (
@@ -200,14 +199,13 @@ class Objective:
         return hidden[rows, columns]
 
     def _summed(self, values: Tensor, owners: Tensor) -> Tensor:
-        """(N,) -> (J,)."""
+        """Sum (N,) over owners to (J,)."""
         zeros = torch.zeros(len(self.active), dtype=values.dtype, device=values.device)
         return zeros.index_add(0, owners, values)
 
     def without(self, finished: Sequence[bool]) -> Objective:
-        """The same with the finished jobs taken out."""
-        kept = [number for number, done in enumerate(finished) if not done]
-        active = [self.active[number] for number in kept]
+        """Return the objective without the finished jobs."""
+        active = [job for job, done in zip(self.active, finished, strict=True) if not done]
         groups: list[Group] = []
         for group in self.groups:
             rows = [n for n, (job, _) in enumerate(group.members) if job in active]

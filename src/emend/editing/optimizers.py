@@ -1,14 +1,14 @@
-"""Adam and L-BFGS for a batch of independent vectors, which can be dropped from the batch.
+"""Adam and trust-region L-BFGS for a batch of independent rows, which can be dropped.
 
 Adam has the arithmetic of `torch.optim.Adam`. L-BFGS gives each row its own curvature and trust
 radius: Liu and Nocedal 1989, "On the limited memory BFGS method for large scale optimization",
 doi 10.1007/BF01589116, within a ball instead of along a line:
 
     d = -H g, cut to the radius         H from the last pairs s = x' - x, y = g' - g
-    f(x + d) < f(x): x moves there      and the ball may grow, where the model held
-    else:            x stays            and the ball shrinks; the pair is learnt from all the same
+    f(x + d) < f(x): x moves there      and the ball may grow, where the model was good
+    else:            x stays            and the ball shrinks; the pair is used all the same
 
-One evaluation is one step, as with Adam, and none is spent on a line search.
+One evaluation is one step, as with Adam; there is no line search.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Adam:
     Rows can be dropped (`select`), which an optimizer of torch does not allow.
 
     Args:
-        parameters: (E, width), only its shape, dtype and device are used.
+        parameters: (E, hidden_size), of which only shape, dtype and device are used.
         learning_rate: Step size.
     """
 
@@ -37,7 +37,7 @@ class Adam:
         self.square = torch.zeros_like(parameters)
 
     def step(self, parameters: Tensor, gradient: Tensor) -> Tensor:
-        """The parameters (E, width) after one step along their gradient."""
+        """Return the parameters (E, hidden_size) after one step."""
         self.steps += 1
         self.mean.lerp_(gradient, 1 - BETAS[0])
         self.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
@@ -52,52 +52,53 @@ class Adam:
 
 
 PAIRS = 10
-"""Pairs that are remembered."""
+"""Most pairs stored."""
 
 SHRINKS, GROWS = 0.4, 2.0
-"""The radius after a step that made it worse, and after a good one, in lengths of the step."""
+"""Radius after a step that raised the loss, and after a good one, in lengths of the step."""
 
 GOOD = 0.25
-"""Part of the decrease that the gradient promises, from which on a step is good."""
+"""A good step lowers the loss by more than this part of what the gradient predicts."""
 
 CURVED = 1e-8
-"""Least cosine of s and y."""
+"""Least cosine of s and y for a pair to be used."""
 
 
 class Lbfgs:
     """L-BFGS for a batch of independent vectors that started together.
 
     Args:
-        parameters: (E, P, width), only its shape, dtype and device are used.
+        parameters: (E, P, hidden_size), of which only shape, dtype and device are used.
         radius: (E,), length of the first step.
     """
 
     def __init__(self, parameters: Tensor, radius: Tensor) -> None:
         self.radius = radius
-        self.held = parameters.flatten(1)  # (E, P * width), the best so far
+        self.best = parameters.flatten(1)  # (E, P * hidden_size), the best so far
         self.value = torch.full_like(radius, torch.inf)  # (E,), the loss there
-        self.gradient = torch.zeros_like(self.held)
-        self.scale = torch.zeros_like(radius)  # (E,), of H where no pair speaks
-        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # s, y, 1 / s.y (0: not to be used)
+        self.gradient = torch.zeros_like(self.best)
+        self.scale = torch.zeros_like(radius)  # (E,), scale of H before any pair
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # s, y, 1 / s.y (0: unused)
 
-    def hold(self, tried: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each row stands once ``tried`` (E, P, width) has this ``loss`` (E,), and its loss.
+    def best_of(self, tried: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each row's best point, given the ``loss`` (E,) of ``tried``, and its loss.
 
-        A loss that is no number never holds. It may be on another device than ``tried``: in a
-        model that is split it comes from the head, and the vectors are where the edited layer is.
+        A loss that is NaN is never the best. It may be on another device than ``tried``
+        (E, P, hidden_size): in a split model it comes from the head, and the vectors are on the
+        edited layer's device.
         """
         loss = loss.to(self.value)
         better = loss < self.value
-        held = torch.where(better[:, None], tried.flatten(1), self.held)
-        return held.view_as(tried), torch.where(better, loss, self.value)
+        best = torch.where(better[:, None], tried.flatten(1), self.best)
+        return best.view_as(tried), torch.where(better, loss, self.value)
 
     def step(self, tried: Tensor, loss: Tensor, gradient: Tensor, limits: Tensor) -> Tensor:
-        """What to try next.
+        """Return the point to try next.
 
         Args:
-            tried: (E, P, width), where the loss was computed.
-            loss: (E,).
-            gradient: (E, P, width), of the loss there.
+            tried: (E, P, hidden_size), the last point tried.
+            loss: (E,), the loss there.
+            gradient: (E, P, hidden_size), its gradient there.
             limits: (E, P), bounds on the length of each vector.
         """
         loss = loss.to(self.value)
@@ -105,15 +106,15 @@ class Lbfgs:
         if bool(self.value.isinf().any()):
             self.scale = self.radius / slope.norm(dim=1).clamp(min=torch.finfo(slope.dtype).tiny)
         else:
-            self._learn(at - self.held, loss, slope)
+            self._learn(at - self.best, loss, slope)
         self.gradient = torch.where((loss < self.value)[:, None], slope, self.gradient)
-        held, self.value = self.hold(tried, loss)
-        self.held = held.flatten(1)
-        there = (self.held + self._direction()).view_as(tried)
+        best, self.value = self.best_of(tried, loss)
+        self.best = best.flatten(1)
+        there = (self.best + self._direction()).view_as(tried)
         return clamped(there, limits)
 
     def _learn(self, moved: Tensor, loss: Tensor, slope: Tensor) -> None:
-        """Remember a pair, and set the radius by what the step has brought."""
+        """Store a pair, and set the radius by how much the step lowered the loss."""
         turned = slope - self.gradient
         product = (moved * turned).sum(1)
         curved = product > CURVED * moved.norm(dim=1) * turned.norm(dim=1)
@@ -121,14 +122,14 @@ class Lbfgs:
         self.pairs = [*self.pairs, (moved, turned, inverse)][-PAIRS:]
         squares = turned.square().sum(1)
         self.scale = torch.where(curved, product / squares, self.scale)
-        promised = -(self.gradient * moved).sum(1)
+        predicted = -(self.gradient * moved).sum(1)
         length = moved.norm(dim=1)
-        good = self.value - loss > GOOD * promised
+        good = self.value - loss > GOOD * predicted
         grown = torch.where(good, torch.maximum(self.radius, GROWS * length), self.radius)
         self.radius = torch.where(loss < self.value, grown, SHRINKS * length)
 
     def _direction(self) -> Tensor:
-        """(E, P * width), -H g within the radius: the two loops over the pairs."""
+        """Return -H g (E, P * hidden_size) within the radius, by the two-loop recursion."""
         found = self.gradient.clone()
         shares: list[Tensor] = []
         for moved, turned, inverse in reversed(self.pairs):
@@ -145,12 +146,12 @@ class Lbfgs:
     def select(self, kept: Tensor) -> None:
         """Drop the rows where ``kept`` (E,) bool is false."""
         self.radius, self.value, self.scale = self.radius[kept], self.value[kept], self.scale[kept]
-        self.held, self.gradient = self.held[kept], self.gradient[kept]
+        self.best, self.gradient = self.best[kept], self.gradient[kept]
         self.pairs = [(s[kept], y[kept], inverse[kept]) for s, y, inverse in self.pairs]
 
 
 def clamped(delta: Tensor, limits: Tensor) -> Tensor:
-    """Scale the vectors of delta (E, P, width) that are longer than their limit back to it."""
+    """Scale vectors of delta (E, P, hidden_size) that exceed their limit back to it."""
     sizes = delta.norm(dim=-1)
     least = torch.finfo(delta.dtype).tiny
     scaled = delta * limits[..., None] / sizes[..., None].clamp(min=least)

@@ -1,10 +1,13 @@
-"""What the unedited model says of an edit's subject and of others like it, held in training.
+"""Preserve what the unedited model states of an edit's subject and of others like it.
 
-Training on an edit's prompt and target alone finds the nearest way to the target: the words of
-the prompt come to mean the target, whomever it is about, and what else the model states of the
-subject goes the same way. So two things are held by KL(before || after): what the model itself
-states of the subject, and how it goes on where the edit's prompt is about another subject. The
-model names those itself: it continues a list that begins with the subject.
+ROME's KL term looks at the subject's own position, where a model predicts which words follow a
+name and not what it knows of it; other statements then drift with the edit. So the model's own
+statements are preserved: the most probable continuations of the subject, each with another first
+token, at every position.
+
+Training on a prompt and target alone lets the prompt predict the target for any subject. So methods
+that train also preserve, by KL(before || after), how the model continues the prompt with other
+subjects. The model names those itself: it continues a list that begins with the subject.
 """
 
 from __future__ import annotations
@@ -30,46 +33,46 @@ LENGTH = 8
 """Tokens of a statement."""
 
 ANSWER_TOKENS = 4
-"""Tokens of the unedited model's answer to an edit's own prompt, in which its object is."""
+"""Tokens of the unedited model's answer to an edit's own prompt, which names its object."""
 
-TELLING = 4
-"""Letters of the shortest word of that answer that tells a statement of the object."""
+MARKING = 4
+"""Least length of a word of that answer that marks a statement as naming the object."""
 
 
 def own_statements(
     view: ModelView, tokenizer: Any, groups: Sequence[Sequence[Edit]], count: int
 ) -> list[list[Row]]:
-    """Let the model state things of each group's subject.
+    """Let the model make statements about each group's subject.
 
     Statements that name the object that an edit of the group replaces are left out: what follows
-    from the edited fact is to change.
+    from the edited fact has to change.
 
     Args:
         view: The unedited model.
         tokenizer: Its tokenizer.
-        groups: Edits of one subject, or one edit, each.
+        groups: Groups of edits of one subject, or of one edit.
         count: Statements of a group, before any is left out; 0 for none.
 
     Returns:
-        For each group its statements: rows of tokens that begin with the subject, whose ``lookup``
+        The statements of each group: rows of tokens that begin with the subject, whose ``lookup``
         is the subject's last token.
     """
     if count < 1:
         return [[] for _ in groups]
     beginnings = whole_rows(tokenizer, [group[0] for group in groups], "{}")
-    texts = [edit.text for group in groups for edit in group]
-    answers = iter(generate(view.model, tokenizer, texts, max_new_tokens=ANSWER_TOKENS))
+    prompts = [edit.text for group in groups for edit in group]
+    answers = iter(generate(view.model, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS))
     found: list[list[Row]] = []
     for group, beginning in zip(groups, beginnings, strict=True):
         objects = {word for edit in group for word in _objects(edit, next(answers))}
         # One subject at a time, so that its statements do not depend on what else is edited.
         continued = _continuations(view, beginning.ids, count)
         rows = [Row((*beginning.ids, *tokens), beginning.lookup) for tokens in continued]
-        said = tokenizer.batch_decode(continued, skip_special_tokens=True)
+        texts = tokenizer.batch_decode(continued, skip_special_tokens=True)
         found.append(
             [
                 row
-                for row, text in zip(rows, said, strict=True)
+                for row, text in zip(rows, texts, strict=True)
                 if not any(word in text.casefold() for word in objects)
             ]
         )
@@ -77,14 +80,14 @@ def own_statements(
 
 
 def _objects(edit: Edit, answer: str) -> set[str]:
-    """Words that name what an edit replaces, casefolded."""
+    """Return the casefolded words that name what an edit replaces."""
     words = [word.strip(".,;:!?\"'()[]").casefold() for word in answer.split()]
-    told = {word for word in words if len(word) >= TELLING or not word.isascii()}
-    return told | ({edit.original.strip().casefold()} if edit.original else set())
+    marking = {word for word in words if len(word) >= MARKING or not word.isascii()}
+    return marking | ({edit.original.strip().casefold()} if edit.original else set())
 
 
 def _continuations(view: ModelView, ids: Sequence[int], count: int) -> list[list[int]]:
-    """The likeliest ``count`` next tokens, each continued greedily to `LENGTH` tokens."""
+    """Continue the ``count`` most probable next tokens greedily, each to `LENGTH` tokens."""
     model: Any = view.model
     device = device_of(view.embeddings)
     with torch.no_grad(), evaluating(model):
@@ -101,13 +104,13 @@ def _continuations(view: ModelView, ids: Sequence[int], count: int) -> list[list
 
 
 LIST = "1. {}\n2."
-"""What the model continues by another subject of the same kind."""
+"""A list that the model continues with another subject of the same kind."""
 
 NAME_TOKENS = 10
-"""Tokens of such a name, at most."""
+"""Most tokens of such a name."""
 
 CANDIDATES = 3
-"""Names sampled for each one that is wanted: some are no names, or the subject again."""
+"""Names sampled for each one needed: some are no names, or the subject again."""
 
 ROWS = 16
 """Rows in a batch."""
@@ -117,18 +120,18 @@ TOP = 20
 
 
 PRESERVED = 4
-"""Statements of each subject, and other subjects for each prompt, that are preserved by default."""
+"""Statements of each subject, and other subjects for each prompt, preserved by default."""
 
 
 @dataclass(frozen=True)
 class PreservedBatch:
-    """Some texts, captured at the first trained block, and what the unedited model says there.
+    """Texts captured at the first trained layer, with the unedited model's hidden states.
 
     Attributes:
-        capture: The blocks from the first trained one up, with all tokens.
-        rows: (N,) int64, row of each token at which the next one is held.
-        columns: (N,) int64, its position.
-        hidden: (N, width), what leaves the last block of the unedited model there.
+        capture: The layers from the first trained one up, with all tokens.
+        rows: (N,) int64, row of each position whose next-token distribution is preserved.
+        columns: (N,) int64, its column.
+        hidden: (N, hidden_size), output there of the unedited model's last layer.
     """
 
     capture: BlockCapture
@@ -137,14 +140,14 @@ class PreservedBatch:
     hidden: Tensor
 
     def divergence(self, view: ModelView) -> Tensor:
-        """Mean over tokens of KL(before || after) of the next token, in nats, a scalar."""
+        """Compute the mean KL(before || after) of the next token, in nats, a scalar."""
         after = view.logits(self._run()).log_softmax(-1)  # (N, vocabulary)
         with torch.no_grad():
             before = view.logits(self.hidden).log_softmax(-1)
         return F.kl_div(after, before, log_target=True, reduction="sum") / len(self.rows)
 
     def _run(self) -> Tensor:
-        hidden = self.capture.run_blocks()  # (B, T, width)
+        hidden = self.capture.run_blocks()  # (B, T, hidden_size)
         return hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
 
 
@@ -158,22 +161,22 @@ def preserved_batches(
     others: int,
     seed: int = 0,
 ) -> list[PreservedBatch]:
-    """Let the unedited model say what is to be held, in batches of mixed rows.
+    """Let the unedited model generate what is to be preserved, in batches of mixed rows.
 
     Args:
         view: The unedited model.
         tokenizer: Its tokenizer.
-        edits: What is edited.
-        layer: The first block that changes; those below are run once.
+        edits: The edits.
+        layer: The first layer that changes; those below are run once.
         statements: Statements of each edit's subject, before those that name its object are left
             out.
-        others: Other subjects for each edit's prompt, at most.
-        seed: Of the sampled names and of the order of rows.
+        others: Most other subjects for each edit's prompt.
+        seed: Seed of the sampled names and of the order of rows.
     """
     groups = own_statements(view, tokenizer, [[edit] for edit in edits], statements)
     rows = [row for group in groups for row in group]
     if others:
-        for edit in progress(edits, "looking for other subjects"):
+        for edit in progress(edits, "finding other subjects"):
             rows += _about_others(view, tokenizer, edit, others, seed)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     parts = [order[first : first + ROWS] for first in range(0, len(rows), ROWS)]
@@ -189,11 +192,11 @@ def other_subjects(
         view: The unedited model.
         tokenizer: Its tokenizer.
         subject: The first entry.
-        count: Names wanted; there may be fewer.
-        seed: Of the sampling.
+        count: Number of names; there may be fewer.
+        seed: Seed of the sampling.
 
     Returns:
-        Different names, in the order in which they were drawn.
+        Different names, in the order of sampling.
     """
     start = encode(tokenizer, [LIST.format(subject)]).input_ids
     generator = torch.Generator().manual_seed(seed)
@@ -206,19 +209,19 @@ def other_subjects(
 
 
 def _name_of(text: str) -> str:
-    """The entry of the list, whole: one that has not ended yet is none."""
+    """Return the entry of the list; "" if it has not ended."""
     entry, end, _ = text.replace("\ufffd", "").partition("\n")
     return entry.strip(" ,.;:*-") if end else ""
 
 
 def _is_other(name: str, subject: str) -> bool:
     one, other = name.casefold(), subject.casefold()
-    said = any(letter.isalpha() for letter in name) and not set("{}") & set(name)
-    return said and one not in other and other not in one
+    is_name = any(letter.isalpha() for letter in name) and not set("{}") & set(name)
+    return is_name and one not in other and other not in one
 
 
 def _about_others(view: ModelView, tokenizer: Any, edit: Edit, count: int, seed: int) -> list[Row]:
-    """The edit's prompt with other subjects, from the subject's last token on."""
+    """Build rows of the edit's prompt with other subjects."""
     names = other_subjects(view, tokenizer, edit.subject, count, seed)
     about = [Edit(edit.prompt, name, edit.target) for name in names]
     return whole_rows(tokenizer, about, edit.prompt) if about else []

@@ -1,4 +1,4 @@
-"""The rows of tokens on which keys are read and values sought (spec S1, S4.1)."""
+"""Rows of tokens on which keys are read and values optimised, and how they are packed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emend.errors import InvalidInput
 from emend.models import encode, join_targets
 
 ANCHOR = "{} is a"
-"""The text on which the value is kept from changing what the subject is (the KL term)."""
+"""Text of the KL term, which preserves what the subject is."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Row:
     """One unpadded row of tokens.
 
     Attributes:
-        ids: The tokens.
+        ids: Token ids.
         lookup: Position of the subject's last token.
-        targets: The target's tokens, scored at the last ``len(targets)`` positions of the row.
+        targets: Tokens of the target, scored at the last ``len(targets)`` positions of the row.
     """
 
     ids: tuple[int, ...]
@@ -35,10 +35,10 @@ class Row:
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Refuse templates that have not exactly one place for the prompt.
+    """Refuse templates without exactly one "{}".
 
     Raises:
-        InvalidInput: No template, or one without exactly one "{}".
+        InvalidInput: There is no template, or one has none or several "{}".
     """
     if not templates:
         raise InvalidInput('no context templates: give at least the bare one, "{}"')
@@ -54,7 +54,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 def context_rows(
     tokenizer: Any, edits: Sequence[Edit], templates: Sequence[str]
 ) -> list[list[Row]]:
-    """For each edit one row a template: context, prompt and target without its last token.
+    """Build one row per edit and template: context, prompt, and target without its last token.
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
@@ -79,7 +79,7 @@ def context_rows(
 
 
 def subject_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str = ANCHOR) -> list[Row]:
-    """For each edit the tokens of ``pattern`` up to the subject's last: later ones cannot matter.
+    """Build for each edit the tokens of ``pattern`` up to the subject's last.
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
@@ -88,7 +88,7 @@ def subject_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str = ANCHOR) -
 
 
 def whole_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str) -> list[Row]:
-    """For each edit the tokens of ``pattern``, with the subject in the place of its "{}".
+    """Build for each edit the tokens of ``pattern``, with the subject in place of "{}".
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
@@ -114,14 +114,14 @@ def _lookups(tokenizer: Any, texts: list[str], spans: list[tuple[int, int]]) -> 
 
 
 PASS = 24
-"""What one more pass costs, in tokens: reading the weights once more, and the calls."""
+"""Cost of one more pass, in tokens: reading the weights again, and the calls."""
 
 TOKENS = 2048
-"""Tokens, padding included, of what is run at once where much has to be run."""
+"""Most tokens in one pass, padding included."""
 
 
 def parts(lengths: Sequence[int]) -> list[list[int]]:
-    """As `pack`, but in passes of at most `TOKENS` tokens each, or of one row."""
+    """Partition as `pack` does, into passes of at most `TOKENS` tokens, or of one row."""
     found: list[list[int]] = []
     for group in pack(lengths):
         rows = max(TOKENS // max(lengths[n] for n in group), 1)
@@ -137,7 +137,7 @@ def pack(lengths: Sequence[int], overhead: int = PASS) -> list[list[int]]:
     distinct lengths finds it.
 
     Args:
-        lengths: Tokens to be run of each row.
+        lengths: Tokens of each row.
         overhead: Cost of one more group, in tokens.
 
     Returns:

@@ -1,9 +1,8 @@
-"""The texts that are always there: those that the model makes itself.
+"""Texts sampled from the model itself, for a key covariance where no texts are given.
 
-Each begins with the start token and one token drawn from the whole vocabulary, and goes on by the
-model's own probabilities, as in Moir (ICML 2026 workshop, openreview SHqpI6E5cw). So the keys are
-those that the model uses in its own language, and every model brings its texts with it. What was
-measured of how many are enough stands in docs/statistics.md.
+Each begins with the start token and one token drawn uniformly from the vocabulary, and continues
+by the model's own probabilities, as in Moir (ICML 2026 workshop, openreview SHqpI6E5cw). So every
+model has texts, in its own language. docs/statistics.md shows how many are enough.
 """
 
 from __future__ import annotations
@@ -26,29 +25,29 @@ from emend.models.sampling import barred, sample
 from emend.models.start import front_ids
 
 TOKENS_PER_KEY = 4
-"""Tokens that are sampled for each dimension of a key."""
+"""Tokens sampled for each dimension of a key."""
 
 MOST = 16_384
-"""Tokens that are sampled by default, at most."""
+"""Most tokens sampled by default."""
 
 LENGTH = 64
-"""Tokens of a sample, the one it begins with included and the start token not."""
+"""Tokens of a sample, without the start token."""
 
 LABEL = "sampling the model's own texts"
 
 TOGETHER = 64
-"""Samples that are made in one pass."""
+"""Samples generated in one pass."""
 
 
 @dataclass(eq=False)
 class OwnSamples(Source):
-    """Texts sampled from the model that they are for. Each is a row of its own.
+    """Texts sampled from the model whose keys they are for, each a row of its own.
 
     Attributes:
-        model: A causal language model; what is attached to it does not act.
+        model: A causal language model; attached patches do not act.
         tokenizer: Its tokenizer.
-        tokens: Tokens in all, start tokens not counted; rounded up to whole samples.
-        seed: Of a private generator.
+        tokens: Total tokens without start tokens; rounded up to whole samples.
+        seed: Seed of a private generator.
     """
 
     model: nn.Module = field(repr=False)
@@ -72,7 +71,7 @@ class OwnSamples(Source):
 
     @property
     def count(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return -(-self.tokens // self.length)
 
     def _identify(self) -> dict[str, Any]:
@@ -90,10 +89,10 @@ class OwnSamples(Source):
         return islice((text for text in texts if text.strip()), skip, None)
 
     def rows(self, cache: Path | None = None) -> Tensor:
-        """Return the samples as tokens, made once.
+        """Return the samples as token ids; they are generated once.
 
         Args:
-            cache: Directory to look in and to keep them in; None keeps them in memory alone.
+            cache: Directory to read them from and write them to; None for memory alone.
 
         Returns:
             (count, front + length) int64, each with the start token's ids in front.
@@ -136,13 +135,14 @@ class OwnSamples(Source):
 def own_samples(
     view: ModelView, tokenizer: Any, tokens: int | None = None, seed: int = 0
 ) -> OwnSamples:
-    """Give the texts of a model's own that its key covariances are taken over.
+    """Return the samples that a model's key covariances are taken over by default.
 
     Args:
         view: The model.
         tokenizer: Its tokenizer.
-        tokens: How many; by default four for each dimension of its largest key, 16,384 at most.
-        seed: Of the sampling.
+        tokens: Number of tokens; by default four for each dimension of its largest key, at most
+            16,384.
+        seed: Seed of the sampling.
     """
     if tokens is None:
         largest = max(view.intermediate_size(layer) for layer in view.editable)

@@ -1,4 +1,4 @@
-"""The editing session: what a method is given, and what the engine computes for it.
+"""The editing session: a method's inputs, and the engine's results for it.
 
 A closed-form method prepares contexts and key covariance, optimises target values, writes them, and
 returns the session's patch:
@@ -8,8 +8,8 @@ returns the session's patch:
     ...
     return session.patch({layer: change}, layer=layer)
 
-The session records what all of them would otherwise record alike: contexts, settings filled in,
-covariance, seconds of each part, and the values, from which a later patch continues.
+The session records what every method would record: contexts, settings filled in, covariance,
+seconds of each part, and the values, from which a later patch continues.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ OWN_RIDGE = 1.0
 """Ridge on a covariance over the few tokens of the model's own samples (docs/statistics.md)."""
 
 STATEMENTS, ENOUGH, STEPS, CLAMP = 6, 0.75, 20, 8.0
-"""Statements of the subject that are preserved, probability of a target's token from which on it
-adds no loss, steps of L-BFGS and bound on |delta| / |v0|, where a method does not take the
-published search (docs/defaults.md)."""
+"""Statements of the subject that are preserved, probability from which on a target token adds no
+loss, steps of L-BFGS, and bound on |delta| / |v0|, where a method does not take the published
+optimisation (docs/defaults.md)."""
 
 PUBLISHED_CLAMP = 4.0
 
@@ -77,7 +77,7 @@ class Search:
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
     texts: TextsSetting | None = None
-    """Texts for the key covariance: the name of a file or data set, several files, or (in Python)
+    """Texts for the key covariance: the name of a file or dataset, several files, or (in Python)
     a list of the texts themselves; by default the lab's corpus for its models, else samples of
     the model's own."""
     seed: Seed = 0
@@ -95,15 +95,15 @@ class Session:
         method: The method's name.
         config: Its settings, a dataclass.
         ablation: Fields of `SearchSettings`, and ``ridge`` (on the covariance, in parts of its mean
-            diagonal), that replace what the method takes.
+            diagonal), that replace those of the method.
 
     Attributes:
-        ordered: The edits sorted by id, so that any order sums alike.
+        ordered: The edits sorted by id, so that the result does not depend on their order.
         templates: The contexts, once `prepare` has run.
         covariance: The key covariance of the prepared layers.
 
     Raises:
-        UnknownName: There is no such field to ablate.
+        UnknownName: A field to ablate does not exist.
     """
 
     covariance: KeyCovariance
@@ -157,19 +157,18 @@ class Session:
     def site(self, layer: int) -> Site:
         """Return where values of a layer are optimised.
 
-        That is the layer's output where the MLP's output is added to the residual stream as it is,
+        That is the layer's output where the MLP's output is added to the residual stream unchanged,
         and the MLP's output where it is not.
         """
         return "block" if adds_directly(self.view, layer) else "mlp"
 
     def prepare(self, layers: Sequence[int], search: Search, contexts: Contexts = BEGUN) -> None:
-        """Sample the contexts and load the key covariance, once it is known that both fit.
+        """Check that the edit fits in memory, sample the contexts and load the key covariance.
 
         Args:
-            layers: Layers that are edited.
+            layers: The edited layers.
             search: The user's settings.
-            contexts: How contexts are sampled where neither the settings nor the previous patch
-                give them.
+            contexts: How to sample contexts where neither settings nor previous patch give any.
 
         Raises:
             NotEnoughMemory: The edit does not fit.
@@ -191,11 +190,11 @@ class Session:
     def search_settings(
         self, search: Search, *, published: bool = False, clamp: float | None = None, **own: Any
     ) -> SearchSettings:
-        """Fill the settings of the optimisation in.
+        """Fill in the settings of the optimisation.
 
         Args:
             search: The user's settings.
-            published: Whether what the user leaves open is as published, or emend's default.
+            published: Take published values, not emend's defaults, for what the user leaves open.
             clamp: Bound on |delta| / |v0|; None takes 4 (published) or 8.
             own: Fields of `SearchSettings` that the method sets.
         """
@@ -240,7 +239,7 @@ class Session:
 
     @property
     def direction_ridge(self) -> float:
-        """The ridge of a method that writes a fact along one direction."""
+        """The ridge for a method that writes a fact along one direction."""
         usual = OWN_RIDGE if self._own_samples else RIDGE
         return usual if self._ridge is None else self._ridge
 
@@ -249,7 +248,7 @@ class Session:
 
         Args:
             layer: The layer.
-            ridge: In parts of C's mean diagonal.
+            ridge: Ridge in parts of C's mean diagonal.
 
         Raises:
             NumericalFailure: C is singular.
@@ -270,7 +269,7 @@ class Session:
         )
 
     def fill(self, **settings: Any) -> None:
-        """Record what a setting that the user left open became."""
+        """Record the values of settings that the user left open."""
         self._filled |= settings
 
     def lap(self, part: str) -> None:
@@ -291,8 +290,8 @@ class Session:
 
         Args:
             changes: The change of each layer's down-projection, or of each module by its name.
-            statistics: What the patch states of the covariance besides its own note.
-            state: What the method needs to continue the patch, besides the values.
+            statistics: Statistics that the patch records besides the covariance's note.
+            state: Tensors from which the method continues the patch, besides the values.
             filled: See `fill`.
         """
         self.fill(**filled)
@@ -324,7 +323,7 @@ class Session:
         return self.view.name_of(self.view.down_projection(place))
 
     def _owned(self, change: Factor) -> Factor:
-        """All rows of a patch of one edit are that edit's."""
+        """Mark all rows of a patch of one edit as that edit's."""
         if isinstance(change, LowRank) and len(self.edits) == 1:
             return LowRank(change.A, change.B, (self.edits[0].id,) * change.rank)
         return change

@@ -1,7 +1,7 @@
-"""Which texts key statistics are taken over: one type, `Source`, whatever was given.
+"""Turn what a user gives as texts into a `Source`.
 
-What is given is told apart by its type, once, by `as_source`: a `str` is the name of a file or a
-data set, a `Path` is a file, and a list or tuple of `str` holds the texts themselves.
+`as_source` decides by type: a `str` is the name of a file or dataset, a `Path` is a file, and a
+list or tuple of `str` holds the texts themselves.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from emend.models import ModelView
 
 @dataclass(frozen=True)
 class HubDataset(Source):
-    """One split of a dataset on the hub, or in a directory. It is streamed, not downloaded whole.
+    """One split of a dataset on the hub or in a directory, streamed by the library `datasets`.
 
     Attributes:
-        path: Its name on the hub, or its directory.
-        config: Which of its configurations; None for the only one.
-        split: Which split.
-        field: The column that holds the text.
-        revision: Commit, branch or tag; None for the newest. What it names when it is first
-            asked for is read and is in the identity.
+        path: Name on the hub, or directory.
+        config: Configuration; None for the only one.
+        split: Split.
+        field: Column that holds the text.
+        revision: Commit, branch or tag; None for the newest. It is resolved to a commit once, at
+            first use; that commit is read and enters the identity.
     """
 
     path: str
@@ -59,7 +59,7 @@ class HubDataset(Source):
         return " ".join(parts) + f", field {self.field}"
 
     def _identify(self) -> dict[str, Any]:
-        """Content, or name and commit; configuration, split and field."""
+        """Return content (or name and commit), configuration, split and field."""
         parts = {"form": "dataset", "config": self.config, "split": self.split, "field": self.field}
         if self._is_local:
             return {**parts, "content": _identity.directory_digest(Path(self.path))}
@@ -74,7 +74,7 @@ class HubDataset(Source):
 
         Raises:
             MissingExtra: The library is not installed.
-            InvalidInput: There is no such dataset, configuration, split or column.
+            InvalidInput: The dataset, configuration, split or column does not exist.
         """
         library = self._library()
         revision = self.revision if self._is_local else self._commit
@@ -92,10 +92,10 @@ class HubDataset(Source):
 
     @cached_property
     def _commit(self) -> str:
-        """The commit that the revision names now, and which is read.
+        """The commit that the revision names.
 
-        It is asked for once: a branch may move between two questions, and the texts of the one
-        commit would be kept as those of the other.
+        It is looked up once: a branch may move between two look-ups, and the texts of one commit
+        would be cached as those of the other.
         """
         hub: Any = importlib.import_module("huggingface_hub")
         try:
@@ -124,18 +124,18 @@ OPTIONS = ("config", "split", "field", "revision")
 
 
 def source_named(name: str) -> Source:
-    """The texts that a name stands for.
+    """Return the texts that a name stands for.
 
     Args:
-        name: "lab" for the lab's corpus; the path of a text file (empty lines stand between
+        name: "lab" for the lab's corpus; the path of a text file (with empty lines between
             documents) or of a JSONL (field ``text``, or ``notes.jsonl?field=body``); else a
             Hugging Face dataset on the hub or in a directory, such as
             ``Salesforce/wikitext?config=wikitext-103-raw-v1&split=train&field=text``.
 
     Raises:
-        MissingFile: A path where there is nothing.
-        UnknownName: A word after "?" that means nothing.
-        InvalidInput: No name at all, or something said of a file that has no use for it.
+        MissingFile: The path does not exist.
+        UnknownName: An option after "?" is unknown.
+        InvalidInput: The name is empty, or a file is given an option that it does not have.
     """
     place, _, said = name.partition("?")
     options = dict(parse_qsl(said))
@@ -153,15 +153,15 @@ def source_named(name: str) -> Source:
 
 
 def file_source(path: str | os.PathLike[str], options: dict[str, str] | None = None) -> Source:
-    """Return the texts of a file, or of a data set in a directory.
+    """Return the texts of a file, or of a dataset in a directory.
 
     Args:
         path: A text file, a file of JSON lines, or a directory.
-        options: What stands behind "?" in a name; see `source_named`.
+        options: Options that follow "?" in a name; see `source_named`.
 
     Raises:
-        MissingFile: There is nothing.
-        InvalidInput: Something is said of a file that has no use for it.
+        MissingFile: The path does not exist.
+        InvalidInput: A file is given an option that it does not have.
     """
     place, options = Path(path).expanduser(), options or {}
     if place.is_dir():
@@ -171,9 +171,7 @@ def file_source(path: str | os.PathLike[str], options: dict[str, str] | None = N
     is_json = place.suffix in JSON
     useless = [option for option in options if not (is_json and option == "field")]
     if useless:
-        raise InvalidInput(
-            f"{useless[0]} is said of the file {place}, which has none: leave it out"
-        )
+        raise InvalidInput(f"the file {place} has no option {useless[0]!r}: leave it out")
     return JsonLines(place, **options) if is_json else TextFile(place)
 
 
@@ -183,22 +181,22 @@ def _looks_like_a_path(place: str, path: Path) -> bool:
 
 
 Given = str | os.PathLike[str] | Source | Sequence[str] | Sequence[os.PathLike[str] | Source]
-"""What `as_source` understands."""
+"""Input that `as_source` takes."""
 
-_WORDS = "a file or data set by its name, files as Paths, or a list of texts"
+_WORDS = "a file or dataset by its name, files as Paths, or a list of texts"
 
 
 def as_source(texts: Given) -> Source:
-    """Make one source of what is given, by its type.
+    """Make one source from texts, files, names or sources.
 
     Args:
-        texts: A ``str`` is a name (see `source_named`) and a ``Path`` a file. A list, tuple or
-            other iterable of ``str`` holds the texts themselves, whichever it is; one of ``Path``
-            or `Source` is read one after another. A `Source` is returned as it is.
+        texts: A ``str`` is a name (see `source_named`) and a ``Path`` a file. An iterable of
+            ``str`` holds the texts themselves; one of ``Path`` or `Source` is read one after
+            another. A `Source` is returned as it is.
 
     Raises:
         MissingFile: There is no such file.
-        InvalidInput: It is none of these, or texts and files are mixed.
+        InvalidInput: The type is none of these, or texts and files are mixed.
     """
     if isinstance(texts, Source):
         return texts
@@ -209,7 +207,7 @@ def as_source(texts: Given) -> Source:
     given: Any = texts
     if not isinstance(given, Iterable) or isinstance(given, (bytes, dict)):
         kind = type(cast(Any, given)).__name__
-        raise InvalidInput(f"texts are a {kind}, expected {_WORDS}: give such")
+        raise InvalidInput(f"texts are a {kind}, expected {_WORDS}: give one of these")
     parts = tuple(cast("Iterable[Any]", given))
     if all(isinstance(part, str) for part in parts):
         return Texts(parts)
@@ -223,33 +221,33 @@ def as_source(texts: Given) -> Source:
 
 
 def sources_named(names: Sequence[str]) -> Source:
-    """Make one source of several names, read one after another; see `source_named`.
+    """Make one source from several names, read one after another; see `source_named`.
 
     Raises:
         MissingFile: There is no such file.
-        InvalidInput: No name, or one that cannot be understood.
+        InvalidInput: A name is empty or cannot be understood.
     """
     return joined(source_named(name) for name in names)
 
 
 def joined(sources: Iterable[Source]) -> Source:
-    """Read several sources one after another; one stays as it is."""
+    """Chain several sources; a single one is returned as it is."""
     parts = tuple(sources)
     return parts[0] if len(parts) == 1 else Several(parts)
 
 
 def texts_for(view: ModelView, tokenizer: Any, texts: Given | None) -> Source:
-    """Return the texts to take: those given, the lab's for its models, or the model's own samples.
+    """Return the given texts; by default the lab's for its models, else the model's own samples.
 
     Args:
         view: The model.
         tokenizer: Its tokenizer.
-        texts: See `as_source`. None takes the lab's corpus for a model of the lab, and samples of
-            its own for any other; no text at all (an empty list) takes samples for every model.
+        texts: See `as_source`. None takes the lab's corpus for a model of the lab, and the model's
+            own samples for any other; an empty list takes own samples for every model.
 
     Raises:
         MissingFile: There is no such file.
-        InvalidInput: It cannot be understood.
+        InvalidInput: The texts cannot be understood.
     """
     if texts is None and is_lab_model(view.model):
         return LabCorpus()
@@ -266,7 +264,7 @@ def is_lab_model(model: Any) -> bool:
 
 
 TextsSetting = Annotated[Source, Reads(_WORDS, given=as_source, named=sources_named)]
-"""The setting `texts` of a method: what is given becomes a `Source` where it is checked."""
+"""The setting `texts` of a method, converted to a `Source` when it is checked."""
 
 
 __all__ = [

@@ -1,12 +1,12 @@
-"""Sums of k k^T for several layers, taken while the model runs, and kept half way.
+"""Accumulate sums of k k^T for several layers in one pass, with resumable checkpoints.
 
-Only the lower triangle is computed, in panels: a product of all would cost twice as much. A panel
-of one batch is multiplied in the keys' precision (float32 for half-precision models) and added to
-sums in that which was chosen, which stay on the layer's device.
+Only the lower triangle is computed, in panels: the full product would cost twice as much. The
+product of one batch is taken in the keys' precision (float32 for half-precision models) and added
+to sums of the chosen precision, which stay on the layer's device.
 
-Attention sinks beyond the start token, and the few tokens that carry massive activations, have keys
-tens of times as long as all others (Sun et al. 2024, arXiv 2402.17762; Yu et al. 2024, arXiv
-2411.07191). A mean of squares over them would be of them alone, so they are left out and counted.
+Attention sinks beyond the start token, and the few tokens with massive activations, have keys tens
+of times as long as all others (Sun et al. 2024, arXiv 2402.17762; Yu et al. 2024, arXiv
+2411.07191). They would dominate the mean, so they are left out and counted.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from emend.models.hooks import hooked, stopping
 from emend.models.placing import device_of, widened
 
 MASSIVE = 10.0
-"""Lengths of a key, in medians of the first batch's, above which it is left out."""
+"""A key longer than this many times the median of the first batch is left out."""
 
 PANEL = 256
-"""Rows of a panel, at least; at most 16 panels."""
+"""Least number of rows of a panel; there are at most 16 panels."""
 
 
 class Sums:
@@ -39,13 +39,13 @@ class Sums:
 
     Args:
         view: The model.
-        layers: Blocks whose keys are wanted, counted from 0, each once.
-        dtype: Of the sums.
+        layers: Layers whose keys are summed, counted from 0, each once.
+        dtype: Dtype of the sums.
 
     Attributes:
-        matrices: For each layer (inner, inner), of which the lower triangle is right until
-            `whole` has been called.
-        left_out: For each layer how many tokens were left out.
+        matrices: (intermediate_size, intermediate_size) of each layer; only the lower triangle is
+            valid until `whole` is called.
+        left_out: Number of tokens left out at each layer.
     """
 
     def __init__(self, view: ModelView, layers: Sequence[int], dtype: torch.dtype) -> None:
@@ -60,10 +60,10 @@ class Sums:
         self._bounds: dict[int, float] = {}
 
     def run(self, batch: Batch) -> None:
-        """Run a batch up to the last layer's keys, and add them to every layer's sums.
+        """Run a batch up to the last layer's keys and add each layer's keys to its sum.
 
-        Padding is not masked: in a causal model no token sees what is right of it, while rows of
-        padding that see nothing give NaN in some models.
+        Padding is not masked: in a causal model no token attends to its right, and rows of padding
+        that attend to nothing give NaN in some models.
         """
         ids = batch.input_ids.to(device_of(self.view.embeddings))
         reached: set[int] = set()
@@ -88,12 +88,12 @@ class Sums:
         if passed := sorted({*self.layers} - reached):
             raise UnsupportedModel(
                 f"{type(model).__name__} runs without the down-projection of "
-                f"{', '.join(f'layer {layer}' for layer in passed)}, so there are no keys to sum "
-                "there: take other layers"
+                f"{', '.join(f'layer {layer}' for layer in passed)}, so it has no keys there "
+                "to sum: choose other layers"
             )
 
     def _add(self, layer: int, keys: Tensor, real: Tensor | None) -> None:
-        keys = keys.reshape(-1, keys.shape[-1])  # (tokens, inner)
+        keys = keys.reshape(-1, keys.shape[-1])  # (tokens, intermediate_size)
         if real is not None:
             keys = keys[real.to(keys.device)]
         keys = widened(keys)
@@ -110,7 +110,7 @@ class Sums:
                 panel += (left @ right).to(panel)
 
     def _usual(self, layer: int, keys: Tensor) -> Tensor:
-        """Keys (N, inner) without the massive ones; those that are not finite stay, to be seen."""
+        """Drop massive keys of (N, intermediate_size); non-finite keys stay, to be reported."""
         lengths = keys.norm(dim=1)  # (N,)
         if layer not in self._bounds:
             self._bounds[layer] = MASSIVE * float(lengths.median())
@@ -120,7 +120,7 @@ class Sums:
         return keys[~massive] if found else keys
 
     def whole(self) -> dict[int, Tensor]:
-        """The sums as symmetric matrices, on the CPU; the sums themselves are given away."""
+        """Return the sums as symmetric matrices on the CPU; this consumes the sums."""
         for matrix in self.matrices.values():
             for start, stop in _panels(len(matrix)):
                 corner = matrix[start:stop, start:stop]
@@ -128,8 +128,8 @@ class Sums:
                 matrix[:start, start:stop] = matrix[start:stop, :start].T
         return {layer: matrix.cpu() for layer, matrix in self.matrices.items()}
 
-    def keep(self, path: Path, position: Position) -> None:
-        """Write the sums down, with the position that they have reached."""
+    def save(self, path: Path, position: Position) -> None:
+        """Write a checkpoint of the sums and of the position reached."""
         tensors = {str(layer): matrix for layer, matrix in self.matrices.items()}
         note = {
             "documents": position.documents,
@@ -142,7 +142,7 @@ class Sums:
         )
 
     def restore(self, path: Path) -> Position:
-        """Go on from what was written down; the beginning where nothing was."""
+        """Load a checkpoint and return its position; the beginning if there is none."""
         note = tensor_cache.read_note(path)
         found = tensor_cache.read(path, "pending", *map(str, self.layers)) if note else None
         if note is None or found is None:

@@ -1,6 +1,6 @@
-"""The search for the value: what a down-projection should put out so that a target is said.
+"""Optimise v*, the MLP output at the subject's last token that makes the model generate the target.
 
-ROME, Meng et al. 2022, arXiv 2202.05262, equation 4 (spec S4).
+ROME, Meng et al. 2022, arXiv 2202.05262, equation 4.
 
 For an edit with contexts x_j, target tokens o and subject's last token i, find delta minimising
 
@@ -8,17 +8,17 @@ For an edit with contexts x_j, target tokens o and subject's last token i, find 
         + w |delta| / |v_0|^2
 
 by Adam (or L-BFGS) under |delta| <= c |v_0|, where y_i is the down-projection's output at token
-i, v_0 what it is in the first row, and s is "{subject} is a". Edits are sought many at a time, but
-the loss, the clamp and the stopping of each are its own, so that the result is that of one by one.
+i, v_0 its value in the first row, and s is "{subject} is a". Many edits are optimised together, but
+each has its own loss, clamp and stopping rule, so that the result is that of one by one.
 
 Only what delta can reach is run (`emend.models.replay`), and logits are computed only where
 they are scored.
 
-Two things go beyond the paper, and are off unless asked for. Edits of one subject may share one
-delta (``share_subject``): their keys are the same or nearly, so that what is written at one shows
-at the others, and only one delta for all of them can be right at each. And further prompts about
-the subject may keep their answers (``preserve``): the published term looks at the subject's own
-position only, where a model says which words follow a name and not what is known of it.
+Two options go beyond the paper. Edits of one subject may share one delta (``share_subject``): their
+keys are nearly equal, so that what is written at one shows at the others, and only one delta for
+all of them can be right at each. And further answers about the subject may be preserved
+(``preserve``, ``statements``): the published term looks at the subject's own position only, where a
+model predicts which words follow a name and not what it knows of it.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ from emend.models.hooks import frozen
 from emend.models.placing import widened
 
 CHUNK = 6
-"""Edits sought together by default. More gain nothing on a CPU and need more memory."""
+"""Edits optimised together by default. More gains nothing on a CPU and needs more memory."""
 
 FIRST = 3.0
 """Length of the first step of L-BFGS, in lengths of v_0: the loss is flat near 0."""
 
 SETTLED = 0.02
-"""Nats by which two steps of L-BFGS must lower a loss, once the target is said, to go on."""
+"""Nats by which two steps of L-BFGS must lower the loss to continue once the target is top-1."""
 
 Optimizer = Literal["adam", "lbfgs"]
-"""What goes down the loss: Adam, as published, or L-BFGS, in fewer steps."""
+"""Adam, as published, or L-BFGS, which takes fewer steps."""
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Settings of the search.
+    """Settings of the optimisation.
 
     Attributes:
         steps: Forward passes; the last takes no step, so there are ``steps - 1`` updates.
@@ -75,24 +75,22 @@ class SearchSettings:
         norm_penalty: The factor w on ``|delta| / |v_0|^2``.
         clamp: The bound c on ``|delta| / |v_0|``.
         kl_factor: The factor kappa.
-        preserve: Further prompts with one "{}" for the subject, whose next token is kept; those
+        preserve: Further prompts with one "{}" for the subject, whose answers are preserved; those
             without a sure answer, or answered as the edit's own prompt is, are left out.
-        preserve_factor: Factor on the mean of KL(after || before) at the end of these.
-        share_subject: Whether all edits of one subject are given one delta.
-        stop_below: The search of an edit ends when its loss is below this.
-        easing: Factor on the target's loss once each of its tokens is the likeliest (PMET: 0.1).
-        stop_kl: The search also ends once they are, and the KL term is at most this (PMET: 0.01).
-        chunk: About so many edits are sought together; the result does not depend on it beyond
-            rounding. With 1, a value is the same to the last bit whatever else is sought.
-        published_order: Sum in the order of the published loop, so that float32 rounds alike:
-            one edit at a time, every row run apart and padded to the same length, gradients of
-            rows added from the last to the first. Slower, and good only for reproducing
-            recorded numbers: small gradients make Adam magnify how sums round.
-        statements: How many of the model's own statements of the subject are kept, by the mean of
-            KL(before || after) over their tokens; `preserve_factor` weighs it.
-        enough: Probability of a target's token from which on it adds no loss; 1 for the published
-            loss.
-        optimizer: Adam, or L-BFGS, which comes to the same loss in a fraction of the steps.
+        preserve_factor: Factor on the mean KL(before || after) over what is preserved.
+        share_subject: Whether all edits of one subject share one delta.
+        stop_below: The optimisation of an edit ends when its loss is below this.
+        easing: Factor on the target's loss once all its tokens are top-1 (PMET: 0.1).
+        stop_kl: It also ends once they are, if the KL term is at most this (PMET: 0.01).
+        chunk: About how many edits are optimised together; the result does not depend on it
+            beyond rounding. With 1, a value is bit for bit the same whatever else is optimised.
+        published_order: Sum in the order of the published loop, so that float32 rounds as it does:
+            one edit at a time, every row run separately and padded to the same length, gradients
+            of rows added from the last to the first. Slower, and useful only to reproduce
+            recorded numbers: with small gradients Adam magnifies rounding.
+        statements: Number of the model's own statements of the subject that are preserved.
+        enough: Probability from which on a target token adds no loss; 1 for the published loss.
+        optimizer: Adam, or L-BFGS, which reaches the same loss in a fraction of the steps.
     """
 
     steps: int = 20
@@ -116,14 +114,14 @@ class SearchSettings:
 @brief
 @dataclass(frozen=True)
 class Value:
-    """What was found for one edit; float32 (float64 for a float64 model), C contexts.
+    """The optimised value of one edit; float32 (float64 for a float64 model), C contexts.
 
     Attributes:
-        initial: (width,), v_0: the down-projection's output in the first context.
-        target: (width,), v* = v_0 + delta.
-        keys: (C, inner), the down-projection's input at the subject's last token.
-        outputs: (C, width), its output there.
-        losses: The loss at each step, the last included; of L-BFGS the least so far.
+        initial: (hidden_size,), v_0: the down-projection's output in the first context.
+        target: (hidden_size,), v* = v_0 + delta.
+        keys: (C, intermediate_size), the down-projection's input at the subject's last token.
+        outputs: (C, hidden_size), its output there.
+        losses: The loss at each step, the last included; for L-BFGS the least so far.
     """
 
     initial: Tensor
@@ -134,7 +132,7 @@ class Value:
 
     @property
     def delta(self) -> Tensor:
-        """(width,), what was added."""
+        """(hidden_size,), v* - v_0."""
         return self.target - self.initial
 
 
@@ -148,22 +146,22 @@ def optimise_values(
     *,
     site: Site = "mlp",
 ) -> list[Value]:
-    """Seek the value of each edit at the down-projection, or the block's output, of one layer.
+    """Optimise the value of each edit at the output of one layer or of its down-projection.
 
-    The model's weights are neither changed nor asked for gradients; runs in the model's dtype
-    with losses in float32.
+    The model's weights are not changed and need no gradients. The model runs in its own dtype;
+    losses are in float32.
 
     Args:
         view: The model.
         tokenizer: Its tokenizer.
         edits: E edits.
         templates: C context templates; the first gives v_0 (it should be the bare "{}").
-        layer: Block whose down-projection is to give the value.
-        settings: Settings of the search.
-        site: What delta is added to: "mlp", the down-projection's output (ROME), or "block", the
-            block's (MEMIT). It is what ``initial``, ``target`` and ``outputs`` of a value mean.
-            By "attention+mlp" (PMET) the outputs of both are sought together, each with a delta
-            and a clamp of its own; the value is the down-projection's.
+        layer: The layer.
+        settings: Settings of the optimisation.
+        site: Where delta is added, and what ``initial``, ``target`` and ``outputs`` of a value
+            refer to: "mlp", the down-projection's output (ROME), or "block", the layer's
+            (MEMIT). With "attention+mlp" (PMET) the outputs of both are optimised together, each
+            with its own delta and clamp; the value is the down-projection's.
 
     Returns:
         E values, in the order of the edits.
@@ -189,22 +187,22 @@ def optimise_values(
     one_call = nullcontext() if published else fused(view.model)
     with evaluating(view.model), frozen(view.model), one_call:
         size = 1 if published else settings.chunk
-        for members in progress(chunks(jobs, size), "seeking values"):
+        for members in progress(chunks(jobs, size), "optimising values"):
             for job, values in zip(
-                members, _search(view, members, layer, settings, site), strict=True
+                members, _optimise(view, members, layer, settings, site), strict=True
             ):
                 found.update(zip(job.edits, values, strict=True))
     return [found[index] for index in range(len(edits))]
 
 
-def _search(
+def _optimise(
     view: ModelView, jobs: Sequence[Job], layer: int, settings: SearchSettings, site: Site
 ) -> list[list[Value]]:
-    """Seek the values of some jobs together."""
+    """Optimise the values of some jobs together."""
     published = settings.published_order
     groups = capture_groups(view, jobs, layer, site, published_order=published)
     keys, outputs = _sites(jobs, groups)
-    bases = torch.stack([each[0] for each in outputs])[:, None]  # (J, 1, width)
+    bases = torch.stack([each[0] for each in outputs])[:, None]  # (J, 1, hidden_size)
     if site == "attention+mlp":
         bases = torch.cat([_attention_outputs(jobs, groups).to(bases), bases], dim=1)
     assert bases.shape[1] == PARTS[site]
@@ -220,68 +218,68 @@ def _search(
 def _descend(
     objective: Objective, delta: Tensor, sizes: Tensor, settings: SearchSettings
 ) -> tuple[list[Tensor], list[list[float]]]:
-    """Down from ``delta`` (J, P, width): what each job ends at, and its losses on the way."""
+    """Minimise from ``delta`` (J, P, hidden_size); return each job's final delta and its losses."""
     jobs = objective.jobs
-    descent = _started(delta, sizes, settings)
+    optimizer = _optimizer(delta, sizes, settings)
     found: dict[int, Tensor] = {}
     losses: list[list[float]] = [[] for _ in jobs]
-    said = [False] * len(jobs)  # of each job, whether the target is the likeliest where it holds
+    hits = [False] * len(jobs)  # of each job, whether the target is top-1 at its best delta
     for step in range(settings.steps):
         delta = delta.detach().requires_grad_(True)
         terms = objective.terms(delta)
         loss = _loss(terms, delta, sizes[objective.active], settings)
-        held, reached = descent.hold(delta.detach(), loss.detach())
+        best, reached = optimizer.best_of(delta.detach(), loss.detach())
         current, hit = reached.tolist(), terms.hit.tolist()
-        holds = (loss.detach().to(reached) == reached).tolist()
+        is_best = (loss.detach().to(reached) == reached).tolist()
         for number, job in enumerate(objective.active):
             losses[job].append(current[number])
-            said[job] = hit[number] if holds[number] else said[job]
+            hits[job] = hit[number] if is_best[number] else hits[job]
             _check_finite(current[number], jobs[job].name, step)
         enough = _enough(terms, loss, reached, settings)
         finished = [
-            step == settings.steps - 1 or done or (said[job] and _settled(losses[job], settings))
+            step == settings.steps - 1 or done or (hits[job] and _settled(losses[job], settings))
             for done, job in zip(enough, objective.active, strict=True)
         ]
         for number, job in enumerate(objective.active):
             if finished[number]:
-                found[job] = held[number].clone()
+                found[job] = best[number].clone()
         if all(finished):
             break
         (gradient,) = torch.autograd.grad(loss.sum(), delta)
         limits = settings.clamp * sizes[objective.active]
-        delta = descent.step(delta.detach(), loss.detach(), gradient, limits)
+        delta = optimizer.step(delta.detach(), loss.detach(), gradient, limits)
         if any(finished):
             kept = torch.tensor([not done for done in finished], device=delta.device)
             delta = delta[kept]
-            descent.select(kept)
+            optimizer.select(kept)
             objective = objective.without(finished)
     return [found[job] for job in range(len(jobs))], losses
 
 
 def _loss(terms: Terms, delta: Tensor, sizes: Tensor, settings: SearchSettings) -> Tensor:
-    """(J,), the loss of each job."""
+    """Return (J,), the loss of each job."""
     eased = torch.where(terms.hit, settings.easing, 1.0)
     decay = (delta.norm(dim=-1) / sizes**2).sum(1).to(terms.nll.device)
     loss = terms.nll * eased + settings.kl_factor * terms.essence + settings.norm_penalty * decay
-    keeps = settings.preserve or settings.statements
-    return loss + settings.preserve_factor * terms.kept if keeps else loss
+    preserves = settings.preserve or settings.statements
+    return loss + settings.preserve_factor * terms.preserved if preserves else loss
 
 
-def _started(delta: Tensor, sizes: Tensor, settings: SearchSettings) -> _Adam | Lbfgs:
-    """The way down that the settings name."""
+def _optimizer(delta: Tensor, sizes: Tensor, settings: SearchSettings) -> _Adam | Lbfgs:
+    """Make the optimizer that the settings name."""
     if settings.optimizer == "lbfgs":
         return Lbfgs(delta, FIRST * sizes.sum(1))
     return _Adam(delta, settings.learning_rate)
 
 
 class _Adam:
-    """Adam under a bound; what it tried last is where it stands."""
+    """Adam under a bound; its last point is its best."""
 
     def __init__(self, delta: Tensor, learning_rate: float) -> None:
         self._adam = Adam(delta, learning_rate)
 
-    def hold(self, tried: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Lbfgs.hold`."""
+    def best_of(self, tried: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Lbfgs.best_of`."""
         return tried, loss
 
     def step(self, tried: Tensor, loss: Tensor, gradient: Tensor, limits: Tensor) -> Tensor:
@@ -295,31 +293,31 @@ class _Adam:
 
 
 def _settled(losses: Sequence[float], settings: SearchSettings) -> bool:
-    """Whether the last two steps of L-BFGS brought hardly anything."""
+    """Return whether the last two steps of L-BFGS hardly lowered the loss."""
     if settings.optimizer != "lbfgs" or len(losses) < 3:
         return False
     return losses[-3] - losses[-1] < SETTLED
 
 
 def _enough(terms: Terms, loss: Tensor, reached: Tensor, settings: SearchSettings) -> list[bool]:
-    """Which jobs need no further step: (J,) losses of what was tried, and of what is held."""
+    """Return which jobs are done, from the losses (J,) of the last and of the best deltas."""
     enough = reached < settings.stop_below
     if settings.stop_kl is not None:
-        kept = terms.hit & (terms.essence <= settings.stop_kl)
-        enough = enough | kept.to(enough.device) & (loss.to(reached) == reached)
+        preserved = terms.hit & (terms.essence <= settings.stop_kl)
+        enough = enough | preserved.to(enough.device) & (loss.to(reached) == reached)
     return enough.tolist()
 
 
 def _values(
     job: Job, delta: Tensor, keys: Tensor, outputs: Tensor, losses: Sequence[float]
 ) -> list[Value]:
-    """The value of each edit of a job: its own output, and what is added to all of them."""
+    """Make the value of each edit of a job: its own output plus the job's delta."""
     parts = zip(keys.split(job.each), outputs.split(job.each), strict=True)
     return [Value(o[0], o[0] + delta, k, o, tuple(losses)) for k, o in parts]
 
 
 def _sites(jobs: Sequence[Job], groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
-    """For each job the keys (C, inner) and outputs (C, width) of its contexts, in order."""
+    """Collect each job's keys (C, intermediate_size) and outputs (C, hidden_size) by context."""
     at = {
         member: (group.capture.keys[row], group.capture.values[row])
         for group in groups
@@ -335,7 +333,7 @@ def _sites(jobs: Sequence[Job], groups: Sequence[Group]) -> tuple[list[Tensor], 
 
 
 def _attention_outputs(jobs: Sequence[Job], groups: Sequence[Group]) -> Tensor:
-    """(J, 1, width), what the attention puts out at the subject in each job's first context."""
+    """Return (J, 1, hidden_size), attention outputs at the subject in the first contexts."""
     found = [torch.empty(0)] * len(jobs)
     for group in groups:
         outputs = group.capture.attention_outputs()
@@ -346,7 +344,7 @@ def _attention_outputs(jobs: Sequence[Job], groups: Sequence[Group]) -> Tensor:
 
 
 def _check_finite(loss: float, name: str, step: int) -> None:
-    if loss != loss or loss in (float("inf"), float("-inf")):
+    if not math.isfinite(loss):
         raise NumericalFailure(
             f"the loss of {name} is {loss} at step {step}, expected a finite number: "
             "load the model in float32 or bfloat16, or check its weights"

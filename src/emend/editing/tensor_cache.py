@@ -1,7 +1,7 @@
-"""A cache of tensors on disk, each file with a note, whole or not at all.
+"""A cache of tensors on disk: one safetensors file each, with a JSON note, written atomically.
 
-A cache saves time and decides nothing: where its directory cannot be written, that is said once in
-a warning and work goes on.
+The cache saves time and changes no result: where its directory cannot be written, one warning
+states so and work continues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from emend._io import whole_file
 from emend._warn import warn
 from emend.errors import InvalidInput, first_line
 
-# A file that another process replaces while it is opened gives a RuntimeError.
+# Opening a file while another process replaces it raises a RuntimeError.
 _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 
 
@@ -32,7 +32,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) ->
     """Write tensors and a JSON-able note, or warn once that the directory cannot be written.
 
     Returns:
-        Whether they are kept.
+        Whether they were written.
     """
     whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     try:
@@ -51,13 +51,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) ->
 
 
 def drop(path: Path) -> None:
-    """Remove a file where it is and can be."""
+    """Remove a file, if that is possible."""
     with suppress(OSError):
         path.unlink()
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """The note of a file, without its tensors; None where there is no file, or no whole one."""
+    """Read the note of a file, not its tensors; None if the file is missing or broken."""
     try:
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["emend"])
@@ -66,7 +66,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def read(path: Path, *names: str) -> tuple[Tensor, ...] | None:
-    """Tensors of a file; None where one is not there, or the file is not whole."""
+    """Read tensors of a file; None if one is missing or the file is broken."""
     try:
         with safe_open(path, "pt") as file:
             return tuple(file.get_tensor(name) for name in names)
@@ -75,5 +75,5 @@ def read(path: Path, *names: str) -> tuple[Tensor, ...] | None:
 
 
 def as_tokens(ids: list[int]) -> Tensor:
-    """Token ids as a tensor that can be kept; a tensor of none would have no bytes."""
+    """Return token ids with their count in front: safetensors cannot store an empty tensor."""
     return torch.tensor([len(ids), *ids], dtype=torch.int64)

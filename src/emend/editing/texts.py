@@ -1,4 +1,4 @@
-"""Where texts come from: given ones, a file, the lab. Streamed, never all in memory."""
+"""Sources of text: given texts, files, the lab. Documents are streamed, never all in memory."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from emend import _identity, lab
 from emend.errors import BrokenFile, InvalidInput
 
 LONGEST = 1 << 16
-"""Characters after which a document of a text file is cut, at a space or the end of a line where
-there is one, so that any file can be streamed."""
+"""Characters after which a document of a text file is cut (at a space or line end, if there is
+one), so that any file can be streamed."""
 
 LAB_TEXTS = 4000
 """Documents of the lab's corpus; more than enough for its models."""
 
 
 class Source(ABC):
-    """Texts that can be gone through again from any document on."""
+    """Texts that can be read again from any document on."""
 
     packed: bool = True
-    """Whether documents are joined and cut in windows; else each is a row of its own."""
+    """Whether documents are joined and cut into windows; if not, each is a row of its own."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What a patch says of it."""
+        """The name by which a patch records it."""
 
     def __str__(self) -> str:
         return self.name
 
     @property
     def identity(self) -> str:
-        """The same for the same texts, and for no others; their name and place do not count.
+        """A digest of the texts themselves: name and path do not enter.
 
-        It is made anew each time, since a file may be rewritten.
+        It is computed at each call, since a file may be rewritten.
         """
         return _identity.key("text source", **self._identify())
 
     @abstractmethod
     def documents(self, skip: int = 0) -> Iterator[str]:
-        """The documents in order, after the first ``skip``; empty ones are left out."""
+        """Yield the documents in order, without the first ``skip``; empty ones are left out."""
 
     @abstractmethod
     def _identify(self) -> dict[str, Any]:
-        """Give all that decides the documents, how they are read too, for `_identity.key`."""
+        """Return all that determines the documents, for `_identity.key`."""
 
 
 @dataclass(frozen=True)
 class Texts(Source):
-    """Texts themselves. Each is a row of its own, as the published statistics take them.
+    """Texts given as strings, each a row of its own, as in the published statistics.
 
     Attributes:
         texts: The texts.
-        packed: Join them and cut windows instead, as for a corpus.
+        packed: Join them and cut windows, as for a corpus.
     """
 
     texts: Sequence[str]
     packed: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "texts", tuple(self.texts))  # a list of the same is the same
+        object.__setattr__(self, "texts", tuple(self.texts))  # a list of the same texts is equal
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class Texts(Source):
 
 @dataclass(frozen=True)
 class LabCorpus(Source):
-    """The corpus of the lab, from draws that no training step used."""
+    """The lab's corpus, drawn with seeds that no training step used."""
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ class LabCorpus(Source):
 
 @dataclass(frozen=True)
 class TextFile(Source):
-    """A text file in UTF-8; empty lines stand between its documents.
+    """A text file in UTF-8, with empty lines between documents.
 
     Attributes:
         path: The file.
@@ -136,7 +136,7 @@ class TextFile(Source):
 
 @dataclass(frozen=True)
 class JsonLines(Source):
-    """A file with one JSON object a line.
+    """A file with one JSON object per line.
 
     Attributes:
         path: The file.
@@ -167,7 +167,7 @@ class JsonLines(Source):
                 row: Any = json.loads(line)
             except ValueError as error:
                 raise BrokenFile(
-                    f"{self.path}:{number}: not JSON, expected one object a line: mend that line"
+                    f"{self.path}:{number}: not JSON, expected one object per line: fix that line"
                 ) from error
             text = text_of(row, self.field, f"{self.path}:{number}")
             if text.strip():
@@ -176,10 +176,10 @@ class JsonLines(Source):
 
 @dataclass(frozen=True)
 class Several(Source):
-    """Sources that are read one after another, as one corpus.
+    """Several sources, read one after another as one corpus.
 
     Attributes:
-        sources: At least two; documents of all are joined, those of given texts too.
+        sources: At least two. All documents are joined, also those of given texts.
     """
 
     sources: tuple[Source, ...]
@@ -198,10 +198,10 @@ class Several(Source):
 
 
 def text_of(row: Any, field: str, where: str) -> str:
-    """The text in one field of a row.
+    """Return the text in one field of a row.
 
     Raises:
-        InvalidInput: There is no such field, or no text in it.
+        InvalidInput: The field is missing or holds no text.
     """
     fields = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
     text = fields.get(field)
@@ -221,17 +221,17 @@ def _file_digest(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidInput:
-    return InvalidInput(f"{path} cannot be read ({error.strerror}): choose another")
+    return InvalidInput(f"{path} cannot be read ({error.strerror}): choose another file")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers."""
+    """Yield the lines of a file with their numbers."""
     with _opened(path) as file:
         yield from enumerate(file, 1)
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    """The lines of a file; one longer than `LONGEST` in pieces, and never all of it in memory."""
+    """Yield the lines of a file; a line longer than `LONGEST` comes in pieces."""
     with _opened(path) as file:
         rest = ""
         while piece := rest + file.readline(LONGEST - len(rest)):

@@ -1,4 +1,4 @@
-"""From documents to batches of token ids that can be gone on with after any of them."""
+"""Cut documents into batches of token ids; reading can resume after any batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,25 @@ from torch import Tensor
 
 from emend.editing.samples import OwnSamples
 from emend.editing.texts import Source
-from emend.models.forward import batches
+from emend.errors import InvalidInput
+from emend.models import ModelView
+from emend.models.forward import batches, longest_text
+from emend.models.placing import device_of
 from emend.models.positions import pad, pad_id, prompt_tokens, text_tokens
 from emend.models.start import front_ids
 
 TOGETHER = 64
-"""Documents that are tokenized at once."""
+"""Documents tokenized at once."""
+
+
+WINDOW = 512
+"""Tokens of a window by default; less where the model reads less."""
+
+ROWS, ROWS_ON_CPU = 8, 2
+"""Windows in one pass by default; on a CPU, as many as its cache holds."""
+
+TEXTS_A_WINDOW = 16
+"""Texts run at once in place of each window, where each text is a row."""
 
 
 @dataclass
@@ -25,9 +38,9 @@ class Position:
     """How far a source has been read.
 
     Attributes:
-        documents: Documents taken (packed), or rows run (of those sorted by length).
-        tokens: Tokens that have been run.
-        pending: Tokens that were taken and not yet run.
+        documents: Documents read (packed), or rows run (in order of length).
+        tokens: Tokens run.
+        pending: Tokens read and not yet run.
     """
 
     documents: int = 0
@@ -42,7 +55,7 @@ class Batch:
     Attributes:
         input_ids: (B, T) int64, padded on the right.
         real: (B * T,) bool, False at padding and at start tokens; None where there are none.
-        tokens: Number of tokens without these.
+        tokens: Number of tokens without padding and start tokens.
     """
 
     input_ids: Tensor
@@ -55,9 +68,9 @@ class Layout:
     """How a source is cut.
 
     Attributes:
-        window: Tokens of a window, or the longest row where documents are rows of their own.
+        window: Tokens of a window, or of the longest row where each document is a row.
         rows: Rows in one pass.
-        limit: Tokens to take in all; None takes all there are.
+        limit: Total number of tokens; None for all.
     """
 
     window: int
@@ -65,19 +78,44 @@ class Layout:
     limit: int | None = None
 
 
+def layout_for(
+    view: ModelView,
+    source: Source,
+    max_tokens: int | None = None,
+    window: int = WINDOW,
+    batch_size: int | None = None,
+) -> Layout:
+    """Decide how a source is cut for a model; see `collect_covariance`.
+
+    Raises:
+        InvalidInput: A window, batch size or number of tokens is below 1.
+    """
+    for name, value in (("window", window), ("batch_size", batch_size), ("tokens", max_tokens)):
+        if value is not None and value < 1:
+            raise InvalidInput(f"{name} is {value}, expected at least 1")
+    longest = longest_text(view.model)
+    place = device_of(view.embeddings).type
+    rows = batch_size or (ROWS_ON_CPU if place == "cpu" else ROWS)
+    if source.packed:
+        return Layout(min(window, longest or window), rows, max_tokens)
+    if isinstance(source, OwnSamples):
+        return Layout(source.length + 1, TEXTS_A_WINDOW * rows, max_tokens)
+    return Layout(longest or 1 << 30, TEXTS_A_WINDOW * rows, max_tokens)
+
+
 def batches_of(
     source: Source, tokenizer: Any, layout: Layout, position: Position
 ) -> Iterator[Batch]:
-    """The batches of a source from a position on.
+    """Yield the batches of a source from a position on.
 
     Args:
         source: The texts.
         tokenizer: The model's.
         layout: How to cut them.
-        position: Where to begin. It is moved: when a batch comes, it stands after that batch.
+        position: Where to begin. It is updated to the end of each batch before that is yielded.
 
     Raises:
-        InvalidInput: A text without tokens.
+        InvalidInput: A text has no tokens.
     """
     if isinstance(source, OwnSamples):
         return _sampled(source, tokenizer, layout, position)
@@ -86,7 +124,7 @@ def batches_of(
 
 
 def _packed(source: Source, tokenizer: Any, layout: Layout, position: Position) -> Iterator[Batch]:
-    """Windows without padding; the last may be shorter, and is a batch of its own.
+    """Yield windows without padding; the last may be shorter, and is a batch of its own.
 
     Each begins with the start token, which is not counted: at position 0 any token has the key of
     an attention sink.
@@ -125,8 +163,8 @@ def _packed(source: Source, tokenizer: Any, layout: Layout, position: Position) 
 def _sampled(
     source: OwnSamples, tokenizer: Any, layout: Layout, position: Position
 ) -> Iterator[Batch]:
-    """Samples of the model's own, all equally long."""
-    rows = source.rows()  # before its start is asked for, which it may have to find
+    """Yield the model's own samples, all of equal length."""
+    rows = source.rows()  # first: this may set the start token that `front_ids` reads
     front = len(front_ids(tokenizer))
     for start in range(position.documents, len(rows), layout.rows):
         batch = rows[start : start + layout.rows]
@@ -138,7 +176,7 @@ def _sampled(
 
 
 def _apart(source: Source, tokenizer: Any, layout: Layout, position: Position) -> Iterator[Batch]:
-    """Each document a row, cut to the window; rows of like length together."""
+    """Yield each document as a row cut to the window; rows of similar length share a batch."""
     rows: list[list[int]] = []
     count, front = 0, front_ids(tokenizer)
     documents = source.documents()
@@ -162,6 +200,6 @@ def _apart(source: Source, tokenizer: Any, layout: Layout, position: Position) -
 
 
 def _fronted(row: list[int], front: tuple[int, ...]) -> int:
-    """How many tokens of a row are the start token's; none of a row that is nothing else."""
+    """Count the start tokens of a row; a row of nothing else has none."""
     begins = len(row) > len(front) and tuple(row[: len(front)]) == front
     return len(front) if begins else 0

@@ -1,7 +1,7 @@
-"""Training on edits: passes over them in mini-batches, with what is to be held beside.
+"""Train on edits in mini-batches, while other statements are preserved.
 
-All edits are seen in every pass, a mini-batch a step, and not one edit after the other until each
-is learned, which forgets those before (LocFT-BF, arXiv 2509.22072).
+Every pass goes over all edits, one mini-batch per step. Training one edit after the other until
+each is learned forgets the earlier ones (LocFT-BF, arXiv 2509.22072).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from emend.models.forward import target_nll
 from emend.models.replay import BlockCapture, capture_blocks, whole
 
 LEARNED = 1e-2
-"""Loss of a mini-batch below which there is nothing left to learn."""
+"""Loss of a mini-batch below which its edits are learned."""
 
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """Some edits, captured at the first trained block, and where their targets are scored.
+    """Edits captured at the first trained layer, and where their targets are scored.
 
     Attributes:
-        capture: The blocks from the first trained one up, with all tokens: a changed matrix acts
-            on every token.
+        capture: The layers from the first trained one up, with all tokens: a changed matrix acts on
+            every token.
         rows: (N,) int64, row of each scored token.
-        columns: (N,) int64, its position.
+        columns: (N,) int64, its column.
         tokens: (N,) int64, the token.
         weights: (N,) float32, one over the number of target tokens and of edits.
     """
@@ -48,13 +48,13 @@ class AnswerBatch:
     weights: Tensor
 
     def loss(self, view: ModelView, spared: float = 0.0) -> Tensor:
-        """Mean over edits of -1/n sum_t log p(o_t | what stands before), a scalar in float32.
+        """Compute the mean over edits of -1/n sum_t log p(o_t | o_<t), a scalar in float32.
 
         Args:
             view: The model.
-            spared: Of each token's loss only what is above this counts.
+            spared: Only the part of each token's loss above this counts.
         """
-        hidden = self.capture.run_blocks()  # (B, T, width)
+        hidden = self.capture.run_blocks()  # (B, T, hidden_size)
         scored = hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
         logits = view.logits(scored)  # (N, vocabulary)
         return target_nll(logits, self.tokens, self.weights, spared=spared).sum()
@@ -69,16 +69,16 @@ def answer_batches(
     *,
     at_prompt: bool = False,
 ) -> list[AnswerBatch]:
-    """The edits' bare prompts with their targets, at most ``batch_size`` of them in a batch.
+    """Capture the edits' bare prompts with their targets, in batches.
 
     Args:
         view: The model.
         tokenizer: Its tokenizer.
-        edits: What shall be said.
-        layer: The first block that changes; those below are run once.
-        batch_size: Edits in a batch.
-        at_prompt: Score all target tokens at the prompt's last token (FT-L), p(o_t | x), and not
-            each after those before it, p(o_t | x, o_1..o_(t-1)).
+        edits: The edits.
+        layer: The first layer that changes; those below are run once.
+        batch_size: Most edits in a batch.
+        at_prompt: Score all target tokens at the prompt's last token (FT-L), p(o_t | x), instead
+            of each after those before it, p(o_t | x, o_1..o_(t-1)).
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
@@ -111,15 +111,15 @@ def _batch(view: ModelView, rows: Sequence[Row], layer: int, at_prompt: bool) ->
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train.
+    """Settings of `train`.
 
     Attributes:
-        steps: Passes over all edits, at most.
+        steps: Most passes over all edits.
         learning_rate: Step size of Adam.
-        enough: Probability of a target's token from which on it adds no loss; 1 for none.
-        stop_below: Loss of a mini-batch below which its edits are learned; the passes end when
-            the mean over all is. 0 takes all passes.
-        hold: Factor on the divergence of what is held.
+        enough: Probability from which on a target token adds no loss; 1 for none.
+        stop_below: Loss of a mini-batch below which it takes no step; training ends when the mean
+            over all is below it. 0 takes all passes.
+        hold: Factor on the divergence of what is preserved.
     """
 
     steps: int
@@ -133,23 +133,23 @@ def train(
     view: ModelView,
     parameters: Sequence[Tensor],
     batches: Sequence[AnswerBatch],
-    held: Sequence[PreservedBatch],
+    preserved: Sequence[PreservedBatch],
     settings: TrainingSettings,
     acting: Callable[[], AbstractContextManager[object]],
     *,
     label: str,
     bound: Callable[[], None] | None = None,
 ) -> None:
-    """Change the parameters, in place, until the targets are said.
+    """Train the parameters, in place, until the model generates the targets.
 
     Args:
         view: The model, frozen.
-        parameters: What is trained.
+        parameters: The trained parameters.
         batches: The edits.
-        held: What is to be left alone, a batch of it in every step, in turn; may be empty.
-        settings: How.
+        preserved: What is preserved, one batch per step, in turn; may be empty.
+        settings: The settings.
         acting: Makes a context in which the parameters act on the model.
-        label: What a progress bar says.
+        label: Label of the progress bar.
         bound: Called after each step.
 
     Raises:
@@ -166,8 +166,8 @@ def train(
                 losses.append(_finite(loss, step))
                 if losses[-1] < settings.stop_below:
                     continue
-                if held:
-                    part = held[turn % len(held)]
+                if preserved:
+                    part = preserved[turn % len(preserved)]
                     loss = loss + settings.hold * part.divergence(view)
                     turn += 1
             adam.zero_grad()

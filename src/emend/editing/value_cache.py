@@ -1,8 +1,8 @@
-"""Values that were sought before, kept in a patch so that going on from it seeks only new ones.
+"""Cache optimised values in a patch, so that continuing it optimises only new ones.
 
-A value is sought on the unedited model, and is the same whatever other edits there are. So it can
-be kept under a key of all that it depends on (`_identity`): the model, its tokenizer, the request,
-the contexts, the layer and the settings of the search. What has another key is sought again.
+A value is optimised on the unedited model, and does not depend on other edits. So it is cached
+under a key of all that it depends on (`_identity`): the model, its tokenizer, the request, the
+contexts, the layer and the settings of the optimisation. Under another key it is computed again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from emend.edits import Edit
 from emend.models import ModelView, model_fingerprint, tokens_fingerprint
 
 PREFIX = "value."
-"""Begins the names of values in a patch's state; the id of the edit ends them."""
+"""Prefix of the names of values in a patch's state, which end with the edit's id."""
 
 
 def edit_of(name: str) -> str | None:
-    """The id of the edit whose value has this name in a patch's state; None for other tensors."""
+    """Return the id of the edit whose value has this name; None for other tensors."""
     return name.removeprefix(PREFIX).partition(".")[2] if name.startswith(PREFIX) else None
 
 
@@ -41,27 +41,27 @@ def cached_values(
     site: Site = "mlp",
     known: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The value of each edit, sought where it is not known.
+    """Return the value of each edit, optimised where it is not known.
 
     Args:
         view: The unedited model.
         tokenizer: Its tokenizer.
         edits: E edits.
         templates: Context templates, the bare one first.
-        layer: The block where the values stand.
-        settings: Settings of the search.
-        site: Whether they stand at the down-projection's or the block's output.
+        layer: The layer.
+        settings: Settings of the optimisation.
+        site: Where the values are added.
         known: Values by name, as this function returned them.
 
     Returns:
-        The values, (E, width) float32 (float64 for a float64 model), and the same by name.
+        The values, (E, hidden_size) float32 (float64 for a float64 model), and the same by name.
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A loss is not finite.
     """
     layer = view.numbered([layer])[0]
-    asked = {**dataclasses.asdict(settings), "chunk": None}  # on which nothing depends
+    asked = {**dataclasses.asdict(settings), "chunk": None}  # no result depends on it
     common = {
         "model": model_fingerprint(view.model),
         "tokenizer": tokens_fingerprint(view.model, tokenizer),
@@ -84,7 +84,7 @@ def cached_values(
 
 
 def _companions(edits: Sequence[Edit]) -> dict[str, list[list[str]]]:
-    """The requests of each subject, where the values of its edits depend on one another."""
+    """Collect the requests of each subject, whose values depend on one another."""
     found: dict[str, list[list[str]]] = {}
     for edit in edits:
         found.setdefault(edit.subject, []).append(_request(edit))
@@ -101,15 +101,15 @@ def _name(common: Mapping[str, Any], edit: Edit, companions: list[list[str]]) ->
 
 
 def settings_content(config: Any, view: ModelView, tokenizer: Any) -> dict[str, Any]:
-    """Give all settings of a method with the content of what they name.
+    """Return all settings of a method, with the content of the files that they name.
 
-    Settings left at their defaults are in it, since a default may change. The texts of the setting
-    ``texts`` enter by their content, wherever they are read from, and so does every file or
-    directory whose path a setting is.
+    Settings left at their defaults are included, since a default may change. The texts of the
+    setting ``texts`` enter by their content, and so does every file or directory whose path a
+    setting is.
 
     Args:
         config: Settings of a method, a dataclass, as `Method.configure` gives them.
-        view: The model; where no texts are named, it decides which are taken.
+        view: The model, which decides the texts where none are named.
         tokenizer: Its tokenizer.
 
     Returns:
@@ -128,11 +128,14 @@ def settings_content(config: Any, view: ModelView, tokenizer: Any) -> dict[str, 
 
 
 def _content_of(value: str | Path) -> str | None:
-    """The content of the file or directory that a setting names; None where there is none."""
+    """Return the digest of the file or directory that a setting names, if there is one."""
     try:
         path = Path(value)
         if path.is_dir():
             return _identity.directory_digest(path)
         return _identity.file_digest(path) if path.is_file() else None
-    except (OSError, ValueError):  # no path: it is too long, or holds what a path cannot
+    except (
+        OSError,
+        ValueError,
+    ):  # not a path: too long, or with characters that a path cannot have
         return None

@@ -1,7 +1,7 @@
-"""What a method declares, read from its source: listing methods loads no torch.
+"""Read what a method declares from its source, so that listing methods loads no torch.
 
-A method's decorator holds literals only, so its line for people, its paper and its flags are
-read by parsing the one file it stands in. What cannot be read in this way is imported.
+A method's decorator holds literals only, so its title, paper and flags are read by parsing its
+file. A method that cannot be read in this way is imported.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ Continuation = Literal["joint", "additive", "sequential", "append"]
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a method without running it.
+    """The declaration of a method.
 
     Attributes:
-        name: The name of its module.
-        title: One line that says what it is.
+        name: Name of its module.
+        title: One line that describes it.
         paper: Authors, year and address.
-        when: When to use it, for people choosing.
+        when: When to use it.
         continues: How it continues an earlier patch. "joint": all edits, the earlier ones too, are
-            solved for together on the unedited model, with target values that are known taken
-            from the patch; the patch may be another method's. "additive": the new edits are made
-            on the unedited model, and their changes added. "sequential": the new edits are made
-            on the edited model, and their changes added. "append": the new edits join the memory.
-        order_invariant: Whether the same edits in any order and in any batches make the same
-            patch, to rounding.
-        prompt_only: Whether it acts on what a model reads alone, so that an endpoint will do.
-        by_subject: Whether it writes at the subject's last token, so that a prompt must ask
+            solved together on the unedited model, and known target values are taken from the
+            patch, which may be another method's. "additive": the new edits are made on the
+            unedited model, and their changes added. "sequential": the new edits are made on the
+            edited model, and their changes added. "append": the new edits join the memory.
+        order_invariant: Whether the same edits in any order and any batches make the same patch, to
+            rounding.
+        prompt_only: Whether it changes only the prompt, so that it works on an endpoint.
+        by_subject: Whether it writes at the subject's last token, so that a prompt must state
             something about the subject.
-        version: Raised when the same settings give another patch, beyond rounding: what a ledger
-            or a sweep has cached of an earlier version is then made again.
+        version: Raised when the same settings give another patch, beyond rounding: results that a
+            ledger or sweep cached of an earlier version are then computed again.
     """
 
     name: str
@@ -55,15 +55,15 @@ class About:
 
 
 def read_about(path: Path, name: str) -> About | None:
-    """Read what a method's source says of it.
+    """Read a method's declaration from its source.
 
     Args:
         path: The module's file.
         name: The decorated function.
 
     Returns:
-        None where the file does not define the function once, at its top, under emend's own
-        decorator with literal arguments: then only an import can tell.
+        None where the file does not define the function once, at module level, under emend's own
+        decorator with literal arguments; it must then be imported.
     """
     try:
         body = ast.parse(path.read_bytes()).body
@@ -79,14 +79,14 @@ def read_about(path: Path, name: str) -> About | None:
     if not isinstance(call, ast.Call) or not _is_ours(call.func, body) or call.args:
         return None
     try:
-        said = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        declared = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except ValueError:
         return None
-    if not said.keys() <= {field.name for field in fields(About)}:
+    if not declared.keys() <= {field.name for field in fields(About)}:
         return None
     try:
-        return About(name=name, **said)
-    except TypeError:  # a line is missing
+        return About(name=name, **declared)
+    except TypeError:  # a field is missing
         return None
 
 

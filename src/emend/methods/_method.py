@@ -24,7 +24,7 @@ Run = Callable[..., Patch]
 """(session, settings) -> patch."""
 
 WITHOUT_SUBJECT = ("ft", "ultraedit", "grace")
-"""Some methods that look at whole prompts, for those whose prompt has no subject."""
+"""Some methods that need no subject, to suggest where a prompt has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class Method(About):
     """A registered method; see `About` for what it declares.
 
     Attributes:
-        run: The function itself.
-        signature: The settings that it takes.
+        run: The function.
+        signature: Its settings.
     """
 
     run: Run
@@ -65,35 +65,35 @@ class Method(About):
         Args:
             model: A Hugging Face causal language model.
             tokenizer: Its tokenizer.
-            edits: What to change, at least one. Those with translations are made as one edit for
-                each language, all at once.
-            previous: A patch to continue; the result holds its edits too. A new edit with the id,
-                or for the statement, of an earlier one takes its place.
-            continues: How that is done; by default the method's own (`About.continues`).
-                "sequential" makes the new edits on the edited model, as published codes do a
-                sequence, so that their order matters; any method that changes weights can.
-            ablation: What a closed-form method optimises differently, for experiments: fields of
+            edits: At least one edit. One with translations is made as one edit for each language,
+                all at once.
+            previous: A patch to continue; the result holds its edits too. A new edit replaces an
+                earlier one with its id or its statement.
+            continues: How it is continued; by default the method's own (`About.continues`).
+                "sequential" makes the new edits on the edited model, as published code does, so
+                that their order matters; any method that changes weights can.
+            ablation: Changes of a closed-form method for experiments: fields of
                 `emend.editing.SearchSettings`, and ``ridge``; see `Session`.
             overrides: Settings that differ from the method's defaults.
 
         Raises:
             Conflict: Two edits give one statement different targets, or are the same under two ids.
-            InvalidInput: No edits, something else than edits, two with the same id, a prompt that
-                is a subject alone where the method writes at the subject, a setting that does not
-                fit, a previous patch of another type, model or method, or a method that cannot
-                continue so.
-            UnknownName: There is no such setting.
+            InvalidInput: There are no edits, or other things than edits; two have the same id; a
+                prompt is a subject alone and the method writes at the subject; a setting has the
+                wrong type or range; the previous patch is of another type, model or method; or
+                the method cannot continue in this way.
+            UnknownName: A setting does not exist.
             UnsupportedModel: The model is an endpoint, and the method needs the model itself.
             SubjectNotFound: The tokenizer makes no token of a subject.
-            NumericalFailure: The search or the solution gave something not finite.
+            NumericalFailure: The optimisation or the solution is not finite.
         """
         edits = check_edits(edits)
         check_conflicts(edits)
         edits = statements_of(edits)
         if isinstance(model, models.Endpoint) and not self.prompt_only:
             raise UnsupportedModel(
-                f"{self.name} needs a model's inside, which {model.name} does not show: use a "
-                "method that acts on prompts (ike, mello), or a model with its weights here"
+                f"{self.name} needs the model's weights, which {model.name} does not give: use a "
+                "method that acts on prompts (ike, mello), or load the model here"
             )
         config = self.configure(**overrides)
         start = models.ensure_start(model, tokenizer)
@@ -134,7 +134,7 @@ class Method(About):
         if continues == "additive":
             change = typing.cast(WeightPatch, made(edits))
             return before.only(kept) + change if kept else change
-        # Values optimised on the unedited model do not serve the edited one, nor the reverse.
+        # Values optimised on the unedited model are wrong for the edited one, and the reverse.
         own = self.continues == "sequential"
         with before.applied(model):
             change = typing.cast(WeightPatch, made(edits, before if own else None))
@@ -144,7 +144,7 @@ class Method(About):
         return dataclasses.replace(both, edits=everything, timing=change.timing)
 
     def _check_prompts(self, tokenizer: Any, edits: tuple[Edit, ...]) -> None:
-        """Refuse prompts that the method cannot edit at.
+        """Refuse prompts that the method cannot edit.
 
         Raises:
             InvalidInput: A prompt is its subject alone, and the method writes at the subject.
@@ -154,8 +154,8 @@ class Method(About):
         for edit in edits:
             if not any(letter.isalnum() for letter in edit.prompt.replace("{}", "")):
                 raise InvalidInput(
-                    f"edit {edit.id!r} has the prompt {edit.prompt!r}, expected one that says "
-                    f"something of its subject {edit.subject!r}: {self.name} changes what the "
+                    f"edit {edit.id!r} has the prompt {edit.prompt!r}, expected one that states "
+                    f"something about its subject {edit.subject!r}: {self.name} changes what the "
                     "model recalls of a subject; write the prompt as '{} was born in', or take a "
                     f"method that needs no subject ({', '.join(WITHOUT_SUBJECT)})"
                 )
@@ -165,7 +165,7 @@ class Method(About):
         if not isinstance(previous, MemoryPatch):
             raise InvalidInput(
                 f"previous is a {type(previous).__name__}, expected a patch of {self.name}: "
-                "a memory goes on from a memory"
+                "a memory continues a memory"
             )
         self._check_maker(previous)
         check_base(model, previous.base)
@@ -186,22 +186,22 @@ class Method(About):
         if continues != self.continues and (self.is_memory or continues != "sequential"):
             ways = self.continues if self.is_memory else f"{self.continues} or sequential"
             raise InvalidInput(
-                f"continues is {continues!r}, expected {ways}: {self.name} continues a patch so"
+                f"continues is {continues!r}, expected {ways}: {self.name} has no other way"
             )
 
     def _check_maker(self, previous: Patch) -> None:
         if previous.method != self.name:
             raise InvalidInput(
                 f"previous was made by {previous.method or 'an unknown method'}, expected "
-                f"{self.name}: go on by the same method, or add the two patches"
+                f"{self.name}: continue with the same method, or add the two patches"
             )
 
     def configure(self, **overrides: Any) -> Any:
         """Return the method's settings with some of them set, each of its type and in its range.
 
         Raises:
-            UnknownName: There is no such setting.
-            InvalidInput: A value is of another type than the setting, or outside its range.
+            UnknownName: A setting does not exist.
+            InvalidInput: A value has the wrong type or is outside its range.
         """
         return self.config_type(**checked(self.name, self.config_type, overrides))
 
@@ -209,8 +209,8 @@ class Method(About):
 def _warn_of_shared_tokens(tokenizer: Any, edits: Sequence[Edit]) -> None:
     """Warn of subjects that have no last token of their own: "公司的" of "苹果公司的创始人是".
 
-    The edit is written at that token and takes there. Where another word follows the subject its
-    last token is another one, which the edit does not reach.
+    The edit is written at that token. Where another word follows the subject, its last token is
+    another one, which the edit does not reach.
     """
     texts, spans = [edit.text for edit in edits], [edit.subject_span for edit in edits]
     shared = models.beyond_subjects(tokenizer, texts, spans)
@@ -221,7 +221,7 @@ def _warn_of_shared_tokens(tokenizer: Any, edits: Sequence[Edit]) -> None:
     more = f" (and {len(found) - 1} more edits)" if len(found) > 1 else ""
     logger.warning(
         f"edit {edit.id!r}{more}: the last token of the subject {edit.subject!r} is {token!r}, "
-        f"which goes on with {beyond!r}: texts in which something else follows the subject may "
+        f"which continues with {beyond!r}: texts in which something else follows the subject may "
         "not show the edit; write the prompt with other words after it, or give both as edits"
     )
 

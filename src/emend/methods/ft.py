@@ -1,4 +1,4 @@
-"""FT: fine-tune down-projections on the new facts, in mini-batches, with what else is said held.
+"""FT: fine-tune down-projections on the new facts in mini-batches, with other answers preserved.
 
 Zhu et al. 2020, arXiv 2012.00363 (the box); Meng et al. 2022, arXiv 2202.05262 (FT-L); Zhang et
 al. 2024, arXiv 2401.01286 (FT-M); LocFT-BF, arXiv 2509.22072 (mini-batches at chosen layers).
@@ -9,21 +9,21 @@ al. 2024, arXiv 2401.01286 (FT-M); LocFT-BF, arXiv 2509.22072 (mini-batches at c
     objective   L(x, o), prompt x and target tokens o_1..o_n
     "ft-m"      -1/n sum_t log p(o_t | x, o_1..o_(t-1)): ordinary cross-entropy on the target
     "ft-l"      -1/n sum_t log p(o_t | x): all target tokens at the prompt's last position, which
-                is wrong for targets of several tokens, and published so
+                is wrong for targets of several tokens, but is the published form
 
 Adam takes no step on a batch whose loss is below 0.01, and ends when the mean over all batches of
 a pass is. Naming trap: in ROME's tables "FT+L" means the box; in EasyEdit "FT-L" means the
 objective, usually without a box.
 
-Where this deviates, by default: an early block is trained and not a late one, whose inputs differ
+By default this deviates in that an early layer is trained and not a late one, whose inputs differ
 less from subject to subject; a token that is probable enough adds no loss (`enough`); and what the
-model states of the subject and says of others like it is preserved (`editing/preservation.py`).
+model states of the subject and of others like it is preserved (`editing/preservation.py`).
 ``original=True`` gives the published form.
 
-Where it deviates always: the model is never changed. What is trained is the change itself, in
-float32, added to the output of each down-projection by a hook; for Adam without weight decay that
-is the same as training the matrix. Only the blocks from the first trained one up are run. The
-change of one matrix is shared by all edits, so that none can be taken out alone.
+It always deviates in that the model is never changed. The change itself is trained, in float32,
+and added to the output of each down-projection by a hook; for Adam without weight decay that is the
+same as training the matrix. Only the layers from the first trained one up are run. All edits share
+the change, so that none can be taken out alone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PUBLISHED_DEPTH = 0.67
 
 
 @method(
-    title="FT: fine-tune one MLP matrix on the new facts, in mini-batches, with other answers held",
+    title="FT: fine-tune one MLP matrix on the new facts, with other answers preserved",
     paper="Zhu et al. 2020, arXiv 2012.00363; Zhang et al. 2024, arXiv 2401.01286",
     when="a strong and simple baseline; quick, but no edit can be taken out alone",
     continues="sequential",
@@ -73,18 +73,18 @@ def ft(
         session: The edits and the engine.
         layers: Layers whose down-projections are trained; by default the one at 0.17 of the depth
             (gated or rotary) or 0.35 (others), published: at 0.67.
-        objective: What is minimised: cross-entropy on the target (ft-m), or at the last prompt
+        objective: The loss: cross-entropy on the target (ft-m), or at the last prompt
             token (ft-l).
-        steps: Passes over all edits, at most.
+        steps: Most passes over all edits.
         learning_rate: Step size of Adam; by default 5e-3, published 5e-4.
         batch_size: Edits in one step.
         box: Bound on the change of each weight (the L-infinity box); None for none.
         hold: Factor on the mean KL(before || after) of what is preserved.
         original: The published form: a late layer, a small step, nothing preserved.
-        seed: Of the names of other subjects, and of the order in which they are preserved.
+        seed: Seed of the names of other subjects, and of the order in which they are preserved.
     """
     chosen = _layers(session, layers, original)
-    held = 0 if original else PRESERVED
+    count = 0 if original else PRESERVED
     settings = TrainingSettings(
         *(steps, learning_rate or (PUBLISHED_LEARNING_RATE if original else LEARNING_RATE)),
         *(1.0 if original else ENOUGH, LEARNED, hold),
@@ -93,7 +93,7 @@ def ft(
     where = (session.view, session.tokenizer, session.edits, chosen[0])
     with evaluating(session.model), frozen(session.model):
         batches = answer_batches(*where, batch_size, at_prompt=objective == "ft-l")
-        preserved = preserved_batches(*where, statements=held, others=held, seed=seed)
+        preserved = preserved_batches(*where, statements=count, others=count, seed=seed)
         changes = Changes(session, chosen, box)
         train(
             *(session.view, list(changes.deltas.values()), batches, preserved, settings),
@@ -136,24 +136,24 @@ class Changes:
 
     @torch.no_grad()
     def bound(self) -> None:
-        """Bring the changes back into the box."""
+        """Clamp the changes to the box."""
         box = self.box
         if box is not None:
             for delta in self.deltas.values():
                 delta.clamp_(-box, box)
 
     def factors(self) -> dict[int, Dense]:
-        """Return the changes as a patch has them."""
+        """Return the changes as a patch holds them."""
         return {layer: Dense(delta.detach()) for layer, delta in self.deltas.items()}
 
 
 def _layers(session: Session, layers: tuple[int, ...] | None, original: bool) -> tuple[int, ...]:
-    """The layers to train, checked, ascending."""
+    """Return the layers to train, checked, ascending."""
     view = session.view
     if layers is None:
         late = view.nearest_editable(round(PUBLISHED_DEPTH * view.num_layers))
         layers = (late if original else session.one_layer(None),)
     chosen = tuple(sorted(set(view.numbered(layers))))
     for layer in chosen:
-        view.down_projection(layer)  # refused now where it cannot be edited
+        view.down_projection(layer)  # refused before any work
     return chosen

@@ -1,27 +1,27 @@
-"""Knowledge Neurons: shift what a few units of the MLPs write, from the old answer to the new.
+"""Knowledge Neurons: shift the output columns of a few MLP units from the old answer to the new.
 
 Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers", arXiv 2104.08696.
 
     W_i' = W_i - lambda1 e(old) + lambda2 e(new)    for each knowledge neuron i      (section 5.1)
 
     paper     here                what
-    W_i       a column            what unit i writes to the stream (of the down-projection)
+    W_i       a column            output of unit i (column of the down-projection)
     e(.)      `_embedded`         input embedding of an answer; of several tokens, their sum
     lambda1   remove              1
     lambda2   add                 8
     Attr      `locate.attribute`  integrated gradients of P(old) along the activations
     t, p      threshold, share    coarse set: Attr > t max; kept: in more than p of the prompts
 
-Expect little of it. Nothing but a tie between input embeddings and the head, with no norm in
-between, makes an embedding the right thing to write, and the units found belong to the prediction
-position of one prompt, not to the subject: other facts with the same answer change too.
+It is a weak editor. An embedding is the right thing to write only where input embeddings and head
+are tied with no norm in between, and the units found belong to the prediction position of one
+prompt, not to the subject: other facts with the same answer change too.
 
-Where this deviates from the authors' code (for BERT): prompts are the edit's own and its rephrase
-probes, where it has any (asked with the *old* answer; generalization is measured on the same
-wordings, so compare with ``rephrasings=False`` too); the model's own answer stands in for an
-unknown ``original`` and is noted in the patch's statistics; where no unit is found in enough
-prompts, fewer prompts do; and an answer of several tokens is attributed token by token. Each edit
-is made alone on the unedited model, so that any can be taken out again.
+Deviations from the authors' code (for BERT): prompts are the edit's own and its rephrase probes, if
+any (with the *old* answer; generalization is measured on the same wordings, so compare with an edit
+without probes too); the model's own answer replaces an unknown ``original`` and is recorded in the
+patch's statistics; where no unit is found in enough prompts, fewer prompts suffice; and an answer
+of several tokens is attributed token by token. Each edit is made alone on the unedited model, so
+that any can be taken out again.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from emend.models.positions import pad, prompt_tokens
 from emend.patches import LowRank, WeightPatch
 
 BATCH = 256
-"""Tokens that are run at once."""
+"""Tokens run at once."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """How units are found; see `kn`."""
+    """Settings by which units are found; see `kn`."""
 
     threshold: float
     share: float
@@ -60,7 +60,7 @@ class Found:
 
 
 @method(
-    title="Knowledge Neurons: find the units that carry a fact and change what they write",
+    title="Knowledge Neurons: find the units that carry a fact and change their outputs",
     paper="Dai et al. 2022, arXiv 2104.08696",
     when="to study where a fact is read out; as an editor a historical baseline that does poorly",
     continues="additive",
@@ -93,7 +93,7 @@ def kn(
     _check_embeddings(view)
     chosen = view.numbered(same_size_layers(view) if layers is None else layers)
     how = Found(threshold, share, steps, tuple(sorted(set(chosen))))
-    context_rows(session.tokenizer, edits, ["{}"])  # a subject without a token is refused here too
+    context_rows(session.tokenizer, edits, ["{}"])  # refuses a subject without a token
     old = old_answers(session.model, session.tokenizer, edits)
     found = _neurons(view, session.tokenizer, edits, old, how)
     return session.patch(
@@ -112,21 +112,21 @@ def _check_embeddings(view: ModelView) -> None:
     """Refuse a model whose embeddings cannot be added to the residual stream.
 
     Raises:
-        UnsupportedModel: They are of another size.
+        UnsupportedModel: They have another size.
     """
     features = int(_embedding(view).shape[1])
     if features != view.hidden_size:
         raise UnsupportedModel(
-            f"{type(view.model).__name__} has embeddings of width {features} and a stream of "
-            f"{view.hidden_size}, so one cannot be written to the other: take another method"
+            f"{type(view.model).__name__} has embeddings of size {features} and a hidden size of "
+            f"{view.hidden_size}, so one cannot be added to the other: choose another method"
         )
 
 
 def old_answers(model: Any, tokenizer: Any, edits: Sequence[Edit]) -> dict[str, list[int]]:
-    """Tokens of what the model says now, by edit id.
+    """Return the tokens of the model's present answers, by edit id.
 
-    That is ``original``; where it is not known, the model's own greedy answer of as many tokens
-    as the target has.
+    That is ``original``; where it is unknown, the model's greedy answer of as many tokens as the
+    target has.
     """
     joined = join_targets(
         tokenizer, [e.text for e in edits], [e.original or e.target for e in edits]
@@ -159,7 +159,7 @@ def _neurons(
     old: dict[str, list[int]],
     how: Found,
 ) -> dict[str, list[Neuron]]:
-    """The units of each edit, by its id."""
+    """Find the units of each edit, by its id."""
     texts: list[str] = []
     owners: list[str] = []
     for edit in edits:
@@ -182,7 +182,7 @@ def _factors(
     remove: float,
     add: float,
 ) -> dict[str, LowRank]:
-    """One row of A (a unit vector) and one column of B for each unit of each edit."""
+    """Make one row of A (a unit vector) and one column of B for each unit of each edit."""
     view, edits = session.view, session.edits
     joined = join_targets(session.tokenizer, [e.text for e in edits], [e.target for e in edits])
     rows: dict[int, list[tuple[int, Tensor, str]]] = {}
@@ -205,6 +205,6 @@ def _embedding(view: ModelView) -> Tensor:
 
 
 def _embedded(view: ModelView, tokens: Sequence[int]) -> Tensor:
-    """Sum of the input embeddings of an answer's tokens, (width,) float32."""
+    """Sum the input embeddings of an answer's tokens, (hidden_size,) float32."""
     weight = _embedding(view)
     return weight[torch.tensor(list(tokens), device=weight.device)].float().sum(0).cpu()

@@ -9,20 +9,20 @@ editor, Zhang et al. 2024, arXiv 2401.01286.
     r       rank                rows of A
     alpha   alpha               the change is scaled by alpha / r; the patch has it in B
     A, B    factors             A starts at random (by seed), B at zero
-    W       modules, layers     by default down-projections of five early blocks; as published what
-                                makes queries and values, in all blocks
+    W       modules, layers     by default down-projections of five early layers; as published query
+                                and value projections of all layers
 
-The adapter is PEFT's (the extra `peft`). It is put into the model while it is trained and taken
-out again, also after an error: the modules that come back are the very objects that were there.
+The adapter is PEFT's (the extra `peft`). It is injected for training and removed again, also after
+an error: the modules put back are the same objects as before.
 
-Where this deviates from the usual script: several edits share a batch and are trained together;
-the seed is a setting and torch's own generator is left as it was; in a model of half precision
-the adapter is trained in float32. One adapter holds all edits, so that none can be taken out
-alone. By default early MLPs are adapted, whose inputs differ from subject to subject (an adapter
-of the attention changes the answers for all of them alike). Steps are small and end where each
-target is probable enough (`enough`), and what the model states of the subject and of others like it
-is preserved (`editing/preservation.py`). The published form, ``original=True``, lowers the loss
-without end, which ruins a small model.
+Deviations from the usual script: several edits share a batch and are trained together; the seed is
+a setting and torch's global generator is restored; in a half-precision model the adapter is trained
+in float32. One adapter holds all edits, so that none can be taken out alone. By default early MLPs
+are adapted, whose inputs differ from subject to subject (an adapter of the attention changes the
+answers for all of them alike). Steps are small and end where each target is probable enough
+(`enough`), and what the model states of the subject and of others like it is preserved
+(`editing/preservation.py`). The published form, ``original=True``, lowers the loss without end,
+which ruins a small model.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Form:
-    """What the published form and emend's own differ in."""
+    """The settings in which the published form and emend's own differ."""
 
     steps: int
     learning_rate: float
     dropout: float
     enough: float
-    held: int
+    preserved: int
     stop_below: float
 
 
@@ -82,7 +82,7 @@ DEFAULT = Form(40, 2e-3, 0.0, ENOUGH, PRESERVED, LEARNED)
 @method(
     title="LoRA: a low-rank adapter of early MLPs, trained on the new facts by PEFT",
     paper="Hu et al. 2021, arXiv 2106.09685; Zhang et al. 2024, arXiv 2401.01286",
-    when="a baseline to compare with; what it says of other subjects changes too: `ft` is better",
+    when="a baseline to compare with; answers about other subjects change too: `ft` is better",
     continues="sequential",
     version=3,
 )
@@ -110,12 +110,12 @@ def lora(
             values).
         rank: Rank of the change of each matrix.
         alpha: The change is scaled by alpha / rank.
-        steps: Passes over all edits, at most; by default 40, published 70 (30 for GPT-2 XL).
+        steps: Most passes over all edits; by default 40, published 70 (30 for GPT-2 XL).
         learning_rate: Step size of Adam; by default 2e-3, published 5e-3.
         hold: Factor on the mean KL(before || after) of what is preserved.
         original: The published form: many large steps with dropout, nothing preserved.
-        seed: Of the adapter's start and dropout, the names of other subjects, and the order in
-            which they are preserved.
+        seed: Seed of the adapter's start and dropout, the names of other subjects, and the order
+            in which they are preserved.
     """
     require_peft()
     _refuse_adapted(session.model)
@@ -134,7 +134,9 @@ def lora(
     where = (session.view, session.tokenizer, session.edits, chosen[0])
     with evaluating(session.model), frozen(session.model):
         batches = answer_batches(*where, BATCH)
-        held = preserved_batches(*where, statements=form.held, others=form.held, seed=seed)
+        preserved = preserved_batches(
+            *where, statements=form.preserved, others=form.preserved, seed=seed
+        )
         adapter = {"r": rank, "lora_alpha": alpha, "lora_dropout": form.dropout}
         with _seeded(seed), injected(session.model, names, adapter) as adapters:
             weights = [w for layer in adapters.values() for w in _matrices(layer)]
@@ -142,18 +144,18 @@ def lora(
                 weight.requires_grad_(True)
             # The adapter is in the model itself.
             label = "training the adapter"
-            train(session.view, weights, batches, held, settings, nullcontext, label=label)
+            train(session.view, weights, batches, preserved, settings, nullcontext, label=label)
             factors = {name: _factor(one) for name, one in adapters.items()}
     return session.patch(factors)
 
 
 def require_peft() -> None:
-    """Refuse to go on without PEFT.
+    """Check that PEFT is installed.
 
     Raises:
         MissingExtra: It is not installed.
     """
-    # An extra: the core does not need it. Asked first, so that nothing is run in vain.
+    # An extra, not needed by the core; checked before any work.
     if importlib.util.find_spec("peft") is None:
         raise MissingExtra.of("peft", "peft", "train LoRA adapters")
 
@@ -168,20 +170,20 @@ def _refuse_adapted(model: nn.Module) -> None:
 
 
 def _layers(view: ModelView, layers: Sequence[int] | None, original: bool) -> tuple[int, ...]:
-    """The layers to adapt, checked, ascending."""
+    """Return the layers to adapt, checked, ascending."""
     if layers is None:
         layers = _early(view) if view.editable and not original else range(view.num_layers)
     return tuple(sorted(set(view.numbered(layers))))
 
 
 def _early(view: ModelView) -> list[int]:
-    """The blocks around the one that other methods edit, those that can be edited."""
+    """Return the editable layers around the one that other methods edit."""
     middle = single_layer(view, None)
     return [layer for layer in view.editable if abs(layer - middle) <= REACH]
 
 
 def early_modules(view: ModelView, layers: Sequence[int]) -> list[str]:
-    """Full names of the blocks' down-projections; of queries and values where one has none."""
+    """Return names of the layers' down-projections; of queries and values where one has none."""
     found: list[str] = []
     for layer in layers:
         if layer in view.editable:
@@ -194,18 +196,18 @@ def early_modules(view: ModelView, layers: Sequence[int]) -> list[str]:
 def adapted_modules(
     view: ModelView, layers: Sequence[int], ends: Sequence[str] | None = None
 ) -> list[str]:
-    """Full names of the modules to adapt, in the order of the blocks.
+    """Return the full names of the modules to adapt, in the order of the layers.
 
     Args:
         view: The model.
-        layers: Its blocks that take part.
+        layers: The layers to adapt.
         ends: Ends of names, each of one or more whole parts ("q_proj", "mlp.up_proj"). None takes
-            the projections of the attention named after queries and values; where there are
-            none, those that put out more than the stream's width (queries, keys and values in
-            one); where there are none either, all of the attention.
+            the attention's query and value projections by name; where there are none, those with
+            more outputs than the hidden size (queries, keys and values in one); where there are
+            none either, all of the attention.
 
     Raises:
-        UnknownName: No linear layer of these blocks has such a name.
+        UnknownName: No linear module of these layers has such a name.
     """
     found: list[str] = []
     for layer in layers:
@@ -235,16 +237,16 @@ def _queries_and_values(view: ModelView, layer: int) -> list[nn.Module]:
 def injected(
     model: nn.Module, names: Sequence[str], config: Mapping[str, Any]
 ) -> Generator[dict[str, Any], None, None]:
-    """PEFT's adapter in the model for the time of the block.
+    """Inject PEFT's adapter into the model inside a `with` block.
 
     Args:
-        model: The model. Its gradient flags must be kept by the caller (`frozen`).
+        model: The model. The caller must restore its gradient flags (`frozen`).
         names: Full names of the modules to adapt.
         config: Rank, scale and dropout, as PEFT names them.
 
     Yields:
-        PEFT's layers by these names. Afterwards the modules themselves are back in their places,
-        and what PEFT wrote on the model is gone, also after an error.
+        PEFT's layers by these names. Afterwards the original modules are back, and attributes that
+        PEFT set on the model are removed, also after an error.
     """
     import peft
 
@@ -273,36 +275,37 @@ def injected(
 
 @contextmanager
 def _placed(modules: Iterable[nn.Module]) -> Generator[None, None, None]:
-    """Offloaded weights look as if they were where their modules compute.
+    """Place stand-ins for offloaded weights on the devices where their modules compute.
 
-    PEFT puts an adapter where the module's weight is; on the meta device it would have no values.
+    PEFT puts an adapter on the device of the module's weight; on the meta device it would have no
+    values.
     """
-    held: list[tuple[nn.Module, nn.Parameter]] = []
+    offloaded: list[tuple[nn.Module, nn.Parameter]] = []
     try:
         for module in modules:
             weight = module.get_parameter("weight")
             if weight.device.type == "meta":
                 empty = torch.empty(1, dtype=weight.dtype, device=device_of(module))
-                held.append((module, weight))  # a single number, seen everywhere
+                offloaded.append((module, weight))  # one number, expanded
                 module.register_parameter(
                     "weight", nn.Parameter(empty.expand(weight.shape), requires_grad=False)
                 )
         yield
     finally:
-        for module, weight in held:
+        for module, weight in offloaded:
             module.register_parameter("weight", weight)
 
 
 @contextmanager
 def _seeded(seed: int) -> Generator[None, None, None]:
-    """PEFT and dropout draw from torch's own generators: seeded inside, as they were after."""
+    """Seed torch's global generators, from which PEFT and dropout draw, and restore them after."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 
 
 def _matrices(adapter: Any) -> tuple[nn.Parameter, nn.Parameter]:
-    """A (r, in) and B (out, r), whichever way the module itself stores its weight."""
+    """Return A (r, in) and B (out, r), whatever the layout of the module's weight."""
     return adapter.lora_A[ADAPTER].weight, adapter.lora_B[ADAPTER].weight
 
 

@@ -1,36 +1,36 @@
-"""UltraEdit: normalised gradients put in by one ridge regression, turn by turn; nothing is trained.
+"""UltraEdit: write normalised gradients by one ridge regression, turn by turn; nothing is trained.
 
 Gu et al. 2025, arXiv 2505.14679 (TMLR 2026); StableEdit, arXiv 2605.11836 (ICML 2026).
 
 For each turn of n edits and each edited matrix, at the tokens that predict a target token:
 
-    H, G       what the matrix is given (N, in), and the gradient at what it puts out (N, out)
-    h~, g~     (x - mean) / deviation, of all rows of all turns so far; shared by equal shapes
+    H, G       inputs of the matrix (N, in), and the gradients at its outputs (N, out)
+    h~, g~     (x - mean) / deviation, over all rows of all turns so far; shared by equal shapes
     v          -eta |h~|^2 g~
     Delta W^T = (H^T H + alpha I)^-1 H^T V         solved in float64 on the smaller side
 
-and the next turn's gradients are those of the edited model. StableEdit is `whiten`, `alpha=10`
+and the next turn's gradients are taken on the edited model. StableEdit is `whiten`, `alpha=10`
 and `warmup=20`: g~ = Cov^(-1/2) (g - mean) where more rows than dimensions were seen.
 
-Where this deviates:
+Deviations:
 
-- By default the step is free of scale: v = -strength rms(y) (|h~|^2 / mean |h~|^2) (g~ / rms(g~))
-  with y what the matrix puts out at these tokens, and the ridge is alpha times the mean |h|^2.
-  Over many rows mean |h~|^2 is `in` and rms(g~) is 1, so this is the published v by another
-  unit: strength is how much is added to an output, relative to it, whatever the size of the model.
-  `eta` (published: 1e-6, for models of 7B) takes the published v, and alpha is then absolute
-  (published: 1).
-- The variance is the biased one, and `prior` pseudo-rows are counted with the rows seen: a single
-  edit of one token would be its own mean, and be normalised to nothing.
+- By default the step does not depend on scale: v = -strength rms(y) (|h~|^2 / mean |h~|^2)
+  (g~ / rms(g~)), with y the outputs of the matrix at these tokens, and the ridge is alpha times the
+  mean |h|^2. Over many rows mean |h~|^2 is `in` and rms(g~) is 1, so this is the published v in
+  another unit: strength is the change of an output relative to its size, in any model. `eta`
+  (published: 1e-6, for models of 7B) takes the published v, and alpha is then absolute (published:
+  1).
+- The variance is the biased one, and pseudo-rows are counted with the rows seen: a single edit of
+  one token would be its own mean, and be normalised to zero.
 - The model is not changed: earlier turns act as hooks, in float32.
 
-It moves all that resembles the keys of the edits, for nothing says what else has such keys: on
-SmolLM2-135M ten edits are said and the rest of the model is lost, also by the least strength that
-says them; in early blocks, where keys differ more, they are not said. The paper's models are fifty
-times as large.
+It changes the outputs at all keys that resemble those of the edits, since it knows no other keys:
+on SmolLM2-135M ten edits take and the rest of the model is ruined, even at the least strength at
+which they take; in early layers, where keys differ more, they do not take. The paper's models are
+fifty times as large.
 
-What a turn adds depends on the turns before, so the order of edits matters, and edits cannot be
-taken out alone. The running statistics stay in the patch, and a patch continued goes on with them.
+The change of a turn depends on the turns before, so the order of edits matters, and edits cannot be
+taken out alone. The patch holds the running statistics, with which a continued patch proceeds.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ BATCH = 10
 """Edits in one forward and backward pass."""
 
 PRIOR = 10.0
-"""Pseudo-rows counted with the statistics, but in the published form."""
+"""Pseudo-rows counted in the statistics, except in the published form."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """How large a step is; see `ultraedit`."""
+    """Settings of the step size; see `ultraedit`."""
 
     strength: float
     eta: float | None
@@ -96,14 +96,14 @@ def ultraedit(
     whiten: bool = False,
     warmup: Whole = 0,
 ) -> WeightPatch:
-    """Put the edits in, a turn at a time.
+    """Write the edits, one turn at a time.
 
     Args:
         session: The edits and the engine.
         layers: Layers whose MLPs are edited; by default the last quarter.
         site: Edit the down-projections, those into the MLP (gate and up), or both.
-        turn: Edits put in at once; the next ones see the edited model.
-        strength: What is added to outputs at a target token, relative to them, over all modules.
+        turn: Edits written at once; the next ones see the edited model.
+        strength: Change of the outputs at a target token, relative to them, over all modules.
         eta: The published step (1e-6) instead of strength; alpha is then absolute, and statistics
             have no prior.
         alpha: The ridge: by default 0.01 (of the mean |h|^2), or 1 where eta is set.
@@ -148,7 +148,7 @@ class _Run:
         self.changes: dict[str, Factor] = {}
 
     def turn(self, rows: Sequence[Row]) -> None:
-        """Put some edits in."""
+        """Write the edits of one turn."""
         found = self.gradients(rows)
         self.observe(found)
         for name, gradients in found.items():
@@ -160,20 +160,20 @@ class _Run:
             self.changes[name] = total
 
     def gradients(self, rows: Sequence[Row]) -> dict[str, TokenGradients]:
-        """Of the model as edited so far, at the tokens that predict a target token."""
+        """Compute gradients of the model edited so far, at tokens that predict a target token."""
         with ExitStack() as stack:
             for name, change in self.changes.items():
                 stack.enter_context(changed(self.modules[name], change))
             return token_gradients(self.view, rows, self.modules, where="targets", batch_size=BATCH)
 
     def observe(self, found: dict[str, TokenGradients]) -> None:
-        """Take all of a turn into the statistics, before any of it is normalised."""
+        """Add all gradients of a turn to the statistics, before any is normalised."""
         for name, gradients in found.items():
             self.inputs[self.shapes[name]].observe(gradients.inputs)
             self.outputs[self.shapes[name]].observe(gradients.gradients)
 
     def _solve(self, shape: tuple[int, int], gradients: TokenGradients) -> LowRank | Dense:
-        """Delta W^T = (H^T H + alpha I)^-1 H^T V = H^T (H H^T + alpha I)^-1 V."""
+        """Solve Delta W^T = (H^T H + alpha I)^-1 H^T V = H^T (H H^T + alpha I)^-1 V."""
         how = self.how
         given = gradients.inputs.double()  # (N, in)
         length = self.inputs[shape](gradients.inputs).double().square().sum(1, keepdim=True)
@@ -205,7 +205,7 @@ class _Run:
         return sorted(set(self.shapes.values()))
 
     def state(self) -> dict[str, Tensor]:
-        """The running statistics, by shape."""
+        """Return the running statistics, by shape."""
         return {
             f"{side}.{shape[0]}x{shape[1]}.{name}": tensor.clone()
             for side, held in (("inputs", self.inputs), ("outputs", self.outputs))
@@ -214,7 +214,7 @@ class _Run:
         }
 
     def recall(self, previous: WeightPatch) -> None:
-        """Go on with the statistics of an earlier patch, where it holds those of these shapes."""
+        """Load the statistics of an earlier patch, where it holds those of these shapes."""
         for side, held in (("inputs", self.inputs), ("outputs", self.outputs)):
             for shape, normaliser in held.items():
                 prefix = f"{side}.{shape[0]}x{shape[1]}."
