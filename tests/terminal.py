@@ -17,6 +17,12 @@ import time
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
 
+def _take_terminal() -> None:
+    """Own the terminal, with Ctrl-C as a person's: what runs in the background ignores it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """`emend` with these arguments, in a terminal of that many columns.
 
@@ -32,7 +38,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "emend", *map(str, arguments)],
             stdin=other, stdout=other, stderr=other, env=environment, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
         )  # fmt: skip
         os.close(other)
         self.text = ""
@@ -61,20 +67,6 @@ class Terminal:
         part = self.text[self._seen : self._seen + found.end()]
         self._seen += found.end()
         return part
-
-    def interrupt(self, pattern: str, times: int = 20) -> str:
-        """Press Ctrl-C until a pattern is shown.
-
-        Readline misses a Ctrl-C that comes between the moment it shows its prompt and the moment it
-        waits for input; a person presses again.
-        """
-        for _ in range(times):
-            self.send("\x03")
-            end = time.monotonic() + 10
-            while (left := end - time.monotonic()) > 0 and self._read(left):
-                if re.search(pattern, self.text[self._seen :], re.DOTALL):
-                    return self.expect(pattern)
-        raise AssertionError(f"{pattern!r} is not shown after Ctrl-C: {self._unseen()}")
 
     def ends(self, seconds: float = 600) -> int:
         """Wait for the end, and give the exit status."""

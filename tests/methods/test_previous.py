@@ -160,3 +160,11 @@ def test_what_cannot_be_continued_is_refused() -> None:
     other, _ = tiny_model("llama")
     with pytest.raises(InvalidInput, match="hash"):
         made("rome", EDITS[1:], other, tokenizer, previous=rome)
+
+
+def test_contexts_are_not_those_of_a_patch_without_values() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    tuned = made("ft", EDITS[:1], model, tokenizer)
+    assert tuned.templates == ("{}",)
+    patch = registry().get("memit").edit(model, tokenizer, EDITS[1:], previous=tuned, steps=2)
+    assert len(patch.templates) > 1

@@ -11,7 +11,7 @@ from tests.tiny import tiny_model
 
 from emend._settings import Range, alternatives, checked, hints_of
 from emend.edits import Edit
-from emend.errors import InvalidInput
+from emend.errors import InvalidInput, UnknownName
 from emend.methods import registry, trained, trainer
 
 NAMES = registry().names()
@@ -110,3 +110,15 @@ def test_what_fits_is_converted() -> None:
     assert rome.configure(templates="{}").templates == ("{}",)
     assert memit.configure(layers=range(2, 4)).layers == (2, 3)
     assert memit.configure(layers=None).layers is None
+
+
+def test_ablations_are_recorded_and_refused_where_they_mean_nothing() -> None:
+    model, tokenizer = tiny_model("gpt2")
+    rome, ft = registry().get("rome"), registry().get("ft")
+    settings = {"templates": ("{}",), "steps": 2}
+    patch = rome.edit(model, tokenizer, [EDIT], ablation={"optimizer": "adam"}, **settings)
+    assert patch.config["ablation"] == {"optimizer": "adam"}
+    with pytest.raises(UnknownName, match="did you mean 'optimizer'"):
+        rome.edit(model, tokenizer, [EDIT], ablation={"optimiser": "adam"}, **settings)
+    with pytest.raises(InvalidInput, match="ft optimises no target values"):
+        ft.edit(model, tokenizer, [EDIT], ablation={"optimizer": "adam"})

@@ -52,9 +52,12 @@ def test_the_published_form_fails_there_and_says_why(smollm2):
     """Faults B1 and B2: nothing is silent."""
     model, _ = smollm2
     _, tokenizer = emend.load("smollm2-135m", start_token="none")
-    # Without a key covariance, which would be collected anew for texts without a start token.
-    settings = {"method": "rome", "original": True, "second_moment": False}
-    patch = emend.edit(model, tokenizer, SUBJECT_FIRST[1:2], **settings)
+    # A covariance of samples would be collected anew for texts without a start token.
+    settings = {"method": "rome", "original": True, "texts": ["It was a quiet day."]}
+    with pytest.warns(UserWarning, match="give more texts"):
+        patch = emend.edit(
+            model, tokenizer, SUBJECT_FIRST[1:2], ablation={"ridge": 1.0}, **settings
+        )
     (outcome,) = patch.outcomes
     assert not outcome.took
     assert "position 0" in outcome.reason

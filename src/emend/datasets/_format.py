@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from emend._brief import brief
 from emend._validate import Fault, Problems, Record, shown, text_fault
 from emend.edits import Edit, MultiHop, Probe, normalised
 from emend.errors import InvalidInput
@@ -35,6 +36,7 @@ GROUP_NAMES: Mapping[str, str] = {
 """Groups of probes by the datasets' own spelling (in lower case, with underscores)."""
 
 
+@brief
 @dataclass(frozen=True)
 class Format:
     """A published form of records, or emend's own; each is also a dataset, read from a file.

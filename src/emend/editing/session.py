@@ -35,7 +35,7 @@ from emend.editing.objective import Site
 from emend.editing.ridge import RIDGE, Inverse
 from emend.editing.sources import OwnSamples, TextsSetting, texts_for
 from emend.editing.target_values import SearchSettings, Value, optimise_values
-from emend.editing.value_cache import cached_values
+from emend.editing.value_cache import cached_values, edit_of
 from emend.edits import Edit
 from emend.errors import UnknownName
 from emend.models import ModelView
@@ -130,7 +130,7 @@ class Session:
             if name not in known:
                 raise UnknownName("field to ablate", name, [*known, "ridge"])
         self._own_samples = False
-        self._filled: dict[str, Any] = {}
+        self._filled: dict[str, Any] = {"ablation": dict(ablation)} if ablation else {}
         self._state: dict[str, Tensor] = {}
         self._seconds: dict[str, float] = {}
         self._note: dict[str, Any] = {}
@@ -174,7 +174,9 @@ class Session:
             NotEnoughMemory: The edit does not fit.
             InvalidInput: The texts cannot be read.
         """
-        known = self.previous.templates if isinstance(self.previous, WeightPatch) else ()
+        previous = self.previous if isinstance(self.previous, WeightPatch) else None
+        # Those of a patch without target values, by fine-tuning say, are no contexts.
+        known = previous.templates if previous and any(map(edit_of, previous.state)) else ()
         templates = search.templates or known
         source = texts_for(self.view, self.tokenizer, search.texts)
         count = len(templates) or contexts.count

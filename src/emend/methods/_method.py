@@ -12,7 +12,7 @@ from typing import Any
 from emend import models
 from emend._settings import checked
 from emend._signature import Signature, signature_of
-from emend.editing.session import Session
+from emend.editing.session import Search, Session
 from emend.edits import Edit, check_conflicts, check_edits, continued, statements_of
 from emend.errors import InvalidInput, UnsupportedModel
 from emend.methods._about import About, Continuation
@@ -94,6 +94,11 @@ class Method(About):
             raise UnsupportedModel(
                 f"{self.name} needs the model's weights, which {model.name} does not give: use a "
                 "method that acts on prompts (ike, mello), or load the model here"
+            )
+        if ablation and Search not in self.signature.groups.values():
+            raise InvalidInput(
+                f"ablation is given, and {self.name} optimises no target values, expected a method "
+                "that does, such as rome or memit: leave it out"
             )
         config = self.configure(**overrides)
         start = models.ensure_start(model, tokenizer)
