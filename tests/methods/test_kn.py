@@ -105,5 +105,5 @@ def test_bad_settings_and_models_are_refused() -> None:
         with pytest.raises(InvalidInput):
             kn.edit(model, tokenizer, EDITS, **settings)
     narrow, tokenizer = tiny_model("opt", word_embed_proj_dim=16)
-    with pytest.raises(UnsupportedModel, match="embeddings of width 16"):
+    with pytest.raises(UnsupportedModel, match="embeddings of size 16"):
         kn.edit(narrow, tokenizer, EDITS)

@@ -107,7 +107,7 @@ class Objective:
         self._pick(place)
 
     def _pick(self, place: dict[int, int]) -> None:
-        """Where, among all that the groups give, targets and anchors are scored, and whose."""
+        """Locate the scored positions of targets and anchors among the groups' rows."""
         scored: list[tuple[int, int, float]] = []  # token, job, weight
         places: list[int] = []
         anchors: dict[tuple[int, int], int] = {}  # (job, anchor) -> its place

@@ -45,11 +45,11 @@ class Metric(Protocol):
     """A factor M (intermediate_size, r) of the metric G = M M^T."""
 
     def whiten(self, keys: Tensor) -> Tensor:
-        """M^T K, (intermediate_size, E) -> (r, E), float64."""
+        """Compute M^T K, (intermediate_size, E) -> (r, E), float64."""
         ...
 
     def unwhiten(self, whitened: Tensor) -> Tensor:
-        """M X, (r, E) -> (intermediate_size, E), float64."""
+        """Compute M X, (r, E) -> (intermediate_size, E), float64."""
         ...
 
 

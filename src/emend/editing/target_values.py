@@ -173,10 +173,7 @@ def optimise_values(
     settings = settings or SearchSettings()
     (layer,) = view.numbered([layer])
     jobs = make_jobs(
-        view,
-        tokenizer,
-        edits,
-        check_templates(templates),
+        *(view, tokenizer, edits, check_templates(templates)),
         check_templates(settings.preserve) if settings.preserve else (),
         share_subject=settings.share_subject,
         share_rows=not settings.published_order,

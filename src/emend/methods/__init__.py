@@ -1,7 +1,7 @@
 """Methods: one file each, found by its name. `registry().names()` lists them.
 
 Importing this package loads no torch: a method's module is imported when the method is asked for,
-and `about` reads what each says of itself from its source.
+and `about` reads each declaration from its source.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = [
 
 
 def registry() -> Registry[Method]:
-    """Return the methods there are: those of this package, and those of others."""
+    """Return the registry of methods: those of this package, and those of installed others."""
     return Registry("method", METHODS, "emend.methods", of="emend.methods._method:Method")
 
 
 def about() -> dict[str, About]:
-    """Return what each method says of itself, by the name it is asked for.
+    """Return the declaration of each method, by its name.
 
-    Only a method whose source does not tell (see `read_about`) is imported.
+    Only a method that `read_about` cannot read is imported.
 
     Raises:
         BrokenFile: A module does not define its method, or a package cannot be imported.
@@ -58,7 +58,7 @@ def find(method: str | Method) -> Method:
 
     Raises:
         UnknownName: There is no method of that name.
-        InvalidInput: It is neither a name nor a method.
+        InvalidInput: The argument is neither a name nor a method.
     """
     if isinstance(method, str):
         return registry().get(method)
@@ -72,12 +72,12 @@ def find(method: str | Method) -> Method:
 
 def _about(known: Registry[Method], name: str) -> About:
     found = known.source(name)
-    said = None if found is None else read_about(*found)
-    return known.get(name) if said is None else said
+    declared = None if found is None else read_about(*found)
+    return known.get(name) if declared is None else declared
 
 
 def __getattr__(name: str) -> Any:
-    """Import what defines methods when it is first asked for."""
+    """Import `Method`, `method` and the trainers at first use."""
     if name in ("Method", "method"):
         return getattr(importlib.import_module("emend.methods._method"), name)
     if name in ("Trainer", "lab_split", "trained", "trainer"):

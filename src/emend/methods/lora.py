@@ -134,17 +134,16 @@ def lora(
     where = (session.view, session.tokenizer, session.edits, chosen[0])
     with evaluating(session.model), frozen(session.model):
         batches = answer_batches(*where, BATCH)
-        preserved = preserved_batches(
-            *where, statements=form.preserved, others=form.preserved, seed=seed
-        )
+        count = form.preserved
+        preserved = preserved_batches(*where, statements=count, others=count, seed=seed)
         adapter = {"r": rank, "lora_alpha": alpha, "lora_dropout": form.dropout}
         with _seeded(seed), injected(session.model, names, adapter) as adapters:
             weights = [w for layer in adapters.values() for w in _matrices(layer)]
             for weight in weights:
                 weight.requires_grad_(True)
-            # The adapter is in the model itself.
+            in_model = nullcontext  # the adapter acts without a hook
             label = "training the adapter"
-            train(session.view, weights, batches, preserved, settings, nullcontext, label=label)
+            train(session.view, weights, batches, preserved, settings, in_model, label=label)
             factors = {name: _factor(one) for name, one in adapters.items()}
     return session.patch(factors)
 

@@ -9,7 +9,7 @@ from tests.methods.closed_form import difference, edited
 from tests.tiny import TEXT, tiny_model
 
 from emend.editing import SearchSettings, optimise_values
-from emend.editing.optimizers import Lbfgs, clamped
+from emend.editing.optimizers import Adam, Lbfgs, clamped
 from emend.models import ModelView
 
 WIDE = torch.tensor(1e6)
@@ -104,3 +104,23 @@ def test_all_methods_with_a_search_take_it() -> None:
             for optimizer in ("lbfgs", "adam")
         ]
         assert difference(*patches) > 1e-2
+
+
+def test_adam_steps_as_torch_to_the_last_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(3, 8, generator=generator)
+    expected = [row.clone().requires_grad_(True) for row in start]
+    optimizers = [torch.optim.Adam([row], lr=0.5) for row in expected]
+    found, adam = start.clone(), Adam(start, 0.5)
+    for step in range(6):
+        if step == 3:  # the second row is done
+            kept = torch.tensor([True, False, True])
+            found = found[kept]
+            adam.select(kept)
+            expected, optimizers = expected[::2], optimizers[::2]
+        gradient = torch.randn(found.shape, generator=generator)
+        found = adam.step(found, gradient)
+        for row, optimizer, each in zip(expected, optimizers, gradient, strict=True):
+            row.grad = each.clone()
+            optimizer.step()
+        assert torch.equal(found, torch.stack([row.detach() for row in expected]))
