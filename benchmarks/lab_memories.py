@@ -108,7 +108,7 @@ def plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Measure what is not there yet, print the tables, and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    memories = [name for name in registry().names() if registry().get(name).memory]
+    memories = [name for name in registry().names() if registry().get(name).is_memory]
     parser.add_argument("--models", nargs="+", default=["lab/gptneo", "lab/qwen3"])
     parser.add_argument("--methods", nargs="+", default=memories)
     parser.add_argument("--counts", nargs="+", type=int, default=[1, 10, 100, 1000])

@@ -9,7 +9,7 @@ of them; 1 and 10 are means over the first 20 edits, made one by one and ten by 
 that of all facts of the lab that were not edited, and how much lower it is than before.
 Neighborhood leaves out what another edit changes on purpose. Each line of the results is one model,
 method and count; what is there is not measured again. A variant is a method with settings:
-`rome:sequential=true,original=true`. With `--values DIRECTORY` patches are kept there, and methods
+`rome:original=true`. With `--values DIRECTORY` patches are kept there, and methods
 that take one another's values do (their seconds are then without the search, and marked).
 """
 
