@@ -132,7 +132,7 @@ def _tell(
 def _spilt(moment: Tensor, ridge: float, subjects: Tensor, other: Tensor) -> float:
     """The median over subjects (E, inner) of what their changes do at other keys (N, inner)."""
     metric = inverse(moment, ridge)
-    lines = metric.back(metric.whiten(subjects.T))  # (inner, E)
+    lines = metric.unwhiten(metric.whiten(subjects.T))  # (inner, E)
     reached = other.double() @ lines / (lines * subjects.T).sum(0)
     return float(reached.square().mean(0).median())
 

@@ -92,15 +92,15 @@ def main() -> None:
         "one_edit_cpu_seconds": one_seconds,
         "one_edit_ratio": plain_seconds / one_seconds,
         "counted_limit": counted(rows, arguments.steps),
-        "z_error_after_5_steps": difference(short.sought, short_expected.v_star),
-        f"z_error_after_{arguments.steps}_steps": difference(one.sought, expected.v_star),
+        "z_error_after_5_steps": difference(short.target, short_expected.v_star),
+        f"z_error_after_{arguments.steps}_steps": difference(one.target, expected.v_star),
         "batch_steps": arguments.batch_steps,
         "alone_cpu_seconds_per_edit": alone_seconds,
         "batch_edits": len(edits),
         "batch_cpu_seconds_per_edit": many_seconds / len(edits),
         "batch_per_edit_over_alone": many_seconds / len(edits) / alone_seconds,
         "batch_z_error": max(
-            difference(one.sought, other.sought) for one, other in zip(many, alone, strict=False)
+            difference(one.target, other.target) for one, other in zip(many, alone, strict=False)
         ),
     }
     if arguments.json:
