@@ -78,7 +78,7 @@ def small_model() -> GPT2LMHeadModel:
 
 
 def contexts(lengths: Sequence[int] = (4, 9), each: int = 10) -> tuple[str, ...]:
-    """The bare prompt, and so many contexts of each number of words (ROME's by default)."""
+    """The bare prompt, and this many contexts of each number of words (ROME's by default)."""
     generator = torch.Generator().manual_seed(0)
     words = "the a new model of said that it was number people have city small old in on by".split()
     templates = ["{}"]
@@ -101,13 +101,13 @@ def ragged_edits(count: int) -> list[Edit]:
 
 
 def even_edits(count: int, before: int, after: int) -> list[Edit]:
-    """Edits of one length: so many words before and after a subject of three, targets of one."""
+    """Edits of one length: this many words before and after a subject of three, targets of one."""
     prompt = " ".join([*BEFORE[-before:], "{}", *AFTER[-after:]])
     return [Edit(prompt, f"Maria Berg {n}", f"{TARGETS[0]}{n}") for n in range(count)]
 
 
 def random_texts(tokens: int, length: int = 128) -> tuple[str, ...]:
-    """Texts of random words for key covariances, of so many tokens in all."""
+    """Texts of random words for key covariances, with this many tokens in all."""
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randint(1_000_000, (tokens // length, length), generator=generator)
     return tuple(" ".join(f"w{n}" for n in row) for row in drawn.tolist())

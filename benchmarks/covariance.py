@@ -52,7 +52,7 @@ class Numbers:
 
 
 def documents(tokens: int) -> list[str]:
-    """Random documents of 40 to 600 tokens, each with its end, of so many tokens in all."""
+    """Random documents of 40 to 600 tokens, each with its end, with this many tokens in all."""
     generator = torch.Generator().manual_seed(0)
     texts: list[str] = []
     left = tokens
@@ -95,7 +95,7 @@ def plain_pass(model: GPT2LMHeadModel, rows: list[list[int]], layer: int) -> Ten
 
 
 def by_length(rows: list[list[int]]) -> list[list[list[int]]]:
-    """Batches of like length, of so many tokens with their padding."""
+    """Batches of like length, each with this many tokens including padding."""
     groups: list[list[list[int]]] = [[]]
     for row in sorted(rows, key=len, reverse=True):
         if groups[-1] and (len(groups[-1]) + 1) * len(groups[-1][0]) > BATCH_TOKENS:

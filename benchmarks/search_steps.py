@@ -21,7 +21,7 @@ import torch
 
 import emend
 from emend import datasets
-from emend.editing import BLOCK_CLAMP, Search, SearchSettings, Session, optimise_values
+from emend.editing import Search, SearchSettings, Session, optimise_values
 from emend.edits import Edit
 from emend.models import ModelView
 
@@ -72,7 +72,7 @@ def main() -> None:
         search = Search(norm_penalty=0.5, preserve_factor=0.3)
         for kind in ("published", "default"):
             settings = session.search_settings(
-                search, published=kind == "published", clamp=BLOCK_CLAMP, share_subject=True
+                search, published=kind == "published", site="block", share_subject=True
             )
             compare(f"{name}, {kind}", view, tokenizer, edits, settings)
 

@@ -100,7 +100,6 @@ Edits = Annotated[
     ),
 ]
 OutputPath = Annotated[Path | None, flag("The directory to write to.", metavar="DIRECTORY")]
-OutputDirectory = Annotated[Path, flag("The directory to write to.", metavar="DIRECTORY")]
 PatchPath = Annotated[Path, flag("Where to save the patch.", metavar="DIRECTORY")]
 OutputFile = Annotated[
     Path | None, flag("A file to write: .html, .png, .svg or .json.", metavar="FILE")

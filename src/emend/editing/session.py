@@ -32,7 +32,7 @@ from emend.editing.layers import editable_layers, single_layer
 from emend.editing.layerwise import Write, distribute_residuals
 from emend.editing.memory import check_edit
 from emend.editing.objective import Site
-from emend.editing.ridge import RIDGE, Inverse
+from emend.editing.ridge import RIDGE, Inverse, ridge_write
 from emend.editing.sources import OwnSamples, TextsSetting, texts_for
 from emend.editing.target_values import SearchSettings, Value, optimise_values
 from emend.editing.value_cache import cached_values, edit_of
@@ -54,6 +54,9 @@ loss, steps of L-BFGS, and bound on |delta| / |v0|, where a method does not take
 optimisation (docs/defaults.md)."""
 
 PUBLISHED_CLAMP = 4.0
+
+COV_WEIGHT = 0.1
+"""Lambda of MEMIT and PMET by default, in intermediate sizes."""
 
 BLOCK_CLAMP = 0.75
 """Bound on |delta| / |z0| at a layer's output, as published."""
@@ -154,6 +157,12 @@ class Session:
         """Return the layers of a method that edits several; see `editable_layers`."""
         return editable_layers(self.view, layers)
 
+    def layer_at(self, layer: int | None, depth: float) -> int:
+        """Return a layer, by default the nearest that can be edited at a part of the depth."""
+        if layer is None:
+            return self.view.nearest_editable(round(depth * self.view.num_layers))
+        return self.view.numbered([layer])[0]
+
     def site(self, layer: int) -> Site:
         """Return where values of a layer are optimised.
 
@@ -190,14 +199,22 @@ class Session:
         self.lap("precompute")
 
     def search_settings(
-        self, search: Search, *, published: bool = False, clamp: float | None = None, **own: Any
+        self,
+        search: Search,
+        *,
+        site: Site = "mlp",
+        published: bool = False,
+        clamp: float | None = None,
+        **own: Any,
     ) -> SearchSettings:
         """Fill in the settings of the optimisation.
 
         Args:
             search: The user's settings.
+            site: Where values are optimised.
             published: Take published values, not emend's defaults, for what the user leaves open.
-            clamp: Bound on |delta| / |v0|; None takes 4 (published) or 8.
+            clamp: Bound on |delta| / |v0|; None takes 4 (published) or 8 at an MLP's output, and
+                0.75 elsewhere.
             own: Fields of `SearchSettings` that the method sets.
         """
         like_llama = self.view.is_llama_like
@@ -209,6 +226,8 @@ class Session:
         usual |= {"chunk": 1, "norm_penalty": 1e-3 if like_llama else 0.5}
         given = {"steps": search.steps, "norm_penalty": search.norm_penalty, "clamp": clamp}
         usual |= {name: value for name, value in given.items() if value is not None}
+        if clamp is None and site != "mlp":
+            usual["clamp"] = BLOCK_CLAMP
         usual |= {"preserve": search.preserve, "preserve_factor": search.preserve_factor}
         settings = SearchSettings(**{**usual, **own, **self._search})
         self.fill(steps=settings.steps, norm_penalty=settings.norm_penalty)
@@ -259,6 +278,20 @@ class Session:
         # Float64 is slow or missing on other accelerators.
         place = device if device.type == "cuda" else torch.device("cpu")
         return self.covariance.inverse(layer, ridge if self._ridge is None else self._ridge, place)
+
+    def ridge_writer(self, cov_weight: float | None) -> Write:
+        """Return MEMIT's way to write a layer (its equation 14), also PMET's.
+
+        Args:
+            cov_weight: Lambda; None takes 0.1 times the layer's intermediate size.
+        """
+
+        def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:
+            weight = COV_WEIGHT * self.view.intermediate_size(layer)
+            weight = weight if cov_weight is None else cov_weight
+            return ridge_write(self.inverse(layer), keys, residuals, weight)
+
+        return write
 
     def distribute(
         self, targets: Tensor, layers: Sequence[int], write: Write, site: Site, **how: Any

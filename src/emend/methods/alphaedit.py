@@ -31,7 +31,7 @@ from typing import Annotated
 from torch import Tensor
 
 from emend._settings import NotNegative, Range
-from emend.editing import BLOCK_CLAMP, Search, Session, null_space, ridge_write
+from emend.editing import Search, Session, null_space, ridge_write
 from emend.editing.covariance import NullSpace
 from emend.methods._method import method
 from emend.patches import Factor, WeightPatch
@@ -80,8 +80,7 @@ def alphaedit(
     for layer in session.covariance.on_disk:
         freed(layer)
     site = session.site(layers[-1])
-    clamp = BLOCK_CLAMP if site == "block" else None
-    settings = session.search_settings(search, published=True, clamp=clamp, share_subject=True)
+    settings = session.search_settings(search, site=site, published=True, share_subject=True)
     targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
 
     def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:

@@ -206,8 +206,7 @@ class CodebookAttachment(ModuleAttachment):
 def grace(session: Session, config: GraceConfig) -> CodebookPatch:
     """Add edits to a codebook."""
     view, edits = session.view, session.edits
-    late = view.nearest_editable(round(LATE * view.num_layers))
-    layer = late if config.layer is None else view.numbered([config.layer])[0]
+    layer = session.layer_at(config.layer, LATE)
     details: dict[str, Any] = {"module": view.name_of(view.down_projection(layer))}
     details["replaced"] = config.replaced
     before = _checked(session.memory, details)

@@ -23,15 +23,10 @@ OLMo 2), one layer is edited, at that MLP's output.
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from emend._settings import NotNegative
-from emend.editing import BLOCK_CLAMP, Search, Session, ridge_write
+from emend.editing import Search, Session
 from emend.methods._method import method
-from emend.patches import Factor, WeightPatch
-
-WEIGHT = 0.1
-"""Lambda by default, in intermediate sizes."""
+from emend.patches import WeightPatch
 
 
 @method(
@@ -64,15 +59,8 @@ def memit(
     layers = session.several_layers(layers)
     session.prepare(layers, search)
     site = session.site(layers[-1])
-    clamp = BLOCK_CLAMP if site == "block" else None
-    settings = session.search_settings(search, published=original, clamp=clamp, share_subject=True)
+    settings = session.search_settings(search, site=site, published=original, share_subject=True)
     targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
-
-    def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:
-        weight = cov_weight
-        if weight is None:
-            weight = WEIGHT * session.view.intermediate_size(layer)
-        return ridge_write(session.inverse(layer), keys, residuals, weight)
-
+    write = session.ridge_writer(cov_weight)
     changes = session.distribute(targets, layers, write, site, all_keys=not original)
     return session.patch(changes, layers=layers)

@@ -25,12 +25,10 @@ unedited model and edits are sorted by id; lambda is in proportion to the key's 
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from emend._settings import NotNegative
-from emend.editing import BLOCK_CLAMP, Search, Session, ridge_write
+from emend.editing import Search, Session
 from emend.methods._method import method
-from emend.patches import Factor, WeightPatch
+from emend.patches import WeightPatch
 
 EASED = 0.1
 """Factor on the target's loss once each of its tokens is the most probable."""
@@ -39,12 +37,9 @@ STOP_KL = 0.01
 PUBLISHED = {
     "learning_rate": 0.2,
     "kl_factor": 1.0,
-    "clamp": BLOCK_CLAMP,
     "easing": EASED,
     "stop_kl": STOP_KL,
 }
-WEIGHT = 0.1
-"""Lambda by default, in intermediate sizes."""
 
 
 @method(
@@ -72,15 +67,12 @@ def pmet(
     """
     layers = session.several_layers(layers)
     session.prepare(layers, search)
-    settings = session.search_settings(search, published=True, share_subject=True, **PUBLISHED)
-    targets = session.target_values(layers[-1], settings, "attention+mlp")  # (E, hidden_size)
-
-    def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:
-        weight = cov_weight
-        if weight is None:
-            weight = WEIGHT * session.view.intermediate_size(layer)
-        return ridge_write(session.inverse(layer), keys, residuals, weight)
-
+    site = "attention+mlp"
+    settings = session.search_settings(
+        search, site=site, published=True, share_subject=True, **PUBLISHED
+    )
+    targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
+    write = session.ridge_writer(cov_weight)
     changes = session.distribute(
         targets, layers, write, "mlp", share=lambda remaining: remaining**-0.5
     )

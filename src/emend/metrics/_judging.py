@@ -18,7 +18,6 @@ from emend.metrics._metric import Answer, Outcomes, Question
 TEACHER_FORCED = "teacher_forced"
 EXACT_MATCH = "exact_match"
 PROBABILITY = "probability"
-PROTOCOLS = (EXACT_MATCH, TEACHER_FORCED, PROBABILITY)
 
 
 def exact_match(answer: Answer, accepted: Sequence[str]) -> float:

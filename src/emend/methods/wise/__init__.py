@@ -102,8 +102,7 @@ class WiseConfig:
 def wise(session: Session, config: WiseConfig) -> SidePatch:
     """Write edits into side memories."""
     view, edits = session.view, session.edits
-    late = view.nearest_editable(round(LATE * view.num_layers))
-    layer = late if config.layer is None else view.numbered([config.layer])[0]
+    layer = session.layer_at(config.layer, LATE)
     module = view.name_of(view.down_projection(layer))
     before = _before(session.memory, module)
     everything = (*(before.edits if before else ()), *edits)
