@@ -54,29 +54,48 @@ class Terminal:
         os.close(self._own)
 
     def send(self, text: str) -> None:
-        """Type; "\\x03" is Ctrl-C and "\\x04" Ctrl-D."""
+        """Type; "\\x04" is Ctrl-D."""
         os.write(self._own, text.encode())
 
     def expect(self, pattern: str, seconds: float = 600) -> str:
         """Wait until a pattern is shown after what was expected last, and give all since then."""
+        part = self._wait(pattern, seconds)
+        assert part is not None, f"{pattern!r} is not shown within {seconds} s: {self._unseen()}"
+        return part
+
+    def interrupt(self, pattern: str, seconds: float = 600) -> str:
+        """Press Ctrl-C until a pattern is shown, as a person does.
+
+        One that comes after the prompt is shown and before readline waits for a key is noticed
+        only with the next (CPython: the signal sets a flag, and the wait then begins all the same).
+        """
+        for _ in range(int(seconds // 5)):
+            self.send("\x03")
+            if (part := self._wait(pattern, 5)) is not None:
+                return part
+        raise AssertionError(f"{pattern!r} is not shown within {seconds} s: {self._unseen()}")
+
+    def ends(self, seconds: float = 600) -> int:
+        """Wait for the end, and give the exit status."""
+        end = time.monotonic() + seconds
+        while self._read(end - time.monotonic()):
+            pass
+        return self.process.wait(max(0, end - time.monotonic()))
+
+    def _wait(self, pattern: str, seconds: float) -> str | None:
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text[self._seen :], re.DOTALL)):
-            left = end - time.monotonic()
-            assert left > 0, f"{pattern!r} is not shown within {seconds} s: {self._unseen()}"
+            if (left := end - time.monotonic()) <= 0:
+                return None
             assert self._read(left), f"{pattern!r} is not shown at the end: {self._unseen()}"
         part = self.text[self._seen : self._seen + found.end()]
         self._seen += found.end()
         return part
 
-    def ends(self, seconds: float = 600) -> int:
-        """Wait for the end, and give the exit status."""
-        while self._read(seconds):
-            pass
-        return self.process.wait(seconds)
-
     def _read(self, seconds: float) -> bool:
-        if not select.select([self._own], [], [], seconds)[0]:
-            return False
+        """Take what is shown within that time; False at the end."""
+        if not select.select([self._own], [], [], max(0, seconds))[0]:
+            return seconds > 0
         try:
             part = os.read(self._own, 65536)
         except OSError:  # the other side is closed

@@ -44,8 +44,7 @@ def test_an_edit_changes_the_answer_and_a_revert_changes_it_back(tmp_path):
         terminal.send("/reverd\n")
         terminal.expect("no command is called|unknown command")
         terminal.expect("> ")
-        terminal.send("\x03")
-        terminal.expect("Ctrl-D leaves.*?> ")
+        terminal.interrupt("Ctrl-D leaves.*?> ")
         terminal.send("\x04")
         assert terminal.ends() == 0
     assert (tmp_path / "patch" / "emend.json").exists()
