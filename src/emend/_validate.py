@@ -8,14 +8,16 @@ notes every fault in `Problems`, which refuses the file at the end with one line
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from emend.errors import BrokenFile, InvalidInput, nearest
 
 LONGEST_TEXT = 100_000
 """Characters; a statement about one fact is a hundred, so longer is a file gone wrong."""
+
+_Part = TypeVar("_Part")
 
 _MOST_SHOWN = 50
 _LONGEST_SHOWN = 300
@@ -157,6 +159,29 @@ def check_text(field: str, value: object, *, trimmed: bool = False) -> None:
         InvalidInput: With what was found, what was expected and the remedy.
     """
     refuse(field, text_fault(value, trimmed=trimmed))
+
+
+def checked_parts(
+    field: str, values: object, kind: type[_Part], expected: str
+) -> tuple[_Part, ...]:
+    """Return a list's parts as a tuple, each of one type.
+
+    Args:
+        field: What the list is called in messages.
+        values: What was given.
+        kind: The type of each part.
+        expected: The parts in words: "texts", "emend.Probe objects".
+
+    Raises:
+        InvalidInput: The value is no list, or a part has another type.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidInput(f"{field} is {shown(values)}, expected a list of {field}")
+    parts = tuple(cast("Iterable[_Part]", values))
+    for part in parts:
+        if not isinstance(part, kind):
+            raise InvalidInput(f"{field} holds {shown(part)}, expected {expected}")
+    return parts
 
 
 def choice_fault(value: object, known: Collection[str]) -> Fault | None:

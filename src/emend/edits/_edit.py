@@ -9,9 +9,18 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import cast
 
-from emend._validate import Fault, check_text, choice_fault, name_fault, refuse, shown, text_fault
+from emend._validate import (
+    Fault,
+    check_text,
+    checked_parts,
+    choice_fault,
+    name_fault,
+    refuse,
+    shown,
+    text_fault,
+)
 from emend.errors import InvalidInput
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -97,8 +106,10 @@ class Edit:
             refuse("language", language_fault(self.language))
         if self.translation_of is not None:
             refuse("translation_of", name_fault(self.translation_of))
-        object.__setattr__(self, "probes", _edit_parts("probes", self.probes, Probe))
-        translations = _edit_parts("translations", self.translations, Edit)
+        object.__setattr__(
+            self, "probes", checked_parts("probes", self.probes, Probe, "emend.Probe objects")
+        )
+        translations = checked_parts("translations", self.translations, Edit, "emend.Edit objects")
         object.__setattr__(self, "translations", translations)
         if self.id != "":
             refuse("id", name_fault(self.id))
@@ -229,25 +240,11 @@ def _texts(field: str, values: object) -> tuple[str, ...]:
     return texts
 
 
-_Part = TypeVar("_Part")
-
-
 def _default_id(edit: Edit) -> str:
     own: list[object] = [edit.prompt, edit.subject, edit.target]
     own += [[one.language, one.prompt, one.subject, one.target] for one in edit.translations]
     content = json.dumps(own, ensure_ascii=False)
     return "edit-" + hashlib.sha256(content.encode()).hexdigest()[:10]
-
-
-def _edit_parts(field: str, values: object, kind: type[_Part]) -> tuple[_Part, ...]:
-    name = kind.__name__
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidInput(f"{field} is {shown(values)}, expected a list of {field}")
-    parts = tuple(cast("Iterable[_Part]", values))
-    for part in parts:
-        if not isinstance(part, kind):
-            raise InvalidInput(f"{field} holds {shown(part)}, expected emend.{name} objects")
-    return parts
 
 
 def _check_translations(edit: Edit) -> None:
