@@ -5,6 +5,24 @@ Imports no torch: what needs it is imported when first used.
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from emend.erasure.secret import Secret, secrets_from
 
-__all__ = ["Secret", "secrets_from"]
+if TYPE_CHECKING:
+    from emend.erasure import attacks as attacks
+    from emend.erasure import metrics as metrics
+    from emend.erasure.attack_report import AttackReport as AttackReport
+    from emend.erasure.attacking import attack as attack
+
+_HOME = {"attack": "attacking", "AttackReport": "attack_report"}
+
+__all__ = ["AttackReport", "Secret", "attack", "secrets_from"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first asked for."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"emend.erasure.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'emend.erasure' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from emend.patches import BlastRadius, Finding
 from emend.probes._data import plain_text
-from emend.probes._make import make
+from emend.probes._make import make, rephrase
 from emend.probes._radius import (
     MOST_EDITS,
     SOURCES,
@@ -37,5 +37,6 @@ __all__ = [
     "plain_perplexity",
     "plain_text",
     "radius_of_records",
+    "rephrase",
     "with_probes",
 ]

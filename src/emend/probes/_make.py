@@ -91,6 +91,32 @@ def make(
         return made_for(Asker(model, tokenizer, batch_size), [edit])[0]
 
 
+def rephrase(edit: Edit, tokenizer: Any) -> tuple[str, ...]:
+    """Write an edit's statement in other words, by its relation's wordings; no model is asked.
+
+    Args:
+        edit: The edit; its own probes are ignored.
+        tokenizer: The model's, for its chat template; None for no chat.
+
+    Returns:
+        Texts that the edit's answer continues: up to three wordings (or the statement after a few
+        words, where its relation is unknown), a question, and a chat that begins to answer.
+        None in languages that emend has no wordings for.
+    """
+    tag = language_of(edit)
+    if tag == ENGLISH:
+        relation = relation_of(edit.prompt, edit.subject)
+        chat = chat_form(edit, relation, tokenizer)
+        texts = [*rephrasings(edit, relation), question_form(edit, relation), chat]
+        return tuple(text for text in texts if text)
+    language = languages().get(tag)
+    if language is None:
+        return ()
+    chat = chat_about(edit, language.chat.replace("{}", edit.subject), tokenizer)
+    fronts = [front.replace("{}", edit.text) for front in language.fronts]
+    return (*fronts, *([chat] if chat else []))
+
+
 def made_for(
     asker: Asker, edits: Sequence[Edit], others: Iterable[Edit] = ()
 ) -> list[tuple[Probe, ...]]:
