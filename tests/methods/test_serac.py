@@ -19,7 +19,8 @@ from emend.methods.serac._classifier import best_threshold, laid_out, scopes
 from emend.methods.serac._patch import ScopePatch
 from emend.models import generate, score, top1
 from emend.patches import load_patch
-from emend.retrieval.encoders import SentenceEncoder, encoder_of
+from emend.retrieval.encoders import SentenceEncoder
+from emend.retrieval.naming import encoder_of
 
 EDITS = [
     Edit("{} was born in", "Marie Curie", "Paris", id="one"),

@@ -15,7 +15,8 @@ from emend.models import ModelView
 from emend.models.positions import prompt_tokens
 from emend.models.start import front_ids
 from emend.retrieval import DenseIndex, Hit, KeyEncoder, StateEncoder, WordIndex, build_index
-from emend.retrieval.encoders import SentenceEncoder, check_description, encoder_of
+from emend.retrieval.encoders import SentenceEncoder
+from emend.retrieval.naming import check_description, encoder_of
 
 TEXTS = [
     "Marie Curie was born in Paris.",

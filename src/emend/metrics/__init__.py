@@ -7,31 +7,46 @@ want to know in one batched pass before and one after.
 from __future__ import annotations
 
 from emend.metrics._asking import ask, registry
+from emend.metrics._classifier import (
+    Classifier,
+    PretrainedClassifier,
+    label_shares,
+    load_classifier,
+    read_labelled,
+)
 from emend.metrics._cost import Cost, cost_of
 from emend.metrics._evaluate import evaluate, evaluate_each
 from emend.metrics._judging import exact_match, same_answer
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._multi_hop import HopReport, evaluate_multi_hop
 from emend.metrics._report import Report
+from emend.metrics._trained_classifier import TrainedClassifier, train_classifier
 from emend.metrics._verify import verified, verify
 
 __all__ = [
     "Answer",
+    "Classifier",
     "Cost",
     "HopReport",
     "Metric",
     "Outcomes",
+    "PretrainedClassifier",
     "Question",
     "Record",
     "Report",
+    "TrainedClassifier",
     "ask",
     "cost_of",
     "evaluate",
     "evaluate_each",
     "evaluate_multi_hop",
     "exact_match",
+    "label_shares",
+    "load_classifier",
+    "read_labelled",
     "registry",
     "same_answer",
+    "train_classifier",
     "verified",
     "verify",
 ]

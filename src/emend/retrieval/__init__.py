@@ -20,6 +20,8 @@ from emend.retrieval.index import (
     build_index,
     check_encoder,
 )
+from emend.retrieval.naming import check_description, encoder_of, named_encoder
+from emend.retrieval.pooled import PooledEncoder
 
 __all__ = [
     "DenseIndex",
@@ -28,9 +30,13 @@ __all__ = [
     "Index",
     "KeyEncoder",
     "NamedIndex",
+    "PooledEncoder",
     "SentenceEncoder",
     "StateEncoder",
     "WordIndex",
     "build_index",
+    "check_description",
     "check_encoder",
+    "encoder_of",
+    "named_encoder",
 ]

@@ -7,7 +7,7 @@ encoder are never compared with them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emend import models
-from emend.errors import InvalidInput, MissingExtra, MissingFile, UnknownName, first_line
+from emend.errors import MissingExtra, MissingFile, first_line
 from emend.models.forward import batches, evaluating, head_at, longest_text
 from emend.models.hooks import hooked
 from emend.models.placing import device_of
@@ -30,8 +30,6 @@ BATCH = 32
 PROBE = "The quick brown fox jumps over the lazy dog."
 PROBED = 16
 """Numbers of the vector of `PROBE` that a description holds."""
-AGREEMENT = 5e-3
-"""Largest difference of these numbers between two runs of one encoder."""
 
 
 class Encoder(Protocol):
@@ -100,7 +98,7 @@ class StateEncoder(_ModelEncoder):
 
     def describe(self) -> dict[str, Any]:
         """See `Encoder.describe`."""
-        return {"kind": STATES, **_probed(self)}
+        return {"kind": STATES, **probed(self)}
 
     def _encoded(self, rows: list[list[int]], front: int, room: int) -> Any:
         cut = [range(front, max(len(row), front + 1), room) for row in rows]
@@ -203,54 +201,12 @@ class SentenceEncoder:
 
     def describe(self) -> dict[str, Any]:
         """See `Encoder.describe`."""
-        return {"kind": SENTENCES, "name": self.name, **_probed(self)}
+        return {"kind": SENTENCES, "name": self.name, **probed(self)}
 
     def encode(self, texts: Sequence[str]) -> Any:
         """See `Encoder.encode`."""
         found = self._model.encode(list(texts), show_progress_bar=False)
         return normalized(np.asarray(found, np.float32))
-
-
-def encoder_of(description: Mapping[str, Any], model: Any, tokenizer: Any) -> Encoder:
-    """Return the encoder that a description is of.
-
-    Raises:
-        InvalidInput: The sentence-transformers model of that name gives other vectors now.
-        UnknownName: There is no such kind of encoder.
-        MissingExtra: sentence-transformers is needed and not installed.
-        MissingFile: There is no such sentence-transformers model.
-    """
-    kind = str(description.get("kind"))
-    if kind not in (STATES, SENTENCES):
-        raise UnknownName("encoder", kind, [STATES, SENTENCES])
-    if kind == STATES and "modules" in description:
-        return KeyEncoder(model, tokenizer, description["modules"])
-    if kind == STATES:
-        return StateEncoder(model, tokenizer)
-    found = SentenceEncoder(description["name"])
-    check_description(found.describe(), description)
-    return found
-
-
-def check_description(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse an encoder other than the one that made the vectors of a memory.
-
-    Args:
-        found: The description of the encoder.
-        expected: That of the one that made the vectors.
-
-    Raises:
-        InvalidInput: They are not the same, or the same by name only.
-    """
-    same = {**found, "probe": None} == {**expected, "probe": None}
-    probes = found.get("probe", ()), expected.get("probe", ())
-    if same and len(probes[0]) == len(probes[1]) and np.allclose(*probes, atol=AGREEMENT):
-        return
-    differ = "its vectors differ" if same else f"found {_named(found)}"
-    raise InvalidInput(
-        f"the memory was made with encoder {_named(expected)}, but {differ}: use that encoder, or "
-        "make the memory again with this one"
-    )
 
 
 def normalized(vectors: Any) -> Any:
@@ -259,15 +215,8 @@ def normalized(vectors: Any) -> Any:
     return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
-def _probed(encoder: Encoder) -> dict[str, Any]:
+def probed(encoder: Encoder) -> dict[str, Any]:
     """Return the size of an encoder's vectors, and some numbers that distinguish encoders."""
     vector = encoder.encode([PROBE])[0]
     probe = [round(float(value), 4) for value in vector[:PROBED]]
     return {"size": len(vector), "probe": probe}
-
-
-def _named(description: Mapping[str, Any]) -> str:
-    name = str(description.get("name", description.get("kind")))
-    of = ", ".join(map(str, description.get("modules", ())))
-    size = f" ({description['size']} numbers)" if "size" in description else ""
-    return f"{name} of {of}" if of else f"{name}{size}"

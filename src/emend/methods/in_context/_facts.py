@@ -16,7 +16,7 @@ from emend.models import TextAttachment
 from emend.models.forward import longest_text
 from emend.models.positions import prompt_tokens
 from emend.patches import MemoryPatch
-from emend.retrieval.encoders import check_description
+from emend.retrieval.naming import check_description
 
 LAYOUT = "New Fact: {fact}\nPrompt: {prompt}"
 """The published layout."""

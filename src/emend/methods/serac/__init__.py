@@ -39,7 +39,7 @@ from emend.methods._method import method
 from emend.methods._training import load_state, state_directory
 from emend.methods.serac._patch import NAME, ScopePatch, ScopeState
 from emend.patches import MemoryPatch, describe_base
-from emend.retrieval.encoders import check_description
+from emend.retrieval.naming import check_description
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from emend.edits import Edit
 from emend.methods.serac._classifier import ScopeClassifier, laid_out, vectors_of
 from emend.models import MixtureComponent, TextAttachment, acting, base
 from emend.patches import LowRank, MemoryPatch, WeightAttachment
-from emend.retrieval.encoders import KeyEncoder, encoder_of
+from emend.retrieval.encoders import KeyEncoder
+from emend.retrieval.naming import encoder_of
 
 NAME = "serac"
 NEGLIGIBLE = 1e-4
