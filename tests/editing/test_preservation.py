@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.tiny import tiny_model
 
-from emend.editing import SearchSettings, optimise_values
+from emend.editing import SearchSettings, TargetLikelihood, optimise_values
 from emend.editing.jobs import make_jobs
 from emend.editing.objective import Objective, capture_groups
 from emend.editing.preservation import LENGTH, own_statements
@@ -58,10 +58,9 @@ def terms_of(settings, delta):
     model, tokenizer, view = tiny()
     jobs = make_jobs(view, tokenizer, [EDIT], TEMPLATES, statements=settings.statements)
     down = view.down_projection(1)
-    enough = -math.log(settings.enough)
     with evaluating(model), frozen(model):
         groups = capture_groups(view, jobs, 1, "mlp", published_order=False)
-        objective = Objective(view, jobs, [0], groups, "mlp", enough=enough)
+        objective = Objective(view, jobs, [0], groups, "mlp", aim=TargetLikelihood(settings.enough))
         objective.terms(torch.zeros(1, 1, view.hidden_size, dtype=torch.float64))
         found = objective.terms(delta[None, None])
 
@@ -98,7 +97,7 @@ def test_the_terms_are_those_of_whole_passes(enough):
     delta = torch.randn(view.hidden_size, dtype=torch.float64)
     found, nll, kept = terms_of(SearchSettings(statements=3, enough=enough), delta)
     least = -math.log(enough)
-    assert float(found.nll) == pytest.approx(float((nll - least).clamp(min=0).mean()), rel=1e-6)
+    assert float(found.aim) == pytest.approx(float((nll - least).clamp(min=0).mean()), rel=1e-6)
     assert float(found.preserved) == pytest.approx(float(kept.mean()), rel=1e-6)
     assert len(kept) % (LENGTH + 1) == 0
 

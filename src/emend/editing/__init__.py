@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emend.editing.aims import Aim, Scored, TargetLikelihood
 from emend.editing.collecting import Covariance, cache_directory, collect_covariance
 from emend.editing.contexts import begun_templates, sample_templates
 from emend.editing.covariance import KeyCovariance, key_covariance, null_space
@@ -15,14 +16,17 @@ from emend.editing.target_values import SearchSettings, Value, optimise_values
 __all__ = [
     "ENOUGH",
     "RIDGE",
+    "Aim",
     "Covariance",
     "KeyCovariance",
     "KeysAndOutputs",
     "LayerwiseReplay",
     "Row",
+    "Scored",
     "Search",
     "SearchSettings",
     "Session",
+    "TargetLikelihood",
     "Value",
     "begun_templates",
     "cache_directory",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend.editing.preservation import own_statements
-from emend.editing.rows import Row, context_rows, subject_rows, whole_rows
+from emend.editing.rows import Row, context_rows, rephrase_rows, subject_rows, whole_rows
 from emend.edits import Edit
 from emend.models import ModelView
 from emend.models.positions import pad_id, prompt_tokens
@@ -45,8 +45,8 @@ class Job:
     Attributes:
         edits: Numbers of the edits that share the value.
         name: Their name in messages.
-        rows: Contexts of all edits, C each, then rows of the anchors.
-        contexts: Number of rows whose targets are scored: C for each edit.
+        rows: Contexts of all edits, C each, then rows of the anchors and rephrasings.
+        contexts: Number of contexts: C for each edit.
         anchors: Positions that are preserved.
     """
 
@@ -61,6 +61,11 @@ class Job:
         """C, the contexts of one edit."""
         return self.contexts // len(self.edits)
 
+    @property
+    def scored(self) -> int:
+        """Number of rows whose targets are scored: the contexts and the rephrasings."""
+        return sum(bool(row.targets) for row in self.rows)
+
 
 def make_jobs(
     view: ModelView,
@@ -72,6 +77,7 @@ def make_jobs(
     share_subject: bool = False,
     share_rows: bool = True,
     statements: int = 0,
+    rephrasings: int = 0,
 ) -> list[Job]:
     """Make one job for each edit, or for each subject.
 
@@ -84,11 +90,13 @@ def make_jobs(
         share_subject: Whether edits of one subject are one job.
         share_rows: Whether an anchor may be read from a context that begins with its tokens.
         statements: Number of the model's own statements of the subject that are preserved.
+        rephrasings: Most rephrase probes of an edit whose targets are scored too.
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
     """
     contexts = context_rows(tokenizer, edits, templates)
+    rephrased = rephrase_rows(tokenizer, edits, rephrasings)
     essences = subject_rows(tokenizer, edits)
     groups = subject_groups(edits, share_subject)
     grouped = [[edits[n] for n in group] for group in groups]
@@ -108,6 +116,7 @@ def make_jobs(
             rows.append(row)
             places = range(row.lookup, len(row.ids))
             anchors.extend(Anchor(len(rows) - 1, place, is_essence=False) for place in places)
+        rows.extend(row for number in group for row in rephrased[number])
         jobs.append(Job(group, edits[first].id, tuple(rows), count, tuple(anchors)))
     return jobs
 

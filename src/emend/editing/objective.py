@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from emend.editing.aims import Aim, Scored, TargetLikelihood, check_aim, lens_logits
 from emend.editing.jobs import Job
 from emend.editing.rows import pack
 from emend.models import ModelView
-from emend.models.forward import target_nll
 from emend.models.hooks import adding
 from emend.models.placing import device_of
-from emend.models.replay import BlockCapture, capture_blocks
+from emend.models.replay import BlockCapture, Watch, capture_blocks
 
 PUBLISHED_WINDOW = 6
 """Least number of tokens run again in the published order: BLAS sums smaller products otherwise."""
@@ -41,13 +41,13 @@ class Terms(NamedTuple):
     """The parts of the loss of each of J jobs, float32.
 
     Attributes:
-        nll: (J,), mean negative log-likelihood of the target tokens, or of its part above `enough`.
-        hit: (J,) bool, whether all of them are top-1.
+        aim: (J,), mean loss of the aim over the scored positions.
+        hit: (J,) bool, whether all of them reached it.
         essence: (J,), KL(now || before) at the subject.
         preserved: (J,), mean of KL(before || now) over the preserved positions, or 0.
     """
 
-    nll: Tensor
+    aim: Tensor
     hit: Tensor
     essence: Tensor
     preserved: Tensor
@@ -81,9 +81,12 @@ class Objective:
         groups: Their rows, captured.
         site: Where the deltas are added.
         published_order: See `SearchSettings`.
-        enough: Negative log-likelihood of a target token below which it adds no loss.
+        aim: The loss at the scored positions.
         initial: (A, vocabulary) log-probabilities at the anchors before any change; None before
             the first step.
+
+    Raises:
+        InvalidInput: The aim reads a layer below the deltas.
     """
 
     def __init__(
@@ -94,12 +97,14 @@ class Objective:
         groups: Sequence[Group],
         site: Site,
         published_order: bool = False,
-        enough: float = 0.0,
+        aim: Aim | None = None,
         initial: Tensor | None = None,
     ) -> None:
         self.view, self.jobs, self.active, self.groups = view, jobs, list(active), groups
         self.site: Site = site
-        self.published_order, self.enough, self.initial = published_order, enough, initial
+        self.published_order, self.initial = published_order, initial
+        self.aim = aim or TargetLikelihood()
+        self.layers = check_aim(self.aim, view, groups[0].capture.layer)
         place = {job: number for number, job in enumerate(active)}
         self.owner_of_row = [
             torch.tensor([place[job] for job, _ in group.members]) for group in groups
@@ -108,7 +113,7 @@ class Objective:
 
     def _pick(self, place: dict[int, int]) -> None:
         """Locate the scored positions of targets and anchors among the groups' rows."""
-        scored: list[tuple[int, int, float]] = []  # token, job, weight
+        scored: list[tuple[int, int, int, float]] = []  # token, step, job, weight
         places: list[int] = []
         anchors: dict[tuple[int, int], int] = {}  # (job, anchor) -> its place
         self.picks: list[tuple[Tensor, Tensor]] = []
@@ -122,8 +127,8 @@ class Objective:
                 for step, token in enumerate(row.targets):
                     places.append(count + len(picks))
                     picks.append((number, first + step))
-                    weight = 1.0 / (len(row.targets) * one.contexts)
-                    scored.append((token, place[job], weight))
+                    weight = 1.0 / (len(row.targets) * one.scored)
+                    scored.append((token, step, place[job], weight))
                 for which, anchor in enumerate(one.anchors):
                     if anchor.row == index:
                         anchors[place[job], which] = count + len(picks)
@@ -132,8 +137,9 @@ class Objective:
             self.picks.append((torch.tensor(rows), torch.tensor(columns)))
             count += len(picks)
         device = device_of(self.view.lm_head)
-        tokens, owners, weights = zip(*scored, strict=True)
+        tokens, steps, owners, weights = zip(*scored, strict=True)
         self.tokens = torch.tensor(tokens, device=device)  # (N,)
+        self.steps = torch.tensor(steps, device=device)  # (N,)
         self.owners = torch.tensor(owners, device=device)  # (N,)
         self.weights = torch.tensor(weights, device=device)  # (N,)
         ordered = sorted(anchors)
@@ -148,14 +154,17 @@ class Objective:
         Args:
             delta: (J, P, hidden_size), the deltas.
         """
+        seen: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
         hidden = [
-            self._run(group.capture, owners, delta, picks).to(self.order.device)
+            self._run(group.capture, owners, delta, picks, seen).to(self.order.device)
             for group, owners, picks in zip(self.groups, self.owner_of_row, self.picks, strict=True)
         ]
         logits = self.view.logits(torch.cat(hidden)[self.order])  # (N + A, vocabulary)
         scored, anchored = logits.split([len(self.tokens), len(self.anchor_owners)])
-        nll = target_nll(scored, self.tokens, self.weights, spared=self.enough)
-        missed = (scored.detach().argmax(-1) != self.tokens).to(nll.dtype)
+        read = Scored(scored, self._lens(seen, scored), self.tokens, self.steps)
+        loss = self.aim.loss(read)
+        loss = loss * self.weights.to(loss)
+        missed = (~self.aim.reached(read)).to(loss.dtype)
         anchored = torch.log_softmax(anchored, dim=-1)
         if self.initial is None:
             self.initial = anchored.detach().clone()
@@ -167,7 +176,7 @@ class Objective:
         kl = (share * gap).sum(-1)  # (A,)
         count = self._summed(preserved.to(kl.dtype), self.anchor_owners).clamp(min=1)
         return Terms(
-            self._summed(nll, self.owners),
+            self._summed(loss, self.owners),
             self._summed(missed, self.owners) == 0,
             self._summed(kl * self.is_essence, self.anchor_owners),
             self._summed(kl * preserved, self.anchor_owners) / count,
@@ -179,14 +188,16 @@ class Objective:
         owners: Tensor,
         delta: Tensor,
         picks: tuple[Tensor, Tensor],
+        seen: dict[int, list[Tensor]],
     ) -> Tensor:
-        """Return (n, hidden_size), the last layer's output at scored positions."""
+        """Return (n, hidden_size), the last layer's output at scored positions; add others'."""
+        watch = _keeping(seen, picks, self.order.device) if seen else None
         if self.published_order:
             added = torch.stack([delta[owner, 0] for owner in owners.tolist()])
-            return capture.run_at(added, *picks)
+            return capture.run_at(added, *picks, watch)
         added = delta[owners.to(delta.device)]  # (B, P, hidden_size)
         if self.site != "attention+mlp":
-            return capture.run_at(added[:, 0], *picks)
+            return capture.run_at(added[:, 0], *picks, watch)
         sites = (
             self.view.attention(capture.layer),
             self.view.down_projection(capture.layer),
@@ -194,9 +205,15 @@ class Objective:
         with ExitStack() as stack:
             for part, module in enumerate(sites):
                 stack.enter_context(adding(module, added[:, part], capture.at))
-            hidden = capture.run_blocks()
+            hidden = capture.run_blocks(watch=watch)
         rows, columns = (pick.to(hidden.device) for pick in picks)
         return hidden[rows, columns]
+
+    def _lens(self, seen: dict[int, list[Tensor]], last: Tensor) -> tuple[Tensor, ...]:
+        """Return the lens logits of the aim's layers at the scored positions."""
+        places = self.order[: len(self.tokens)]
+        states = [torch.cat(seen[layer])[places] for layer in self.layers]
+        return lens_logits(self.view, self.layers, states, last)
 
     def _summed(self, values: Tensor, owners: Tensor) -> Tensor:
         """Sum (N,) over owners to (J,)."""
@@ -217,5 +234,18 @@ class Objective:
         initial = self.initial[stays[self.anchor_owners]]
         return Objective(
             *(self.view, self.jobs, active, groups, self.site),
-            *(self.published_order, self.enough, initial),
+            *(self.published_order, self.aim, initial),
         )
+
+
+def _keeping(
+    seen: dict[int, list[Tensor]], picks: tuple[Tensor, Tensor], device: torch.device
+) -> Watch:
+    """Return what adds the outputs of some layers, at the picked positions, to ``seen``."""
+
+    def keep(layer: int, hidden: Tensor) -> None:
+        if layer in seen:
+            rows, columns = (pick.to(hidden.device) for pick in picks)
+            seen[layer].append(hidden[rows, columns].to(device))
+
+    return keep

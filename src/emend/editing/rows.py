@@ -67,15 +67,39 @@ def context_rows(
             head, _, tail = template.partition("{}")
             texts.append(head + edit.text + tail)
             spans.append((len(head) + start, len(head) + end))
-    lookups = _lookups(tokenizer, texts, spans)
     targets = [edit.target for edit in edits for _ in templates]
+    rows = _target_rows(tokenizer, texts, spans, targets)
+    count = len(templates)
+    return [rows[start : start + count] for start in range(0, len(rows), count)]
+
+
+def rephrase_rows(tokenizer: Any, edits: Sequence[Edit], count: int) -> list[list[Row]]:
+    """Build rows of each edit's rephrase probes, with its target: at most ``count`` that name it.
+
+    Raises:
+        SubjectNotFound: The tokenizer makes no token of a subject.
+    """
+    return [_rephrased(tokenizer, edit, count) if count else [] for edit in edits]
+
+
+def _rephrased(tokenizer: Any, edit: Edit, count: int) -> list[Row]:
+    prompts = [probe.prompt for probe in edit.probes_of("rephrase")]
+    texts = [text for text in prompts if edit.subject in text][:count]
+    starts = [text.rindex(edit.subject) for text in texts]
+    spans = [(start, start + len(edit.subject)) for start in starts]
+    return _target_rows(tokenizer, texts, spans, [edit.target] * len(texts)) if texts else []
+
+
+def _target_rows(
+    tokenizer: Any, texts: list[str], spans: list[tuple[int, int]], targets: list[str]
+) -> list[Row]:
+    """Build a row of each text and its target without the last token."""
+    lookups = _lookups(tokenizer, texts, spans)
     joined = join_targets(tokenizer, texts, targets)
-    rows = [
+    return [
         Row((*prompt, *target[:-1]), lookup, tuple(target))
         for (prompt, target), lookup in zip(joined, lookups, strict=True)
     ]
-    count = len(templates)
-    return [rows[start : start + count] for start in range(0, len(rows), count)]
 
 
 def subject_rows(tokenizer: Any, edits: Sequence[Edit], pattern: str = ANCHOR) -> list[Row]:

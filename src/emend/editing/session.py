@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from emend._settings import Count, NotNegative, Seed
+from emend.editing.aims import Aim
 from emend.editing.contexts import BEGUN, Contexts
 from emend.editing.covariance import KeyCovariance, key_covariance
 from emend.editing.keys import KeysAndOutputs, subject_keys
@@ -99,8 +100,10 @@ class Session:
         config: Its settings, a dataclass.
         ablation: Fields of `SearchSettings`, and ``ridge`` (on the covariance, in parts of its mean
             diagonal), that replace those of the method.
+        aim: Another loss in place of the target's negative log-likelihood.
 
     Attributes:
+        aim: See above; a method that declares `About.aims` minimises it.
         ordered: The edits sorted by id, so that the result does not depend on their order.
         templates: The contexts, once `prepare` has run.
         covariance: The key covariance of the prepared layers.
@@ -121,9 +124,11 @@ class Session:
         method: str = "",
         config: Any = None,
         ablation: Mapping[str, Any] | None = None,
+        aim: Aim | None = None,
     ) -> None:
         self.model, self.tokenizer, self.previous = model, tokenizer, previous
         self.edits, self.method, self.config = tuple(edits), method, config
+        self.aim = aim
         self.ordered = tuple(sorted(edits, key=lambda edit: edit.id))
         self.templates: tuple[str, ...] = ("{}",)
         self._search = dict(ablation or {})
@@ -134,6 +139,8 @@ class Session:
                 raise UnknownName("field to ablate", name, [*known, "ridge"])
         self._own_samples = False
         self._filled: dict[str, Any] = {"ablation": dict(ablation)} if ablation else {}
+        if aim is not None:
+            self._filled["aim"] = aim.record()
         self._state: dict[str, Tensor] = {}
         self._seconds: dict[str, float] = {}
         self._note: dict[str, Any] = {}
@@ -229,6 +236,7 @@ class Session:
         if clamp is None and site != "mlp":
             usual["clamp"] = BLOCK_CLAMP
         usual |= {"preserve": search.preserve, "preserve_factor": search.preserve_factor}
+        usual |= {"aim": self.aim}
         settings = SearchSettings(**{**usual, **own, **self._search})
         self.fill(steps=settings.steps, norm_penalty=settings.norm_penalty)
         return settings

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from emend._brief import brief
 from emend._progress import progress
+from emend.editing.aims import Aim, TargetLikelihood
 from emend.editing.jobs import Job, chunks, make_jobs
 from emend.editing.objective import (
     PARTS,
@@ -90,7 +91,9 @@ class SearchSettings:
             recorded numbers: with small gradients Adam magnifies rounding.
         statements: Number of the model's own statements of the subject that are preserved.
         enough: Probability from which on a target token adds no loss; 1 for the published loss.
+            It is a setting of the default aim.
         optimizer: Adam, or L-BFGS, which reaches the same loss in a fraction of the steps.
+        aim: Another loss in place of the target's negative log-likelihood; see `editing.aims`.
     """
 
     steps: int = 20
@@ -109,6 +112,12 @@ class SearchSettings:
     optimizer: Optimizer = "adam"
     statements: int = 0
     enough: float = 1.0
+    aim: Aim | None = None
+
+    @property
+    def loss(self) -> Aim:
+        """The aim, by default the target's likelihood."""
+        return self.aim or TargetLikelihood(self.enough)
 
 
 @brief
@@ -168,6 +177,7 @@ def optimise_values(
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
+        InvalidInput: The aim reads a layer below this one.
         NumericalFailure: A loss is not finite.
     """
     settings = settings or SearchSettings()
@@ -178,6 +188,7 @@ def optimise_values(
         share_subject=settings.share_subject,
         share_rows=not settings.published_order,
         statements=settings.statements,
+        rephrasings=settings.loss.rephrasings,
     )
     found: dict[int, Value] = {}
     published = settings.published_order
@@ -204,8 +215,7 @@ def _optimise(
         bases = torch.cat([_attention_outputs(jobs, groups).to(bases), bases], dim=1)
     assert bases.shape[1] == PARTS[site]
     sizes = bases.norm(dim=-1)  # (J, P)
-    enough = -math.log(settings.enough)
-    objective = Objective(view, jobs, range(len(jobs)), groups, site, published, enough)
+    objective = Objective(view, jobs, range(len(jobs)), groups, site, published, settings.loss)
     deltas, losses = _descend(objective, torch.zeros_like(bases), sizes, settings)
     return [
         _values(job, deltas[n][-1], keys[n], outputs[n], losses[n]) for n, job in enumerate(jobs)
@@ -256,8 +266,8 @@ def _descend(
 def _loss(terms: Terms, delta: Tensor, sizes: Tensor, settings: SearchSettings) -> Tensor:
     """Return (J,), the loss of each job."""
     eased = torch.where(terms.hit, settings.easing, 1.0)
-    decay = (delta.norm(dim=-1) / sizes**2).sum(1).to(terms.nll.device)
-    loss = terms.nll * eased + settings.kl_factor * terms.essence + settings.norm_penalty * decay
+    decay = (delta.norm(dim=-1) / sizes**2).sum(1).to(terms.aim.device)
+    loss = terms.aim * eased + settings.kl_factor * terms.essence + settings.norm_penalty * decay
     preserves = settings.preserve or settings.statements
     return loss + settings.preserve_factor * terms.preserved if preserves else loss
 
@@ -291,13 +301,15 @@ class _Adam:
 
 def _settled(losses: Sequence[float], settings: SearchSettings) -> bool:
     """Return whether the last two steps of L-BFGS hardly lowered the loss."""
-    if settings.optimizer != "lbfgs" or len(losses) < 3:
+    if settings.optimizer != "lbfgs" or len(losses) < 3 or not settings.loss.stops:
         return False
     return losses[-3] - losses[-1] < SETTLED
 
 
 def _enough(terms: Terms, loss: Tensor, reached: Tensor, settings: SearchSettings) -> list[bool]:
     """Return which jobs are done, from the losses (J,) of the last and of the best deltas."""
+    if not settings.loss.stops:
+        return [False] * len(loss)
     enough = reached < settings.stop_below
     if settings.stop_kl is not None:
         preserved = terms.hit & (terms.essence <= settings.stop_kl)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from emend._progress import progress
+from emend.editing.aims import Aim, Scored, TargetLikelihood, check_aim, lens_logits
 from emend.editing.preservation import PreservedBatch
-from emend.editing.rows import Row, context_rows
+from emend.editing.rows import Row, context_rows, rephrase_rows
 from emend.edits import Edit
 from emend.errors import NumericalFailure
 from emend.models import ModelView
-from emend.models.forward import target_nll
 from emend.models.replay import BlockCapture, capture_blocks, whole
 
 LEARNED = 1e-2
@@ -38,6 +38,7 @@ class AnswerBatch:
         rows: (N,) int64, row of each scored token.
         columns: (N,) int64, its column.
         tokens: (N,) int64, the token.
+        steps: (N,) int64, its number in the target.
         weights: (N,) float32, one over the number of target tokens and of edits.
     """
 
@@ -45,19 +46,36 @@ class AnswerBatch:
     rows: Tensor
     columns: Tensor
     tokens: Tensor
+    steps: Tensor
     weights: Tensor
 
-    def loss(self, view: ModelView, spared: float = 0.0) -> Tensor:
-        """Compute the mean over edits of -1/n sum_t log p(o_t | o_<t), a scalar in float32.
+    def loss(self, view: ModelView, aim: Aim) -> Tensor:
+        """Compute the mean of the aim's loss over the edits' targets, a scalar in float32.
 
         Args:
             view: The model.
-            spared: Only the part of each token's loss above this counts.
+            aim: What is trained for.
+
+        Raises:
+            InvalidInput: The aim reads a layer below the first trained one.
         """
-        hidden = self.capture.run_blocks()  # (B, T, hidden_size)
-        scored = hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
-        logits = view.logits(scored)  # (N, vocabulary)
-        return target_nll(logits, self.tokens, self.weights, spared=spared).sum()
+        layers = check_aim(aim, view, self.capture.layer)
+        seen: dict[int, Tensor] = {}
+
+        def keep(layer: int, hidden: Tensor) -> None:
+            if layer in layers:
+                seen[layer] = self._scored(hidden)
+
+        hidden = self.capture.run_blocks(watch=keep)  # (B, T, hidden_size)
+        logits = view.logits(self._scored(hidden))  # (N, vocabulary)
+        tokens, steps = self.tokens.to(logits.device), self.steps.to(logits.device)
+        lens = lens_logits(view, layers, [seen[layer] for layer in layers], logits)
+        loss = aim.loss(Scored(logits, lens, tokens, steps))
+        return (loss * self.weights.to(loss)).sum()
+
+    def _scored(self, hidden: Tensor) -> Tensor:
+        """Pick (N, hidden_size) at the scored positions."""
+        return hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)]
 
 
 def answer_batches(
@@ -68,6 +86,7 @@ def answer_batches(
     batch_size: int,
     *,
     at_prompt: bool = False,
+    rephrasings: int = 0,
 ) -> list[AnswerBatch]:
     """Capture the edits' bare prompts with their targets, in batches.
 
@@ -79,17 +98,19 @@ def answer_batches(
         batch_size: Most edits in a batch.
         at_prompt: Score all target tokens at the prompt's last token (FT-L), p(o_t | x), instead
             of each after those before it, p(o_t | x, o_1..o_(t-1)).
+        rephrasings: Most rephrase probes of each edit that are rows too; see `Aim`.
 
     Raises:
         SubjectNotFound: The tokenizer makes no token of a subject.
     """
     rows = [each[0] for each in context_rows(tokenizer, edits, ["{}"])]
+    rows += [row for each in rephrase_rows(tokenizer, edits, rephrasings) for row in each]
     parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     return [_batch(view, part, layer, at_prompt) for part in parts]
 
 
 def _batch(view: ModelView, rows: Sequence[Row], layer: int, at_prompt: bool) -> AnswerBatch:
-    places: list[tuple[int, int, int, float]] = []
+    places: list[tuple[int, int, int, int, float]] = []
     texts: list[tuple[int, ...]] = []
     for number, row in enumerate(rows):
         count = len(row.targets)
@@ -97,14 +118,15 @@ def _batch(view: ModelView, rows: Sequence[Row], layer: int, at_prompt: bool) ->
         texts.append(row.ids[: last + 1] if at_prompt else row.ids)
         for step, token in enumerate(row.targets):
             column = last if at_prompt else last + step
-            places.append((number, column, token, 1.0 / (count * len(rows))))
-    numbers, columns, tokens, weights = zip(*places, strict=True)
+            places.append((number, column, token, step, 1.0 / (count * len(rows))))
+    numbers, columns, tokens, steps, weights = zip(*places, strict=True)
     capture = capture_blocks(view, texts, [0] * len(texts), layer, arrangements=(whole,))
     return AnswerBatch(
         capture,
         torch.tensor(numbers),
         torch.tensor(columns),
         torch.tensor(tokens),
+        torch.tensor(steps),
         torch.tensor(weights),
     )
 
@@ -116,15 +138,15 @@ class TrainingSettings:
     Attributes:
         steps: Most passes over all edits.
         learning_rate: Step size of Adam.
-        enough: Probability from which on a target token adds no loss; 1 for none.
+        aim: What is trained for; by default the target's likelihood.
         stop_below: Loss of a mini-batch below which it takes no step; training ends when the mean
-            over all is below it. 0 takes all passes.
+            over all is below it. 0 takes all passes, and so does an aim that does not stop.
         hold: Factor on the divergence of what is preserved.
     """
 
     steps: int
     learning_rate: float
-    enough: float = 1.0
+    aim: Aim = field(default_factory=TargetLikelihood)
     stop_below: float = 0.0
     hold: float = 0.0
 
@@ -156,15 +178,15 @@ def train(
         NumericalFailure: A loss is not finite.
     """
     adam = torch.optim.Adam(list(parameters), lr=settings.learning_rate)
-    spared = -math.log(settings.enough)
+    learned = settings.stop_below if settings.aim.stops else -math.inf
     turn = 0
     for step in progress(range(settings.steps), label):
         losses: list[float] = []
         for batch in batches:
             with acting():
-                loss = batch.loss(view, spared)
+                loss = batch.loss(view, settings.aim)
                 losses.append(_finite(loss, step))
-                if losses[-1] < settings.stop_below:
+                if losses[-1] < learned:
                     continue
                 if preserved:
                     part = preserved[turn % len(preserved)]
@@ -175,7 +197,7 @@ def train(
             adam.step()
             if bound is not None:
                 bound()
-        if sum(losses) / len(losses) < settings.stop_below:
+        if sum(losses) / len(losses) < learned:
             break
 
 

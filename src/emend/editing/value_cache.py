@@ -61,7 +61,11 @@ def cached_values(
         NumericalFailure: A loss is not finite.
     """
     layer = view.numbered([layer])[0]
-    asked = {**dataclasses.asdict(settings), "chunk": None}  # no result depends on it
+    asked = dataclasses.asdict(dataclasses.replace(settings, aim=None))
+    asked["chunk"] = None  # no result depends on it
+    del asked["aim"]  # so that a value of the default aim has the name that it always had
+    if settings.aim is not None:
+        asked["aim"] = settings.aim.record()
     common = {
         "model": model_fingerprint(view.model),
         "tokenizer": tokens_fingerprint(view.model, tokenizer),
@@ -70,8 +74,12 @@ def cached_values(
         "site": site,
         "settings": asked,
     }
-    together = _companions(edits) if settings.share_subject else {}
-    names = [_name(common, edit, together.get(edit.subject, [])) for edit in edits]
+    requests = [_request(edit, settings.loss.rephrasings) for edit in edits]
+    together = _companions(edits, requests) if settings.share_subject else {}
+    names = [
+        _name(common, edit, request, together.get(edit.subject, []))
+        for edit, request in zip(edits, requests, strict=True)
+    ]
     state = {name: known[name] for name in names if known and name in known}
     new = {name: edit for name, edit in zip(names, edits, strict=True) if name not in state}
     if new:
@@ -83,20 +91,23 @@ def cached_values(
     return torch.stack([state[name] for name in names]), state
 
 
-def _companions(edits: Sequence[Edit]) -> dict[str, list[list[str]]]:
+def _companions(edits: Sequence[Edit], requests: Sequence[list[str]]) -> dict[str, list[list[str]]]:
     """Collect the requests of each subject, whose values depend on one another."""
     found: dict[str, list[list[str]]] = {}
-    for edit in edits:
-        found.setdefault(edit.subject, []).append(_request(edit))
+    for edit, request in zip(edits, requests, strict=True):
+        found.setdefault(edit.subject, []).append(request)
     return {subject: sorted(requests) for subject, requests in found.items()}
 
 
-def _request(edit: Edit) -> list[str]:
-    return [edit.prompt, edit.subject, edit.target]
+def _request(edit: Edit, rephrasings: int) -> list[str]:
+    rephrased = [probe.prompt for probe in edit.probes_of("rephrase")] if rephrasings else []
+    return [edit.prompt, edit.subject, edit.target, *rephrased]
 
 
-def _name(common: Mapping[str, Any], edit: Edit, companions: list[list[str]]) -> str:
-    key = _identity.key("target value", **common, request=_request(edit), companions=companions)
+def _name(
+    common: Mapping[str, Any], edit: Edit, request: list[str], companions: list[list[str]]
+) -> str:
+    key = _identity.key("target value", **common, request=request, companions=companions)
     return f"{PREFIX}{key}.{edit.id}"
 
 

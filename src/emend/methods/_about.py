@@ -34,6 +34,8 @@ class About:
         prompt_only: Whether it changes only the prompt, so that it works on an endpoint.
         by_subject: Whether it writes at the subject's last token, so that a prompt must state
             something about the subject.
+        aims: Whether it takes another loss in place of the target's likelihood; see
+            `emend.editing.Aim`.
         version: Raised when the same settings give another patch, beyond rounding: results that a
             ledger or sweep cached of an earlier version are then computed again.
     """
@@ -46,6 +48,7 @@ class About:
     order_invariant: bool = False
     prompt_only: bool = False
     by_subject: bool = False
+    aims: bool = False
     version: int = 1
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from emend import models
 from emend._settings import checked
 from emend._signature import Signature, signature_of
+from emend.editing.aims import Aim
 from emend.editing.session import Search, Session
 from emend.edits import Edit, check_conflicts, check_edits, continued, statements_of
 from emend.errors import InvalidInput, UnsupportedModel
@@ -58,6 +60,7 @@ class Method(About):
         previous: Patch | None = None,
         continues: Continuation | None = None,
         ablation: Mapping[str, Any] | None = None,
+        aim: Aim | None = None,
         **overrides: Any,
     ) -> Patch:
         """Make a patch for the unedited model, whatever is attached to it; it is not changed.
@@ -74,14 +77,16 @@ class Method(About):
                 that their order matters; any method that changes weights can.
             ablation: Changes of a closed-form method for experiments: fields of
                 `emend.editing.SearchSettings`, and ``ridge``; see `Session`.
+            aim: Another loss in place of the target's likelihood, of methods that declare
+                `About.aims`; the patch's settings record it.
             overrides: Settings that differ from the method's defaults.
 
         Raises:
             Conflict: Two edits give one statement different targets, or are the same under two ids.
             InvalidInput: There are no edits, or other things than edits; two have the same id; a
                 prompt is a subject alone and the method writes at the subject; a setting has the
-                wrong type or range; the previous patch is of another type, model or method; or
-                the method cannot continue in this way.
+                wrong type or range; the previous patch is of another type, model or method; the
+                method cannot continue in this way; or it takes no aim.
             UnknownName: A setting does not exist.
             UnsupportedModel: The model is an endpoint, and the method needs the model itself.
             SubjectNotFound: The tokenizer makes no token of a subject.
@@ -100,17 +105,18 @@ class Method(About):
                 f"ablation is given, and {self.name} optimises no target values, expected a method "
                 "that does, such as rome or memit: leave it out"
             )
+        self._check_aim(aim)
         config = self.configure(**overrides)
         start = models.ensure_start(model, tokenizer)
 
         def made(edits: tuple[Edit, ...], previous: Patch | None = None) -> Patch:
             self._check_prompts(tokenizer, edits)
             given = (model, tokenizer, edits, previous)
-            session = Session(*given, method=self.name, config=config, ablation=ablation)
+            session = Session(*given, method=self.name, config=config, ablation=ablation, aim=aim)
             return self.run(session, **self.signature.arguments(config))
 
         with models.base(model):
-            patch = self._continued(model, edits, previous, continues or self.continues, made)
+            patch = self._continued(model, edits, previous, continues or self.continues, aim, made)
         if start is not None and isinstance(patch, (WeightPatch, MemoryPatch)):
             patch = dataclasses.replace(patch, base={**patch.base, "start_token": start.text})
         return patch
@@ -121,6 +127,7 @@ class Method(About):
         edits: tuple[Edit, ...],
         previous: Patch | None,
         continues: Continuation,
+        aim: Aim | None,
         made: Callable[..., Patch],
     ) -> Patch:
         """Make the patch of the edits and of those of the previous patch; see `About.continues`."""
@@ -135,6 +142,7 @@ class Method(About):
         if isinstance(before, MemoryPatch):
             return made(edits, before.to_go_on_from(kept))
         if continues == "joint":
+            self._check_same_aim(before, aim)
             return made(everything, before)
         if continues == "additive":
             change = typing.cast(WeightPatch, made(edits))
@@ -147,6 +155,24 @@ class Method(About):
         # The change for a replaced edit stays: the new one was made on top of it.
         both = added(before, change)
         return dataclasses.replace(both, edits=everything, timing=change.timing)
+
+    def _check_aim(self, aim: Aim | None) -> None:
+        """Refuse an aim that the method does not take."""
+        if aim is not None and not self.aims:
+            raise InvalidInput(
+                f"the aim {aim.name} is given, and {self.name} only makes a model generate "
+                "targets, expected a method with another loss: take rome, memit, alphaedit or ft"
+            )
+
+    def _check_same_aim(self, previous: Patch, aim: Aim | None) -> None:
+        """Refuse to solve the earlier edits together with new ones that have another aim."""
+        before = json.loads(json.dumps(previous.config.get("aim")))
+        now = None if aim is None else json.loads(json.dumps(aim.record()))  # as saved and loaded
+        if before != now:
+            raise InvalidInput(
+                f"previous was made with the aim {_name_of(before)}, expected {_name_of(now)}: "
+                'add the two patches, or pass continues="sequential"'
+            )
 
     def _check_prompts(self, tokenizer: Any, edits: tuple[Edit, ...]) -> None:
         """Refuse prompts that the method cannot edit.
@@ -211,6 +237,11 @@ class Method(About):
         return self.config_type(**checked(self.name, self.config_type, overrides))
 
 
+def _name_of(aim: Mapping[str, Any] | None) -> str:
+    """Name a recorded aim in a message."""
+    return "target_likelihood" if aim is None else str(aim.get("name"))
+
+
 def _warn_of_shared_tokens(tokenizer: Any, edits: Sequence[Edit]) -> None:
     """Warn of subjects that have no last token of their own: "公司的" of "苹果公司的创始人是".
 
@@ -240,6 +271,7 @@ def method(
     order_invariant: bool = False,
     prompt_only: bool = False,
     by_subject: bool = False,
+    aims: bool = False,
     version: int = 1,
 ) -> Callable[[Run], Method]:
     """Make a method of a function ``(session, *, settings) -> patch``.
@@ -259,6 +291,7 @@ def method(
             order_invariant=order_invariant,
             prompt_only=prompt_only,
             by_subject=by_subject,
+            aims=aims,
             version=version,
             run=function,
             signature=signature_of(function),

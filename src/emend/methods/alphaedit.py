@@ -47,6 +47,7 @@ WEIGHT = 0.1
     continues="joint",
     order_invariant=True,
     by_subject=True,
+    aims=True,
 )
 def alphaedit(
     session: Session,

@@ -37,6 +37,7 @@ PUBLISHED_WEIGHT = 0.1
     continues="joint",
     order_invariant=True,
     by_subject=True,
+    aims=True,
 )
 def emmet(
     session: Session,

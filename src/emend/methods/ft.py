@@ -36,6 +36,7 @@ import torch
 
 from emend._settings import Count, NotNegative, Positive, Seed
 from emend.editing import ENOUGH, Session
+from emend.editing.aims import TargetLikelihood
 from emend.editing.preservation import PRESERVED, preserved_batches
 from emend.editing.training import LEARNED, TrainingSettings, answer_batches, train
 from emend.methods._method import method
@@ -52,6 +53,7 @@ PUBLISHED_DEPTH = 0.67
     paper="Zhu et al. 2020, arXiv 2012.00363; Zhang et al. 2024, arXiv 2401.01286",
     when="a strong and simple baseline; quick, but no edit can be taken out alone",
     continues="sequential",
+    aims=True,
     version=2,
 )
 def ft(
@@ -85,14 +87,19 @@ def ft(
     """
     chosen = _layers(session, layers, original)
     count = 0 if original else PRESERVED
+    aim = session.aim or TargetLikelihood(1.0 if original else ENOUGH)
     settings = TrainingSettings(
         *(steps, learning_rate or (PUBLISHED_LEARNING_RATE if original else LEARNING_RATE)),
-        *(1.0 if original else ENOUGH, LEARNED, hold),
+        *(aim, LEARNED, hold),
     )
     session.fill(layers=chosen, learning_rate=settings.learning_rate)
     where = (session.view, session.tokenizer, session.edits, chosen[0])
     with evaluating(session.model), frozen(session.model):
-        batches = answer_batches(*where, batch_size, at_prompt=objective == "ft-l")
+        batches = answer_batches(
+            *(*where, batch_size),
+            at_prompt=objective == "ft-l",
+            rephrasings=aim.rephrasings,
+        )
         preserved = preserved_batches(*where, statements=count, others=count, seed=seed)
         changes = Changes(session, chosen, box)
         train(

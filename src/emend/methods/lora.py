@@ -39,6 +39,7 @@ from torch import nn
 
 from emend._settings import Count, NotNegative, Positive, Seed
 from emend.editing import ENOUGH, Session
+from emend.editing.aims import TargetLikelihood
 from emend.editing.layers import single_layer
 from emend.editing.preservation import PRESERVED, preserved_batches
 from emend.editing.training import LEARNED, TrainingSettings, answer_batches, train
@@ -126,7 +127,8 @@ def lora(
     else:
         names = early_modules(session.view, chosen)
     settings = TrainingSettings(
-        *(steps or form.steps, learning_rate or form.learning_rate, form.enough),
+        *(steps or form.steps, learning_rate or form.learning_rate),
+        aim=TargetLikelihood(form.enough),
         stop_below=form.stop_below,
         hold=hold,
     )

@@ -36,6 +36,7 @@ from emend.patches import WeightPatch
     continues="joint",
     order_invariant=True,
     by_subject=True,
+    aims=True,
 )
 def memit(
     session: Session,

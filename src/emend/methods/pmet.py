@@ -49,6 +49,7 @@ PUBLISHED = {
     continues="joint",
     order_invariant=True,
     by_subject=True,
+    aims=True,
 )
 def pmet(
     session: Session,

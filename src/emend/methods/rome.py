@@ -58,6 +58,7 @@ Solve = Callable[[Tensor], Tensor]
     continues="additive",
     order_invariant=True,
     by_subject=True,
+    aims=True,
 )
 def rome(
     session: Session,

@@ -38,6 +38,7 @@ from emend.models.replay.recording import (
     AGREEMENT,
     FOREIGN,
     Recorder,
+    Watch,
     agrees,
     cannot_replay,
     not_finite,
@@ -88,21 +89,23 @@ class BlockCapture:
         """Whether the tokens before the start are left out of each run."""
         return self._cache is not None
 
-    def run(self, delta: Tensor | None = None) -> Tensor:
+    def run(self, delta: Tensor | None = None, watch: Watch | None = None) -> Tensor:
         """Output of the last block where ``delta`` is added to the down-projection's output.
 
         Args:
             delta: (B, width), what is added at each row's start token; None adds nothing.
+            watch: Called with each block's number, from the captured one on, and its output.
 
         Returns:
             (B, S, width); see ``at``.
         """
-        if delta is None:
-            return self.run_blocks(self._after, self.layer + 1)
-        if self.is_additive:
-            return self.run_blocks(add_at(self._after, delta, self.at), self.layer + 1)
+        if delta is None or self.is_additive:
+            after = self._after if delta is None else add_at(self._after, delta, self.at)
+            if watch is not None:
+                watch(self.layer, after)
+            return self.run_blocks(after, self.layer + 1, watch)
         with adding(self.view.down_projection(self.layer), delta, self.at):
-            return self.run_blocks()
+            return self.run_blocks(watch=watch)
 
     def at_block(self) -> BlockCapture:
         """Return the same for the block's output in place of the down-projection's."""
@@ -123,27 +126,36 @@ class BlockCapture:
             self._run_block(self.layer, self._before)
         return seen[0]
 
-    def run_at(self, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def run_at(
+        self, delta: Tensor, rows: Tensor, columns: Tensor, watch: Watch | None = None
+    ) -> Tensor:
         """Run like ``run``, for the output at some positions; the last MLP is run nowhere else.
 
         Args:
             delta: (B, width).
             rows: (N,) int64, rows.
             columns: (N,) int64, columns among the S tokens of a run.
+            watch: As of ``run``; the last block's output is right at these positions only.
 
         Returns:
             (N, width).
         """
         with self._thinned(rows, columns) if self.thins else nullcontext():
-            hidden = self.run(delta)
+            hidden = self.run(delta, watch)
         return hidden[rows.to(hidden.device), columns.to(hidden.device)]
 
-    def run_blocks(self, hidden: Tensor | None = None, first: int | None = None) -> Tensor:
+    def run_blocks(
+        self,
+        hidden: Tensor | None = None,
+        first: int | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Run block ``first`` (by default the captured one) and all above it.
 
         Args:
             hidden: (B, S, width), the block's input; by default what it was.
             first: Number of the first block to run, at least the captured one.
+            watch: Called with the number of each block that runs, and its output (B, S, width).
 
         Returns:
             (B, S, width), output of the last block.
@@ -152,6 +164,8 @@ class BlockCapture:
         first = self.layer if first is None else first
         for index in range(first, self.view.num_layers):
             hidden = self._run_block(index, hidden)
+            if watch is not None:
+                watch(index, hidden)
         return hidden
 
     def looked_at(self) -> BlockCapture:
