@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from emend.erasure import metrics as metrics
     from emend.erasure.attack_report import AttackReport as AttackReport
     from emend.erasure.attacking import attack as attack
+    from emend.erasure.comparison import DefenceReport as DefenceReport
 
-_HOME = {"attack": "attacking", "AttackReport": "attack_report"}
+_HOME = {"attack": "attacking", "AttackReport": "attack_report", "DefenceReport": "comparison"}
 
-__all__ = ["AttackReport", "Secret", "attack", "secrets_from"]
+__all__ = ["AttackReport", "DefenceReport", "Secret", "attack", "secrets_from"]
 
 
 def __getattr__(name: str) -> Any:

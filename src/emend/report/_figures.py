@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from emend.errors import MissingExtra
@@ -134,4 +135,29 @@ def lens_figure(found: Lens) -> Figure:
     words = [visible(token) for token in found.tokens]
     plot.set_xticks(range(length), words, parse_math=False, family=fonts, fontsize=8)
     plot.set_title("the most probable token and its probability, percent", fontsize=9)
+    return figure
+
+
+def shares_figure(
+    title: str, rows: Sequence[str], columns: Sequence[str], values: list[list[float]]
+) -> Figure:
+    """Draw a heat map of shares from 0 to 1, with the percentages in its cells.
+
+    Args:
+        title: What is shown.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        values: For each row its shares.
+    """
+    figure = _figure(2.6 + 0.95 * len(columns), 1.6 + 0.4 * len(rows))
+    plot = figure.subplots()
+    _heat(figure, plot, values, 1.0)
+    for row, shares in enumerate(values):
+        for column, share in enumerate(shares):
+            shade = ink(colour(share, 1.0))
+            where = {"ha": "center", "va": "center", "fontsize": 8}
+            plot.text(column, row, str(round(100 * share)), color=shade, **where)
+    plot.set_yticks(range(len(rows)), rows, parse_math=False, fontsize=8)
+    plot.set_xticks(range(len(columns)), columns, parse_math=False, fontsize=8, rotation=20)
+    plot.set_title(title, fontsize=9, parse_math=False)
     return figure

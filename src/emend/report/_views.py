@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from emend._io import whole_file, write_json, write_text
+from emend.erasure import AttackReport, DefenceReport
 from emend.errors import InvalidInput
 from emend.locate import AverageEffects, Lens, Trace
 from emend.metrics import Report
+from emend.report._erasure import ErasureView
 from emend.report._evaluations import ResultsView
 from emend.report._locating import AveragesView, LensView, TraceView
 from emend.report.tables import Table, to_markdown, to_rich
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".html", ".json", ".md", ".png", ".svg")
 """Of a page, plain data, Markdown, and two kinds of pictures."""
 
-Found = Trace | AverageEffects | Lens | Report | Mapping[str, Any]
+Found = Trace | AverageEffects | Lens | Report | AttackReport | DefenceReport | Mapping[str, Any]
 """What can be shown; a mapping holds reports, or the data that they save, by model name."""
 
 
@@ -53,6 +55,8 @@ def view_of(found: Found, title: str | None = None, command: str | None = None) 
         return AveragesView(found)
     if isinstance(found, Lens):
         return LensView(found)
+    if isinstance(found, (AttackReport, DefenceReport)):
+        return ErasureView(found, title)
     results = {title or "model": found} if isinstance(found, Report) else found
     return ResultsView(results, title, command)
 
@@ -62,7 +66,7 @@ def terminal(found: Found, title: str | None = None) -> Group:
 
     Args:
         found: The result.
-        title: Of the table of an evaluation.
+        title: Of the table of an evaluation or of attacks.
     """
     from rich.console import Group
 
@@ -77,7 +81,7 @@ def write(
     Args:
         found: The result.
         path: The file to write, whole or not at all.
-        title: Heading of the page of an evaluation.
+        title: Heading of the page of an evaluation or of attacks.
         command: What to run to get the same results again, where one command does it.
 
     Returns:
