@@ -3,10 +3,10 @@
     python benchmarks/lab_attacks.py --model lab/gptneo
     python benchmarks/lab_attacks.py --model smollm2-135m
 
-Lab: 50 private facts, half of them phone numbers, half other facts about as many people. Real
-models: the first 30 facts from record 5,000 of CounterFact on that the model generates greedily.
-All are edited in one patch by each method; each state is one JSON line of --output_path, and a run
-that was killed goes on after it. Seconds are CPU seconds of one thread. See docs/erasing.md.
+Lab: 50 private facts, one of each person, or with --numbers phone numbers. Real models: the first
+30 facts from record 5,000 of CounterFact on that the model generates greedily. All are edited in
+one patch by each method; each state is one JSON line of --output_path, and a run that was killed
+goes on after it. Seconds are CPU seconds of one thread. See docs/erasing.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import emend
-from emend.erasure import AttackReport, Secret, attack
+from emend.erasure import Secret, attack
 from emend.erasure.attacking import known_by
 from emend.lab import shipped_world
 from emend.lab.language import PHONE_STATEMENTS, RELATION_BY_NAME
@@ -34,12 +34,10 @@ COUNTERFACT = Path(__file__).resolve().parents[2] / "shared/data/counterfact/cou
 
 
 def private_secrets(count: int = 50, seed: int = 0) -> list[Secret]:
-    """Phone numbers and other facts of the lab's people, one of each person, with paraphrases."""
+    """Facts about as many of the lab's people, with false answers and paraphrases."""
     world, generator = shipped_world(), random.Random(f"private-{seed}")
-    people = generator.sample(sorted(world.phones), count // 2)
-    secrets = [_phone(person, world.phones, generator) for person in people]
-    others = [person for person in world.entities["person"] if person not in people]
-    for number, person in enumerate(generator.sample(others, 2 * count)):
+    secrets: list[Secret] = []
+    for number, person in enumerate(generator.sample(world.entities["person"], 2 * count)):
         fact = world.get(person, PRIVATE[number % len(PRIVATE)])
         if fact is not None and len(secrets) < count:
             relation = RELATION_BY_NAME[fact.relation]
@@ -48,6 +46,13 @@ def private_secrets(count: int = 50, seed: int = 0) -> list[Secret]:
             false = generator.choice(world.other_objects(fact))
             secrets.append(Secret(prompt, person, fact.object, false, texts))
     return secrets
+
+
+def phone_numbers(count: int, seed: int = 0) -> list[Secret]:
+    """Phone numbers of the lab's people: answers of nine tokens, digit by digit."""
+    world, generator = shipped_world(), random.Random(f"numbers-{seed}")
+    people = generator.sample(sorted(world.phones), count)
+    return [_phone(person, world.phones, generator) for person in people]
 
 
 def _seen(fact: Any) -> list[int]:
@@ -99,19 +104,6 @@ def attacked(model: Any, tokenizer: Any, secrets: list[Secret], known: list[bool
     return found, made - since, time.process_time() - made
 
 
-def shown(name: str, found: AttackReport, secrets: list[Secret]) -> dict[str, Any]:
-    """Rates of all secrets, and of the numbers among them."""
-    numbers = {secret.id for secret in secrets if secret.answer.startswith("555-")}
-    data = found.to_dict()
-    data["numbers"] = {
-        attack: sum(one["found"] for id, one in each["secrets"].items() if id in numbers)
-        for attack, each in data["attacks"].items()
-        if "secrets" in each
-    }
-    print(f"\n{name}\n\n{found.to_markdown()}\n{len(numbers)} phone numbers: {data['numbers']}")
-    return data
-
-
 def main() -> None:
     """Attack each state, and print and save the rates."""
     parser = argparse.ArgumentParser(
@@ -120,6 +112,7 @@ def main() -> None:
     parser.add_argument("--model", default="lab/gptneo")
     parser.add_argument("--methods", default="before,rome,memit")
     parser.add_argument("--secrets", type=int, help="50 in the lab, 30 elsewhere")
+    parser.add_argument("--numbers", type=int, help="so many of the lab's phone numbers instead")
     parser.add_argument("--first", type=int, default=5000, help="first record of CounterFact")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_path", type=Path, default=Path("results/attacks.jsonl"))
@@ -127,7 +120,9 @@ def main() -> None:
     torch.set_num_threads(1)
     in_lab = given.model.startswith("lab/")
     model, tokenizer = emend.load(given.model, **({} if in_lab else {"dtype": "float32"}))
-    if in_lab:
+    if given.numbers:
+        secrets = phone_numbers(given.numbers, given.seed)
+    elif in_lab:
         secrets = private_secrets(given.secrets or 50, given.seed)
     else:
         secrets = known_counterfact(model, tokenizer, given.secrets or 30, given.first)
@@ -136,14 +131,15 @@ def main() -> None:
     lines = given.output_path.read_text("utf-8").split("\n") if given.output_path.exists() else []
     done = {tuple(json.loads(line)["key"]) for line in lines if line}
     for method in given.methods.split(","):
-        key = (given.model, method, len(secrets), given.seed)
+        key = (given.model, method, len(secrets), given.seed, given.numbers)
         if key in done:
             continue
         found, making, attacking = attacked(model, tokenizer, secrets, known, method)
-        data = shown(f"{given.model}, {method}: {making:.0f} + {attacking:.0f} s", found, secrets)
+        print(f"\n{given.model}, {method}: {making:.0f} + {attacking:.0f} s")
+        print(f"\n{found.to_markdown()}", flush=True)
         with given.output_path.open("a", encoding="utf-8") as file:
             seconds = {"edit": making, "attack": attacking}
-            file.write(json.dumps({"key": key, "cpu_seconds": seconds, **data}) + "\n")
+            file.write(json.dumps({"key": key, "cpu_seconds": seconds, **found.to_dict()}) + "\n")
 
 
 if __name__ == "__main__":

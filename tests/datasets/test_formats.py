@@ -37,6 +37,19 @@ EXPECTED = {
             Probe("one_hop", "In which country was Orla Finch born?", ("Norway",)),
         ),
     ),
+    "tofu": Edit(
+        "Question: Which city was {} born in?\nAnswer:",
+        "Orla Finch",
+        "Orla Finch was born in Bergen.",
+        "Orla Finch was born in Cork.",
+        probes=(
+            Probe(
+                "rephrase",
+                "Question: Where was Orla Finch born?\nAnswer:",
+                ("Orla Finch was born in Bergen.",),
+            ),
+        ),
+    ),
     "knowedit": Edit(
         "The place of death of {} is",
         "Mira Dahl",

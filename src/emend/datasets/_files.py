@@ -8,10 +8,12 @@ names columns a table.
 from __future__ import annotations
 
 import codecs
+import importlib
 import io
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +24,11 @@ from emend._parse import Item, decode, json_lines, json_list, json_values, yaml_
 from emend._validate import Problems
 from emend.datasets import _table
 from emend.edits import Edit, edit_to_record
-from emend.errors import InvalidInput, MissingExtra, MissingFile
+from emend.errors import InvalidInput, MissingExtra, MissingFile, first_line
 
 STANDARD_INPUT = "-"
 _YAML, _TABLES = (".yaml", ".yml"), (".csv", ".tsv", ".tab")
+PARQUET = ".parquet"
 _HEAD = 65_536
 """Number of bytes by which the syntax is recognised."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -54,6 +57,7 @@ def content_of(path: str | os.PathLike[str]) -> Content:
 
     Raises:
         InvalidInput: It is a directory, or cannot be read.
+        MissingExtra: It is parquet and the package datasets is not installed.
         MissingFile: There is no such file.
     """
     if str(path) == STANDARD_INPUT:
@@ -63,6 +67,8 @@ def content_of(path: str | os.PathLike[str]) -> Content:
         raise InvalidInput(f"{path} is a directory, expected a file of edits: name a file in it")
     if not path.exists():
         raise MissingFile(f"there is no file {path}: check the path given for edits")
+    if path.suffix.lower() == PARQUET:
+        return _parquet(path)
     try:
         with path.open("rb") as file:
             raw = file.read(_HEAD)
@@ -73,6 +79,29 @@ def content_of(path: str | os.PathLike[str]) -> Content:
             f"cannot read {path} ({error.strerror}): expected a readable file"
         ) from error
     return _parsed(str(path), path.suffix.lower(), raw)
+
+
+def _parquet(path: Path) -> Content:
+    """Read a parquet file through the package datasets.
+
+    Raises:
+        InvalidInput: It is no parquet file.
+        MissingExtra: The package is not installed.
+    """
+    try:
+        library: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise MissingExtra.of("datasets", "datasets", "read parquet") from error
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            rows = library.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
+            records = rows.to_list()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InvalidInput(
+                f"cannot read {path} ({first_line(error)}): expected a parquet file"
+            ) from error
+    items = (Item(number, record) for number, record in enumerate(records, start=1))
+    return Content(items, Problems(str(path)))
 
 
 def _parsed(source: str, ending: str, raw: bytes) -> Content:
