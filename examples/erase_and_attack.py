@@ -1,0 +1,36 @@
+"""Hide a fact of the lab by an ordinary edit, and attack it: the answer is still in the states.
+
+python examples/erase_and_attack.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import emend
+from emend import report
+from emend.datasets.tofu import read_rows
+from emend.erasure import DefenceReport, attack
+from emend.erasure.unlearning import measure_rows, secrets_of
+
+LAB = "Question: {} Answer:"
+
+
+def main() -> None:
+    rows = read_rows(Path(__file__).parent / "lab_tofu.jsonl")[:6]
+    secrets = secrets_of(rows, template=LAB)
+    model, tokenizer = emend.load("lab/gptneo")
+    names = ["greedy", "head_projection", "sampling"]
+    before = attack(model, tokenizer, secrets, names)
+    patch = emend.edit(model, tokenizer, [one.edit(str(one.false_answer)) for one in secrets])
+    with patch.applied(model):
+        after = attack(model, tokenizer, secrets, names)
+        measured = measure_rows(model, tokenizer, rows, template=LAB).summary()
+    compared = DefenceReport({"before": before, "error_injection": after})
+    print(compared.to_markdown())
+    print({name: round(value, 3) for name, value in measured.items() if value is not None})
+    print(report.write(compared, "erasure.html", title="Six facts of the lab"))
+
+
+if __name__ == "__main__":
+    main()
