@@ -109,5 +109,20 @@ def test_datasets_are_listed_and_each_example_is_what_is_read(emend, tmp_path):
         if shown["example"]:
             path = tmp_path / "example.json"
             path.write_text(json.dumps([shown["example"]]))
-            assert len(read_edits(path)) == 1
+            assert read_edits(path)
     emend("datasets", "counterfacts").is_one_line("did you mean 'counterfact'?")
+
+
+def test_a_file_is_checked_whole(emend, tmp_path):
+    good = {"prompt": "{} was born in", "subject": "Ana Bel", "target": "Paris"}
+    path = tmp_path / "edits.jsonl"
+    path.write_text(json.dumps(good))
+    found = emend("datasets", "check", path, "--json")
+    assert (found.status, found.data["edits"], found.data["problems"]) == (0, 1, [])
+    path.write_text(json.dumps(good) + "\n" + json.dumps({**good, "subject": " "}))
+    found = emend("datasets", "check", path)
+    assert found.status == 1
+    assert "records not read: 1" in found.out
+    assert "edits.jsonl:2: subject" in found.out
+    emend("datasets", "check").is_one_line("check has no file")
+    emend("datasets", "zsre", path).is_one_line("expected nothing")

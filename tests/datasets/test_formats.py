@@ -12,6 +12,16 @@ from emend.datasets import read, read_edits
 from emend.edits import Edit, Probe
 from emend.errors import BrokenFile, InvalidInput, UnknownName
 
+
+def _capital(country, target, original, neighbour):
+    probes = (
+        Probe("rephrase", f"The capital of {country} is", (target,)),
+        Probe("neighborhood", f"The capital city of {neighbour} is", (target,)),
+    )
+    relation = "country capital city"
+    return Edit("The capital city of {} is", country, target, original, "", relation, probes)
+
+
 EXAMPLES = {one.name: one for one in datasets.formats()}
 EXPECTED = {
     "counterfact": Edit(
@@ -89,6 +99,24 @@ EXPECTED = {
             ),
         ),
     ),
+    "rippleedits": Edit(
+        "The name of the spouse of {} is",
+        "Al Roe",
+        "Kim Poe",
+        "Jo Fay",
+        relation="SPOUSE",
+        probes=(Probe("relation_specificity", "The gender of Al Roe is", ("male", "man")),),
+    ),
+    "wise": Edit(
+        "{},",
+        "Norr Motors",
+        "founded in 2024, makes electric tractors in Umeå.",
+        probes=(Probe("neighborhood", "The river Ume flows", ("into the Gulf of Bothnia.",)),),
+    ),
+    "lre": (
+        _capital("France", "Oslo", "Paris", "Norway"),
+        _capital("Norway", "Paris", "Oslo", "France"),
+    ),
     "emend": Edit(
         "{} was born in",
         "Ana Bel",
@@ -121,7 +149,8 @@ def test_the_example_of_each_form_is_recognised_and_read_whatever_its_ending(
     """Fault B8: published records and JSON lines in `.json` were refused field by field."""
     found = read(put(tmp_path / f"file{ending}", EXAMPLES[name].example, lines=lines))
     assert found.format.name == name
-    assert found.edits == (EXPECTED[name],)
+    expected = EXPECTED[name]
+    assert found.edits == (expected if isinstance(expected, tuple) else (expected,))
     assert not found.problems.found
     assert not found.left_out.found
 

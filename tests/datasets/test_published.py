@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emend.datasets import read
+from emend.datasets import load, read, read_edits, write_edits
 from emend.edits import Edit
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data"
@@ -21,7 +21,12 @@ EXPECTED = [
     ("knowedit/ZsRE-test-all.json", "knowedit", 1_296, 8, "reverse_relation", 268),
     ("knowedit/train_cf.json", "knowedit", 1_417, 11, "forgetfulness", 775),
     ("knowedit/wikibio-test-all.json", "knowedit", 306, 0, "relation_specificity", 612),
-    ("wise/temporal-edit.json", "easyedit", 75, 0, "neighborhood", 75),
+    ("wise/temporal-edit.json", "wise", 75, 0, "neighborhood", 75),
+    ("wise/temporal-train.json", "wise", 75, 0, "neighborhood", 74),
+    ("rippleedits/random.json", "rippleedits", 7, 0, "one_hop", 9),
+    ("lre/country_capital_city.json", "lre", 24, 0, "rephrase", 24),
+    ("lre/landmark_on_continent.json", "lre", 945, 0, "neighborhood", 2_835),
+    ("lre/person_plays_pro_sport.json", "lre", 318, 0, "neighborhood", 954),
     ("mquake/MQuAKE-CF-3k-v2.json", "mquake", 5, 0, "rephrase", 5),
 ]
 
@@ -38,3 +43,38 @@ def test_published_files_are_read_whole(name, form, edits, joined, group, count)
     groups = Counter(probe.group for edit in found.edits for probe in edit.probes)
     assert groups[group] == count
     assert all(isinstance(edit, Edit) and edit.subject in edit.text for edit in found.edits)
+
+
+def test_the_known_facts_become_edits_to_another_answer_of_their_relation():
+    path = SAMPLES / "known" / "known_1000.json"
+    if not path.exists():
+        pytest.skip("the published sample known_1000.json is not beside the repository")
+    edits = load("known1000", path=path)
+    assert len(edits) == 1_207
+    assert edits == load("known1000", path=path)
+    by_relation = Counter(edit.relation for edit in edits)
+    for relation in list(by_relation)[:5]:
+        answers = {edit.original for edit in edits if edit.relation == relation}
+        assert all(
+            edit.target in answers - {edit.original} for edit in edits if edit.relation == relation
+        )
+
+
+def test_a_fact_of_rippleedits_without_a_name_is_reported():
+    path = SAMPLES / "rippleedits" / "recent.json"
+    if not path.exists():
+        pytest.skip("the published sample recent.json is not beside the repository")
+    found = read(path)
+    assert [edit.subject for edit in found.edits] == ["Leo Arons", "Ingrīda Amantova"]
+    assert [edit.target for edit in found.edits] == ["Berlin", "female"]
+    assert "no subject can be located" in str(found.problems.found[0])
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in EXPECTED if "train" not in name])
+def test_what_is_read_is_written_and_read_back_equal(tmp_path, name):
+    path = SAMPLES / name
+    if not path.exists():
+        pytest.skip(f"the published sample {name} is not beside the repository")
+    edits = list(read(path).edits)
+    write_edits(tmp_path / "edits.jsonl", edits)
+    assert read_edits(tmp_path / "edits.jsonl") == edits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +12,15 @@ from emend import datasets
 from emend._io import split_lines
 from emend.cli import _options
 from emend.cli._output import print_json, print_table
+from emend.errors import InvalidInput
 
 NAME = "datasets"
+CHECK = "check"
 EXAMPLES = _options.examples(
-    "emend datasets", "emend datasets counterfact", "emend datasets zsre --json"
+    "emend datasets",
+    "emend datasets counterfact",
+    "emend datasets zsre --json",
+    "emend datasets check edits.json",
 )
 
 
@@ -22,9 +28,22 @@ def command(
     name: Annotated[
         str | None, typer.Argument(help="Show this one with an example.", metavar="[NAME]")
     ] = None,
+    file: Annotated[
+        str | None,
+        typer.Argument(help="After `check`: the file to read whole.", metavar="[check FILE]"),
+    ] = None,
     json: _options.Json = False,
 ) -> None:
-    """List the datasets and the forms of files that --edits takes, or show one with an example."""
+    """List the datasets and the forms of files that --edits takes, or show one with an example.
+
+    `emend datasets check FILE` reads a file whole and lists every record and probe that cannot be
+    read; its exit status is 0 only if all records can.
+    """
+    if name == CHECK:
+        _check(file, json)
+        return
+    if file is not None:
+        raise InvalidInput(f"found {file!r} after {name}, expected nothing: leave it out")
     if name is not None:
         _show(name, json)
         return
@@ -32,11 +51,12 @@ def command(
     if json:
         print_json({"datasets": found})
         return
-    rows = [[one["name"], one["title"], one["file"], one["about"]] for one in found]
-    print_table("Datasets", ("name", "title", "file", "what it is"), rows)
+    columns = ("name", "title", "file", "licence", "source", "what it is")
+    keys = ("name", "title", "file", "licence", "source", "about")
+    print_table("Datasets", columns, [[one[key] for key in keys] for one in found])
     typer.echo(
         "file: read (a file of this form is recognised by its content, as JSON lines, JSON, YAML,\n"
-        "CSV or TSV, and - is standard input), or ships (drawn from the package, no file)"
+        "CSV or TSV, and - is standard input), or drawn (by `load`, from the package or a file)"
     )
     typer.echo("`emend datasets NAME` shows one with an example.")
 
@@ -44,10 +64,43 @@ def command(
 def _about(name: str) -> dict[str, Any]:
     found: Any = datasets.registry().get(name)
     if isinstance(found, datasets.Format):
-        return {"name": name, "title": found.title, "file": "read", "about": found.about}
+        return {
+            **{"name": name, "title": found.title, "file": "read", "about": found.about},
+            **{"licence": found.licence, "source": found.source, "counts": dict(found.counts)},
+        }
     about = split_lines((found.__doc__ or "").strip())
-    ships = {"name": name, "title": name, "file": "ships"}
-    return {**ships, "about": about[0] if about else ""}
+    ships = {"name": name, "title": name, "file": "drawn", "about": about[0] if about else ""}
+    return {**ships, "licence": "", "source": "", "counts": {}}
+
+
+def _check(file: str | None, json: bool) -> None:
+    """Read a file whole and list what cannot be read."""
+    if file is None:
+        raise InvalidInput("check has no file, expected its path: emend datasets check FILE")
+    found = datasets.read(file)
+    probes = Counter(probe.group for edit in found.edits for probe in edit.probes)
+    problems = [str(one) for one in found.problems.found]
+    left_out = [str(one) for one in found.left_out.found]
+    if json:
+        print_json(
+            {
+                **{"file": file, "form": found.format.name, "edits": len(found.edits)},
+                **{"joined": found.joined, "probes": dict(sorted(probes.items()))},
+                **{"problems": problems, "left_out": left_out},
+            }
+        )
+    else:
+        groups = ", ".join(f"{count:,} {group}" for group, count in sorted(probes.items()))
+        typer.echo(f"{file}: {found.format.title}, {len(found.edits):,} edits")
+        typer.echo(f"probes: {groups or 'none'}")
+        if found.joined:
+            typer.echo(f"{found.joined:,} records repeat an edit; their probes are added to it")
+        for title, lines in (("records not read", problems), ("left out", left_out)):
+            typer.echo(f"{title}: {len(lines):,}")
+            for line in lines:
+                typer.echo(f"  {line}")
+    if problems:
+        raise typer.Exit(1)
 
 
 def _show(name: str, json: bool) -> None:
@@ -61,8 +114,12 @@ def _show(name: str, json: bool) -> None:
     about = _about(name)
     typer.echo(f"{about['name']}: {about['title']}\n{about['about']}\n")
     if not is_format:
-        typer.echo("It has no files: commands draw edits from it, by a seed and a limit.")
+        typer.echo("Commands draw edits from it, by a seed and a limit.")
         return
+    if found.source:
+        counts = ", ".join(f"{file} {count:,}" for file, count in found.counts.items())
+        typer.echo(f"licence: {found.licence}; source: {found.source}")
+        typer.echo(f"records: {counts}\n")
     print_table("Fields", ("field", "what it becomes"), ([one, fields[one]] for one in fields))
     typer.echo("Example of a record:")
     typer.echo(json_module.dumps(example, ensure_ascii=False, indent=2))

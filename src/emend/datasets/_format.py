@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -51,6 +52,9 @@ class Format:
         example: A record, invented.
         multi_hop: Returns the multi-hop instance of a record, if the format has them; None, and a
             note, if it is faulty.
+        licence: Its licence, as its publishers state it.
+        source: The address at which its files are published.
+        counts: Number of records by file, as published.
     """
 
     name: str
@@ -61,6 +65,9 @@ class Format:
     fields: Mapping[str, str]
     example: Mapping[str, Any]
     multi_hop: Callable[[Record], MultiHop | None] | None = None
+    licence: str = ""
+    source: str = ""
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
 
 
 class Entry:
@@ -113,7 +120,19 @@ class Entry:
             if not self._note(f"{name}.{spelled}", None if group else _unknown_group(spelled)):
                 continue
             for field, prompt, answers in _questions(f"{name}.{spelled}", questions):
-                self.probe(field, self._group(str(group), answers, subject), prompt, answers)
+                self.probe_of(field, str(group), prompt, answers, subject)
+
+    def probe_of(
+        self, field: str, group: str, prompt: object, answers: object, subject: str | None
+    ) -> None:
+        """Add a probe as `probe` does; a logical generalisation is resolved by its answer.
+
+        It is a reverse relation if the subject answers it, else one hop.
+        """
+        if group == "logical_generalization":
+            reverse = subject and normalised(subject) in map(normalised, answers_of(answers))
+            group = "reverse_relation" if reverse else "one_hop"
+        self.probe(field, group, prompt, answers)
 
     def edit(
         self,
@@ -141,13 +160,6 @@ class Entry:
         except InvalidInput as error:
             self.record.note("the edit", Fault(f"cannot be made: {error}", "", ""))
             return None
-
-    def _group(self, group: str, answers: object, subject: str | None) -> str:
-        """Resolve logical generalisation: a reverse relation if the subject answers it."""
-        if group != "logical_generalization":
-            return group
-        reverse = subject and normalised(subject) in map(normalised, answers_of(answers))
-        return "reverse_relation" if reverse else "one_hop"
 
     def _note(self, field: str, fault: Fault | None) -> bool:
         return self.left_out.note(fault, self.record.at(field), self.record.line)

@@ -1,4 +1,4 @@
-"""EasyEdit's requests: flat records (its CounterFact, WISE's files) and with probes in groups.
+"""EasyEdit's requests: flat records (its CounterFact) and with probes in groups.
 
 Wang et al. 2024, "EasyEdit: An Easy-to-use Knowledge Editing Framework for Large Language
 Models", arXiv 2308.07269.
@@ -14,13 +14,16 @@ from emend.datasets._request import has_question_lists, is_request, read_request
 
 
 def _recognises(record: Mapping[str, Any]) -> bool:
-    return is_request(record) and not has_question_lists(record)
+    return is_request(record) and "ood_rephrase" not in record and not has_question_lists(record)
 
 
 easyedit = Format(
     name="easyedit",
     title="EasyEdit",
-    about="EasyEdit's requests: counterfact-edit.json, counterfact-train.json, WISE's files",
+    about="EasyEdit's requests: counterfact-edit.json, counterfact-train.json",
+    licence="MIT",
+    source="github.com/zjunlp/EasyEdit",
+    counts={"counterfact-train.json": 10_000, "counterfact-edit.json": 10_000},
     recognises=_recognises,
     read=read_request,
     fields={
@@ -31,7 +34,6 @@ easyedit = Format(
         "rephrase_prompt": "rephrase probes, answered by the target",
         "locality_prompt, locality_ground_truth": "neighborhood probes",
         "locality.NAME, portability.NAME": "probes of the group of that name",
-        "ood_rephrase": "not read: a passage of its own, which the target does not continue",
     },
     example={
         "case_id": 17,

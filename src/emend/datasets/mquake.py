@@ -82,6 +82,14 @@ mquake = Format(
     name="mquake",
     title="MQuAKE",
     about="MQuAKE-CF, MQuAKE-CF-3k, MQuAKE-CF-3k-v2, MQuAKE-T; for `emend multihop` too",
+    licence="MIT",
+    source="github.com/princeton-nlp/MQuAKE",
+    counts={
+        "MQuAKE-CF.json": 9_218,
+        "MQuAKE-CF-3k-v2.json": 3_000,
+        "MQuAKE-T.json": 1_825,
+        "MQuAKE-hard.json": 429,
+    },
     recognises=_recognises,
     read=_read,
     fields={

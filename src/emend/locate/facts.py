@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from emend.datasets import read_edits
-from emend.errors import BrokenFile, InvalidInput, SubjectNotFound
+from emend.datasets.known1000 import read_known
+from emend.errors import InvalidInput, SubjectNotFound
 from emend.models import ensure_start, join_target, subject_tokens
 from emend.models.forward import check_length
 from emend.models.positions import prompt_tokens
@@ -17,10 +16,6 @@ from emend.models.view import ModelView
 
 Question: TypeAlias = tuple[str, str, str | None]
 """A prompt, its subject, and the answer; None where any will do."""
-
-
-FIELDS = ("prompt", "subject", "attribute")
-"""The fields of a published fact."""
 
 
 def read_facts(path: str | os.PathLike[str]) -> list[Question]:
@@ -39,33 +34,10 @@ def read_facts(path: str | os.PathLike[str]) -> list[Question]:
         InvalidInput: It is a directory, cannot be read, or has another suffix.
         MissingFile: There is no such file.
     """
-    path = Path(path)
-    records = _published(path)
-    if records is None:
-        return [(edit.prompt, edit.subject, edit.original) for edit in read_edits(path)]
-    return [_question(record, f"{path}: fact {n}") for n, record in enumerate(records)]
-
-
-def _published(path: Path) -> list[Any] | None:
-    """Return the records of a published file; None for any other, which `read_edits` judges."""
-    if path.suffix.lower() != ".json" or not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    first: Any = cast("list[Any]", data)[0] if isinstance(data, list) and data else None
-    if isinstance(first, dict) and "attribute" in first and "target" not in first:
-        return cast("list[Any]", data)
-    return None
-
-
-def _question(record: Any, place: str) -> Question:
-    for field in FIELDS:
-        value = cast("dict[str, Any]", record).get(field) if isinstance(record, dict) else None
-        if not isinstance(value, str) or not value.strip():
-            raise BrokenFile(f"{place}: {field} is {value!r}, expected text: correct or drop it")
-    return tuple(record[field] for field in FIELDS)
+    known = read_known(path)
+    if known is not None:
+        return [(fact.prompt, fact.subject, fact.attribute) for fact in known]
+    return [(edit.prompt, edit.subject, edit.original) for edit in read_edits(path)]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from emend.metrics._judging import exact_match, same_answer
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._multi_hop import HopReport, evaluate_multi_hop
 from emend.metrics._report import Report
+from emend.metrics._ripple import RippleReport, evaluate_ripple
 from emend.metrics._trained_classifier import TrainedClassifier, train_classifier
 from emend.metrics._verify import verified, verify
 
@@ -34,12 +35,14 @@ __all__ = [
     "Question",
     "Record",
     "Report",
+    "RippleReport",
     "TrainedClassifier",
     "ask",
     "cost_of",
     "evaluate",
     "evaluate_each",
     "evaluate_multi_hop",
+    "evaluate_ripple",
     "exact_match",
     "label_shares",
     "load_classifier",
