@@ -28,6 +28,7 @@ from emend.cli import (
     edit,
     eval,
     export,
+    fairness,
     lab,
     ledger,
     lens,
@@ -84,6 +85,7 @@ def _app() -> typer.Typer:
         lens,
         neurons,
         audit,
+        fairness,
         export,
     ):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)

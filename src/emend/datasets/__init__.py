@@ -4,7 +4,8 @@ A dataset is a module of this package, or an entry point of the group `emend.dat
 object has the module's own name. It is a `Format`, which reads records of files (`read` and
 `read_edits` recognise them by their content), or a function with the arguments `limit`, `seed` and
 `path` that returns a list of edits. A function `multi_hop` with the same arguments in its module
-returns the dataset's multi-hop instances. Example: docs/data-formats.md.
+returns the dataset's multi-hop instances. Example: docs/data-formats.md. A `ComparisonFormat` has
+no edits: its records are sentences to compare, which `load_comparisons` reads.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
+from emend.datasets._comparisons import Comparison, ComparisonFormat, read_comparisons
 from emend.datasets._files import write_edits
 from emend.datasets._format import Entry, Format
 from emend.datasets._read import (
@@ -30,6 +32,8 @@ from emend.edits import Edit, MultiHop
 from emend.errors import InvalidInput
 
 __all__ = [
+    "Comparison",
+    "ComparisonFormat",
     "Entry",
     "Format",
     "Loader",
@@ -37,6 +41,7 @@ __all__ = [
     "format_of",
     "formats",
     "load",
+    "load_comparisons",
     "load_multi_hop",
     "read",
     "read_edits",
@@ -75,10 +80,49 @@ def load(
         InvalidInput: `limit` is not positive.
     """
     _check_limit(limit)
-    found: Format | Loader = registry().get(name)
+    found: Format | ComparisonFormat | Loader = registry().get(name)
+    if isinstance(found, ComparisonFormat):
+        raise InvalidInput(
+            f"dataset {name} holds sentences to compare and no edits, expected edits: "
+            f"measure it by `emend fairness --data {name} FILE`"
+        )
     if isinstance(found, Format):
         return load_file(found, limit, seed, path)
     return found(limit=limit, seed=seed, path=path)
+
+
+def load_comparisons(
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Load the records of a dataset of sentences to compare.
+
+    Args:
+        name: "stereoset" or "crows_pairs".
+        path: One of the dataset's files; `-` is standard input.
+        limit: Number of records, drawn by `seed`; all in the file's order by default.
+        seed: Seed of the draw.
+
+    Raises:
+        BrokenFile: A record cannot be read, or the file is of another form.
+        InvalidInput: The dataset holds edits, the path is a directory, or `limit` is not positive.
+        MissingFile: There is no such file.
+        UnknownName: There is no dataset of that name.
+    """
+    found: object = registry().get(name)
+    if not isinstance(found, ComparisonFormat):
+        known = [one for one in registry().names() if _is_comparison(one)]
+        raise InvalidInput(
+            f"dataset {name} holds no sentences to compare, expected one of {', '.join(known)}"
+        )
+    return read_comparisons(found, path, limit=limit, seed=seed)
+
+
+def _is_comparison(name: str) -> bool:
+    return isinstance(registry().get(name), ComparisonFormat)
 
 
 def load_multi_hop(
@@ -108,7 +152,9 @@ def load_multi_hop(
 
 def _with_multi_hop(name: str) -> Format | Callable[..., list[MultiHop]] | None:
     """Return the format, or the function `multi_hop` of its module, if the dataset has one."""
-    found: Format | Loader = registry().get(name)
+    found: Format | ComparisonFormat | Loader = registry().get(name)
+    if isinstance(found, ComparisonFormat):
+        return None
     if isinstance(found, Format):
         return found if found.multi_hop else None
     return getattr(importlib.import_module(found.__module__), "multi_hop", None)

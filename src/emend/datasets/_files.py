@@ -52,8 +52,12 @@ class Content:
     by_line: bool = False
 
 
-def content_of(path: str | os.PathLike[str]) -> Content:
+def content_of(path: str | os.PathLike[str], *, what: str = "edits") -> Content:
     """Read a file once; `-` is standard input, and a pipe is read like a file.
+
+    Args:
+        path: The file.
+        what: What it should hold, for messages.
 
     Raises:
         InvalidInput: It is a directory, or cannot be read.
@@ -64,9 +68,9 @@ def content_of(path: str | os.PathLike[str]) -> Content:
         return _parsed("standard input", "", sys.stdin.buffer.read())
     path = Path(path)
     if path.is_dir():
-        raise InvalidInput(f"{path} is a directory, expected a file of edits: name a file in it")
+        raise InvalidInput(f"{path} is a directory, expected a file of {what}: name a file in it")
     if not path.exists():
-        raise MissingFile(f"there is no file {path}: check the path given for edits")
+        raise MissingFile(f"there is no file {path}: check the path given for {what}")
     if path.suffix.lower() == PARQUET:
         return _parquet(path)
     try:

@@ -114,6 +114,35 @@ def top1(
     return _top1(model, asked, pad_id(tokenizer), batch_size)
 
 
+def next_log_probs(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    tokens: Sequence[int],
+    *,
+    batch_size: int = 32,
+) -> list[list[float]]:
+    """Find the log-probabilities of some next tokens after each prompt, in nats.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        prompts: B texts, taken as `score` takes them; equal ones are run once.
+        tokens: K token ids.
+        batch_size: prompts in one forward pass.
+
+    Returns:
+        B lists of K numbers.
+    """
+    _refuse_endpoint(model, "load its weights to read the probabilities of tokens")
+    asked = mixture_prompts(model, tokenizer, prompts)
+
+    def read(logits: Tensor) -> list[list[float]]:
+        return logits.log_softmax(-1)[:, list(tokens)].tolist()
+
+    return _after_prompts(model, asked, pad_id(tokenizer), batch_size, read)
+
+
 def top1_of_rows(
     model: nn.Module, rows: Sequence[tuple[int, ...]], padding: int, *, batch_size: int = 32
 ) -> list[tuple[int, float]]:
@@ -140,13 +169,26 @@ def score_rows(
 def _top1(
     model: nn.Module, prompts: Sequence[MixturePrompt], padding: int, batch_size: int
 ) -> list[tuple[int, float]]:
+    def read(logits: Tensor) -> list[tuple[int, float]]:
+        best = logits.softmax(-1).max(-1)
+        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+    return _after_prompts(model, prompts, padding, batch_size, read)
+
+
+def _after_prompts(
+    model: nn.Module,
+    prompts: Sequence[MixturePrompt],
+    padding: int,
+    batch_size: int,
+    read: Callable[[Tensor], list[R]],
+) -> list[R]:
+    """Read something of the next-token logits (B, vocabulary), in float32, after each prompt."""
     for asked in prompts:
         _check_lengths(asked, 0)
 
-    def run(chunk: list[MixturePrompt]) -> list[tuple[int, float]]:
-        logits = _mixed_logits(padding, chunk, [(0,)] * len(chunk))
-        best = logits.float().softmax(-1).max(-1)
-        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    def run(chunk: list[MixturePrompt]) -> list[R]:
+        return read(_mixed_logits(padding, chunk, [(0,)] * len(chunk)).float())
 
     with torch.no_grad(), evaluating(model):
         return _in_batches(

@@ -1,0 +1,42 @@
+"""Fairness: measure stereotypes in sentences and pronouns, and make pronouns even by an edit.
+
+    sentences     StereoSet and CrowS-Pairs
+    occupations   occupations and templates, those that ship or a user's
+    pronouns      the gap between two pronouns after occupations
+    debiasing     the edit that makes them even
+
+Importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from emend.fairness.occupations import Occupations, read_occupations, shipped_occupations
+
+if TYPE_CHECKING:
+    from emend.fairness.pronouns import PronounReport as PronounReport
+    from emend.fairness.pronouns import pronoun_gap as pronoun_gap
+    from emend.fairness.sentences import BiasReport as BiasReport
+    from emend.fairness.sentences import sentence_bias as sentence_bias
+
+_LAZY = {
+    "pronouns": ("PronounReport", "pronoun_gap"),
+    "sentences": ("BiasReport", "sentence_bias"),
+}
+_HOME = {name: module for module, names in _LAZY.items() for name in names}
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    "Occupations",
+    "read_occupations",
+    "shipped_occupations",
+    *_HOME,
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a name stands for when it is first asked for."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"emend.fairness.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'emend.fairness' has no attribute {name!r}")
