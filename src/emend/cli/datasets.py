@@ -58,7 +58,6 @@ def command(
         "file: read (a file of this form is recognised by its content, as JSON lines, JSON, YAML,\n"
         "CSV or TSV, and - is standard input), drawn (by `load`, from the package or a file), or\n"
         "compare (sentences to compare, no edits: `emend fairness --data NAME FILE`)"
->>>>>>> cd1e9a9 (emend fairness: StereoSet, CrowS-Pairs and the gap between pronouns after occupations, before and after a patch)
     )
     typer.echo("`emend datasets NAME` shows one with an example.")
 
@@ -71,23 +70,6 @@ def _about(name: str) -> dict[str, Any]:
             **{"name": name, "title": found.title, "file": kind, "about": found.about},
             **{"licence": found.licence, "source": found.source, "counts": dict(found.counts)},
         }
-    )
-    typer.echo("`emend datasets NAME` shows one with an example.")
-
-
-def _about(name: str) -> dict[str, Any]:
-    found: Any = datasets.registry().get(name)
-    if isinstance(found, (datasets.Format, datasets.ComparisonFormat)):
-        kind = "read" if isinstance(found, datasets.Format) else "compare"
-        return {
-            **{"name": name, "title": found.title, "file": kind, "about": found.about},
-            **{"licence": found.licence, "source": found.source, "counts": dict(found.counts)},
-        }
-=======
-        return {"name": name, "title": found.title, "file": "read", "about": found.about}
-    if isinstance(found, datasets.ComparisonFormat):
-        return {"name": name, "title": found.title, "file": "compare", "about": found.about}
->>>>>>> cd1e9a9 (emend fairness: StereoSet, CrowS-Pairs and the gap between pronouns after occupations, before and after a patch)
     about = split_lines((found.__doc__ or "").strip())
     ships = {"name": name, "title": name, "file": "drawn", "about": about[0] if about else ""}
     return {**ships, "licence": "", "source": "", "counts": {}}

@@ -53,8 +53,8 @@ class ComparisonFormat:
         about: One line: its origin, and the files that have it.
         fields: What each field becomes.
         example: A record, invented.
-        required: Fields of which a record has at least one in each group, by which it is told
-            from other files.
+        required: Groups of fields, of each of which a record has at least one; a file without them
+            is of another form.
         read: Returns the comparison of a record; None if it is faulty, which it notes.
         records: Returns the records inside a file's object, if the object holds several.
         licence: Its licence, as its publishers state it.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,14 @@ from emend.models.replay import BlockCapture, capture_blocks, whole
 
 LEARNED = 1e-2
 """Loss of a mini-batch below which its edits are learned."""
+
+
+class TrainingBatch(Protocol):
+    """What one step of `train` is taken on."""
+
+    def loss(self, view: ModelView, aim: Aim) -> Tensor:
+        """Compute the loss, a scalar in float32, with what is trained acting on the model."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class TrainingSettings:
 def train(
     view: ModelView,
     parameters: Sequence[Tensor],
-    batches: Sequence[AnswerBatch],
+    batches: Sequence[TrainingBatch],
     preserved: Sequence[PreservedBatch],
     settings: TrainingSettings,
     acting: Callable[[], AbstractContextManager[object]],
