@@ -101,77 +101,84 @@ def positions(given: Given, layers: Sequence[int]) -> Iterator[Positions]:
     pairs = pairs_of(given)
     runner = single_runner(pairs)
     view = view_of(runner.model)
-    rows = [(*asked.prompts[0], *answer[:-1]) for asked, answer in pairs]
     padding = pad_id(given.tokenizer)
+    lengths = [asked.length + len(answer) for asked, answer in pairs]
     with torch.no_grad(), evaluating(runner.model):
-        for chosen in batches([len(row) for row in rows], given.batch_size):
-            yield _read(view, runner, [rows[n] for n in chosen], pairs, chosen, layers, padding)
+        for chosen in batches(lengths, given.batch_size):
+            laid = Laid.of([pairs[number] for number in chosen])
+            states = _read(view, runner, laid, layers, padding)
+            yield Positions(
+                view, torch.tensor(chosen)[laid.numbers], laid.steps, laid.wanted, states
+            )
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Rows of tokens, and the N positions in them at which answers' tokens are predicted.
+
+    Attributes:
+        rows: A row for each pair: the prompt, and the answer without its last token.
+        ends: (B,) int64, the last column of each prompt.
+        numbers: (N,) int64, the row of each position.
+        columns: (N,) int64, its column.
+        steps: (N,) int64, number of the token in the answer, from 0 on.
+        wanted: (N,) int64, the token.
+        weights: (N,) float32, one over the number of the answer's tokens.
+    """
+
+    rows: list[tuple[int, ...]]
+    ends: Tensor
+    numbers: Tensor
+    columns: Tensor
+    steps: Tensor
+    wanted: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Laid:
+        """Lay out pairs whose prompts one model answers alone."""
+        rows = [(*asked.prompts[0], *answer[:-1]) for asked, answer in pairs]
+        ends = [len(asked.prompts[0]) - 1 for asked, _ in pairs]
+        places = [
+            (row, end + step, step, token, 1 / len(answer))
+            for row, (end, (_, answer)) in enumerate(zip(ends, pairs, strict=True))
+            for step, token in enumerate(answer)
+        ]
+        return cls(rows, torch.tensor(ends), *map(torch.tensor, zip(*places, strict=True)))
+
+    def logits(self, view: ModelView, runner: Runner, padding: int) -> Tensor:
+        """Run the rows, as the model's patches have them, and return (N, vocabulary) logits."""
+        model: Any = runner.model
+        check_length(model, max(map(len, self.rows)))
+        batch = pad(self.rows, padding).to(device_of(view.embeddings))
+        seen = torch.ones_like(batch.input_ids)  # on the right no token sees the padding
+        with (
+            runner.acting(),
+            reading(model, Batch(self.ends)),
+            head_at(model, self.numbers, self.columns) as pick,
+        ):
+            output = model(input_ids=batch.input_ids, attention_mask=seen, use_cache=False)
+            return pick(output.logits)
 
 
 def _read(
-    view: ModelView,
-    runner: Runner,
-    rows: Sequence[tuple[int, ...]],
-    pairs: Sequence[Pair],
-    chosen: Sequence[int],
-    layers: Sequence[int],
-    padding: int,
-) -> Positions:
-    """Read one batch of rows, whose cases have the numbers `chosen`."""
-    check_length(runner.model, max(map(len, rows)))
-    ends = [len(pairs[case][0].prompts[0]) - 1 for case in chosen]
-    places = [
-        (row, end + step, case, step, token)
-        for row, (case, end) in enumerate(zip(chosen, ends, strict=True))
-        for step, token in enumerate(pairs[case][1])
-    ]
-    numbers, columns, cases, steps, wanted = map(torch.tensor, zip(*places, strict=True))
-    states = states_at(view, runner, rows, torch.tensor(ends), (numbers, columns), layers, padding)
-    return Positions(view, cases, steps, wanted, states)
-
-
-def states_at(
-    view: ModelView,
-    runner: Runner,
-    rows: Sequence[Sequence[int]],
-    ends: Tensor,
-    places: tuple[Tensor, Tensor],
-    layers: Sequence[int],
-    padding: int,
+    view: ModelView, runner: Runner, laid: Laid, layers: Sequence[int], padding: int
 ) -> dict[int, Tensor]:
-    """Run rows of tokens once and return the outputs of blocks at some positions.
-
-    Args:
-        view: The model.
-        runner: The same model in the context that it is run in.
-        rows: B rows of token ids.
-        ends: (B,) int64, where each row's prompt ends, for patches that act there.
-        places: Row and column of the N positions, (N,) int64 each.
-        layers: The blocks.
-        padding: A token id to pad with.
-
-    Returns:
-        By layer, (N, hidden_size) in the model's dtype.
-    """
-    model: Any = runner.model
-    batch = pad(rows, padding).to(device_of(view.embeddings))
-    seen = torch.ones_like(batch.input_ids)  # on the right no token sees the padding
+    """Run rows once and return, by layer, (N, hidden_size): the outputs at their positions."""
     found: dict[int, Tensor] = {}
 
     def keeping(layer: int) -> Any:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
             hidden = hidden_of(output)
-            found[layer] = hidden[places[0].to(hidden.device), places[1].to(hidden.device)].clone()
+            where = laid.numbers.to(hidden.device), laid.columns.to(hidden.device)
+            found[layer] = hidden[where].clone()
 
         return keep
 
     with ExitStack() as stack:
-        stack.enter_context(runner.acting())
-        stack.enter_context(reading(model, Batch(ends)))
         for layer in layers:
             stack.enter_context(hooked(view.layer(layer), keeping(layer)))
-        stack.enter_context(head_at(model, *places))
-        model(input_ids=batch.input_ids, attention_mask=seen, use_cache=False)
+        laid.logits(view, runner, padding)
     return found
 
 

@@ -17,22 +17,27 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from emend._progress import progress
 from emend.erasure.attacks._attack import Attack, Attempt, Case, Found, Given
-from emend.erasure.attacks._states import Pair, Tally, pairs_of, positions, single_runner, view_of
+from emend.erasure.attacks._states import (
+    Laid,
+    Pair,
+    Tally,
+    pairs_of,
+    positions,
+    single_runner,
+    view_of,
+)
 from emend.errors import NumericalFailure
 from emend.models import ModelView
-from emend.models.forward import batches, evaluating, head_at, target_nll
+from emend.models.forward import batches, evaluating, target_nll
 from emend.models.hooks import changing, frozen
 from emend.models.mixture import Runner
-from emend.models.passes import Batch, reading
-from emend.models.placing import device_of
-from emend.models.positions import pad, pad_id
+from emend.models.positions import pad_id
 
 STEPS, LEARNING_RATE = 10, 1e-3
 
@@ -98,25 +103,9 @@ def relearned(given: Given, cases: Sequence[Case]) -> Acting:
 
 def _loss(view: ModelView, runner: Runner, pairs: Sequence[Pair], padding: int) -> Tensor:
     """Return the sum over pairs of the mean NLL of the answer's tokens, a scalar in float32."""
-    model: Any = runner.model
-    rows = [(*asked.prompts[0], *answer[:-1]) for asked, answer in pairs]
-    ends = [len(asked.prompts[0]) - 1 for asked, _ in pairs]
-    places = [
-        (row, end + step, token, 1 / len(answer))
-        for row, (end, (_, answer)) in enumerate(zip(ends, pairs, strict=True))
-        for step, token in enumerate(answer)
-    ]
-    numbers, columns, tokens, weights = map(torch.tensor, zip(*places, strict=True))
-    batch = pad(rows, padding).to(device_of(view.embeddings))
-    seen = torch.ones_like(batch.input_ids)
-    with (
-        runner.acting(),
-        reading(model, Batch(torch.tensor(ends))),
-        head_at(model, numbers, columns) as pick,
-    ):
-        output = model(input_ids=batch.input_ids, attention_mask=seen, use_cache=False)
-        logits = pick(output.logits).float()  # (N, vocabulary)
-    return target_nll(logits, tokens, weights).sum()
+    laid = Laid.of(pairs)
+    logits = laid.logits(view, runner, padding).float()  # (N, vocabulary)
+    return target_nll(logits, laid.wanted, laid.weights).sum()
 
 
 def top_tokens(given: Given, cases: Sequence[Case], acting: Acting = nullcontext) -> list[Attempt]:
