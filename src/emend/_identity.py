@@ -44,7 +44,9 @@ VERSIONS = {
     "spectrum": 1,
     "sweep": 1,
     "grid": 1,
+    "scale tuning": 1,
     "target value": 3,  # searches end by themselves, statements have eight tokens
+    "task vector": 1,
     "text source": 1,
     "tokenizer": 1,
 }
