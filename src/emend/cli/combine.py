@@ -164,7 +164,7 @@ def command(
         raise InvalidInput("expected a formula with --model and --vector, or --config FILE")
     paths = _named(vector or [])
     merging = arithmetic.Merging(cast("Any", method), density, seed, scale)
-    given = {
+    given: dict[str, Any] = {
         "base": model,
         "vectors": paths,
         "accept_license": accept_license,
