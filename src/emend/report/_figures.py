@@ -154,7 +154,7 @@ def shares_figure(
         columns: Names of the columns.
         values: For each row its shares.
     """
-    figure = _figure(2.6 + 0.95 * len(columns), 1.6 + 0.4 * len(rows))
+    figure = blank_figure(2.6 + 0.95 * len(columns), 1.6 + 0.4 * len(rows))
     plot = figure.subplots()
     _heat(figure, plot, values, 1.0)
     for row, shares in enumerate(values):
