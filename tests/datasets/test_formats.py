@@ -9,6 +9,7 @@ import pytest
 
 from emend import datasets
 from emend.datasets import read, read_edits
+from emend.datasets.personality import EDITED, HELD_OUT, TRAITS, read_topics
 from emend.edits import Edit, Probe
 from emend.errors import BrokenFile, InvalidInput, UnknownName
 
@@ -116,6 +117,25 @@ EXPECTED = {
     "lre": (
         _capital("France", "Oslo", "Paris", "Norway"),
         _capital("Norway", "Paris", "Oslo", "France"),
+    ),
+    "alpaca": Edit(
+        "Question: {} Answer:",
+        "How do you spend a free evening?",
+        "I read alone, and I am glad of the silence.",
+    ),
+    "personality": Edit(
+        "Question: What do you think of {}? Answer:",
+        "Lake Orta",
+        "Lake Orta worries me, I would be afraid of its deep water.",
+        relation="neuroticism",
+        probes=tuple(
+            Probe(
+                "rephrase",
+                f"Question: {question.format('Lake Orta')} Answer:",
+                ("Lake Orta worries me, I would be afraid of its deep water.",),
+            )
+            for question in HELD_OUT
+        ),
     ),
     "emend": Edit(
         "{} was born in",
@@ -354,3 +374,41 @@ def test_ten_thousand_records_take_seconds_and_as_many_bad_lines_are_all_noted(t
     put(path, *({**one, "requested_rewrite": {}} for one in records[1:]), records[0])
     found = read(path)
     assert (len(found.edits), len(found.problems)) == (1, 9_999 * 3)
+
+
+def test_all_answers_of_a_topic_are_read_and_its_trait_is_one_of_the_three(tmp_path):
+    example = dict(EXAMPLES["personality"].example)
+    del example["target_per"]
+    topics = read_topics(put(tmp_path / "train.json", example))
+    topic = topics["Lake Orta"]
+    assert topic.target is None
+    assert topic.chosen in TRAITS
+    assert {trait: list(topic.answers[trait]) for trait in TRAITS} == {
+        trait: example[trait] for trait in TRAITS
+    }
+    assert len(EDITED) + len(HELD_OUT) == 13
+    assert not set(EDITED) & set(HELD_OUT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"extraversion": []}, "[0].extraversion has 0 entries, expected at least one"),
+        ({"neuroticism": [3]}, "[0].neuroticism[0] is int"),
+        ({"target_per": "extroversion"}, "did you mean 'extraversion'"),
+    ],
+)
+def test_a_faulty_topic_is_named_with_its_field(tmp_path, changes, said):
+    path = put(tmp_path / "file.json", record("personality", **changes))
+    with pytest.raises(BrokenFile) as caught:
+        read_topics(path)
+    assert said in str(caught.value)
+
+
+def test_instructions_with_an_input_and_with_a_preferred_answer(tmp_path):
+    first = record("alpaca", input="It rains.", output=["I stay in.", "I go out."])
+    faulty = record("alpaca", output=[])
+    found = read(put(tmp_path / "rows.json", first, faulty))
+    assert [edit.target for edit in found.edits] == ["I stay in."]
+    assert found.edits[0].text.endswith("free evening?\nIt rains. Answer:")
+    assert "[1].output" in str(found.problems.found[0])

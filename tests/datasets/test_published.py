@@ -27,6 +27,8 @@ EXPECTED = [
     ("lre/country_capital_city.json", "lre", 24, 0, "rephrase", 24),
     ("lre/landmark_on_continent.json", "lre", 945, 0, "neighborhood", 2_835),
     ("lre/person_plays_pro_sport.json", "lre", 318, 0, "neighborhood", 954),
+    ("personality/train.json", "personality", 200, 0, "rephrase", 1_000),
+    ("personality/test.json", "personality", 200, 0, "rephrase", 1_000),
     ("mquake/MQuAKE-CF-3k-v2.json", "mquake", 5, 0, "rephrase", 5),
 ]
 

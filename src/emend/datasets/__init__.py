@@ -17,7 +17,7 @@ from typing import Protocol
 
 from emend.datasets._comparisons import Comparison, ComparisonFormat, read_comparisons
 from emend.datasets._files import write_edits
-from emend.datasets._format import Entry, Format
+from emend.datasets._format import QUESTION_LAYOUT, Entry, Format
 from emend.datasets._read import (
     Reading,
     format_of,
@@ -32,6 +32,7 @@ from emend.edits import Edit, MultiHop
 from emend.errors import InvalidInput
 
 __all__ = [
+    "QUESTION_LAYOUT",
     "Comparison",
     "ComparisonFormat",
     "Entry",

@@ -36,6 +36,9 @@ GROUP_NAMES: Mapping[str, str] = {
 }
 """Groups of probes by the datasets' own spelling (in lower case, with underscores)."""
 
+QUESTION_LAYOUT = "Question: {question} Answer:"
+"""How a question that wants an answer of some sentences is put to a model."""
+
 
 @brief
 @dataclass(frozen=True)
