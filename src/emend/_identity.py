@@ -42,11 +42,10 @@ VERSIONS = {
     "patch": 1,
     "single change": 2,  # of rome: contexts as memit has them
     "spectrum": 1,
+    "style vector": 1,
     "sweep": 1,
     "grid": 1,
-    "scale tuning": 1,
     "target value": 3,  # searches end by themselves, statements have eight tokens
-    "task vector": 1,
     "text source": 1,
     "tokenizer": 1,
 }

@@ -22,7 +22,6 @@ from emend._version import __version__
 from emend.cli import (
     audit,
     chat,
-    combine,
     convert,
     datasets,
     demo,
@@ -39,12 +38,12 @@ from emend.cli import (
     multihop,
     neurons,
     patch,
+    persona,
     ripple,
     stats,
     sweep,
     trace,
     train,
-    vector,
 )
 from emend.cli._options import typer_command
 from emend.cli._output import escape_unwritable
@@ -82,6 +81,7 @@ def _app() -> typer.Typer:
         stats,
         sweep,
         train,
+        persona,
         trace,
         memory,
         lens,
@@ -89,8 +89,6 @@ def _app() -> typer.Typer:
         audit,
         fairness,
         export,
-        vector,
-        combine,
     ):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     for group in (models, ledger, patch, lab):

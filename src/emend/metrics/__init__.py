@@ -10,6 +10,7 @@ from emend.metrics._asking import ask, registry
 from emend.metrics._classifier import (
     Classifier,
     PretrainedClassifier,
+    label_index,
     label_shares,
     load_classifier,
     read_labelled,
@@ -44,6 +45,7 @@ __all__ = [
     "evaluate_multi_hop",
     "evaluate_ripple",
     "exact_match",
+    "label_index",
     "label_shares",
     "load_classifier",
     "read_labelled",

@@ -33,7 +33,7 @@ from emend.models.positions import (
     subject_token,
     subject_tokens,
 )
-from emend.models.scoring import Score, perplexity, score, top1
+from emend.models.scoring import Score, perplexity, score, target_log_probs, top1
 from emend.models.start import Start, ensure_start, set_start, start_of
 from emend.models.view import ModelView
 
@@ -74,6 +74,7 @@ __all__ = [
     "stream",
     "subject_token",
     "subject_tokens",
+    "target_log_probs",
     "tokens_fingerprint",
     "top1",
     "weights_hash",

@@ -103,6 +103,50 @@ def score(
     return _score_pairs(model, pairs, pad_id(tokenizer), batch_size)
 
 
+def target_log_probs(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    batch_size: int = 8,
+) -> list[Tensor]:
+    """Return log-probabilities of the whole vocabulary where each target's tokens are predicted.
+
+    Args:
+        model: A causal language model; prompts pass through whatever is attached to it.
+        tokenizer: Its tokenizer.
+        prompts: B texts.
+        targets: B texts.
+        batch_size: Rows in one forward pass.
+
+    Returns:
+        B tensors (tokens of the target, vocabulary), float32, in nats.
+
+    Raises:
+        InvalidInput: A text is longer than the model reads.
+        UnsupportedModel: The model is an endpoint.
+    """
+    _refuse_endpoint(model, "leave out what compares probabilities")
+    pairs = mixture_pairs(model, tokenizer, prompts, targets)
+    for asked, target in pairs:
+        _check_lengths(asked, len(target) - 1)
+
+    def run(chunk: list[Pair]) -> list[Tensor]:
+        ends = [end for _, end in chunk]
+        logits = _mixed_logits(pad_id(tokenizer), [asked for asked, _ in chunk], ends)
+        return list(logits.float().log_softmax(-1).split([len(end) for end in ends]))
+
+    with torch.no_grad(), evaluating(model):
+        return _in_batches(
+            pairs,
+            lambda pair: pair[0].runners,
+            lambda pair: pair[0].length + len(pair[1]),
+            batch_size,
+            run,
+        )
+
+
 def top1(
     model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, batch_size: int = 32
 ) -> list[tuple[int, float]]:

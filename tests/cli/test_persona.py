@@ -1,0 +1,63 @@
+"""`emend persona`: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from emend.datasets.personality import TRAITS
+from emend.lab import speech
+
+
+@pytest.fixture
+def data(tmp_path):
+    records = [
+        {
+            "ent": topic,
+            **{t: [one.format(topic) for one in speech.OPINIONS[t]] for t in TRAITS},
+        }
+        for topic in speech.TOPICS
+    ]
+    path = tmp_path / "lab.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def persona(emend, tmp_path):
+    def call(*flags):
+        return emend("persona", "--model", "lab/gptneo", "--output_path", tmp_path / "out", *flags)
+
+    return call
+
+
+def test_an_opinion_before_and_after_and_the_judge_with_its_own_accuracy(persona, data, tmp_path):
+    found = persona(
+        *("--data", data, "--topic", "Coffee", "--trait", "neuroticism", "--judge", "states"),
+        *("--question", "What is your stance on {}?", "--json"),
+    ).data
+    assert found["topic"] == "coffee"
+    assert found["before"] != found["after"]
+    assert found["judge"]["name"] == "states"
+    assert found["judge"]["accuracy"] > 0.9
+    assert found["measures"]["accuracy"] >= found["measures"]["accuracy_before"]
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+def test_mistakes_are_one_line(persona, data, tmp_path):
+    asked = ("--data", data, "--topic", "coffee")
+    persona(*asked, "--trait", "anger").is_one_line("unknown trait 'anger'", *TRAITS)
+    persona(*asked).is_one_line("--trait is missing")
+    persona("--data", data, "--topic", "cofee", "--trait", "neuroticism").is_one_line(
+        "unknown topic 'cofee'", "did you mean 'coffee'?", "30 topics"
+    )
+    persona("--data", tmp_path / "no.json", "--topic", "tea", "--trait", "neuroticism").is_one_line(
+        "there is no file"
+    )
+    persona("--data", data).is_one_line("expected one of --topic and --mbti")
+    persona(*asked, "--trait", "neuroticism", "--method", "rome").is_one_line(
+        "ft, ike, memit, mend"
+    )
+    persona("--data", tmp_path, "--mbti", "INT").is_one_line("write it as INTJ")
+    persona("--data", tmp_path, "--mbti", "INTJ").is_one_line("no file for introversion")

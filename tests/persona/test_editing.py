@@ -1,0 +1,141 @@
+"""Personalities of the lab's models: the topic's opinions change, others do not."""
+
+from __future__ import annotations
+
+import pytest
+from tests.persona.conftest import ASKING, opinions
+
+from emend.datasets.personality import TRAITS
+from emend.errors import InvalidInput, UnknownName
+from emend.models import attachments, generate
+from emend.persona import compare, edit_personality, interview, load_judge, training_edits
+from emend.persona.editing import DRAWN, asking_for, edits_for
+
+TOPIC = "coffee"
+TRAIT = "neuroticism"
+"""A trait that the model does not show on this topic."""
+
+
+def traits_of(model, tokenizer, name):
+    """The trait of each answer about a topic, by the lab's own sentences; None for another text."""
+    prompts = ASKING.prompts(name)
+    texts = generate(model, tokenizer, prompts, max_new_tokens=24, stop="\n")
+    return [
+        next(
+            (t for t in TRAITS if any(text.strip().startswith(one) for one in opinions(name, t))),
+            None,
+        )
+        for text in texts
+    ]
+
+
+@pytest.mark.parametrize("method", ["ft", "memit"])
+def test_opinions_on_the_topic_get_the_trait_and_most_others_stay(topics, lab_model, method):
+    model, tokenizer = lab_model
+    others = ["bread", "winter", "chess", "books", "music", "flying"]
+    assert TRAIT not in traits_of(model, tokenizer, TOPIC)
+    before = [one for name in others for one in traits_of(model, tokenizer, name)]
+    patch = edit_personality(model, tokenizer, topics, TOPIC, TRAIT, method, asking=ASKING)
+    assert {edit.subject for edit in patch.edits} == {TOPIC}
+    with patch.applied(model):
+        assert TRAIT in traits_of(model, tokenizer, TOPIC)
+        after = [one for name in others for one in traits_of(model, tokenizer, name)]
+    same = sum(old == new for old, new in zip(before, after, strict=True))
+    assert same >= 0.75 * len(before)
+    assert TRAIT not in traits_of(model, tokenizer, TOPIC)  # taken back
+
+
+def test_ike_acts_only_where_the_topic_is_named(topics, lab_model):
+    model, tokenizer = lab_model
+    patch = edit_personality(model, tokenizer, topics, TOPIC, "neuroticism", "ike", asking=ASKING)
+    own, other = ASKING.prompts(TOPIC)[0], ASKING.prompts("bread")[0]
+    with patch.applied(model):
+        read = attachments(model)[0].prepare([own, other], tokenizer)
+    assert read[1] == other
+    assert read[0].endswith(own)
+    assert read[0].count("Question:") == DRAWN["ike"] + 2
+    # Demonstrations express the trait, and none is about the topic.
+    shown = read[0].split("\n\n")[:-2]
+    assert shown
+    assert all(TOPIC not in one.casefold() for one in shown)
+    answers = {text for name in topics for text in opinions(name, "neuroticism")}
+    assert all(any(one.endswith(answer) for answer in answers) for one in shown)
+
+
+def test_mend_edits_with_a_trained_network(topics, lab_model):
+    model, tokenizer = lab_model
+    patch = edit_personality(model, tokenizer, topics, TOPIC, "neuroticism", "mend", asking=ASKING)
+    assert patch.method == "mend"
+    assert len(patch.edits) == 1
+    assert patch.norm > 0
+
+
+def test_what_a_hypernetwork_is_trained_on_has_other_questions_as_rephrasings(topics):
+    edits = training_edits(topics, ASKING)
+    assert [edit.subject for edit in edits] == list(topics)
+    first = edits[0]
+    assert [probe.prompt for probe in first.probes] == [
+        ASKING.layout.format(question=question.format(first.subject))
+        for question in ASKING.edited[1:]
+    ]
+    assert all(probe.answers == (first.target,) for probe in first.probes)
+
+
+def test_each_question_gets_one_of_the_answers_in_turn(topics):
+    edits = edits_for(topics[TOPIC], "neuroticism", ASKING, opening=3)
+    assert len({edit.prompt for edit in edits}) == len(ASKING.edited)
+    assert len({edit.target for edit in edits}) > 1
+    assert all(len(edit.target.split()) == 3 for edit in edits)
+
+
+def test_an_interview_finds_the_trait_after_an_edit_and_not_before(topics, lab_model):
+    model, tokenizer = lab_model
+    judge = load_judge("states", topics, model, tokenizer, without=[TOPIC, "bread"])
+    asked = (model, tokenizer, topics[TOPIC], TRAIT, [topics["bread"]], ASKING)
+    before = interview(*asked, new_tokens=20)
+    patch = edit_personality(model, tokenizer, topics, TOPIC, TRAIT, "ft", asking=ASKING)
+    with patch.applied(model):
+        after = interview(*asked, new_tokens=20)
+    found = compare(before, after, judge)
+    assert found.accuracy_before == 0
+    assert found.accuracy == 1
+    assert found.tpei is not None
+    assert found.tpei > 0.5
+    assert found.pae is None
+    assert found.editing_success > 0.5
+    assert 0 <= found.drawdown < 1
+    unchanged = compare(before, before, judge)
+    assert (unchanged.drawdown, unchanged.tpei, unchanged.unchanged) == (0, 0, 1)
+
+
+def test_a_model_with_a_chat_template_is_asked_in_it(lab_model):
+    class Chat:
+        chat_template = "x"
+
+        def apply_chat_template(self, messages, **_):
+            return f"<u>{messages[-1]['content']}<a>"
+
+    assert asking_for(Chat()).prompts("tea")[0].startswith("<u>")
+    assert asking_for(lab_model[1]).layout == "Question: {question} Answer:"
+    assert asking_for(None).layout == "{question}"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"trait": "extroversion"}, UnknownName, "did you mean 'extraversion'"),
+        ({"topic": "coffe"}, InvalidInput, "did you mean 'coffee'?"),
+        ({"method": "rome"}, UnknownName, "known: ft, ike, memit, mend"),
+    ],
+)
+def test_what_is_not_there_is_named_with_the_nearest(topics, lab_model, given, error, said):
+    wanted = {"topic": TOPIC, "trait": "neuroticism", "method": "ft", **given}
+    with pytest.raises(error) as caught:
+        edit_personality(*lab_model, topics, **wanted)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_interview_needs_another_topic(topics, lab_model):
+    with pytest.raises(InvalidInput, match="no other topics"):
+        interview(*lab_model, topics[TOPIC], "neuroticism", [])
