@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from emend._version import __version__
 
 if TYPE_CHECKING:
+    from emend import arithmetic as arithmetic
     from emend import chat as chat
     from emend import datasets as datasets
     from emend import editing as editing
@@ -67,7 +68,7 @@ _HOME = {
     "load_patch": "emend.patches",
 }
 _ROOMS = (
-    *("api", "bench", "chat", "datasets", "edits", "errors", "editing"),
+    *("api", "arithmetic", "bench", "chat", "datasets", "edits", "errors", "editing"),
     *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "probes", "report"),
 )
 

@@ -45,7 +45,9 @@ VERSIONS = {
     "style vector": 1,
     "sweep": 1,
     "grid": 1,
+    "scale tuning": 1,
     "target value": 3,  # searches end by themselves, statements have eight tokens
+    "task vector": 1,
     "text source": 1,
     "tokenizer": 1,
 }

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from emend.errors import EmendError, InvalidInput, StoreFailure
+from emend.errors import BrokenFile, EmendError, InvalidInput, StoreFailure
 
 LEFT_AFTER = 24 * 3600.0
 """Seconds without a change after which a temporary file is one that a killed writer left."""
@@ -102,6 +102,23 @@ def whole_directory(
         finally:
             # After an exchange this is the old directory, after a failure the unfinished one.
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def files_listed(directory: Path, card: str) -> Collection[str]:
+    """Return the files that a directory of ours lists in its card; none where there is no card.
+
+    Raises:
+        BrokenFile: The card cannot be read.
+    """
+    path = directory / card
+    if not path.is_file():
+        return ()
+    try:
+        return frozenset(map(str, json.loads(path.read_text(encoding="utf-8"))["files"]))
+    except (ValueError, KeyError, TypeError):
+        raise BrokenFile(
+            f"{path} does not list the files of its directory: give another path"
+        ) from None
 
 
 def refuse_foreign(target: Path, ours: Collection[str], marker: str) -> None:

@@ -76,9 +76,13 @@ _lock = Lock()
 
 def digests_of_all(tensors: Iterable[tuple[str, Tensor | Stored]]) -> Digests:
     """Hash several tensors with their names, in any order."""
-    found = sorted(((name, digests_of(tensor)) for name, tensor in tensors), key=lambda one: one[0])
+    return combined((name, digests_of(tensor)) for name, tensor in tensors)
+
+
+def combined(parts: Iterable[tuple[str, Digests]]) -> Digests:
+    """Combine the digests of several tensors with their names, in any order."""
     exact, rounded = xxhash.xxh3_128(), xxhash.xxh3_128()
-    for name, digests in found:
+    for name, digests in sorted(parts, key=lambda one: one[0]):
         exact.update(f"{name}\0{digests.exact}\0".encode())
         rounded.update(f"{name}\0{digests.rounded}\0".encode())
     return Digests(exact.hexdigest(), rounded.hexdigest())
@@ -136,22 +140,45 @@ def _keep(place: Hashable, storage: Any, version: int, sample: str, digests: Dig
                 del _known[each]
 
 
-def _computed(tensor: Tensor) -> Digests:
-    import torch
+class Digester:
+    """Hashes one tensor as its numbers come, a part at a time.
 
-    exact, rounded = xxhash.xxh3_128(), xxhash.xxh3_128()
-    rounds = tensor.is_floating_point() and tensor.dtype != torch.bfloat16
+    Args:
+        dtype: Of the tensor.
+        shape: Of the tensor.
+    """
+
+    def __init__(self, dtype: Any, shape: Iterable[int]) -> None:
+        import torch
+
+        self._dtype, self._shape = dtype, tuple(shape)
+        self._rounds = dtype.is_floating_point and dtype != torch.bfloat16
+        self._exact, self._rounded = xxhash.xxh3_128(), xxhash.xxh3_128()
+
+    def update(self, flat: Tensor) -> None:
+        """Hash the next numbers, (N,)."""
+        import torch
+
+        self._exact.update(_bytes(flat))
+        if self._rounds:
+            self._rounded.update(_bytes(flat.to(torch.bfloat16)))
+
+    def digests(self) -> Digests:
+        """Return the digests of all numbers."""
+        dtype, shape = self._dtype, self._shape
+        about = xxhash.xxh3_128(f"{dtype} {shape} {self._exact.hexdigest()}".encode())
+        kind = "rounded" if dtype.is_floating_point else str(dtype)
+        content = self._rounded if self._rounds else self._exact
+        loosely = xxhash.xxh3_128(f"{kind} {shape} {content.hexdigest()}".encode())
+        return Digests(about.hexdigest(), loosely.hexdigest())
+
+
+def _computed(tensor: Tensor) -> Digests:
+    digester = Digester(tensor.dtype, tensor.shape)
     flat = tensor.contiguous().reshape(-1)
     for chunk in flat.split(CHUNK if tensor.device.type == "cpu" else CHUNK_ELSEWHERE):
-        exact.update(_bytes(chunk))
-        if rounds:
-            rounded.update(_bytes(chunk.to(torch.bfloat16)))
-    shape = tuple(tensor.shape)
-    about = xxhash.xxh3_128(f"{tensor.dtype} {shape} {exact.hexdigest()}".encode())
-    kind = "rounded" if tensor.is_floating_point() else str(tensor.dtype)
-    content = rounded if rounds else exact
-    loosely = xxhash.xxh3_128(f"{kind} {shape} {content.hexdigest()}".encode())
-    return Digests(about.hexdigest(), loosely.hexdigest())
+        digester.update(chunk)
+    return digester.digests()
 
 
 def _sample(tensor: Tensor) -> str:

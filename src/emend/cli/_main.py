@@ -22,6 +22,7 @@ from emend._version import __version__
 from emend.cli import (
     audit,
     chat,
+    combine,
     convert,
     datasets,
     demo,
@@ -44,6 +45,7 @@ from emend.cli import (
     sweep,
     trace,
     train,
+    vector,
 )
 from emend.cli._options import typer_command
 from emend.cli._output import escape_unwritable
@@ -89,6 +91,8 @@ def _app() -> typer.Typer:
         audit,
         fairness,
         export,
+        vector,
+        combine,
     ):
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
     for group in (models, ledger, patch, lab):

@@ -93,7 +93,7 @@ def load(
     place = _device(device)
     if device is not None and device_map is not None:
         raise InvalidInput("both device and device_map are given, expected one: leave one out")
-    source = _source(name, accept_license)
+    source = checkpoint_source(name, accept_license)
     if name.startswith(LAB) and not Path(name).is_dir():
         chosen = chosen or torch.float32
     options: dict[str, Any] = {"dtype": chosen or "auto"}
@@ -115,8 +115,19 @@ def load(
     return model.eval(), tokenizer
 
 
-def _source(name: str, accept_license: bool) -> str:
-    """Find what transformers loads a model by: a directory that is whole, or a name on the hub."""
+def checkpoint_source(name: str, accept_license: bool = False) -> str:
+    """Find what transformers loads a model by: a directory that is whole, or a name on the hub.
+
+    Args:
+        name: As for `load`; a packaged model or a GGUF file is converted the first time.
+        accept_license: The caller accepts the terms of a packaged model that has some.
+
+    Returns:
+        A directory with configuration, weights and tokenizer, or the name as it is.
+
+    Raises:
+        EmendError: As `load`.
+    """
     if not name.strip():
         raise InvalidInput("the model's name is empty; give a directory or a name on the hub")
     if name.startswith(LAB) and not Path(name).is_dir():

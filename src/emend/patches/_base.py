@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from emend.patches._factors import Factor
 
 
-def describe_base(model: nn.Module) -> dict[str, Any]:
+def describe_base(model: nn.Module, weights: str | None = None) -> dict[str, Any]:
     """Describe the model that a patch is made for.
+
+    Args:
+        model: The model.
+        weights: Its hash, where it is known already or the model is without weights; by default
+            `weights_hash` of the model.
 
     Returns:
         JSON-able: ``name``, ``hash`` (see `weights_hash`), ``config`` (the fields that the model
@@ -35,7 +40,7 @@ def describe_base(model: nn.Module) -> dict[str, Any]:
     quantised = quantisation_of(model)
     return {
         "name": str(getattr(config, "_name_or_path", "") or ""),
-        "hash": weights_hash(model),
+        "hash": weights or weights_hash(model),
         "config": describe_config(model),
         "architecture": type(unwrapped(model)).__name__,
         "model_type": str(getattr(config, "model_type", "") or ""),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from emend import models
-from emend._io import refuse_foreign, whole_directory, write_json
+from emend._io import files_listed, refuse_foreign, whole_directory, write_json
 from emend._version import __version__
-from emend.errors import BrokenFile, InvalidInput, NumericalFailure
+from emend.errors import InvalidInput, NumericalFailure
 from emend.models.placing import weight_of
 from emend.models.saving import save_model, save_tokenizer
 from emend.models.wrapping import is_adapted, unwrapped
@@ -40,7 +39,7 @@ def save_merged(
     patch: WeightPatch, model: nn.Module, tokenizer: Any, directory: Path, *, allow_other_base: bool
 ) -> Path:
     """See :meth:`WeightPatch.save_merged`."""
-    ours = _own_files(directory)
+    ours = files_listed(directory, MERGE_CARD)
     refuse_foreign(directory, ours, MERGE_CARD)  # before the work, and again when it is done
     _refuse_adapters(model)
     model = unwrapped(model)
@@ -80,20 +79,6 @@ def _card(patch: WeightPatch, names: list[str]) -> dict[str, Any]:
         "norm": patch.norm,
         "files": names,
     }
-
-
-def _own_files(directory: Path) -> Collection[str]:
-    """Return the files that a merged checkpoint at this place lists as its own, if one is there."""
-    path = directory / MERGE_CARD
-    if not path.is_file():
-        return ()
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        return frozenset(map(str, card["files"]))
-    except (ValueError, KeyError, TypeError):
-        raise BrokenFile(
-            f"{path} is not the card of a merged checkpoint: give another path"
-        ) from None
 
 
 def _refuse_adapters(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import floor, isfinite, log10
 from typing import NamedTuple
 
@@ -91,7 +91,12 @@ def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float)
         share = (value - low) / ((high - low) or 1.0)
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
 
-    parts = [element("title", title), *_axes(count, low, high, x, y)]
+    rows = [(y(value), f"{100 * value:.6g}") for value in ticks(low, high)]
+    columns = [(x(layer), str(layer)) for layer in range(0, count, max(1, count // 16))]
+    parts = [element("title", title), *_axes(rows, columns, "layer")]
+    if low < 0 < high:
+        ends = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": y(0), "y2": y(0)}
+        parts.append(element("line", **ends, class_="axis"))
     for number, (name, (values, margins)) in enumerate(curves.items()):
         stroke, dash, _ = STYLES[name]
         edge = [(layer, v + m) for layer, (v, m) in enumerate(zip(values, margins, strict=True))]
@@ -107,34 +112,93 @@ def curve_plot(curves: Mapping[str, Curve], title: str, low: float, high: float)
             hint = f"{name}, layer {layer}: {100 * value:.1f} ± {100 * margin:.1f}"
             dot = {"cx": x(layer), "cy": y(value), "r": 3.5, "fill": stroke}
             parts.append(element("circle", element("title", hint), **dot))
-        place = TOP + 14 + 20 * number
-        ends = {"x1": WIDTH - RIGHT + 16, "x2": WIDTH - RIGHT + 40, "y1": place, "y2": place}
-        line = {"stroke": stroke, "stroke_width": 2.5, "stroke_dasharray": dash}
-        parts.append(element("line", **ends, **line))
-        parts.append(element("text", name, x=WIDTH - RIGHT + 46, y=place + 4))
+        parts += _legend(number, name, STYLES[name])
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="plot curves")
 
 
+class Axis(NamedTuple):
+    """The axes of a `line_plot`.
+
+    Attributes:
+        caption: What is below it.
+        places: Where the points are, ascending.
+        low: The least value.
+        high: The largest.
+        mark: A place that is marked by an upright line.
+    """
+
+    caption: str
+    places: Sequence[float]
+    low: float
+    high: float
+    mark: float
+
+
+def line_plot(
+    curves: Mapping[str, Sequence[float]], styles: Sequence[Style], title: str, axis: Axis
+) -> Markup:
+    """Draw curves over numbers; pointing at a dot shows its value.
+
+    Args:
+        curves: A value for each of the axis's places, by name, in the order of the legend.
+        styles: Of each curve.
+        title: What is read out for it.
+        axis: The axes.
+    """
+    first, last = axis.places[0], axis.places[-1]
+
+    def x(place: float) -> float:
+        share = (place - first) / ((last - first) or 1.0)
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * share, 1)
+
+    def y(value: float) -> float:
+        share = (value - axis.low) / ((axis.high - axis.low) or 1.0)
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
+
+    rows = [(y(value), f"{value:.6g}") for value in ticks(axis.low, axis.high)]
+    columns = [(x(place), f"{place:g}") for place in ticks(first, last)]
+    parts = [element("title", title), *_axes(rows, columns, axis.caption)]
+    mark = {"x1": x(axis.mark), "x2": x(axis.mark), "y1": TOP, "y2": HEIGHT - BOTTOM}
+    parts.append(element("line", **mark, class_="axis"))
+    for number, (name, values) in enumerate(curves.items()):
+        style = styles[number]
+        shown = list(zip(axis.places, values, strict=True))
+        path = " ".join(f"{x(place)},{y(value)}" for place, value in shown)
+        line = {"stroke": style.colour, "stroke_dasharray": style.dash, "class_": "line"}
+        parts.append(element("polyline", points=path, **line))
+        for place, value in shown:
+            hint = element("title", f"{name}, {axis.caption} {place:g}: {value:.6g}")
+            dot = {"cx": x(place), "cy": y(value), "r": 3.5, "fill": style.colour}
+            parts.append(element("circle", hint, **dot))
+        parts += _legend(number, name, style)
+    return element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="plot curves")
+
+
+def _legend(number: int, name: str, style: Style) -> list[Markup]:
+    place = TOP + 14 + 20 * number
+    ends = {"x1": WIDTH - RIGHT + 16, "x2": WIDTH - RIGHT + 40, "y1": place, "y2": place}
+    line = {"stroke": style.colour, "stroke_width": 2.5, "stroke_dasharray": style.dash}
+    return [
+        element("line", **ends, **line),
+        element("text", name, x=WIDTH - RIGHT + 46, y=place + 4),
+    ]
+
+
 def _axes(
-    count: int,
-    low: float,
-    high: float,
-    x: Callable[[float], float],
-    y: Callable[[float], float],
+    rows: Sequence[tuple[float, str]], columns: Sequence[tuple[float, str]], caption: str
 ) -> list[Markup]:
+    """Draw the grid's lines with labels at the left, labels below, and what these are."""
     parts: list[Markup] = []
-    for value in ticks(low, high):
-        ends = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": y(value), "y2": y(value)}
+    for place, label in rows:
+        ends = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": place, "y2": place}
         parts.append(element("line", **ends, class_="grid"))
-        label = {"x": LEFT - 8, "y": y(value) + 4, "text_anchor": "end", "class_": "tick"}
-        parts.append(element("text", f"{100 * value:.6g}", **label))
-    if low < 0 < high:
-        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(0), y2=y(0), class_="axis"))
-    for layer in range(0, count, max(1, count // 16)):
-        label = {"x": x(layer), "y": HEIGHT - BOTTOM + 16, "text_anchor": "middle"}
-        parts.append(element("text", layer, **label, class_="tick"))
+        aside = {"x": LEFT - 8, "y": place + 4, "text_anchor": "end", "class_": "tick"}
+        parts.append(element("text", label, **aside))
+    for place, label in columns:
+        below = {"x": place, "y": HEIGHT - BOTTOM + 16, "text_anchor": "middle"}
+        parts.append(element("text", label, **below, class_="tick"))
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(element("text", "layer", x=middle, y=HEIGHT - 6, text_anchor="middle"))
+    parts.append(element("text", caption, x=middle, y=HEIGHT - 6, text_anchor="middle"))
     return parts
 
 

@@ -20,7 +20,12 @@ SCRIPTS = (
 """Fonts that have what matplotlib's own have not."""
 
 
-def _figure(width: float, height: float) -> Any:
+def blank_figure(width: float, height: float) -> Any:
+    """Return an empty figure of some inches.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -42,7 +47,7 @@ def trace_figure(found: Trace) -> Figure:
     kinds = list(found.effects)
     tokens, depth = found.effects[kinds[0]].shape
     each = max(2.4, 0.16 * depth + 0.9)
-    figure = _figure(1.6 + each * len(kinds), 1.3 + 0.24 * tokens)
+    figure = blank_figure(1.6 + each * len(kinds), 1.3 + 0.24 * tokens)
     plots = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for number, (kind, plot) in enumerate(zip(kinds, plots, strict=True)):
         effects = found.effects[kind]
@@ -89,7 +94,7 @@ def averages_figure(found: AverageEffects) -> Figure:
     drawn = {kind: curves_of(found, kind) for kind in found.settings.kinds}
     low, high = limits(drawn.values())
     across, down = min(3, len(drawn)), -(-len(drawn) // 3)
-    figure = _figure(1.6 + 2.6 * across, 0.4 + 2.6 * down)
+    figure = blank_figure(1.6 + 2.6 * across, 0.4 + 2.6 * down)
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     plots = grid.flatten().tolist()
     for plot in plots[len(drawn) :]:
@@ -117,7 +122,7 @@ def averages_figure(found: AverageEffects) -> Figure:
 def lens_figure(found: Lens) -> Figure:
     """Draw a table of the most probable token by layer and token, coloured by its probability."""
     depth, length = found.answer_chances.shape
-    figure = _figure(1.4 + 0.95 * length, 1.2 + 0.32 * depth)
+    figure = blank_figure(1.4 + 0.95 * length, 1.2 + 0.32 * depth)
     plot = figure.subplots()
     chances = found.chances[:, :, 0]
     _heat(figure, plot, chances.tolist(), 1.0)
@@ -149,7 +154,7 @@ def shares_figure(
         columns: Names of the columns.
         values: For each row its shares.
     """
-    figure = _figure(2.6 + 0.95 * len(columns), 1.6 + 0.4 * len(rows))
+    figure = blank_figure(2.6 + 0.95 * len(columns), 1.6 + 0.4 * len(rows))
     plot = figure.subplots()
     _heat(figure, plot, values, 1.0)
     for row, shares in enumerate(values):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from emend._io import whole_file, write_json, write_text
+from emend.arithmetic import Tuning
 from emend.erasure import AttackReport, DefenceReport
 from emend.errors import InvalidInput
 from emend.locate import AverageEffects, Lens, Trace
@@ -15,6 +16,7 @@ from emend.metrics import Report
 from emend.report._erasure import ErasureView
 from emend.report._evaluations import ResultsView
 from emend.report._locating import AveragesView, LensView, TraceView
+from emend.report._scales import ScalesView
 from emend.report.tables import Table, to_markdown, to_rich
 
 if TYPE_CHECKING:
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
 SUFFIXES = (".html", ".json", ".md", ".png", ".svg")
 """Of a page, plain data, Markdown, and two kinds of pictures."""
 
-Found = Trace | AverageEffects | Lens | Report | AttackReport | DefenceReport | Mapping[str, Any]
+Found = (
+    Trace
+    | AverageEffects
+    | Lens
+    | Report
+    | AttackReport
+    | DefenceReport
+    | Tuning
+    | Mapping[str, Any]
+)
 """What can be shown; a mapping holds reports, or the data that they save, by model name."""
 
 
@@ -57,6 +68,8 @@ def view_of(found: Found, title: str | None = None, command: str | None = None) 
         return LensView(found)
     if isinstance(found, (AttackReport, DefenceReport)):
         return ErasureView(found, title)
+    if isinstance(found, Tuning):
+        return ScalesView(found)
     results = {title or "model": found} if isinstance(found, Report) else found
     return ResultsView(results, title, command)
 
