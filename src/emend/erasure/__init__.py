@@ -16,10 +16,32 @@ if TYPE_CHECKING:
     from emend.erasure.attack_report import AttackReport as AttackReport
     from emend.erasure.attacking import attack as attack
     from emend.erasure.comparison import DefenceReport as DefenceReport
+    from emend.erasure.defences import DEFENCES as DEFENCES
+    from emend.erasure.erasing import Erased as Erased
+    from emend.erasure.erasing import erase as erase
+    from emend.erasure.erasing import erased_by as erased_by
 
-_HOME = {"attack": "attacking", "AttackReport": "attack_report", "DefenceReport": "comparison"}
+_HOME = {
+    "attack": "attacking",
+    "AttackReport": "attack_report",
+    "DEFENCES": "defences",
+    "DefenceReport": "comparison",
+    "Erased": "erasing",
+    "erase": "erasing",
+    "erased_by": "erasing",
+}
 
-__all__ = ["AttackReport", "DefenceReport", "Secret", "attack", "secrets_from"]
+__all__ = [
+    "DEFENCES",
+    "AttackReport",
+    "DefenceReport",
+    "Erased",
+    "Secret",
+    "attack",
+    "erase",
+    "erased_by",
+    "secrets_from",
+]
 
 
 def __getattr__(name: str) -> Any:
