@@ -56,3 +56,21 @@ def test_misuse_gets_one_line(flags, line, capsys):
     told = capsys.readouterr().err
     assert line in told
     assert len(told.strip().splitlines()) == 1
+
+
+def test_debias_saves_a_patch_and_measures_it(tmp_path, capsys):
+    jobs = written(tmp_path / "jobs.txt", "nurse\npilot\nfarmer\ndancer\n")
+    templates = written(tmp_path / "templates.txt", "The {} said that\nThe {} was late because\n")
+    files = ["--occupations", jobs, "--templates", templates, "--held_out", "2"]
+    patch = str(tmp_path / "patch")
+    command = ["debias", "--model", "lab/gptneo", *files, "--output_path", patch]
+    assert run([*command, "--set", "passes=1", "--set", "texts=2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["edited"]["prompts"] == 2
+    assert found["held_out"]["prompts"] == 2
+    assert run(["fairness", "--model", "lab/gptneo", *files, "--patch", patch, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["after"]["gap"] == pytest.approx(found["held_out"]["after"]["gap"], abs=1e-4)
+    assert run([*command, "--set", "passes=0"]) == 2
+    assert "passes" in capsys.readouterr().err
+    assert run([*command, "--method", "shard"]) == 2

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 from emend.fairness.occupations import Occupations, read_occupations, shipped_occupations
 
 if TYPE_CHECKING:
+    from emend.fairness.debiasing import EvenPair as EvenPair
+    from emend.fairness.debiasing import SharedSettings as SharedSettings
+    from emend.fairness.debiasing import debias as debias
     from emend.fairness.pronouns import PronounReport as PronounReport
     from emend.fairness.pronouns import pronoun_gap as pronoun_gap
     from emend.fairness.sentences import BiasReport as BiasReport
     from emend.fairness.sentences import sentence_bias as sentence_bias
 
 _LAZY = {
+    "debiasing": ("EvenPair", "SharedSettings", "debias"),
     "pronouns": ("PronounReport", "pronoun_gap"),
     "sentences": ("BiasReport", "sentence_bias"),
 }

@@ -45,7 +45,8 @@ class Progress:
         step: Steps made.
         loss: Mean loss of the steps since the last validation.
         reliability: Share of validation edits whose every target token is the most probable one,
-            in the edit's own words (teacher-forced).
+            in the edit's own words (teacher-forced); of the objective "even" the mean of the
+            smaller of the two probabilities over the larger.
         generalization: The same in a rewording.
         locality: Share of locality texts of which every answer token is as probable first after
             the edit as before.

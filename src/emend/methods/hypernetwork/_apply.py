@@ -6,10 +6,10 @@ import dataclasses
 
 import torch
 
-from emend.editing.rows import context_rows
 from emend.editing.session import Session
 from emend.edits import Edit
 from emend.methods._training import state_directory
+from emend.methods.hypernetwork._even import rows_to_read
 from emend.methods.hypernetwork._network import Factors, load_network, read_edits_for
 from emend.patches import LowRank, WeightPatch, describe_base
 
@@ -40,7 +40,7 @@ def edit_by_network(session: Session, config: ApplySettings) -> WeightPatch:
     other = config.allow_other_base
     network = load_network(directory, session.method, base, allow_other_base=other)
     session.lap("precompute")
-    rows = [each[0] for each in context_rows(session.tokenizer, edits, ["{}"])]
+    rows = rows_to_read(session.tokenizer, edits, network.settings.objective)
     reading = read_edits_for(network, session.view, session.tokenizer, edits, rows, BATCH)
     with torch.no_grad():
         found = network(reading)

@@ -21,6 +21,7 @@ from emend.editing.rows import Row
 from emend.edits import Edit
 from emend.errors import BrokenFile
 from emend.methods._training import STATE, Progress, load_state, save_state
+from emend.methods.hypernetwork._even import Objective, even_gradients
 from emend.models import ModelView, encode
 from emend.models.hooks import hooked
 from emend.models.placing import device_of, widened
@@ -47,6 +48,9 @@ class NetworkSettings:
     """Validations without a better score after which training stops."""
     seed: Seed = 0
     """Seed of the first weights and of all draws."""
+    objective: Objective = "target"
+    """What an edit is for: to make its target probable (target), or as probable as its original
+    (even, BiasEdit)."""
 
 
 @brief
@@ -166,11 +170,13 @@ def read_edits_for(
         view: The model, with nothing attached.
         tokenizer: Its tokenizer.
         edits: The edits.
-        rows: Their prompts and targets.
+        rows: Their prompts and targets; see `_even.rows_to_read`.
         batch_size: Rows in one pass.
     """
     modules = linear_modules(view, list(network.shapes))
     gradients = token_gradients(view, rows, modules, batch_size=batch_size)
+    if network.settings.objective == "even":
+        gradients = even_gradients(view, rows, gradients)
     if not network.reads_text:
         return Reading(gradients)
     texts = [f"{edit.original or ''} >> {edit.target.strip()} || {edit.text}" for edit in edits]

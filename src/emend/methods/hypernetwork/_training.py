@@ -20,7 +20,7 @@ from torch import Tensor
 from emend import _identity
 from emend._progress import progress
 from emend.editing.gradients import target_places
-from emend.editing.rows import Row, context_rows
+from emend.editing.rows import Row
 from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.methods._training import (
@@ -32,6 +32,14 @@ from emend.methods._training import (
     target_rows,
     training_on,
     write_tensors,
+)
+from emend.methods.hypernetwork._even import (
+    Objective,
+    evenness,
+    mean_log_probs,
+    originals,
+    rows_to_read,
+    symmetric_divergence,
 )
 from emend.methods.hypernetwork._network import (
     Factors,
@@ -58,7 +66,7 @@ class Episode:
 
     Attributes:
         edits: The edits.
-        rows: (E) the edits themselves.
+        rows: (E) the edits themselves; for "even" (2E), see `_even.rows_to_read`.
         asked: Prompts with the target: each edit's own and a rewording.
         asked_of: For each of them the number of its edit.
         locality: Locality texts with the answers of before.
@@ -74,18 +82,27 @@ class Episode:
 
 
 def draw_episode(
-    tokenizer: Any, edits: Sequence[Edit], locality_texts: int, generator: random.Random
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    locality_texts: int,
+    generator: random.Random,
+    objective: Objective = "target",
 ) -> Episode:
     """Draw the texts of some edits.
 
     An edit without rephrase probes is asked in its own words only. One without locality probes
-    must not move the other edits of the step and their answers of before.
+    must not move the other edits of the step and their answers of before. For "even" the asked
+    texts are all edits with their targets and then with their originals.
     """
     asked = [(number, edit.text, edit.target) for number, edit in enumerate(edits)]
+    if objective == "even":
+        asked += [
+            (n, e.text, o) for n, (e, o) in enumerate(zip(edits, originals(edits), strict=True))
+        ]
     locality: list[tuple[int, str, str]] = []
     for number, edit in enumerate(edits):
         rephrased = edit.probes_of("rephrase")
-        if rephrased:
+        if rephrased and objective == "target":
             asked.append((number, generator.choice(rephrased).prompt, edit.target))
         texts = [(probe.prompt, probe.answers[0]) for probe in edit.probes_of("locality")]
         if not texts:
@@ -95,7 +112,7 @@ def draw_episode(
         locality += [(number, prompt, answer) for prompt, answer in chosen]
     return Episode(
         tuple(edits),
-        [each[0] for each in context_rows(tokenizer, edits, ["{}"])],
+        rows_to_read(tokenizer, edits, objective),
         target_rows(tokenizer, *_texts(asked)),
         [number for number, _, _ in asked],
         target_rows(tokenizer, *_texts(locality)),
@@ -190,7 +207,7 @@ class _Training:
     def _train(self, step: int, training: Sequence[Edit]) -> float:
         generator = random.Random(f"{self.settings.seed}-{step}")  # resumes without a state
         edits = generator.sample(list(training), min(self.settings.batch_size, len(training)))
-        episode = draw_episode(self.tokenizer, edits, LOCALITY_TEXTS, generator)
+        episode = self._episode(edits, LOCALITY_TEXTS, generator)
         with torch.enable_grad():
             loss = backward(self.optimizer, self.network.objective(*self._losses(episode)))
             self.network.after_gradient()
@@ -198,12 +215,25 @@ class _Training:
         self.network.after_step()
         return loss
 
+    def _episode(
+        self, edits: Sequence[Edit], locality_texts: int, generator: random.Random
+    ) -> Episode:
+        objective = self.settings.objective
+        return draw_episode(self.tokenizer, edits, locality_texts, generator, objective)
+
     def _losses(self, episode: Episode) -> tuple[Tensor, Tensor]:
-        """Return the mean NLL of the targets after the edits, and the mean KL of locality texts."""
+        """Return the mean loss of the edits, NLL or divergence, and the mean KL of locality texts.
+
+        The NLL is that of the targets after the edits.
+        """
         after, before = self._logits(episode, observe=True)
         places, tokens, weights = target_places([*episode.asked, *episode.locality])
         asked = places[0] < len(episode.asked)
-        edited = target_nll(after[asked], tokens[asked], weights[asked]).sum() / len(episode.asked)
+        if self.settings.objective == "even":
+            edited = symmetric_divergence(mean_log_probs(after[asked], episode.asked)).mean()
+        else:
+            nll = target_nll(after[asked], tokens[asked], weights[asked])
+            edited = nll.sum() / len(episode.asked)
         new, old = after[~asked].log_softmax(-1), before.log_softmax(-1)
         divergence = (old.exp() * (old - new)).sum(-1)  # (M,)
         moved = (divergence * weights[~asked].to(divergence)).sum() / max(len(episode.locality), 1)
@@ -234,22 +264,25 @@ class _Training:
 
     @torch.no_grad()
     def _validate(self, edits: Sequence[Edit], step: int, loss: float) -> Progress:
-        own: list[bool] = []
-        reworded: list[bool] = []
-        locality: list[bool] = []
+        own: list[float] = []
+        reworded: list[float] = []
+        locality: list[float] = []
         size = self.settings.batch_size
         for start in range(0, len(edits), size):
             generator = random.Random(f"validation-{start}")
             drawn = edits[start : start + size]
-            episode = draw_episode(self.tokenizer, drawn, VALIDATED_TEXTS, generator)
+            episode = self._episode(drawn, VALIDATED_TEXTS, generator)
             after, before = self._logits(episode, observe=False)
             rows, tokens, _ = target_places([*episode.asked, *episode.locality])
             asked = rows[0] < len(episode.asked)
             expected = torch.cat([tokens[asked], before.argmax(-1).cpu()])
             right = _all_of(rows[0], after.argmax(-1).cpu() == expected)
             count = len(episode.edits)
-            own += right[:count]
-            reworded += right[count : len(episode.asked)]
+            if self.settings.objective == "even":
+                own += evenness(mean_log_probs(after[asked], episode.asked))
+            else:
+                own += right[:count]
+                reworded += right[count : len(episode.asked)]
             locality += right[len(episode.asked) :]
         shares = [sum(each) / len(each) if each else 1.0 for each in (own, reworded, locality)]
         return Progress(step, loss, *shares)
