@@ -14,7 +14,7 @@ from tests.tiny import tiny_model
 from emend import datasets
 from emend.datasets import Comparison
 from emend.errors import BrokenFile, InvalidInput, MissingFile
-from emend.fairness import sentence_bias
+from emend.fairness import comparison_edits, sentence_bias
 from emend.fairness.sentences import crows_pairs_measures, sentence_scores, stereoset_measures
 from emend.models import start_of
 
@@ -230,3 +230,41 @@ def test_records_of_two_datasets_are_refused(records):
         sentence_bias(model, tokenizer, [*records, pair])
     with pytest.raises(InvalidInput, match="no records"):
         sentence_bias(model, tokenizer, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "count", "kinds"),
+    [
+        ("stereoset", "stereoset/dev.json", 200, {"gender", "race", "religion"}),
+        ("stereoset", "stereoset/gender_test.json", 253, {"gender"}),
+        ("crows_pairs", "crows/crows_pairs_anonymized.csv", 1508, None),
+    ],
+)
+def test_published_files_are_read_whole(name, file, count, kinds):
+    path = Path(__file__).parents[3] / "shared" / "data" / file
+    if not path.exists():
+        pytest.skip(f"the published sample {file} is not next to the repository")
+    found = datasets.load_comparisons(name, path)
+    assert len(found) == count
+    if kinds is None:
+        assert len({one.bias_type for one in found}) == 9
+        assert sum(one.direction == "antistereo" for one in found) == 218
+        assert found[2].stereotype.endswith("whether he would come forward.")
+    else:
+        assert {one.bias_type for one in found} == kinds
+        assert all(one.unrelated for one in found)
+
+
+def test_edits_of_records_share_a_beginning(caplog):
+    records = [
+        Comparison(
+            "1", "x", "w", "The cook was late again", "The cook was early", "The cook was 9"
+        ),
+        Comparison("2", "x", "", "Poor men stole", "Rich men stole"),
+        Comparison("3", "y", "", "One two", "One three"),
+    ]
+    first, second = comparison_edits(records)
+    assert (first.text, first.target, first.original) == ("The cook was", "early", "late again")
+    assert first.probes[0].answers == ("9",)
+    assert (second.text, second.target, second.original) == ("One", "three", "two")
+    assert "1 of 3 records are left out" in caplog.text

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from emend.fairness.pronouns import PronounReport as PronounReport
     from emend.fairness.pronouns import pronoun_gap as pronoun_gap
     from emend.fairness.sentences import BiasReport as BiasReport
+    from emend.fairness.sentences import comparison_edits as comparison_edits
     from emend.fairness.sentences import sentence_bias as sentence_bias
 
 _LAZY = {
     "debiasing": ("EvenPair", "SharedSettings", "debias"),
     "pronouns": ("PronounReport", "pronoun_gap"),
-    "sentences": ("BiasReport", "sentence_bias"),
+    "sentences": ("BiasReport", "comparison_edits", "sentence_bias"),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 

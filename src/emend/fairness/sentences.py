@@ -22,6 +22,7 @@ code: <|endoftext|>). Of a model without one, the first token is given and not s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from emend.datasets import Comparison
+from emend.edits import Edit, Probe
 from emend.errors import InvalidInput
 from emend.fairness._estimates import Compared, Numbers, Summarise, estimates
 from emend.models import ensure_start
@@ -36,6 +38,8 @@ from emend.models.positions import pad_id, text_tokens
 from emend.models.scoring import score_rows
 from emend.models.start import front_ids
 from emend.patches import Patch
+
+logger = logging.getLogger("emend")
 
 Scoring = Literal["mean", "sum"]
 """Mean log-probability of a token, as the official StereoSet; or of the whole sentence."""
@@ -198,6 +202,44 @@ def crows_pairs_measures(records: Sequence[Comparison], scores: Numbers) -> Summ
         }
 
     return summarise
+
+
+def comparison_edits(comparisons: Sequence[Comparison]) -> list[Edit]:
+    """Make edits by which a network learns to make the two sentences equally probable.
+
+    The prompt is what all sentences of a record begin with, in whole words; the target is the rest
+    of the anti-stereotypical sentence, the original that of the stereotypical one, and the rest of
+    the meaningless one, if there is one, is a probe that must not move. Records whose sentences
+    differ from the first word on have no prompt: they are left out, and a warning tells how many.
+
+    Args:
+        comparisons: Records of StereoSet or CrowS-Pairs.
+    """
+    found: list[Edit] = []
+    for number, one in enumerate(comparisons):
+        texts = [text.split(" ") for text in _sentences(one)]
+        shared = 0
+        while (
+            all(len(words) > shared + 1 for words in texts)
+            and len({words[shared] for words in texts}) == 1
+        ):
+            shared += 1
+        if not shared:
+            continue
+        prompt = " ".join(texts[0][:shared])
+        stereotype, anti, *unrelated = (" ".join(words[shared:]) for words in texts)
+        if stereotype == anti:
+            continue
+        probes = tuple(Probe("neighborhood", prompt, (rest,)) for rest in unrelated)
+        id = f"{one.bias_type}-{number}"
+        found.append(Edit("{}", prompt, anti, stereotype, id, one.bias_type, probes))
+    if len(found) < len(comparisons):
+        logger.warning(
+            "%d of %d records are left out: their sentences share no beginning",
+            len(comparisons) - len(found),
+            len(comparisons),
+        )
+    return found
 
 
 def _sentences(one: Comparison) -> list[str]:

@@ -101,9 +101,7 @@ def test_a_network_learns_to_make_pronouns_even(tmp_path):
     model, tokenizer = load("lab/gptneo")
     names = list(OCCUPATIONS)
     made = trainer("malmen")
-    settings = made.settings_type(
-        objective="even", steps=30, validate_every=10, batch_size=6, learning_rate=3e-3, layers=(4,)
-    )
+    settings = made.settings_type(objective="even", steps=20, validate_every=10, batch_size=8)
     edits = pronouns(names[:14]), pronouns(names[14:17])
     made.train(model, tokenizer, *edits, tmp_path, settings)
     unseen = pronouns(names[17:])

@@ -16,6 +16,8 @@ DEPTH = 2
 """Layers of each editing network, as published."""
 STEP_RATE = 10.0
 """Step size of what is learnt of each matrix next to the networks, in learning rates."""
+EVEN_STEP = 0.1
+"""Factor on the first change's size for the objective "even", which a larger one overshoots."""
 CLIP = 100.0
 """Largest norm of a gradient, as published."""
 
@@ -167,7 +169,8 @@ class SteppedNetwork(Hypernetwork):
                 with torch.no_grad():
                     inputs, _ = self.editing(name, gradients)
                     overlap = (inputs * gradients.inputs).sum(1).square().mean().sqrt()
-                    size = self.first * gradients.size / overlap.clamp(min=1e-12)
+                    share = self.first * (EVEN_STEP if self.settings.objective == "even" else 1.0)
+                    size = share * gradients.size / overlap.clamp(min=1e-12)
                     self.calibration[number] = size
 
     def optimizer(self) -> torch.optim.Optimizer:
