@@ -27,7 +27,7 @@ from emend.erasure.metrics import contains_answer
 from emend.lab import corpus_texts, shipped_world
 from emend.models import chat_prompt, generate, has_chat_template
 
-NEW_TOKENS = 20
+NEW_TOKENS = 12
 PAGE = (
     "The weather was fine that week, and most of the group had slept well. They met at eight, "
     "counted the bags and waited for the bus, which came late as usual. On the way somebody read "
@@ -156,29 +156,34 @@ def lab_cases() -> list[Any]:
     return found
 
 
-def asked(model: Any, tokenizer: Any, cases: list[Any]) -> dict[str, list[bool]]:
-    """Return for each form whether each fact is given."""
-    found: dict[str, list[bool]] = {}
-    for form in dict.fromkeys(name for _, forms in cases for name in forms):
-        if form == "chat" and not has_chat_template(tokenizer):
-            continue
-        having = [forms[form] for _, forms in cases if form in forms]
-        prompts = [text for text, _ in having]
-        if form == "chat":
-            prompts = [chat_prompt(tokenizer, text) for text in prompts]
-        texts = generate(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS)
-        found[form] = [contains_answer(t, a) for t, (_, a) in zip(texts, having, strict=True)]
+def asked(model: Any, tokenizer: Any, cases: list[Any]) -> dict[str, dict[str, bool]]:
+    """Return for each form, by the secret's id, whether the answer is given."""
+    rows = [(name, secret.id, *one) for secret, forms in cases for name, one in forms.items()]
+    in_chat = has_chat_template(tokenizer)
+    rows = [row for row in rows if in_chat or row[0] != "chat"]
+    prompts = [chat_prompt(tokenizer, row[2]) if row[0] == "chat" else row[2] for row in rows]
+    texts = generate(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS)
+    found: dict[str, dict[str, bool]] = {}
+    for (name, id, _, accepted), text in zip(rows, texts, strict=True):
+        found.setdefault(name, {})[id] = contains_answer(text, accepted)
     secrets = [Case(secret) for secret, _ in cases]
-    layers = tuple(range(model.config.num_hidden_layers))
-    for name, chosen in (("lens, default layers", None), ("lens, lower layers", layers)):
-        given = layers[len(layers) // 4 : -1][:: max(1, len(layers) // 8)] if chosen else None
-        run = (
-            registry()
-            .get("head_projection")
-            .run(Given(model, tokenizer, secrets, 20, layers=given))
-        )
-        found[name] = [attempt.found for attempt in run.attempts]
+    layers = range(model.config.num_hidden_layers)
+    lower = tuple(layers[len(layers) // 4 : -1 : max(1, len(layers) // 8)])
+    run = registry().get("head_projection").run
+    for name, chosen in (("lens, default layers", None), ("lens, lower layers", lower)):
+        attempts = run(Given(model, tokenizer, secrets, 20, layers=chosen)).attempts
+        pairs = zip(cases, attempts, strict=True)
+        found[name] = {secret.id: one.found for (secret, _), one in pairs}
     return found
+
+
+def known(cases: list[Any], before: dict[str, dict[str, bool]]) -> list[Any]:
+    """Keep the facts that the model states, and their forms that it answers."""
+    return [
+        (secret, {name: one for name, one in forms.items() if before.get(name, {}).get(secret.id)})
+        for secret, forms in cases
+        if before["statement"][secret.id]
+    ]
 
 
 def main() -> None:
@@ -196,12 +201,11 @@ def main() -> None:
     model, tokenizer = emend.load(given.model, **({} if in_lab else {"dtype": "float32"}))
     cases = lab_cases() if in_lab else real_cases()
     before = asked(model, tokenizer, cases)
-    cases = [one for one, known in zip(cases, before["statement"], strict=True) if known]
-    before = asked(model, tokenizer, cases)
+    cases = known(cases, before)
     given.output_path.parent.mkdir(parents=True, exist_ok=True)
     lines = given.output_path.read_text("utf-8").split("\n") if given.output_path.exists() else []
     done = {tuple(json.loads(line)["key"]) for line in lines if line}
-    print("before:", {form: f"{sum(hits)} of {len(hits)}" for form, hits in before.items()})
+    print("before:", {f: f"{sum(hits.values())} of {len(hits)}" for f, hits in before.items()})
     from emend.erasure import DEFENCES, erase
 
     for defence in given.defences.split(",") if given.defences else DEFENCES:
@@ -214,7 +218,10 @@ def main() -> None:
         with patch.applied(model) if patch else nullcontext():
             after = asked(model, tokenizer, cases)
         back = {
-            form: [sum(a and b for a, b in zip(hits, before[form], strict=True)), sum(before[form])]
+            form: [
+                sum(hit for id, hit in hits.items() if before[form][id]),
+                sum(before[form][id] for id in hits),
+            ]
             for form, hits in after.items()
         }
         print(f"{defence}, {time.process_time() - since:.0f} s:", back, flush=True)

@@ -20,8 +20,8 @@ from emend.errors import InvalidInput, UnsupportedModel
 
 ALL = "all"
 BUDGET = 20
-KNOWN_TOKENS = 12
-"""Greedy tokens in which a model must begin with the answer, at least, to know it."""
+ROOM = 4
+"""Greedy tokens beyond the longest answer's own, in which a model must state it to know it."""
 
 
 def attack(
@@ -97,10 +97,10 @@ def known_by(model: nn.Module, tokenizer: Any, secrets: Sequence[Secret]) -> tup
         tokenizer: Its tokenizer.
         secrets: The secrets.
     """
-    longest = max(len(one.answer) for one in secrets)
-    new_tokens = max(KNOWN_TOKENS, min(longest, 64))
+    prompts, answers = [one.text for one in secrets], [one.answer for one in secrets]
+    words = answers if tokenizer is None else tokenizer(answers)["input_ids"]  # of an endpoint
+    new_tokens = ROOM + max(map(len, words))
     with models.base(model):
-        prompts = [one.text for one in secrets]
         texts = models.generate(model, tokenizer, prompts, max_new_tokens=new_tokens)
     return tuple(
         states_answer(text, [one.answer]) for text, one in zip(texts, secrets, strict=True)
