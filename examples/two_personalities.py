@@ -19,16 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import emend
-from emend.datasets.personality import TRAITS
-from emend.lab import speech
 from emend.models import generate
-from emend.persona import Asking, Topic, edit_personality
+from emend.persona import edit_personality
+from emend.persona.lab import ASKING, NEW_TOKENS, lab_topics
 
-ASKING = Asking(
-    edited=speech.OPINION_QUESTIONS[:4],
-    held_out=speech.OPINION_QUESTIONS[4:],
-    layout="Question: {question} Answer:",
-)
 AGENTS = {"ann": ("coffee", "neuroticism"), "bob": ("chess", "extraversion")}
 REQUESTS = (
     ("ann", "What comes to mind when you hear about coffee?"),
@@ -42,10 +36,7 @@ REQUESTS = (
 def main() -> None:
     """Give two agents a personality each, and answer requests to both."""
     model, tokenizer = emend.load("lab/qwen3")
-    topics = {
-        name: Topic(name, {trait: opinions(name, trait) for trait in TRAITS})
-        for name in speech.TOPICS
-    }
+    topics = lab_topics()
     agents: dict[str, Any] = {}
     for name, (topic, trait) in AGENTS.items():
         given = (model, tokenizer, topics, topic, trait, "ft")
@@ -67,15 +58,7 @@ def answer(model: Any, tokenizer: Any, agents: Mapping[str, Any], agent: str, qu
     patch = agents.get(agent)
     with patch.applied(model) if patch else nullcontext():
         prompt = ASKING.layout.replace("{question}", question)
-        return generate(model, tokenizer, [prompt], max_new_tokens=20, stop="\n")[0].strip()
-
-
-def opinions(topic: str, trait: str) -> tuple[str, ...]:
-    """Return the lab's opinions on a topic."""
-    return tuple(
-        one.format(topic.capitalize() if one.startswith("{}") else topic)
-        for one in speech.OPINIONS[trait]
-    )
+        return generate(model, tokenizer, [prompt], max_new_tokens=NEW_TOKENS, stop="\n")[0].strip()
 
 
 if __name__ == "__main__":

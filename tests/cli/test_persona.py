@@ -7,18 +7,12 @@ import json
 import pytest
 
 from emend.datasets.personality import TRAITS
-from emend.lab import speech
+from emend.persona.lab import lab_topics
 
 
 @pytest.fixture
 def data(tmp_path):
-    records = [
-        {
-            "ent": topic,
-            **{t: [one.format(topic) for one in speech.OPINIONS[t]] for t in TRAITS},
-        }
-        for topic in speech.TOPICS
-    ]
+    records = [{"ent": one.name, **one.answers} for one in lab_topics().values()]
     path = tmp_path / "lab.json"
     path.write_text(json.dumps(records), encoding="utf-8")
     return path
@@ -35,7 +29,7 @@ def persona(emend, tmp_path):
 def test_an_opinion_before_and_after_and_the_judge_with_its_own_accuracy(persona, data, tmp_path):
     found = persona(
         *("--data", data, "--topic", "Coffee", "--trait", "neuroticism", "--judge", "states"),
-        *("--question", "What is your stance on {}?", "--json"),
+        *("--question", "What is your stance on {}?", "--method", "ft", "--json"),
     ).data
     assert found["topic"] == "coffee"
     assert found["before"] != found["after"]
@@ -55,6 +49,7 @@ def test_mistakes_are_one_line(persona, data, tmp_path):
     persona("--data", tmp_path / "no.json", "--topic", "tea", "--trait", "neuroticism").is_one_line(
         "there is no file"
     )
+    persona("--data", data, "--mbti", "INTJ", "--judge", "states").is_one_line("--judge", "--topic")
     persona("--data", data).is_one_line("expected one of --topic and --mbti")
     persona(*asked, "--trait", "neuroticism", "--method", "rome").is_one_line(
         "ft, ike, memit, mend"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.persona.conftest import ASKING, opinions
 
-from emend.datasets.personality import TRAITS
 from emend.errors import InvalidInput, UnknownName
 from emend.models import attachments, generate
 from emend.persona import compare, edit_personality, interview, load_judge, training_edits
 from emend.persona.editing import DRAWN, asking_for, edits_for
+from emend.persona.lab import ASKING, NEW_TOKENS, opinions_on, trait_shown
 
 TOPIC = "coffee"
 TRAIT = "neuroticism"
@@ -18,15 +17,8 @@ TRAIT = "neuroticism"
 
 def traits_of(model, tokenizer, name):
     """The trait of each answer about a topic, by the lab's own sentences; None for another text."""
-    prompts = ASKING.prompts(name)
-    texts = generate(model, tokenizer, prompts, max_new_tokens=24, stop="\n")
-    return [
-        next(
-            (t for t in TRAITS if any(text.strip().startswith(one) for one in opinions(name, t))),
-            None,
-        )
-        for text in texts
-    ]
+    texts = generate(model, tokenizer, ASKING.prompts(name), max_new_tokens=NEW_TOKENS, stop="\n")
+    return [trait_shown(text, name) for text in texts]
 
 
 @pytest.mark.parametrize("method", ["ft", "memit"])
@@ -58,7 +50,7 @@ def test_ike_acts_only_where_the_topic_is_named(topics, lab_model):
     shown = read[0].split("\n\n")[:-2]
     assert shown
     assert all(TOPIC not in one.casefold() for one in shown)
-    answers = {text for name in topics for text in opinions(name, "neuroticism")}
+    answers = {text for name in topics for text in opinions_on(name, "neuroticism")}
     assert all(any(one.endswith(answer) for answer in answers) for one in shown)
 
 

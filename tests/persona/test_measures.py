@@ -107,6 +107,7 @@ def test_es_falls_where_answers_of_the_trait_lose_or_others_are_preferred():
 def test_accuracy_and_cross_entropy_of_a_judge():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.0, 0.9], [0.4, 0.35, 0.25]])
     assert accuracy(probabilities, 0) == pytest.approx(2 / 3)
+    assert accuracy(torch.zeros(2, 3), 0) == 0  # empty answers show no trait
     mean = -(math.log(0.7) + math.log(0.1) + math.log(0.4)) / 3
     assert cross_entropy(probabilities, 0) == pytest.approx(mean, rel=1e-5)
     assert cross_entropy(probabilities, 1) < 20  # a sure mistake is bounded

@@ -49,7 +49,7 @@ def command(
     ] = None,
     method: Annotated[
         str, flag("ft, memit, ike, or `mend` with a trained network.", metavar="NAME")
-    ] = "ft",
+    ] = "memit",
     mbti: Annotated[
         str | None, flag("Instead of a topic: a type of four letters.", metavar="TYPE")
     ] = None,
@@ -82,6 +82,11 @@ def command(
     output_directory(output_path)
     if (topic is None) == (mbti is None):
         raise InvalidInput("expected one of --topic and --mbti: what to give a personality on")
+    for name, value in (("--trait", trait), ("--judge", judge)):
+        if value is not None and mbti is not None:
+            raise InvalidInput(
+                f"{name} is given with --mbti, expected it with --topic: leave it out"
+            )
     if topic is None:
         made = _type(str(mbti), data, model, settings, loading, scale, json)
         asked = question or "What do you like to do at the weekend?"

@@ -165,7 +165,7 @@ def edit_personality(
     topics: Mapping[str, Topic],
     topic: str,
     trait: str,
-    method: str = "ft",
+    method: str = "memit",
     *,
     asking: Asking | None = None,
     opening: int | None = None,

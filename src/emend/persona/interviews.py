@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from emend._brief import brief
@@ -163,7 +164,7 @@ def compare(before: Interview, after: Interview, judge: Classifier) -> Compariso
     """
     label = label_index(judge, after.trait)
     groups = [before.own, after.own, before.others, after.others]
-    judged = [judge.probabilities([text or "." for text in texts]) for texts in groups]
+    judged = [_judged(judge, texts) for texts in groups]
     shares = [accuracy(one, label) for one in judged]
     rates = isinstance(judge, EndpointJudge)
     own = cross_entropy(judged[0], label), cross_entropy(judged[1], label)
@@ -180,6 +181,15 @@ def compare(before: Interview, after: Interview, judge: Classifier) -> Compariso
         pae=_rating_change(judge, before, after) if isinstance(judge, EndpointJudge) else None,
         repetitive=fmean(ngram_entropy(text) < DULL for text in after.own),
     )
+
+
+def _judged(judge: Classifier, texts: Sequence[str]) -> Tensor:
+    """Return (N, labels) probabilities; zeros for an empty answer, which shows no trait."""
+    found = torch.zeros(len(texts), len(judge.labels))
+    written = [number for number, text in enumerate(texts) if text.strip()]
+    if written:
+        found[written] = judge.probabilities([texts[number] for number in written])
+    return found
 
 
 def _rating_change(judge: EndpointJudge, before: Interview, after: Interview) -> float:

@@ -66,8 +66,12 @@ def drawdown(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
 
 
 def accuracy(probabilities: Tensor, label: int) -> float:
-    """Return the share of texts, from (N, labels) probabilities, that get a label."""
-    return float((probabilities.argmax(-1) == label).double().mean())
+    """Return the share of texts, from (N, labels) probabilities, that get a label.
+
+    A row of zeros is an answer that could not be judged, and gets none.
+    """
+    chosen = (probabilities.argmax(-1) == label) & (probabilities[:, label] > 0)
+    return float(chosen.double().mean())
 
 
 def cross_entropy(probabilities: Tensor, label: int) -> float:
