@@ -6,15 +6,26 @@ from emend.bench._demo import Demo, DemoRun, demo
 from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
 from emend.bench._real_demo import RealDemo, real_demo
 from emend.bench._sweep import Row, Sweep, sweep
+from emend.bench.leaderboard import Board, Interval, Point
+from emend.bench.plan import Plan, Schedule, Source, Unit
+from emend.bench.running import Runner
 
 __all__ = [
     "COLUMNS",
+    "Board",
     "Demo",
     "DemoRun",
     "Grid",
+    "Interval",
+    "Plan",
+    "Point",
     "RealDemo",
     "Row",
+    "Runner",
+    "Schedule",
+    "Source",
     "Sweep",
+    "Unit",
     "Variant",
     "demo",
     "mean",

@@ -21,6 +21,7 @@ import typer.main
 from emend._version import __version__
 from emend.cli import (
     audit,
+    bench,
     chat,
     combine,
     convert,
@@ -82,6 +83,7 @@ def _app() -> typer.Typer:
         eval,
         multihop,
         ripple,
+        bench,
         stats,
         sweep,
         train,

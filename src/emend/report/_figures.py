@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emend.errors import MissingExtra
@@ -165,4 +166,22 @@ def shares_figure(
     plot.set_yticks(range(len(rows)), rows, parse_math=False, fontsize=8)
     plot.set_xticks(range(len(columns)), columns, parse_math=False, fontsize=8, rotation=20)
     plot.set_title(title, fontsize=9, parse_math=False)
+    return figure
+
+
+def trade_off_figure(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -> Figure:
+    """Draw success against locality, a panel each; a dot's area grows with the seconds.
+
+    Args:
+        panels: By title, (name, locality, success, seconds) of each dot.
+    """
+    figure = blank_figure(1.0 + 4.2 * len(panels), 4.2)
+    plots = figure.subplots(1, len(panels), squeeze=False)[0]
+    for plot, (title, dots) in zip(plots, panels.items(), strict=True):
+        for name, locality, success, seconds in dots:
+            plot.scatter(100 * locality, 100 * success, s=40 + 30 * math.log10(1 + seconds))
+            place = (100 * locality, 100 * success)
+            plot.annotate(name, place, fontsize=8, xytext=(5, 3), textcoords="offset points")
+        plot.set(xlim=(-2, 104), ylim=(-2, 104), xlabel="locality, %", title=title)
+        plot.set_ylabel("reliability and generalization, %")
     return figure

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from emend._io import whole_file, write_json, write_text
 from emend.arithmetic import Tuning
+from emend.bench.leaderboard import Board
 from emend.erasure import AttackReport, DefenceReport
 from emend.errors import InvalidInput
 from emend.locate import AverageEffects, Lens, Trace
 from emend.metrics import Report
+from emend.report._bench import BenchView
 from emend.report._erasure import ErasureView
 from emend.report._evaluations import ResultsView
 from emend.report._locating import AveragesView, LensView, TraceView
@@ -25,16 +27,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".html", ".json", ".md", ".png", ".svg")
 """Of a page, plain data, Markdown, and two kinds of pictures."""
 
-Found = (
-    Trace
-    | AverageEffects
-    | Lens
-    | Report
-    | AttackReport
-    | DefenceReport
-    | Tuning
-    | Mapping[str, Any]
-)
+Locating = Trace | AverageEffects | Lens
+
+Found = Locating | Report | Board | AttackReport | DefenceReport | Tuning | Mapping[str, Any]
 """What can be shown; a mapping holds reports, or the data that they save, by model name."""
 
 
@@ -66,6 +61,8 @@ def view_of(found: Found, title: str | None = None, command: str | None = None) 
         return AveragesView(found)
     if isinstance(found, Lens):
         return LensView(found)
+    if isinstance(found, Board):
+        return BenchView(found, title)
     if isinstance(found, (AttackReport, DefenceReport)):
         return ErasureView(found, title)
     if isinstance(found, Tuning):

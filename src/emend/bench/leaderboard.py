@@ -1,0 +1,195 @@
+"""What a results folder holds, joined by model, method, dataset and schedule, with intervals."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emend import _identity
+from emend.bench.running import UNITS, read_result
+from emend.errors import MissingFile
+from emend.metrics import Report
+
+DRAWS = 1000
+"""Bootstrap samples of edits."""
+
+COLUMNS: Mapping[str, tuple[str, str | None]] = {
+    "reliability": ("reliability", None),
+    "generalization": ("generalization", None),
+    "portability": ("portability", None),
+    "locality": ("locality", None),
+    "neighborhood": ("locality", "neighborhood"),
+}
+"""Columns of a leaderboard: the measure, and its group."""
+
+
+Place = tuple[str, str, str, str]
+"""Model, method, dataset and schedule."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """All units of one model, method, dataset and schedule.
+
+    Attributes:
+        model: See `bench.plan.Unit`; so are method, dataset and schedule.
+        method: With settings.
+        dataset: Its name.
+        schedule: Its text.
+        results: Results of the units.
+    """
+
+    model: str
+    method: str
+    dataset: str
+    schedule: str
+    results: Sequence[Mapping[str, Any]]
+
+    @property
+    def place(self) -> Place:
+        """What the point is known by."""
+        return self.model, self.method, self.dataset, self.schedule
+
+    @cached_property
+    def report(self) -> Report:
+        """The records of all units as one report."""
+        good = [one for one in self.results if "error" not in one]
+        records = [record for one in good for record in one["records"]]
+        nothing: Mapping[str, Any] = {"metrics": ["reliability"], "settings": {}}
+        first = good[0] if good else nothing
+        seconds = [one["timing"].get("per_edit") for one in good]
+        known = [value for value in seconds if value is not None]
+        timing = {"per_edit": statistics.mean(known)} if known else {}
+        return Report(records, first["metrics"], first["settings"], timing)
+
+    @property
+    def errors(self) -> list[str]:
+        """Messages of the units that could not be measured, each once."""
+        return list(dict.fromkeys(one["error"] for one in self.results if "error" in one))
+
+    @property
+    def edits(self) -> int:
+        """Number of edits that were measured."""
+        return sum(one["unit"]["edits"] for one in self.results if "error" not in one)
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean seconds an edit takes, by the clock."""
+        return self.report.timing.get("per_edit")
+
+    @property
+    def perplexity(self) -> float | None:
+        """Mean relative change of perplexity; None where it was not measured."""
+        found = [one["perplexity"] for one in self.results if one.get("perplexity")]
+        return statistics.mean(p["after"] / p["before"] - 1 for p in found) if found else None
+
+    def by_edit(self, column: str) -> dict[str, float]:
+        """Return the value after the edits of each edit, by exact match of its headline."""
+        metric, group = COLUMNS[column]
+        headline = self.report.summary.get(metric, {}).get("headline", "exact_match")
+        values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for record in self.report.records:
+            if record["metric"] == metric and group in (None, record["group"]):
+                outcome = record["protocols"].get(headline)
+                if outcome is not None:
+                    values[record["edit"]][record["group"]].append(outcome["after"])
+        return {
+            edit: statistics.mean(statistics.mean(each) for each in groups.values())
+            for edit, groups in values.items()
+        }
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over edits, and the bootstrap interval of 95%."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float]) -> Interval | None:
+    """Return the mean of values with its percentile bootstrap interval; None without values."""
+    if not values:
+        return None
+    draw = random.Random(0)
+    means = sorted(statistics.fmean(draw.choices(values, k=len(values))) for _ in range(DRAWS))
+    low, high = means[round(0.025 * DRAWS)], means[round(0.975 * DRAWS) - 1]
+    return Interval(statistics.fmean(values), low, high)
+
+
+@dataclass(frozen=True)
+class Board:
+    """The results of a folder.
+
+    Attributes:
+        points: One for each model, method, dataset and schedule.
+        hash: Of the keys of all units, so that two boards of one run are known.
+    """
+
+    points: Sequence[Point]
+    hash: str
+
+    @classmethod
+    def read(cls, directory: str | Path, keys: Sequence[str] | None = None) -> Board:
+        """Read a results folder.
+
+        Args:
+            directory: The folder.
+            keys: Of the units that are taken; None for all.
+
+        Raises:
+            MissingFile: It holds no results.
+            BrokenFile: One of them cannot be read.
+        """
+        paths = sorted((Path(directory) / UNITS).glob("*.json"))
+        paths = [path for path in paths if keys is None or path.stem in keys]
+        if not paths:
+            raise MissingFile(
+                f"{directory} holds no results of a benchmark: run `emend bench` to make some"
+            )
+        grouped: dict[Place, list[Mapping[str, Any]]] = defaultdict(list)
+        for path in paths:
+            result = read_result(path)
+            unit = result["unit"]
+            place = (unit["model"], unit["method"], unit["dataset"], unit["schedule"])
+            grouped[place].append(result)
+        points = [Point(*place, results) for place, results in sorted(grouped.items())]
+        return cls(points, _identity.digest(sorted(path.stem for path in paths)))
+
+    def differences(self, other: Board, column: str) -> list[tuple[Point, Interval | None]]:
+        """Return how much higher each point's values are than those of another board.
+
+        The interval is of the mean difference over the edits that both have.
+        """
+        theirs = {one.place: one.by_edit(column) for one in other.points}
+        found: list[tuple[Point, Interval | None]] = []
+        for point in self.points:
+            before, after = theirs.get(point.place, {}), point.by_edit(column)
+            both = [after[edit] - before[edit] for edit in after if edit in before]
+            found.append((point, interval(both)))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that JSON can hold."""
+        return {"hash": self.hash, "points": [_point_data(point) for point in self.points]}
+
+
+def _point_data(point: Point) -> dict[str, Any]:
+    values = {name: interval([*point.by_edit(name).values()]) for name in COLUMNS}
+    shown = {
+        name: None if one is None else {"mean": one.mean, "low": one.low, "high": one.high}
+        for name, one in values.items()
+    }
+    return {
+        **{"model": point.model, "method": point.method, "dataset": point.dataset},
+        **{"schedule": point.schedule, "edits": point.edits, **shown},
+        **{"perplexity_change": point.perplexity, "seconds_per_edit": point.seconds},
+        "errors": point.errors,
+    }

@@ -1,0 +1,302 @@
+"""What a benchmark measures: models x methods x datasets x schedules, cut into small units.
+
+    models: [smollm2-135m]
+    methods: [rome, "memit:cov_weight=0.2", grace]
+    datasets:
+      - {name: counterfact, path: counterfact-train.json, first: 5000, last: 5100}
+      - {name: lab}
+    schedules: [single, batch:10, sequential:10]
+
+A schedule is `single` (each edit alone), `batch:N` (N edits at once) or `sequential:N` (N edits at
+a time, each on top of all before). A unit is measured and written at once, and found again by the
+hash of all that it depends on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emend import _identity, datasets
+from emend._parse import read_document
+from emend._validate import Fault, Problems, Record
+from emend._warn import warn
+from emend.bench._grid import Variant
+from emend.edits import Edit
+from emend.errors import InvalidInput, UnknownName
+from emend.metrics import registry
+
+FIELDS = (
+    *("models", "methods", "datasets", "schedules", "evaluate", "metrics"),
+    *("limit", "seed", "perplexity", "batch_size"),
+)
+SOURCE_FIELDS = ("name", "path", "first", "last")
+
+KINDS = ("single", "batch", "sequential")
+
+METRICS = ("reliability", "generalization", "portability", "locality")
+"""Measures by default: fluency takes longer than all of them together."""
+
+ALONE = 10
+"""Edits in one unit of the schedule `single`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Edits of one dataset.
+
+    Attributes:
+        name: What it is called in results; without a path, a registered dataset.
+        path: Its file, in any form that is recognised.
+        first: Number of the first edit that is taken.
+        last: Number after the last one; None for all.
+    """
+
+    name: str
+    path: str | None = None
+    first: int = 0
+    last: int | None = None
+
+    def edits(self, limit: int | None, seed: int) -> tuple[Edit, ...]:
+        """Read the edits; records that cannot be read are counted in a warning.
+
+        Raises:
+            InvalidInput: There are none in this range.
+        """
+        if self.path is None:
+            found = tuple(datasets.load(self.name, limit=self.last or limit, seed=seed))
+        else:
+            reading = datasets.read(self.path)
+            found = reading.edits
+            if len(reading.problems):
+                warn(
+                    f"{len(reading.problems)} records of {self.path} are not read: "
+                    f"`emend datasets check {self.path}` lists them"
+                )
+        chosen = found[self.first : self.last][:limit]
+        if not chosen:
+            raise InvalidInput(
+                f"dataset {self.name} has {len(found)} edits, expected some from number "
+                f"{self.first} on: lower first"
+            )
+        return chosen
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How edits come: see `KINDS`.
+
+    Attributes:
+        kind: "single", "batch" or "sequential".
+        size: Edits made at once; 1 for "single".
+    """
+
+    kind: str
+    size: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Read "single", "batch:N" or "sequential:N".
+
+        Raises:
+            InvalidInput: It is something else.
+        """
+        kind, _, size = text.partition(":")
+        good = kind in KINDS and (kind == "single") == (size == "")
+        if not good or (size and not (size.isdecimal() and int(size) > 0)):
+            raise InvalidInput(
+                f"schedule {text!r} is unknown, expected single, batch:N or sequential:N"
+            )
+        return cls(kind, int(size or 1))
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "single" else f"{self.kind}:{self.size}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is measured and written at once.
+
+    Attributes:
+        model: Name of the model.
+        variant: Method with settings.
+        dataset: Name of the dataset.
+        schedule: How the edits come.
+        edits: The edits.
+        inputs: All else that the result depends on.
+    """
+
+    model: str
+    variant: Variant
+    dataset: str
+    schedule: Schedule
+    edits: tuple[Edit, ...]
+    inputs: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The hash of all that the result depends on; a model that has no file is its name."""
+        return _identity.key(
+            "bench",
+            model=self.model,
+            method=self.variant.method.name,
+            version=self.variant.method.version,
+            settings=self.variant.method.configure(**self.variant.settings),
+            schedule=self.schedule,
+            edits=self.edits,
+            **self.inputs,
+        )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The unit's place in the plan, as results record it."""
+        return {
+            "model": self.model,
+            "method": self.variant.text,
+            "dataset": self.dataset,
+            "schedule": str(self.schedule),
+            "edits": len(self.edits),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark.
+
+    Attributes:
+        models: Names, as `emend.load` takes them.
+        variants: Methods with settings.
+        sources: The datasets.
+        schedules: How edits come.
+        evaluate: Of "sequential": "final" (all edits after the last), "immediate" (each portion
+            right after it is made) or a number k (all edits so far, after every k portions).
+        metrics: Names of measures.
+        limit: The largest number of edits of a dataset.
+        seed: Seed of draws.
+        perplexity: A file of running text; its perplexity is measured before and after.
+        batch_size: Prompts in one forward pass.
+    """
+
+    models: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    sources: tuple[Source, ...]
+    schedules: tuple[Schedule, ...]
+    evaluate: str | int = "final"
+    metrics: tuple[str, ...] = METRICS
+    limit: int | None = None
+    seed: int = 0
+    perplexity: str | None = None
+    batch_size: int = 32
+
+    @classmethod
+    def read(cls, path: str | Path, **changes: Any) -> Plan:
+        """Read a plan from a YAML or JSON file.
+
+        Args:
+            path: The file; paths in it are relative to its directory.
+            changes: Fields that replace the file's, where not None.
+
+        Raises:
+            BrokenFile: A field is unknown, missing or wrong; each is named.
+            InvalidInput: A method, setting or schedule in it is wrong.
+            MissingFile: There is no such file.
+        """
+        path = Path(path)
+        document = read_document(path, "a benchmark")
+        problems = Problems(str(path), document.line_of)
+        top = Record.of(document.content, problems, FIELDS, what="the benchmark")
+        fields = {} if top is None else _fields(top, path.parent)
+        problems.check()
+        given = {name: value for name, value in changes.items() if value is not None}
+        return cls(**{**fields, **given})
+
+    def units(self) -> Iterator[Unit]:
+        """Yield the units, those of one model together."""
+        read = {source: source.edits(self.limit, self.seed) for source in self.sources}
+        text = None if self.perplexity is None else _identity.file_digest(Path(self.perplexity))
+        common = {"metrics": sorted(self.metrics), "seed": self.seed}
+        weights = {model: _weights(model) for model in self.models}
+        points = itertools.product(self.models, self.variants, self.sources, self.schedules)
+        for model, variant, source, schedule in points:
+            inputs = {
+                **common,
+                "weights": weights[model],
+                "perplexity": None if schedule.kind == "single" else text,
+            }
+            inputs["evaluate"] = self.evaluate if schedule.kind == "sequential" else None
+            for part in _parts(read[source], schedule):
+                yield Unit(model, variant, source.name, schedule, part, inputs)
+
+
+def _weights(model: str) -> str | None:
+    """Hash the files of a model that is a file or directory; None for one known by its name."""
+    path = Path(model)
+    if path.is_dir():
+        return _identity.directory_digest(path)
+    return _identity.file_digest(path) if path.is_file() else None
+
+
+def _parts(edits: Sequence[Edit], schedule: Schedule) -> Iterator[tuple[Edit, ...]]:
+    """Cut edits into units; a sequence is one."""
+    size = {"single": ALONE, "batch": schedule.size}.get(schedule.kind, len(edits))
+    for start in range(0, len(edits), size):
+        yield tuple(edits[start : start + size])
+
+
+def _fields(top: Record, directory: Path) -> dict[str, Any]:
+    """Read the fields of a plan, noting every fault."""
+    known = registry().names()
+    metrics = top.texts("metrics", lambda value: _choice(value, known)) or METRICS
+    sources = [_source(one, directory) for one in top.records("datasets", SOURCE_FIELDS, least=1)]
+    texts = top.text("perplexity", required=False)
+    return {
+        "models": top.texts("models", least=1, distinct=True),
+        "variants": _parsed(top, "methods", Variant.parse),
+        "sources": tuple(one for one in sources if one is not None),
+        "schedules": _parsed(top, "schedules", Schedule.parse),
+        "evaluate": _evaluate(top),
+        "metrics": metrics,
+        "limit": int(top.number("limit", least=1)) if "limit" in top.values else None,
+        "seed": int(top.number("seed", 0)),
+        "perplexity": None if texts is None else str(directory / texts),
+        "batch_size": int(top.number("batch_size", 32, least=1)),
+    }
+
+
+def _parsed(top: Record, name: str, parse: Any) -> tuple[Any, ...]:
+    """Read a list of texts, each by a function that refuses a wrong one."""
+    found: list[Any] = []
+    for number, text in enumerate(top.texts(name, least=1, distinct=True)):
+        try:
+            found.append(parse(text))
+        except (InvalidInput, UnknownName) as error:
+            top.note(f"{name}[{number}]", Fault(f"is wrong: {error}", "", ""))
+    return tuple(found)
+
+
+def _source(record: Record, directory: Path) -> Source | None:
+    name, path = record.text("name"), record.text("path", required=False)
+    first = int(record.number("first", 0))
+    last = int(record.number("last", least=1)) if "last" in record.values else None
+    if name is None:
+        return None
+    return Source(name, None if path is None else str(directory / path), first, last)
+
+
+def _evaluate(top: Record) -> str | int:
+    value = top.values.get("evaluate", "final")
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if value in ("final", "immediate"):
+        return str(value)
+    top.note("evaluate", Fault(f"is {value!r}", "final, immediate or a number above 0", "fix it"))
+    return "final"
+
+
+def _choice(value: object, known: Sequence[str]) -> Fault | None:
+    if value in known:
+        return None
+    return Fault(f"is {value!r}", f"one of {', '.join(known)}", "take one of them")

@@ -1,0 +1,199 @@
+"""Measure the units of a plan, each written whole; a killed run resumes after the last one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from emend import api, metrics, models
+from emend._io import write_json
+from emend.bench.plan import Plan, Unit
+from emend.edits import Edit
+from emend.errors import BrokenFile, EmendError, InvalidInput
+from emend.metrics import Report
+from emend.patches import Patch
+
+logger = logging.getLogger("emend")
+
+UNITS = "units"
+"""The folder of a results folder that holds a file for each unit."""
+
+Loaded = tuple[Any, Any]
+"""A model and its tokenizer."""
+
+
+class Runner:
+    """Measures what a results folder lacks.
+
+    Args:
+        plan: What to measure.
+        directory: The results folder.
+        on_unit: Called after each unit with its number, the count of units and its result.
+        load: Loads a model by name; `emend.load` by default.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: str | Path,
+        *,
+        on_unit: Callable[[int, int, dict[str, Any]], None] | None = None,
+        load: Callable[[str], Loaded] | None = None,
+    ) -> None:
+        self.plan, self.directory = plan, Path(directory)
+        self._on_unit, self._load = on_unit, load or api.load
+        self._loaded: dict[str, Loaded] = {}
+        self._perplexities: dict[str, float] = {}
+        if self.directory.exists() and not self.directory.is_dir():
+            raise InvalidInput(f"{directory} is a file, expected a directory of results")
+
+    def run(self, shard: int = 0, shards: int = 1) -> list[dict[str, Any]]:
+        """Measure every unit that is not in the folder; return the results of all units.
+
+        A unit whose method cannot edit the model is recorded with its error, and is tried again
+        by the next run.
+
+        Args:
+            shard: Of several processes the number of this one, from 0.
+            shards: Number of processes; each measures every `shards`-th unit.
+
+        Raises:
+            BrokenFile: A result in the folder cannot be read.
+        """
+        units = [unit for n, unit in enumerate(self.plan.units()) if n % shards == shard]
+        found: list[dict[str, Any]] = []
+        for number, unit in enumerate(units, start=1):
+            result = self._kept(unit) or self._measured(unit)
+            found.append(result)
+            if self._on_unit:
+                self._on_unit(number, len(units), result)
+        return found
+
+    def _path(self, unit: Unit) -> Path:
+        return self.directory / UNITS / f"{unit.key}.json"
+
+    def _kept(self, unit: Unit) -> dict[str, Any] | None:
+        """Return the result of a unit that was measured before without an error."""
+        path = self._path(unit)
+        if not path.is_file():
+            return None
+        result = read_result(path)
+        return None if "error" in result else {**result, "kept": True}
+
+    def _measured(self, unit: Unit) -> dict[str, Any]:
+        model, tokenizer = self._model(unit.model)
+        started = time.process_time()
+        about = {"key": unit.key, "unit": unit.about}
+        try:
+            measured = self._measure(model, tokenizer, unit)
+        except EmendError as error:
+            logger.warning(f"{unit.variant.text} on {unit.model}: {error}")
+            measured = {"error": str(error)}
+        result = {**about, **measured, "cpu_seconds": time.process_time() - started}
+        self._path(unit).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._path(unit), result)
+        return result
+
+    def _model(self, name: str) -> Loaded:
+        if name not in self._loaded:
+            self._loaded = {name: self._load(name)}  # one model at a time is in memory
+            self._perplexities = {}
+        return self._loaded[name]
+
+    def _measure(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
+        if unit.schedule.kind == "single":
+            report = metrics.evaluate_each(
+                *(model, tokenizer, unit.edits),
+                lambda edit: self._edit(model, tokenizer, unit, [edit]),
+                metrics=self.plan.metrics,
+                batch_size=self.plan.batch_size,
+            )
+            return _data(report)
+        if unit.schedule.kind == "sequential":
+            return self._sequence(model, tokenizer, unit)
+        patch = self._edit(model, tokenizer, unit, unit.edits)
+        with patch.applied(model):
+            report = self._evaluated(model, tokenizer, unit.edits)
+        return {**_data(report), **self._perplexity(model, tokenizer, patch)}
+
+    def _edit(
+        self,
+        model: Any,
+        tokenizer: Any,
+        unit: Unit,
+        edits: Sequence[Edit],
+        previous: Patch | None = None,
+    ) -> Patch:
+        variant = unit.variant
+        given = (model, tokenizer, edits)
+        return api.edit(*given, method=variant.method, previous=previous, **variant.settings)
+
+    def _evaluated(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> Report:
+        names, size = self.plan.metrics, self.plan.batch_size
+        return metrics.evaluate(model, tokenizer, edits, metrics=names, batch_size=size)
+
+    def _sequence(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
+        """Make portions of edits one after another, and evaluate as the plan says."""
+        evaluate, size = self.plan.evaluate, unit.schedule.size
+        portions = [unit.edits[at : at + size] for at in range(0, len(unit.edits), size)]
+        patch: Patch | None = None
+        reports: list[tuple[int, Report]] = []
+        made = 0
+        for number, portion in enumerate(portions, start=1):
+            patch = self._edit(model, tokenizer, unit, portion, patch)
+            made += len(portion)
+            every = isinstance(evaluate, int) and number % evaluate == 0
+            if evaluate != "immediate" and not every and number < len(portions):
+                continue
+            asked = portion if evaluate == "immediate" else unit.edits[:made]
+            with patch.applied(model):
+                reports.append((made, self._evaluated(model, tokenizer, asked)))
+        assert patch is not None  # a unit has an edit
+        last = reports[-1][1]
+        if evaluate == "immediate":
+            records = [record for _, report in reports for record in report.records]
+            last = Report(records, last.metrics, last.settings, last.timing)
+        curve = [{"made": count, "summary": report.summary} for count, report in reports]
+        return {**_data(last), "curve": curve, **self._perplexity(model, tokenizer, patch)}
+
+    def _perplexity(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
+        """Measure the perplexity of the plan's text before and after."""
+        path = self.plan.perplexity
+        if path is None:
+            return {}
+        try:
+            text = Path(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"cannot read {path} ({error}): give a text file") from None
+        if path not in self._perplexities:
+            with models.base(model):
+                self._perplexities[path] = models.perplexity(model, tokenizer, [text])
+        with patch.applied(model):
+            after = models.perplexity(model, tokenizer, [text])
+        return {"perplexity": {"before": self._perplexities[path], "after": after}}
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """Return a report as plain data, without the summary, which is computed anew when read."""
+    data = report.to_dict()
+    del data["summary"]
+    return {**data, "records": list(report.records)}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read the result of a unit.
+
+    Raises:
+        BrokenFile: It is no result.
+    """
+    try:
+        result = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        result = None
+    if not isinstance(result, dict) or "unit" not in result:
+        raise BrokenFile(f"{path} is no result of a benchmark: delete it, and run again")
+    return result

@@ -1,0 +1,114 @@
+"""`emend bench`: measure models x methods x datasets x schedules, and compare results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emend.cli import _options
+from emend.cli._options import flag
+from emend.cli._output import print_json
+from emend.errors import InvalidInput
+
+NAME = "bench"
+EXAMPLES = _options.examples(
+    "emend bench --config examples/bench.yaml --output_path results/",
+    "emend bench --config bench.yaml --output_path results/ --limit 20 --shard 0/4",
+    "emend bench --output_path results/",
+    "emend bench --output_path results/ --compare earlier/",
+    "",
+    "A run that was killed goes on where it was. Without --config results are only read.",
+)
+
+
+def command(
+    *,
+    output_path: Annotated[
+        Path, flag("The results folder: made, continued or read.", metavar="DIRECTORY")
+    ],
+    config: Annotated[Path | None, flag("What to measure.", metavar="FILE")] = None,
+    limit: _options.Limit = None,
+    seed: Annotated[int | None, flag("Seed of draws, in place of the file's.")] = None,
+    shard: Annotated[
+        str | None, flag("Measure part I of N (from 0), for job arrays.", metavar="I/N")
+    ] = None,
+    compare: Annotated[
+        Path | None, flag("Another results folder: differences by edit.", metavar="DIRECTORY")
+    ] = None,
+    json: _options.Json = False,
+    loading: _options.Loading,
+) -> None:
+    """Measure every model, method, dataset and schedule of a file, and write a leaderboard.
+
+    The folder gets one file for each small unit (units/), results of other configurations stay in
+    it, and leaderboard.md and leaderboard.html show those of this one. Values are by exact match
+    of what is generated, with intervals of 95% by bootstrap over edits.
+    """
+    part, parts = _shard(shard)
+    from emend import bench, report
+
+    keys: list[str] | None = None
+    if config is not None:
+        plan = bench.Plan.read(config, limit=limit, seed=seed)
+        keys = [unit.key for unit in plan.units()]
+        runner = bench.Runner(plan, output_path, on_unit=None if json else _tell, load=loading.load)
+        runner.run(part, parts)
+    elif limit or seed is not None or shard:
+        raise InvalidInput("limit, seed and shard need --config FILE: without it nothing is run")
+    board = bench.Board.read(output_path, keys)
+    for name in ("leaderboard.md", "leaderboard.html"):
+        report.write(board, output_path / name)
+    others = None if compare is None else bench.Board.read(compare)
+    differences = None if others is None else _differences(board, others)
+    if json:
+        data = board.to_dict()
+        print_json(data if differences is None else {**data, "differences": differences})
+        return
+    from rich.console import Console
+
+    Console().print(report.terminal(board))
+    for one in differences or ():
+        typer.echo(_sentence(one))
+    typer.echo(f"written to {output_path / 'leaderboard.html'}")
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """Read "I/N"."""
+    if text is None:
+        return 0, 1
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and int(number) < int(count):
+        return int(number), int(count)
+    raise InvalidInput(f"shard is {text!r}, expected I/N with I from 0 to N - 1: write 0/4")
+
+
+def _tell(number: int, count: int, result: dict[str, Any]) -> None:
+    unit = result["unit"]
+    how = "kept" if result.get("kept") else f"{result['cpu_seconds']:.1f} CPU s"
+    how = f"cannot: {result['error']}" if "error" in result else how
+    place = f"{unit['model']} {unit['method']} {unit['dataset']} {unit['schedule']}"
+    typer.echo(f"[{number}/{count}] {place}, {unit['edits']} edits: {how}")
+
+
+def _differences(board: Any, other: Any) -> list[dict[str, Any]]:
+    from emend.bench.leaderboard import COLUMNS
+
+    return [
+        {
+            **{"model": point.model, "method": point.method, "dataset": point.dataset},
+            **{"schedule": point.schedule, "column": column},
+            **{"difference": found.mean, "low": found.low, "high": found.high},
+        }
+        for column in COLUMNS
+        for point, found in board.differences(other, column)
+        if found is not None
+    ]
+
+
+def _sentence(one: dict[str, Any]) -> str:
+    place = f"{one['model']} {one['method']} {one['dataset']} {one['schedule']}"
+    low, high = 100 * one["low"], 100 * one["high"]
+    change = f"{100 * one['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{place}: {one['column']} {change}"

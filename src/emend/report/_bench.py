@@ -1,0 +1,187 @@
+"""Pages about benchmarks: a leaderboard for each dataset and schedule, and what success costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emend.bench.leaderboard import COLUMNS, Board, Interval, Point, interval
+from emend.report import _figures as figures
+from emend.report._markup import Markup, document, element, joined, table
+from emend.report._results import plain, share
+from emend.report.tables import Table
+
+WIDTH, HEIGHT, MARGIN = 520, 320, 46
+"""Pixels of the trade-off plot."""
+
+CASES = 40
+"""Edits of a point that the page shows one by one."""
+
+
+class BenchView:
+    """A results folder of `emend bench`.
+
+    Args:
+        board: Its results.
+        title: Heading of the page.
+    """
+
+    def __init__(self, board: Board, title: str | None = None) -> None:
+        self.board = board
+        self.title = title or "Benchmark"
+        self.to_dict = board.to_dict
+
+    def tables(self) -> list[Table]:
+        """Return a leaderboard for each dataset and schedule, the best locality-success first."""
+        return [
+            Table(
+                f"{dataset}, {schedule}",
+                ["model", "method", "edits", *COLUMNS, "perplexity", "s / edit"],
+                [_row(point) for point in points],
+                note="; ".join(f"{point.method}: {point.errors[0]}" for point in _failed(points)),
+            )
+            for (dataset, schedule), points in self._groups().items()
+        ]
+
+    def page(self) -> str:
+        """Write leaderboards with intervals, a trade-off plot, curves and cases."""
+        parts = [
+            element("h1", self.title),
+            element("p", f"run {self.board.hash}; intervals of 95% by bootstrap over edits"),
+        ]
+        for shown, points in zip(self.tables(), self._groups().values(), strict=True):
+            rows: list[list[object]] = [[*row] for row in shown.rows]
+            parts += [element("h2", shown.title), table([*shown.columns], rows, "numbers")]
+            parts += [element("p", shown.note, class_="note")] if shown.note else []
+            parts += [_trade_off(points), *_curves(points), *map(_cases, points)]
+        return document(self.title, parts)
+
+    def figure(self) -> Any:
+        """Draw success against locality, a panel for each dataset and schedule."""
+        panels = {
+            f"{dataset}, {schedule}": [
+                (f"{point.method} ({point.model})", *values)
+                for point in points
+                if (values := _place(point)) is not None
+            ]
+            for (dataset, schedule), points in self._groups().items()
+        }
+        return figures.trade_off_figure(panels)
+
+    def _groups(self) -> dict[tuple[str, str], list[Point]]:
+        groups: dict[tuple[str, str], list[Point]] = {}
+        for point in self.board.points:
+            groups.setdefault((point.dataset, point.schedule), []).append(point)
+        return {name: sorted(points, key=_score, reverse=True) for name, points in groups.items()}
+
+
+def _failed(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if point.errors]
+
+
+def _value(point: Point, column: str) -> Interval | None:
+    return interval([*point.by_edit(column).values()])
+
+
+def _row(point: Point) -> list[str]:
+    cells = [_interval_text(_value(point, column)) for column in COLUMNS]
+    change = point.perplexity
+    perplexity = "–" if change is None else f"{100 * change:+.1f}%"
+    return [point.model, point.method, str(point.edits), *cells, perplexity, plain(point.seconds)]
+
+
+def _interval_text(found: Interval | None) -> str:
+    if found is None:
+        return "–"
+    return f"{share(found.mean)} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+
+
+def _score(point: Point) -> float:
+    """Return the harmonic mean of reliability, generalization and locality, as far as measured."""
+    found = [_value(point, name) for name in ("reliability", "generalization", "locality")]
+    means = [one.mean for one in found if one is not None]
+    if not means or min(means) <= 0:
+        return 0.0
+    return len(means) / sum(1 / mean for mean in means)
+
+
+def _place(point: Point) -> tuple[float, float, float] | None:
+    """Return locality, success (the mean of reliability and generalization) and seconds."""
+    found = [_value(point, name) for name in ("reliability", "generalization")]
+    means = [one.mean for one in found if one is not None]
+    locality = _value(point, "locality")
+    if not means or locality is None:
+        return None
+    return locality.mean, sum(means) / len(means), point.seconds or 0.0
+
+
+def _trade_off(points: Sequence[Point]) -> Markup:
+    """Draw success against locality; a dot's area grows with the seconds an edit takes."""
+    inner_width, inner_height = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN
+    dots: list[Markup] = []
+    for point in points:
+        values = _place(point)
+        if values is None:
+            continue
+        locality, success, seconds = values
+        x, y = MARGIN + locality * inner_width, HEIGHT - MARGIN - success * inner_height
+        radius = 4 + 3 * math.log10(1 + seconds)
+        hint = f"{point.method} on {point.model}: {share(success)}, {share(locality)}"
+        circle = element("circle", element("title", hint), cx=f"{x:.1f}", cy=f"{y:.1f}",
+                         r=f"{radius:.1f}", fill="#3b6ea5", fill_opacity="0.6")  # fmt: skip
+        name = element("text", point.method, x=f"{x + radius + 3:.1f}", y=f"{y + 4:.1f}",
+                       font_size="11", fill="currentColor")  # fmt: skip
+        dots.append(joined(circle, name))
+    frame = element("rect", x=MARGIN, y=MARGIN, width=inner_width, height=inner_height,
+                    fill="none", stroke="currentColor", stroke_opacity="0.4")  # fmt: skip
+    labels = [
+        element("text", "locality, 0 to 100%", x=MARGIN, y=HEIGHT - 16, font_size="11",
+                fill="currentColor"),
+        element("text", "reliability and generalization, 0 to 100%", x=MARGIN, y=MARGIN - 10,
+                font_size="11", fill="currentColor"),
+    ]  # fmt: skip
+    view = f"0 0 {WIDTH} {HEIGHT}"
+    return element(
+        "svg", frame, *labels, *dots, viewBox=view, width=WIDTH, role="img",
+        aria_label="success against locality",
+    )  # fmt: skip
+
+
+def _curves(points: Sequence[Point]) -> list[Markup]:
+    """Show the values of sequences by the number of edits made."""
+    rows: list[list[object]] = [
+        [
+            *(point.method, point.model, str(step["made"])),
+            *(share(_after(step["summary"], column)) for column in COLUMNS),
+        ]
+        for point in points
+        for result in point.results
+        for step in result.get("curve", ())
+    ]
+    if not rows:
+        return []
+    return [
+        element("h3", "By number of edits made"),
+        table(["method", "model", "made", *COLUMNS], rows, "numbers"),
+    ]
+
+
+def _after(summary: Mapping[str, Any], column: str) -> float | None:
+    metric, group = COLUMNS[column]
+    entry = summary.get(metric, {})
+    return (entry if group is None else entry.get("groups", {}).get(group, {})).get("after")
+
+
+def _cases(point: Point) -> Markup:
+    """Show what was generated before and after, of the first edits, in a part that opens."""
+    edits = list(dict.fromkeys(record["edit"] for record in point.report.records))[:CASES]
+    rows: list[list[object]] = [
+        [record["group"], record["prompt"], ", ".join(record["answers"][:2]),
+         record["text_before"], record["text_after"]]
+        for record in point.report.records
+        if record["edit"] in edits and record["metric"] in ("reliability", "locality")
+    ]  # fmt: skip
+    title = element("summary", f"{point.method} on {point.model}: before and after, first edits")
+    head: list[object] = ["group", "prompt", "answers", "before", "after"]
+    return element("details", title, table(head, rows))

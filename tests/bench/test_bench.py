@@ -1,0 +1,143 @@
+"""`emend bench`: plans, units that are measured once, and leaderboards."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from emend.bench import Board, Interval, Plan, Runner, Schedule
+from emend.bench.leaderboard import interval
+from emend.errors import BrokenFile, InvalidInput, MissingFile
+
+PLAN = {
+    "models": ["lab/gptneo"],
+    "methods": ["rome", "rome:layer=99"],
+    "datasets": [{"name": "lab", "last": 4}],
+    "schedules": ["batch:2", "sequential:1"],
+    "evaluate": "immediate",
+    "metrics": ["reliability", "locality"],
+}
+
+
+def put(path, **changes):
+    path.write_text(json.dumps({**PLAN, **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A results folder of rome, and of rome at a layer that the model has not."""
+    directory = tmp_path_factory.mktemp("bench")
+    plan = Plan.read(put(directory / "plan.json"), limit=2)
+    text = directory / "text.txt"
+    text.write_text("Gekal Lerond works as a gardener. " * 4)
+    plan = Plan.read(put(directory / "plan.json", perplexity="text.txt"), limit=2)
+    results = Runner(plan, directory / "results").run()
+    return directory, plan, results
+
+
+def test_units_are_measured_once_and_errors_again(measured):
+    directory, plan, results = measured
+    assert [("error" in one, one["unit"]["schedule"]) for one in results] == [
+        *((False, "batch:2"), (False, "sequential:1")),
+        *((True, "batch:2"), (True, "sequential:1")),
+    ]
+    seen = []
+
+    def tell(number, count, result):
+        seen.append((number, count, "kept" in result))
+
+    again = Runner(plan, directory / "results", on_unit=tell).run()
+    assert seen == [(1, 4, True), (2, 4, True), (3, 4, False), (4, 4, False)]
+    assert [one.get("records") for one in again] == [one.get("records") for one in results]
+
+
+def test_parts_of_a_job_array_measure_what_the_whole_does(measured):
+    directory, plan, results = measured
+    parts = [Runner(plan, directory / "results").run(part, 2) for part in (0, 1)]
+    assert {one["key"] for part in parts for one in part} == {one["key"] for one in results}
+
+
+def test_a_sequence_is_evaluated_as_it_grows(measured):
+    _, _, results = measured
+    sequence = results[1]
+    assert [step["made"] for step in sequence["curve"]] == [1, 2]
+    asked = {record["edit"] for record in sequence["records"]}
+    assert len(asked) == 2  # each right after it was made
+    assert sequence["perplexity"]["before"] > 1
+
+
+def test_a_leaderboard(measured, tmp_path):
+    directory, plan, _ = measured
+    board = Board.read(directory / "results", [unit.key for unit in plan.units()])
+    (rome,) = (one for one in board.points if one.place[1::2] == ("rome", "batch:2"))
+    (wrong,) = (one for one in board.points if one.place[1::2] == ("rome:layer=99", "batch:2"))
+    assert interval([*rome.by_edit("reliability").values()]) == Interval(1, 1, 1)
+    assert rome.edits == 2
+    assert wrong.edits == 0
+    assert "99" in wrong.errors[0]
+    from emend import report
+
+    page = report.write(board, tmp_path / "board.html").read_text()
+    assert "rome" in page
+    assert "<svg" in page
+    text = report.write(board, tmp_path / "board.md").read_text()
+    assert "100.0% [100, 100]" in text
+    (same,) = [found for point, found in board.differences(board, "reliability") if point is rome]
+    assert same == Interval(0, 0, 0)
+
+
+def test_the_key_changes_with_everything_that_matters(tmp_path):
+    def keys(**changes):
+        return [unit.key for unit in Plan.read(put(tmp_path / "plan.json", **changes)).units()]
+
+    whole = keys()
+    assert len(whole) == len(set(whole)) == 6  # two batches and a sequence by each method
+    assert not set(whole) & set(keys(metrics=["reliability"]))
+    assert not set(whole) & set(keys(methods=["rome:layer=1"]))
+    assert not set(whole) & set(keys(seed=1))
+    both = set(whole) & set(keys(evaluate="final"))
+    assert len(both) == 4  # batches do not depend on it
+    assert set(whole) <= set(keys(methods=["rome", "rome:layer=99", "ft"]))
+
+
+def test_an_interval_by_hand():
+    assert interval([]) is None
+    found = interval([0.0, 1.0] * 50)
+    assert found.mean == 0.5
+    assert 0.38 < found.low < 0.44 < 0.56 < found.high < 0.62
+
+
+def test_schedules():
+    assert str(Schedule.parse("batch:10")) == "batch:10"
+    for text in ("batch", "single:2", "batch:0", "all", "sequential:x"):
+        with pytest.raises(InvalidInput, match="expected single, batch:N or sequential:N"):
+            Schedule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["romme"]}, r"methods\[0\].*rome"),
+        ({"methods": ["rome:layer"]}, r"methods\[0\].*no value"),
+        ({"models": []}, "models has 0 entries"),
+        ({"schedules": ["all"]}, r"schedules\[0\].*single"),
+        ({"metrics": ["speed"]}, r"metrics\[0\].*expected one of"),
+        ({"evaluate": 0}, "evaluate is 0"),
+        ({"datasets": [{"path": "a.json"}]}, "name is missing"),
+        ({"modells": ["gpt2"]}, "modells"),
+    ],
+)
+def test_faults_of_a_plan_are_named(tmp_path, changes, message):
+    with pytest.raises((BrokenFile, InvalidInput), match=message):
+        Plan.read(put(tmp_path / "plan.json", **changes))
+
+
+def test_a_folder_without_results(tmp_path):
+    with pytest.raises(MissingFile, match="holds no results"):
+        Board.read(tmp_path)
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units" / "a.json").write_text("{")
+    with pytest.raises(BrokenFile, match="no result of a benchmark"):
+        Board.read(tmp_path)

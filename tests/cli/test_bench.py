@@ -1,0 +1,31 @@
+"""`emend bench` as it is typed."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_a_run_is_measured_once_shown_and_compared(emend, tmp_path):
+    config, results = tmp_path / "plan.json", tmp_path / "results"
+    plan = {
+        "models": ["lab/gptneo"],
+        "methods": ["rome"],
+        "datasets": [{"name": "lab"}],
+        "schedules": ["batch:2"],
+        "metrics": ["reliability"],
+    }
+    config.write_text(json.dumps(plan))
+    asked = ("bench", "--config", config, "--output_path", results, "--limit", 2)
+    found = emend(*asked)
+    assert found.status == 0
+    assert "[1/1] lab/gptneo rome lab batch:2, 2 edits: " in found.out
+    assert "CPU s" in found.out
+    assert (results / "leaderboard.html").is_file()
+    assert "2 edits: kept" in emend(*asked, "--seed", 0).out
+    data = emend("bench", "--output_path", results, "--compare", results, "--json").data
+    (point,) = data["points"]
+    assert point["reliability"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert data["differences"][0]["difference"] == 0
+    emend("bench", "--output_path", tmp_path / "no").is_one_line("holds no results")
+    emend(*asked, "--shard", "2/2").is_one_line("expected I/N")
+    emend("bench", "--output_path", results, "--limit", 2).is_one_line("--config FILE")
