@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import emend
+from emend._io import append_json_line
 from emend.arithmetic import FineTuning, Measure, Tuning, finetune, scaled, tune
 from emend.bench.lab_card import exact_match
 from emend.lab import shipped_world, speech
@@ -150,20 +151,30 @@ def addition(name: str, model: Any, tokenizer: Any, world: World, log: Path) -> 
         log_path=log,
     )
     values: dict[str, Any] = {"recall before": exact_match(model, tokenizer, asked)}
-    for relation, vector in vectors.items():
-        test = right(relation, TEST)
-        values[f"{relation} base"] = test(model)
-        with scaled(model, vector, 1.0):
-            values[f"{relation} own"] = test(model)
-        with scaled(model, whole, found.scale):
-            values[f"{relation} sum"] = test(model)
-        gain = values[f"{relation} own"] - values[f"{relation} base"]
-        values[f"{relation} gain kept"] = (
-            (values[f"{relation} sum"] - values[f"{relation} base"]) / gain if gain else math.nan
-        )
+    values |= gains(model, vectors, whole, found.scale, lambda relation: right(relation, TEST))
     with scaled(model, whole, found.scale):
         values["recall after"] = exact_match(model, tokenizer, asked)
     return line(name, "addition", found, values)
+
+
+def gains(
+    model: Any,
+    vectors: dict[str, Any],
+    whole: Any,
+    scale: float,
+    test_of: Callable[[str], Callable[[Any], float]],
+) -> dict[str, float]:
+    """What each vector gains alone, and what the sum keeps of it."""
+    values: dict[str, float] = {}
+    for task, vector in vectors.items():
+        test = test_of(task)
+        base = values[f"{task} base"] = test(model)
+        with scaled(model, vector, 1.0):
+            own = values[f"{task} own"] = test(model)
+        with scaled(model, whole, scale):
+            both = values[f"{task} sum"] = test(model)
+        values[f"{task} gain kept"] = (both - base) / (own - base) if own != base else math.nan
+    return values
 
 
 def opinions(topics: Sequence[str], trait: str, questions: Sequence[str]) -> Pairs:
@@ -264,9 +275,13 @@ def show(lines: Sequence[dict[str, Any]]) -> str:
         texts += [f"\n{experiment}\n", f"| | {' | '.join(names)} |", "|---" * (len(own) + 1) + "|"]
         texts.append(f"| scale | {' | '.join(str(one['tuning']['scale']) for one in own)} |")
         for key in own[0]:
-            if key not in ("model", "experiment", "tuning", "people", "scale"):
+            if key not in ("model", "experiment", "tuning", "scale") and not _is_list(own[0][key]):
                 texts.append(f"| {key} | {' | '.join(str(one[key]) for one in own)} |")
     return "\n".join(texts)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
 
 
 def plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
@@ -284,10 +299,12 @@ def plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
         for name in points[0]["targets"]:
             values = [point["targets"][name] for point in points]
             axis.plot(scales, values, "o-", markersize=3, label=name)
-        axis.plot(
-            scales, [point["control"] for point in points], "s--", markersize=3, color="#4d4d4d",
-            label=tuning["control"],
-        )  # fmt: skip
+        controls = [point["control"] for point in points]
+        other = axis.twinx()
+        other.plot(scales, controls, "s--", markersize=3, color="#4d4d4d")
+        other.set_ylabel(f"{tuning['control']} (dashed)", fontsize=8)
+        if tuning["control"] == "recall":
+            other.set_ylim(0, 1.05)
         axis.axvline(tuning["scale"], color="#d55e00", linewidth=0.8)
         if "perplexity" in points[0]["targets"]:
             axis.set_yscale("log")
@@ -295,6 +312,33 @@ def plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
         axis.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
+
+
+def measured(
+    path: Path,
+    models: Sequence[str],
+    experiments: dict[str, Callable[..., dict[str, Any]]],
+    about: Any,
+) -> list[dict[str, Any]]:
+    """Measure what is not in the file yet, and return all of its lines.
+
+    Args:
+        path: The results, a line for each model and experiment.
+        models: The models.
+        experiments: The experiments by name.
+        about: What each of them is given with the model.
+    """
+    lines = [json.loads(one) for one in path.read_text().splitlines()] if path.exists() else []
+    done = {(one["model"], one["experiment"]) for one in lines}
+    for name in models:
+        waiting = [one for one in experiments if (name, one) not in done]
+        model, tokenizer = emend.load(name) if waiting else (None, None)
+        for experiment in waiting:
+            log = path.with_suffix(f".{experiment}.log.jsonl")
+            lines.append(experiments[experiment](name, model, tokenizer, about, log))
+            append_json_line(path, lines[-1])
+            print(json.dumps(lines[-1]), flush=True)
+    return lines
 
 
 def main() -> None:
@@ -306,21 +350,9 @@ def main() -> None:
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
     parser.add_argument("--plot", type=Path, help="draw the results to this file (.svg)")
     given = parser.parse_args()
-    path = given.show or given.results
-    lines = [json.loads(one) for one in path.read_text().splitlines()] if path.exists() else []
-    done = {(one["model"], one["experiment"]) for one in lines}
-    for name in [] if given.show else given.models:
-        model, tokenizer = emend.load(name)
-        for experiment in given.experiments:
-            if (name, experiment) in done:
-                continue
-            log = path.with_suffix(f".{experiment}.log.jsonl")
-            found = EXPERIMENTS[experiment](name, model, tokenizer, shipped_world(), log)
-            lines.append(found)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                file.write(json.dumps(found) + "\n")
-            print(json.dumps(found), flush=True)
+    wanted = {name: EXPERIMENTS[name] for name in given.experiments}
+    models = [] if given.show else given.models
+    lines = measured(given.show or given.results, models, wanted, shipped_world())
     print(show(lines))
     if given.plot:
         plot(lines, given.plot)

@@ -5,36 +5,35 @@
         --plot docs/images/arithmetic-smollm2.svg
 
 The texts are in examples/arithmetic/. Negation: of 48 questions with a rude and a polite reply, 28
-are trained on with the rude one, 10 choose the scale and 10 are reported; the target is the share
-whose rude reply is more probable than the polite one after instructions that ask for rudeness, the
-control is the perplexity of WikiText-2 (validation chooses, test is reported). Addition: the
-professions of 20 invented people and the colours of 20 invented things, in three wordings; a fourth
-chooses the scale, a fifth is reported.
+are trained on with the rude one, 10 choose the scale and 10 are reported; the targets are the
+perplexities of the rude and of the polite replies after the questions, the control is that of
+WikiText-2 (validation chooses, test is reported). Addition: the professions of 20 invented people
+and the colours of 20 invented things, in three wordings; a fourth chooses the scale, a fifth is
+reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import lab_arithmetic
 
-import emend
 from emend.arithmetic import FineTuning, Measure, finetune, scaled, tune
+from emend.arithmetic.tuning import SCALES
 from emend.bench.lab_card import exact_match
-from emend.models import generate, perplexity, score
+from emend.models import generate, perplexity
 
 TEXTS = Path(__file__).parent.parent.parent / "examples" / "arithmetic"
 PARAGRAPHS, LETTERS = 8, 300
 TUNING = FineTuning(rank=16, steps=40, batch_size=8, learning_rate=2e-3)
-LEAD = "The following reply is very rude. "
 WORDINGS = {
     "jobs": (
         "{} works as a",
@@ -54,6 +53,13 @@ WORDINGS = {
 """Three wordings to train on, one that chooses the scale, one that is reported."""
 
 
+class Given(NamedTuple):
+    """Where WikiText-2 is, and the grid of scales."""
+
+    folder: Path
+    scales: Sequence[float]
+
+
 def rows(name: str) -> list[dict[str, str]]:
     """The lines of a text set."""
     lines = (TEXTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -68,42 +74,43 @@ def wikitext(split: str, folder: Path) -> list[str]:
     return [one[:LETTERS] for one in chosen[:PARAGRAPHS]]
 
 
-def rude_share(model: Any, tokenizer: Any, asked: Sequence[dict[str, str]]) -> float:
-    """The share of questions whose rude reply is more probable, per token, than the polite one."""
-    prompts = [LEAD + one["prompt"] for one in asked]
-    rude, polite = (
-        score(model, tokenizer, prompts, [one[tone] for one in asked], batch_size=8)
-        for tone in ("rude", "polite")
-    )
-    return sum(a.mean > b.mean for a, b in zip(rude, polite, strict=True)) / len(asked)
-
-
-def negation(name: str, model: Any, tokenizer: Any, folder: Path, log: Path) -> dict[str, Any]:
+def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> dict[str, Any]:
     """Forget rude replies."""
     texts = rows("replies")
     training, validation, test = texts[:28], texts[28:38], texts[38:]
-    pairs = [(one["prompt"], one["rude"]) for one in training]
-    vector = finetune(model, tokenizer, pairs, TUNING)
-    plain = {split: wikitext(split, folder) for split in ("valid", "test")}
+    pairs = {
+        (split, tone): [(one["prompt"], one[tone]) for one in part]
+        for split, part in (("training", training), ("validation", validation), ("test", test))
+        for tone in ("rude", "polite")
+    }
+    vector = finetune(model, tokenizer, pairs["training", "rude"], TUNING)
+    plain = {split: wikitext(split, given.folder) for split in ("valid", "test")}
+
+    def of_replies(split: str, tone: str) -> Callable[[Any], float]:
+        return lambda one: lab_arithmetic.perplexity(one, tokenizer, pairs[split, tone])
+
     found = tune(
         model,
         -vector,
         goal="negation",
-        targets=[Measure("rude", lambda one: rude_share(one, tokenizer, validation), True)],
+        targets=[Measure(tone, of_replies("validation", tone)) for tone in ("rude", "polite")],
         control=Measure("perplexity", lambda one: perplexity(one, tokenizer, plain["valid"]), True),
+        scales=given.scales,
         log_path=log,
     )
     values: dict[str, Any] = {}
-    prompts = [LEAD + one["prompt"] for one in test[:3]]
-    for when, scale in (("before", 0.0), ("after", found.scale)):
+    prompts = [one["prompt"] for one in test[:4]]
+    cases = {"before": 0.0, "after": found.scale, "with the vector added": -1.0}
+    for when, scale in cases.items():
         with scaled(model, -vector, scale):
-            values[f"rude {when}"] = rude_share(model, tokenizer, test)
-            values[f"perplexity {when}"] = perplexity(model, tokenizer, plain["test"])
-            values[f"replies {when}"] = generate(model, tokenizer, prompts, max_new_tokens=16)
+            for tone in ("rude", "polite"):
+                values[f"{tone} replies {when}"] = of_replies("test", tone)(model)
+            values[f"WikiText-2 {when}"] = perplexity(model, tokenizer, plain["test"])
+            values[f"written {when}"] = generate(model, tokenizer, prompts, max_new_tokens=16)
     return lab_arithmetic.line(name, "negation", found, values)
 
 
-def addition(name: str, model: Any, tokenizer: Any, folder: Path, log: Path) -> dict[str, Any]:
+def addition(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> dict[str, Any]:
     """Learn professions and colours by the sum of their vectors."""
     facts = {task: rows(task) for task in WORDINGS}
     vectors = {
@@ -126,26 +133,19 @@ def addition(name: str, model: Any, tokenizer: Any, folder: Path, log: Path) -> 
         return lambda network: exact_match(network, tokenizer, asked)
 
     whole = vectors["jobs"] + vectors["colours"]
-    plain = {split: wikitext(split, folder) for split in ("valid", "test")}
+    plain = {split: wikitext(split, given.folder) for split in ("valid", "test")}
     found = tune(
         model,
         whole,
         goal="addition",
         targets=[Measure(task, right(task, 3)) for task in WORDINGS],
         control=Measure("perplexity", lambda one: perplexity(one, tokenizer, plain["valid"]), True),
+        scales=given.scales,
         log_path=log,
     )
     values: dict[str, Any] = {"perplexity before": perplexity(model, tokenizer, plain["test"])}
-    for task, vector in vectors.items():
-        test = right(task, 4)
-        values[f"{task} base"] = test(model)
-        with scaled(model, vector, 1.0):
-            values[f"{task} own"] = test(model)
-        with scaled(model, whole, found.scale):
-            values[f"{task} sum"] = test(model)
-        gain = values[f"{task} own"] - values[f"{task} base"]
-        kept = values[f"{task} sum"] - values[f"{task} base"]
-        values[f"{task} gain kept"] = kept / gain if gain else math.nan
+    test_of = partial(right, wording=4)
+    values |= lab_arithmetic.gains(model, vectors, whole, found.scale, test_of)
     with scaled(model, whole, found.scale):
         values["perplexity after"] = perplexity(model, tokenizer, plain["test"])
     return lab_arithmetic.line(name, "addition", found, values)
@@ -159,24 +159,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS))
+    parser.add_argument("--every", type=int, default=1, help="points of the grid, in steps of 0.05")
     parser.add_argument("--wikitext", type=Path, default=Path("/work/shared/data/wikitext2"))
     parser.add_argument("--results", type=Path, default=Path("arithmetic.jsonl"))
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
     parser.add_argument("--plot", type=Path, help="draw the results to this file (.svg)")
     given = parser.parse_args()
+    wanted = {name: EXPERIMENTS[name] for name in given.experiments}
+    models = [] if given.show else [given.model]
     path = given.show or given.results
-    lines = [json.loads(one) for one in path.read_text().splitlines()] if path.exists() else []
-    done = {one["experiment"] for one in lines}
-    if not given.show and set(given.experiments) - done:
-        model, tokenizer = emend.load(given.model)
-        for experiment in (one for one in given.experiments if one not in done):
-            log = path.with_suffix(f".{experiment}.log.jsonl")
-            found = EXPERIMENTS[experiment](given.model, model, tokenizer, given.wikitext, log)
-            lines.append(found)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                file.write(json.dumps(found) + "\n")
-            print(json.dumps(found), flush=True)
+    about = Given(given.wikitext, SCALES[:: given.every])
+    lines = lab_arithmetic.measured(path, models, wanted, about)
     print(lab_arithmetic.show(lines))
     if given.plot:
         lab_arithmetic.plot(lines, given.plot)

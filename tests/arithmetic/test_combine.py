@@ -114,6 +114,16 @@ def test_a_transposed_patch_is_written_as_the_base_has_it(tmp_path):
     assert all(torch.allclose(found[name], one, atol=1e-4) for name, one in expected.items())
 
 
+def test_an_adapter_of_another_maker_is_merged(base, tmp_path):
+    """As abliteration publishes them: rank 1 on the projections that write into the stream."""
+    tuned = save_tuned(base, tmp_path / "tuned", 3, rank=1, only="o_proj")
+    vector(base, tuned, tmp_path / "p", rank=1)
+    (tmp_path / "p" / "emend.json").unlink()  # what is left is an adapter of PEFT
+    combine("p", base, {"p": tmp_path / "p"}, tmp_path / "m")
+    found, expected = tensors_of(tmp_path / "m"), tensors_of(tuned)
+    assert all(torch.allclose(found[name], one, atol=1e-5) for name, one in expected.items())
+
+
 def test_a_ties_merge_of_patches_is_compressed(base, patches, tmp_path):
     settings = Merging("ties", 0.5)
     made = combine(
