@@ -292,6 +292,10 @@ def plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
     kinds = list(dict.fromkeys(one["experiment"] for one in lines))
     figure = Figure(figsize=(4.2 * len(names), 2.9 * len(kinds)), layout="constrained")
     axes = figure.subplots(len(kinds), len(names), squeeze=False)
+    measured_here = {(one["experiment"], one["model"]) for one in lines}
+    for kind, row in zip(kinds, axes, strict=True):
+        for name, axis in zip(names, row, strict=True):
+            axis.set_visible((kind, name) in measured_here)
     for one in lines:
         axis = axes[kinds.index(one["experiment"])][names.index(one["model"])]
         points, tuning = one["tuning"]["points"], one["tuning"]
@@ -306,10 +310,11 @@ def plot(lines: Sequence[dict[str, Any]], path: Path) -> None:
         if tuning["control"] == "recall":
             other.set_ylim(0, 1.05)
         axis.axvline(tuning["scale"], color="#d55e00", linewidth=0.8)
-        if "perplexity" in points[0]["targets"]:
+        every = [value for point in points for value in point["targets"].values()]
+        if max(every) > 10 * min(every) > 0:
             axis.set_yscale("log")
         axis.set(title=f"{one['model']}: {one['experiment']}", xlabel="scale")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="center right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
 
