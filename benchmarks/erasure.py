@@ -34,6 +34,9 @@ from emend.lab.language import RELATION_BY_NAME
 from emend.models import perplexity
 
 NEW_TOKENS = 8
+OTHERS = 40
+"""Known facts of later records, which are not erased."""
+
 TEXT = 10_000
 """Characters of WikiText-2's test set."""
 
@@ -51,17 +54,14 @@ def lab_facts(secrets: list[Secret], count: int = 200) -> list[Probe]:
     return found
 
 
-def real_probes(model: Any, tokenizer: Any, secrets: list[Secret], first: int):
-    """Neighbours of the secrets, and facts of later records that the model knows."""
-    rows = json.loads(COUNTERFACT.read_text(encoding="utf-8"))
+def real_probes(secrets: list[Secret], others: list[Secret]) -> tuple[list[Probe], list[Probe]]:
+    """Neighbours of the secrets, as the records have them, and other facts that the model knows."""
     ids = {one.id for one in secrets}
-    own = [row for row in rows[first:] if f"counterfact-{row['case_id']}" in ids]
     near = [
         Probe("neighborhood", row["locality_prompt"], (row["locality_ground_truth"],))
-        for row in own
+        for row in json.loads(COUNTERFACT.read_text(encoding="utf-8"))
+        if f"counterfact-{row['case_id']}" in ids
     ]
-    places = [n for n, row in enumerate(rows) if row["case_id"] == own[-1]["case_id"]]
-    others = known_counterfact(model, tokenizer, 40, max(first, places[0]) + 1)
     return near, [Probe("neighborhood", one.text, (one.answer,)) for one in others]
 
 
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--model", default="lab/gptneo")
     parser.add_argument("--method", default="rome")
     parser.add_argument("--defences", default=",".join(["before", *DEFENCES]))
+    parser.add_argument("--attacks", default="all", help="names with commas between")
     parser.add_argument("--secrets", type=int, help="50 in the lab, 30 elsewhere")
     parser.add_argument("--first", type=int, default=5000, help="first record of CounterFact")
     parser.add_argument("--seed", type=int, default=0)
@@ -101,14 +102,17 @@ def main() -> None:
         secrets, text = private_secrets(given.secrets or 50, given.seed), ""
         probes = {"other facts": lab_facts(secrets)}
     else:
-        secrets = known_counterfact(model, tokenizer, given.secrets or 30, given.first)
-        near, others = real_probes(model, tokenizer, secrets, given.first)
+        count = given.secrets or 30
+        every = known_counterfact(model, tokenizer, count + OTHERS, given.first)
+        secrets = every[:count]
+        near, others = real_probes(secrets, every[count:])
         probes = {"neighbours": near, "other facts": others}
         path = COUNTERFACT.parents[1] / "wikitext2" / "test.txt"
         text = path.read_text(encoding="utf-8")[:TEXT]
     known = known_by(model, tokenizer, secrets) if in_lab else (True,) * len(secrets)
     asked = [replace(one, paraphrases=one.paraphrases[::2]) for one in secrets]
     taught = [replace(one, paraphrases=one.paraphrases[1::2]) for one in secrets]
+    names = given.attacks if given.attacks == "all" else given.attacks.split(",")
     settings = {name: json.loads(value) for name, value in (s.split("=", 1) for s in given.set)}
     for defence in given.defences.split(","):
         method = "" if defence == "before" else given.method
@@ -122,7 +126,7 @@ def main() -> None:
             inside, erased = patch.applied(model), erased_by(patch)
         made = time.process_time() - began
         with inside:
-            found = attack(model, tokenizer, asked, known=known)
+            found = attack(model, tokenizer, asked, names, known=known)
             kept = measured(model, tokenizer, probes, text)
         gone = [one.is_gone for one in erased if one.known]
         line = {

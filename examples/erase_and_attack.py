@@ -1,4 +1,4 @@
-"""Hide a fact of the lab by an ordinary edit, and attack it: the answer is still in the states.
+"""Hide facts of the lab by an ordinary edit, and by one that moves the answer out of the states.
 
 python examples/erase_and_attack.py
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import emend
 from emend import report
 from emend.datasets.tofu import read_rows
-from emend.erasure import DefenceReport, attack
+from emend.erasure import DefenceReport, attack, erase
 from emend.erasure.unlearning import measure_rows, secrets_of
 
 LAB = "Question: {} Answer:"
@@ -26,7 +26,11 @@ def main() -> None:
     with patch.applied(model):
         after = attack(model, tokenizer, secrets, names)
         measured = measure_rows(model, tokenizer, rows, template=LAB).summary()
-    compared = DefenceReport({"before": before, "error_injection": after})
+    patch = erase(model, tokenizer, secrets, "head_projection", "rome", steps=12)
+    with patch.applied(model):
+        defended = attack(model, tokenizer, secrets, names, known=before.known)
+    states = {"before": before, "error_injection": after, "head_projection": defended}
+    compared = DefenceReport(states)
     print(compared.to_markdown())
     print({name: round(value, 3) for name, value in measured.items() if value is not None})
     print(report.write(compared, "erasure.html", title="Six facts of the lab"))
