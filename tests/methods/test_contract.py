@@ -26,6 +26,7 @@ FAST = {
     "grace": {"steps": 10},
     "wise": {"steps": 30, "learning_rate": 100.0},
     "ft": {"steps": 3},
+    "dinm": {"steps": 20},
     "kn": {"steps": 4},
     "lora": {"steps": 3},
     "memit": SHORT,

@@ -180,7 +180,7 @@ def preserved_batches(
             rows += _about_others(view, tokenizer, edit, others, seed)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     parts = [order[first : first + ROWS] for first in range(0, len(rows), ROWS)]
-    return [_batch(view, [rows[n] for n in part], layer) for part in parts]
+    return [preserved_batch(view, [rows[n] for n in part], layer) for part in parts]
 
 
 def other_subjects(
@@ -227,7 +227,14 @@ def _about_others(view: ModelView, tokenizer: Any, edit: Edit, count: int, seed:
     return whole_rows(tokenizer, about, edit.prompt) if about else []
 
 
-def _batch(view: ModelView, rows: Sequence[Row], layer: int) -> PreservedBatch:
+def preserved_batch(view: ModelView, rows: Sequence[Row], layer: int) -> PreservedBatch:
+    """Capture rows whose next-token distributions are preserved from ``lookup`` to the end.
+
+    Args:
+        view: The unedited model.
+        rows: At least one row of tokens.
+        layer: The first layer that changes.
+    """
     places = [(n, at) for n, row in enumerate(rows) for at in range(row.lookup, len(row.ids))]
     numbers, columns = (torch.tensor(each) for each in zip(*places, strict=True))
     ids = [row.ids for row in rows]

@@ -15,6 +15,7 @@ from emend.locate.neurons import (
     refine,
     same_size_layers,
 )
+from emend.locate.states import block_states
 from emend.locate.studies import Effect, Study, amplify, effect, scaled, study, suppress
 from emend.locate.tracing import KINDS, Settings, Trace, subject_effect, trace
 
@@ -34,6 +35,7 @@ __all__ = [
     "amplify",
     "attribute",
     "attribute_tokens",
+    "block_states",
     "coarse",
     "effect",
     "knowledge_neurons",

@@ -10,7 +10,6 @@ blocks were trained to read, and the head was not.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,9 @@ from torch import Tensor, nn
 
 from emend._brief import brief
 from emend.errors import InvalidInput
+from emend.locate.states import block_states
 from emend.models import ModelView, ensure_start, join_target
-from emend.models.forward import check_length, evaluating
-from emend.models.hooks import hooked
-from emend.models.placing import device_of
 from emend.models.positions import prompt_tokens
-from emend.models.replay import hidden_of
 
 
 @brief
@@ -89,8 +85,7 @@ def lens(
     if answer is not None:
         ids, target = join_target(tokenizer, text, answer)
         token = target[0]
-    check_length(model, len(ids))
-    states = _states(view, ids)
+    states = block_states(view, ids)
     with torch.no_grad():
         if token is None:
             token = int(view.logits(states[-1][-1]).argmax())
@@ -103,21 +98,6 @@ def lens(
     words = tuple(str(tokenizer.decode([each])) for each in ids)
     answer = str(tokenizer.decode([token]))
     return Lens(text, words, answer, best, chances, answer_chances, ranks)
-
-
-def _states(view: ModelView, ids: list[int]) -> list[Tensor]:
-    """Return the output of each block, (T, hidden_size)."""
-    found: list[Tensor] = []
-
-    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        found.append(hidden_of(output)[0].clone())
-
-    with ExitStack() as stack, torch.no_grad(), evaluating(view.model):
-        for block in view.layers:
-            stack.enter_context(hooked(block, keep))
-        row = torch.tensor([ids], device=device_of(view.embeddings))
-        view.model(input_ids=row, use_cache=False)
-    return found
 
 
 def _read(logits: Tensor, token: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

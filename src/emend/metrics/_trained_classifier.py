@@ -25,7 +25,7 @@ from emend.errors import BrokenFile, InvalidInput, MissingFile
 from emend.retrieval import Encoder, check_description, encoder_of
 
 KIND = "text classifier"
-PENALTY = 0.01
+PENALTY = 1e-3
 """Factor on half the squared norm of the weights, per standardised feature."""
 FEWEST = 4
 """Texts of a label at least: one is held out of every four."""
