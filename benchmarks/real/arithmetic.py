@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from emend.models import generate, perplexity
 
 TEXTS = Path(__file__).parent.parent.parent / "examples" / "arithmetic"
 PARAGRAPHS, LETTERS = 8, 300
-TUNING = FineTuning(rank=16, steps=40, batch_size=8, learning_rate=2e-3)
+TUNING = FineTuning(rank=16, steps=40, batch_size=8)
 WORDINGS = {
     "jobs": (
         "{} works as a",
@@ -54,10 +55,11 @@ WORDINGS = {
 
 
 class Given(NamedTuple):
-    """Where WikiText-2 is, and the grid of scales."""
+    """Where WikiText-2 is, the grid of scales, and how vectors are trained."""
 
     folder: Path
     scales: Sequence[float]
+    tuning: FineTuning
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -83,7 +85,7 @@ def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
         for split, part in (("training", training), ("validation", validation), ("test", test))
         for tone in ("rude", "polite")
     }
-    vector = finetune(model, tokenizer, pairs["training", "rude"], TUNING)
+    vector = finetune(model, tokenizer, pairs["training", "rude"], given.tuning)
     plain = {split: wikitext(split, given.folder) for split in ("valid", "test")}
 
     def of_replies(split: str, tone: str) -> Callable[[Any], float]:
@@ -122,7 +124,7 @@ def addition(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
                 for one in facts[task]
                 for form in WORDINGS[task][:3]
             ],
-            TUNING,
+            given.tuning,
         )
         for task in WORDINGS
     }
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS))
     parser.add_argument("--every", type=int, default=1, help="points of the grid, in steps of 0.05")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--wikitext", type=Path, default=Path("/work/shared/data/wikitext2"))
     parser.add_argument("--results", type=Path, default=Path("arithmetic.jsonl"))
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
@@ -168,7 +171,8 @@ def main() -> None:
     wanted = {name: EXPERIMENTS[name] for name in given.experiments}
     models = [] if given.show else [given.model]
     path = given.show or given.results
-    about = Given(given.wikitext, SCALES[:: given.every])
+    tuning = replace(TUNING, learning_rate=given.learning_rate)
+    about = Given(given.wikitext, SCALES[:: given.every], tuning)
     lines = lab_arithmetic.measured(path, models, wanted, about)
     print(lab_arithmetic.show(lines))
     if given.plot:
