@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emend import datasets as datasets
     from emend import editing as editing
     from emend import edits as edits
+    from emend import erasure as erasure
     from emend import errors as errors
     from emend import lab as lab
     from emend import ledger as ledger
@@ -68,7 +69,7 @@ _HOME = {
     "load_patch": "emend.patches",
 }
 _ROOMS = (
-    *("api", "arithmetic", "bench", "chat", "datasets", "edits", "errors", "editing"),
+    *("api", "arithmetic", "bench", "chat", "datasets", "edits", "erasure", "errors", "editing"),
     *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "probes", "report"),
 )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -237,3 +239,11 @@ def test_an_attack_without_budget_or_secrets_enough_is_not_run():
     reasons = [one.refusal for one in found.outcomes]
     assert reasons == ["needs a budget of 2", "needs 2 secrets"]
     assert found.rates == {}
+
+
+def test_the_room_loads_no_torch_until_it_is_used():
+    code = (
+        "import sys, emend; emend.erasure.Secret; assert 'torch' not in sys.modules; "
+        "assert 'greedy' in emend.erasure.attacks.registry().names(); emend.erasure.metrics"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

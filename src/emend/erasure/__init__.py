@@ -31,6 +31,8 @@ _HOME = {
     "erased_by": "erasing",
 }
 
+_PARTS = ("attacks", "metrics", "unlearning")
+
 __all__ = [
     "DEFENCES",
     "AttackReport",
@@ -48,4 +50,6 @@ def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for."""
     if name in _HOME:
         return getattr(importlib.import_module(f"emend.erasure.{_HOME[name]}"), name)
+    if name in _PARTS:
+        return importlib.import_module(f"emend.erasure.{name}")
     raise AttributeError(f"module 'emend.erasure' has no attribute {name!r}")
