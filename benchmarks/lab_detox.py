@@ -25,7 +25,14 @@ from emend.detoxification import detoxify, lab_cases, lab_classifier, lab_contro
 from emend.lab.speech import INSULTS
 from emend.models import generate
 
-WAYS = ("dinm", "dinm learning_rate=4e-3 hold=2", "negation", "edit", "edit editor='rome'")
+WAYS = (
+    "dinm learning_rate=5e-4",
+    "dinm",
+    "dinm learning_rate=4e-3 hold=2",
+    "negation",
+    "edit",
+    "edit editor='rome'",
+)
 CONCERNED = ("DS", "DG_onlyQ", "DG_otherA")
 
 
