@@ -13,7 +13,8 @@ from emend import datasets
 from emend.editing.aims import Scored
 from emend.errors import InvalidInput, UnknownName
 from emend.fairness import Occupations, debias, pronoun_gap
-from emend.fairness.debiasing import EvenBatch, EvenPair
+from emend.fairness.debiasing import EvenPair
+from emend.fairness.shared import EvenBatch
 from emend.models import ModelView, score
 from emend.models.replay import capture_blocks, whole
 

@@ -57,7 +57,7 @@ def command(
     edited, others = subjects.split(held_out)
     output_directory(output_path)
     from emend import fairness
-    from emend.fairness.debiasing import SHARED
+    from emend.fairness.shared import SHARED
 
     config_type = fairness.SharedSettings if method == SHARED else None
     chosen = settings.of(method, config_type, seed=seed)
