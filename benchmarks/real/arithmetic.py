@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS))
     parser.add_argument("--every", type=int, default=1, help="points of the grid, in steps of 0.05")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--wikitext", type=Path, default=Path("/work/shared/data/wikitext2"))
     parser.add_argument("--results", type=Path, default=Path("arithmetic.jsonl"))
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
