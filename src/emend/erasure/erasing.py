@@ -64,7 +64,7 @@ def erase(
     tokenizer: Any,
     secrets: Iterable[Secret],
     defence: str = "head_projection",
-    method: str | methods.Method = "memit",
+    method: str | methods.Method = "rome",
     *,
     protect: Sequence[int] | None = None,
     rank: int = RANK,
