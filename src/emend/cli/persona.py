@@ -53,7 +53,7 @@ def command(
     mbti: Annotated[
         str | None, flag("Instead of a topic: a type of four letters.", metavar="TYPE")
     ] = None,
-    scale: Annotated[float, flag("Of --mbti: factor on the sum of its vectors.")] = 1.0,
+    scale: Annotated[float, flag("Of --mbti: factor on the sum of its vectors.")] = 0.25,
     question: Annotated[
         str | None,
         flag("The question that is answered before and after; {} is the topic.", metavar="TEXT"),

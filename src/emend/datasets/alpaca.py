@@ -25,10 +25,13 @@ def _read(entry: Entry) -> list[Edit]:
     answer = record.values.get("output")
     if isinstance(answer, list) and answer:
         answer = cast("list[object]", answer)[0]
-    more = record.text("input", lambda value: None, required=False)
-    if instruction is None or not record.note("output", text_fault(answer)):
+    more = record.values.get("input") or ""  # empty where there is no more to the question
+    is_text = text_fault(more) if more else None
+    if not record.note("input", is_text) or not record.note("output", text_fault(answer)):
         return []
-    prompt = QUESTION_LAYOUT.replace("{question}", "{}\n" + more.strip() if more else "{}")
+    if instruction is None:
+        return []
+    prompt = QUESTION_LAYOUT.replace("{question}", f"{{}}\n{more}".strip())
     edit = entry.edit(prompt, instruction, str(answer).strip())
     return [edit] if edit else []
 

@@ -17,11 +17,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from emend._brief import brief
 from emend.errors import InvalidInput
 from emend.models import ModelView
 from emend.models.forward import target_nll
 
 
+@brief
 @dataclass(frozen=True)
 class Scored:
     """The N positions at which tokens of targets are predicted, of all contexts and edits.

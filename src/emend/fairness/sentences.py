@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from emend._brief import brief
 from emend.datasets import Comparison
 from emend.edits import Edit, Probe
 from emend.errors import InvalidInput
@@ -48,6 +49,7 @@ ALL = "all"
 """Name of the row over all bias types."""
 
 
+@brief
 @dataclass(frozen=True)
 class BiasReport:
     """Measures of one dataset by bias type.

@@ -50,6 +50,11 @@ DEPTH = 2 / 3
 and the layers below need to be run once only."""
 
 
+MEAN = 0.25
+"""Factor on the sum of the four vectors by default, which makes it their mean: with the whole sum
+SmolLM2 repeats a few words (docs/personas.md)."""
+
+
 def poles_of(kind: str) -> tuple[str, str, str, str]:
     """Return the names of the four poles of a type.
 
@@ -108,7 +113,7 @@ def mbti_patch(
     kind: str,
     directory: str | Path,
     *,
-    scale: float = 1.0,
+    scale: float = MEAN,
     report: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> WeightPatch:
@@ -119,7 +124,7 @@ def mbti_patch(
         tokenizer: Its tokenizer.
         kind: The type, such as "INTJ".
         directory: Texts of the poles; see `find_texts`.
-        scale: Factor on the sum.
+        scale: Factor on the sum; by default that of the mean.
         report: Called with the name of each pole before its vector is trained or read.
         settings: Settings of `lora` that differ from `TRAINING`.
 
