@@ -50,7 +50,7 @@ def command(
     ] = "head_projection",
     method: Annotated[
         str, flag("rome, memit, alphaedit, pmet, emmet or ft.", metavar="NAME")
-    ] = "rome",
+    ] = "memit",
     attack: Annotated[
         str | None,
         flag(

@@ -64,7 +64,7 @@ def erase(
     tokenizer: Any,
     secrets: Iterable[Secret],
     defence: str = "head_projection",
-    method: str | methods.Method = "rome",
+    method: str | methods.Method = "memit",
     *,
     protect: Sequence[int] | None = None,
     rank: int = RANK,
