@@ -1,6 +1,6 @@
 """Speed and memory of `emend vector` on two random checkpoints in 8 shards, against cp.
 
-    python benchmarks/vector_speed.py --folder /tmp/vector_speed
+    python benchmarks/vector_speed.py --folder results/vector_speed
 
 Writes two checkpoints of a Llama of 1.1 billion parameters in bfloat16 (`--layers` takes fewer),
 takes their vector in a process of its own, and copies the same bytes by cp: both read each number
@@ -117,7 +117,7 @@ def copied(base: Path, tuned: Path, target: Path) -> float:
 def main() -> None:
     """Measure, print, and delete what was written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/vector_speed"))
+    parser.add_argument("--folder", type=Path, default=Path("results/vector_speed"))
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--dtype", default="float32")
     given = parser.parse_args()

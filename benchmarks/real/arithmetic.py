@@ -62,6 +62,9 @@ class Given(NamedTuple):
     tuning: FineTuning
 
 
+WIKITEXT = Path(__file__).resolve().parents[3] / "shared" / "data" / "wikitext2"
+
+
 def rows(name: str) -> list[dict[str, str]]:
     """The lines of a text set."""
     lines = (TEXTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -163,7 +166,7 @@ def main() -> None:
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS))
     parser.add_argument("--every", type=int, default=1, help="points of the grid, in steps of 0.05")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--wikitext", type=Path, default=Path("/work/shared/data/wikitext2"))
+    parser.add_argument("--wikitext", type=Path, default=WIKITEXT)
     parser.add_argument("--results", type=Path, default=Path("arithmetic.jsonl"))
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
     parser.add_argument("--plot", type=Path, help="draw the results to this file (.svg)")
