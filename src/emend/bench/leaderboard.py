@@ -89,6 +89,11 @@ class Point:
         found = [one["perplexity"] for one in self.results if one.get("perplexity")]
         return statistics.mean(p["after"] / p["before"] - 1 for p in found) if found else None
 
+    @cached_property
+    def intervals(self) -> dict[str, Interval | None]:
+        """The mean of each column with its interval; None where it was not measured."""
+        return {column: interval([*self.by_edit(column).values()]) for column in COLUMNS}
+
     def by_edit(self, column: str) -> dict[str, float]:
         """Return the value after the edits of each edit, by exact match of its headline."""
         metric, group = COLUMNS[column]
@@ -182,10 +187,9 @@ class Board:
 
 
 def _point_data(point: Point) -> dict[str, Any]:
-    values = {name: interval([*point.by_edit(name).values()]) for name in COLUMNS}
     shown = {
         name: None if one is None else {"mean": one.mean, "low": one.low, "high": one.high}
-        for name, one in values.items()
+        for name, one in point.intervals.items()
     }
     return {
         **{"model": point.model, "method": point.method, "dataset": point.dataset},

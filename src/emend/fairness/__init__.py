@@ -43,7 +43,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a name stands for when it is first asked for."""
+    """Import what needs torch when it is first asked for."""
     if name in _HOME:
         return getattr(importlib.import_module(f"emend.fairness.{_HOME[name]}"), name)
     raise AttributeError(f"module 'emend.fairness' has no attribute {name!r}")

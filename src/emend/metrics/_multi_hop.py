@@ -19,7 +19,7 @@ from emend._progress import progress
 from emend.edits import Edit, MultiHop
 from emend.edits.answers import states_answer
 from emend.errors import InvalidInput
-from emend.metrics._report import versions
+from emend.metrics._report import results_directory, versions
 from emend.patches import Patch, describe_base
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ class HopReport:
         Raises:
             InvalidInput: The path is a file.
         """
-        directory = Path(directory)
-        if directory.exists() and not directory.is_dir():
-            raise InvalidInput(f"{directory} is a file, expected a directory: give another path")
+        directory = results_directory(directory)
         write_json_lines(directory / RECORDS, self.records)
         if samples:
             write_json_lines(directory / TRACES, self.samples)

@@ -83,9 +83,7 @@ class Report:
         Raises:
             InvalidInput: The path is a file, or cannot be written.
         """
-        directory = Path(directory)
-        if directory.exists() and not directory.is_dir():
-            raise InvalidInput(f"{directory} is a file, expected a directory: give another path")
+        directory = results_directory(directory)
         write_json_lines(directory / RECORDS, self.records)
         # Last, so that a summary is there only where its records are.
         write_json(directory / SUMMARY, self.to_dict())
@@ -128,6 +126,18 @@ class Report:
 
 
 _PACKAGES = ("emend", "torch", "transformers", "tokenizers")
+
+
+def results_directory(path: str | Path) -> Path:
+    """Return the directory to write results to.
+
+    Raises:
+        InvalidInput: The path is a file.
+    """
+    directory = Path(path)
+    if directory.exists() and not directory.is_dir():
+        raise InvalidInput(f"{directory} is a file, expected a directory: give another path")
+    return directory
 
 
 def settings_of(

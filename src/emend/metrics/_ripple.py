@@ -20,7 +20,7 @@ from emend._progress import progress
 from emend.datasets.rippleedits import Query, RippleCase, RippleTest
 from emend.edits import Edit, normalised
 from emend.errors import InvalidInput
-from emend.metrics._report import versions
+from emend.metrics._report import results_directory, versions
 from emend.patches import Patch, describe_base
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ class RippleReport:
         Raises:
             InvalidInput: The path is a file.
         """
-        directory = Path(directory)
-        if directory.exists() and not directory.is_dir():
-            raise InvalidInput(f"{directory} is a file, expected a directory: give another path")
+        directory = results_directory(directory)
         write_json_lines(directory / "records.jsonl", self.records)
         write_json(directory / "summary.json", {"summary": self.summary, "settings": self.settings})
         return directory

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emend.bench.leaderboard import COLUMNS, Board, Interval, Point, interval
+from emend.bench.leaderboard import COLUMNS, Board, Interval, Point
 from emend.report import _figures as figures
 from emend.report._markup import Markup, document, element, joined, table
 from emend.report._results import plain, share
@@ -80,12 +80,8 @@ def _failed(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if point.errors]
 
 
-def _value(point: Point, column: str) -> Interval | None:
-    return interval([*point.by_edit(column).values()])
-
-
 def _row(point: Point) -> list[str]:
-    cells = [_interval_text(_value(point, column)) for column in COLUMNS]
+    cells = [_interval_text(point.intervals[column]) for column in COLUMNS]
     change = point.perplexity
     perplexity = "–" if change is None else f"{100 * change:+.1f}%"
     return [point.model, point.method, str(point.edits), *cells, perplexity, plain(point.seconds)]
@@ -99,7 +95,7 @@ def _interval_text(found: Interval | None) -> str:
 
 def _score(point: Point) -> float:
     """Return the harmonic mean of reliability, generalization and locality, as far as measured."""
-    found = [_value(point, name) for name in ("reliability", "generalization", "locality")]
+    found = [point.intervals[name] for name in ("reliability", "generalization", "locality")]
     means = [one.mean for one in found if one is not None]
     if not means or min(means) <= 0:
         return 0.0
@@ -108,9 +104,9 @@ def _score(point: Point) -> float:
 
 def _place(point: Point) -> tuple[float, float, float] | None:
     """Return locality, success (the mean of reliability and generalization) and seconds."""
-    found = [_value(point, name) for name in ("reliability", "generalization")]
+    found = [point.intervals[name] for name in ("reliability", "generalization")]
     means = [one.mean for one in found if one is not None]
-    locality = _value(point, "locality")
+    locality = point.intervals["locality"]
     if not means or locality is None:
         return None
     return locality.mean, sum(means) / len(means), point.seconds or 0.0
