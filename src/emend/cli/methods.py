@@ -43,6 +43,7 @@ def _about(method: Any) -> dict[str, Any]:
         "name": method.name,
         "title": method.title,
         "when": method.when,
+        "avoid": method.avoid,
         "paper": method.paper,
         "order_invariant": method.order_invariant,
         "continues": method.continues,

@@ -49,10 +49,12 @@ UNRECORDED = ("texts", "templates")
 OWN_RIDGE = 1.0
 """Ridge on a covariance over the few tokens of the model's own samples (docs/statistics.md)."""
 
-STATEMENTS, ENOUGH, STEPS, CLAMP = 6, 0.75, 20, 8.0
-"""Statements of the subject that are preserved, probability from which on a target token adds no
-loss, steps of L-BFGS, and bound on |delta| / |v0|, where a method does not take the published
-optimisation (docs/defaults.md)."""
+ENOUGH = 0.75
+"""Probability from which on a target token adds no loss (docs/defaults.md)."""
+
+STATEMENTS, STEPS, CLAMP = 6, 20, 8.0
+"""Statements of the subject that are preserved, steps of L-BFGS, and bound on |delta| / |v0|, where
+a method does not take the published optimisation (docs/defaults.md)."""
 
 PUBLISHED_CLAMP = 4.0
 

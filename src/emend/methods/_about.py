@@ -36,6 +36,7 @@ class About:
             something about the subject.
         aims: Whether it takes another loss in place of the target's likelihood; see
             `emend.editing.Aim`.
+        avoid: When not to use it.
         version: Raised when the same settings give another patch, beyond rounding: results that a
             ledger or sweep cached of an earlier version are then computed again.
     """
@@ -49,6 +50,7 @@ class About:
     prompt_only: bool = False
     by_subject: bool = False
     aims: bool = False
+    avoid: str = ""
     version: int = 1
 
     @property

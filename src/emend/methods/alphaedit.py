@@ -44,6 +44,7 @@ WEIGHT = 0.1
     title="AlphaEdit: many facts at once, in the null space of what is to be preserved",
     paper="Fang et al. 2025, arXiv 2410.02355",
     when="many facts where what else the model knows must not move",
+    avoid="few facts (rome keeps more), and small models, whose null space holds few keys",
     continues="joint",
     order_invariant=True,
     by_subject=True,

@@ -74,6 +74,7 @@ OWN = ((24, 16),)
     title="DINM: locate the toxic layer and tune it towards safe answers",
     paper="Wang et al. 2024, arXiv 2403.14472",
     when="unsafe or rude answers to many prompts, from one or a few examples of safe ones",
+    avoid="to change a fact; where one edit must be taken out alone",
     continues="sequential",
 )
 def dinm(

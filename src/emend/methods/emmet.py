@@ -34,6 +34,7 @@ PUBLISHED_WEIGHT = 0.1
     title="EMMET: a batch of facts in one layer, each written (nearly) exactly",
     paper="Gupta et al. 2024, arXiv 2403.14236",
     when="up to some hundred facts that must all be there; the same patch in any order",
+    avoid="more facts than some hundred, which one layer does not hold: take memit",
     continues="joint",
     order_invariant=True,
     by_subject=True,

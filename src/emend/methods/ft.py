@@ -52,6 +52,7 @@ PUBLISHED_DEPTH = 0.67
     title="FT: fine-tune one MLP matrix on the new facts, with other answers preserved",
     paper="Zhu et al. 2020, arXiv 2012.00363; Zhang et al. 2024, arXiv 2401.01286",
     when="a strong and simple baseline; quick, but no edit can be taken out alone",
+    avoid="cases where each edit must be taken out alone, or where order must not matter",
     continues="sequential",
     aims=True,
     version=2,

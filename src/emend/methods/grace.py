@@ -201,6 +201,7 @@ class CodebookAttachment(ModuleAttachment):
     title="GRACE: a codebook of keys and values at one late layer",
     paper="Hartvigsen et al. 2023, arXiv 2211.11031",
     when="many edits one by one that must disturb nothing else; some rewordings are missed",
+    avoid="cases where rewordings must be answered, or the patch served by llama.cpp, PEFT or vLLM",
     continues="append",
 )
 def grace(session: Session, config: GraceConfig) -> CodebookPatch:

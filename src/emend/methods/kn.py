@@ -63,6 +63,7 @@ class Found:
     title="Knowledge Neurons: find the units that carry a fact and change their outputs",
     paper="Dai et al. 2022, arXiv 2104.08696",
     when="to study where a fact is read out; as an editor a historical baseline that does poorly",
+    avoid="to edit a fact that matters: other facts with the same answer change too",
     continues="additive",
     order_invariant=True,
 )

@@ -84,6 +84,7 @@ DEFAULT = Form(40, 2e-3, 0.0, ENOUGH, PRESERVED, LEARNED)
     title="LoRA: a low-rank adapter of early MLPs, trained on the new facts by PEFT",
     paper="Hu et al. 2021, arXiv 2106.09685; Zhang et al. 2024, arXiv 2401.01286",
     when="a baseline to compare with; answers about other subjects change too: `ft` is better",
+    avoid="cases where answers about other subjects must stay",
     continues="sequential",
     version=3,
 )

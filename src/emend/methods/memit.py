@@ -33,6 +33,7 @@ from emend.patches import WeightPatch
     title="MEMIT: many facts at once, spread over several layers by least squares",
     paper="Meng et al. 2022, arXiv 2210.07229",
     when="from ten to some thousand facts at once; the same patch in whatever order they come",
+    avoid="one or two facts, for which rome is as good and changes one matrix alone",
     continues="joint",
     order_invariant=True,
     by_subject=True,

@@ -46,6 +46,7 @@ PUBLISHED = {
     title="PMET: MEMIT with the attention's share of a value optimised apart, and left out",
     paper="Li et al. 2024, arXiv 2308.08742",
     when="many facts at once; to be compared with memit where attention does much of the work",
+    avoid="the best result on a small model: no measurement here shows a gain over memit",
     continues="joint",
     order_invariant=True,
     by_subject=True,

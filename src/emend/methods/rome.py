@@ -55,6 +55,7 @@ Solve = Callable[[Tensor], Tensor]
     title="ROME: one fact as one rank-one change of one MLP, which keeps the subject's other facts",
     paper="Meng et al. 2022, arXiv 2202.05262; Gupta et al. 2024, arXiv 2403.07175",
     when="one fact, or a few about different subjects; exact, quick and easy to take back",
+    avoid="many facts at once, or facts of like subjects: its edits do not know of one another",
     continues="additive",
     order_invariant=True,
     by_subject=True,

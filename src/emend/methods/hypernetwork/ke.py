@@ -195,6 +195,7 @@ class Network(Hypernetwork):
     title="KE: a trained network reads the edit and gates its gradient",
     paper="De Cao et al. 2021, arXiv 2104.08164",
     when="to compare with MEND, which serves better",
+    avoid="anything but a comparison",
     continues="additive",
     order_invariant=True,
 )

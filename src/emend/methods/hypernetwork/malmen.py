@@ -73,6 +73,7 @@ class Network(SteppedNetwork):
     title="MALMEN: a trained network edits many facts at once, joined by ridge regression",
     paper="Tan et al. 2024, arXiv 2311.04661",
     when="a batch of edits in milliseconds, once a network is trained for the model",
+    avoid="a model without a trained network, or more edits at once than it was trained with",
     continues="joint",
     order_invariant=True,
 )

@@ -56,6 +56,7 @@ class Network(SteppedNetwork):
     title="MEND: a trained network turns an edit's gradient into a change of weights",
     paper="Mitchell et al. 2022, arXiv 2110.11309",
     when="an edit in milliseconds, once a network is trained for the model; few edits at a time",
+    avoid="a model without a trained network; many edits at a time, whose changes add up",
     continues="additive",
     order_invariant=True,
 )

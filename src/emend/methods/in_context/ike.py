@@ -206,6 +206,7 @@ class Writer:
     title="IKE: the model reads a new fact before the prompt, with demonstrations of its use",
     paper="Zheng et al. 2023, arXiv 2305.12740",
     when="no change of weights at all; a model that follows what it reads; also over an API",
+    avoid="cases where a prompt has no room left; a base model that does not follow what it reads",
     continues="append",
     order_invariant=True,
     prompt_only=True,

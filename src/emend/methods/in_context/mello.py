@@ -182,6 +182,7 @@ class MelloAttachment(FactsAttachment):
     title="MeLLo: questions answered step by step, each step checked against the edited facts",
     paper="Zhong et al. 2023, arXiv 2305.14795",
     when="what follows from edits over several facts; a model that can reason in steps, or an API",
+    avoid="a small base model that cannot take a question apart; answers that must be quick",
     continues="append",
     order_invariant=True,
     prompt_only=True,

@@ -61,6 +61,7 @@ class SeracConfig:
     title="SERAC: a memory of edits, a trained scope classifier, a counterfactual model",
     paper="Mitchell et al. 2022, arXiv 2206.06520",
     when="edits in milliseconds, rewordings too, once it is trained; answers take twice the time",
+    avoid="a model without a trained classifier; an engine that loads only weights or adapters",
     continues="append",
     order_invariant=True,
 )

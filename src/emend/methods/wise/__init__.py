@@ -97,6 +97,7 @@ class WiseConfig:
     title="WISE: side memories of one late layer, used where they would change much",
     paper="Wang et al. 2024, arXiv 2405.14768",
     when="a long stream of edits with little harm elsewhere, at a cost that does not grow",
+    avoid="taking one edit out alone; long streams on a small model",
     continues="append",
 )
 def wise(session: Session, config: WiseConfig) -> SidePatch:
