@@ -79,6 +79,8 @@ def _show(method: Any, json: bool) -> None:
         print_json({**_about(method), "settings": settings})
         return
     typer.echo(f"{method.name}: {method.title}\n{method.paper}\nWhen: {method.when}")
+    if method.avoid:
+        typer.echo(f"Not for: {method.avoid}")
     order = "the order of edits does not matter" if method.order_invariant else "order matters"
     typer.echo(f"Order: {order}; from a patch, {CONTINUES[method.continues]}\n")
     rows = ([one["name"], one["type"], repr(one["default"]), one["help"]] for one in settings)

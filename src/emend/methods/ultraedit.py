@@ -82,7 +82,7 @@ class Step:
     title="UltraEdit: normalised gradients by ridge regression, turn by turn (StableEdit: whiten)",
     paper="Gu et al. 2025, arXiv 2505.14679",
     when="very many edits in little time, in models of billions of parameters; ruins small ones",
-    avoid="models below some billions of parameters; where one edit must be taken out alone",
+    avoid="small models: twenty edits ruin SmolLM2; where one edit must be taken out alone",
     continues="sequential",
 )
 def ultraedit(
