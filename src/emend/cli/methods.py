@@ -7,23 +7,58 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._advice import Hardware, Situation, YesNo
+from emend.cli._options import flag
 from emend.cli._output import print_json, print_table
 from emend.cli._settings import describe
+from emend.errors import InvalidInput
 
 NAME = "methods"
-EXAMPLES = _options.examples("emend methods", "emend methods rome", "emend methods rome --json")
+EXAMPLES = _options.examples(
+    "emend methods",
+    "emend methods rome --json",
+    "emend methods --advise",
+    "emend methods --advise --edits 50 --weights yes --multi_hop no --revertible yes "
+    "--hardware cpu",
+)
 
 
 def command(
     name: Annotated[
         str | None, typer.Argument(help="Show the settings of this method.", metavar="[NAME]")
     ] = None,
+    advise: Annotated[
+        bool,
+        flag(
+            "Recommend a method, with measured numbers: the flags below, or answers to questions."
+        ),
+    ] = False,
+    edits: Annotated[int | None, flag("How many edits there will be.", min=1)] = None,
+    weights: Annotated[
+        YesNo | None, flag("Whether the weights are at hand; no: the model is behind an API.")
+    ] = None,
+    multi_hop: Annotated[
+        YesNo | None, flag("Whether questions that follow from several facts must be answered.")
+    ] = None,
+    revertible: Annotated[
+        YesNo | None, flag("Whether one edit must be taken out and the others left.")
+    ] = None,
+    hardware: Annotated[Hardware | None, flag("Where edits are made.")] = None,
     json: _options.Json = False,
 ) -> None:
-    """List the methods, or show one with its settings and their defaults."""
+    """List the methods, show one with its settings and their defaults, or recommend one."""
     from emend import methods
 
-    if name is None:
+    given = Situation(edits, weights, multi_hop, revertible, hardware)
+    if advise and name is not None:
+        raise InvalidInput(f"--advise and the method {name!r} are given, expected one of them")
+    if not advise and (flags := given.flags()):
+        raise InvalidInput(
+            f"{flags[0]} is given without --advise, whose question it answers: add it"
+        )
+    if advise:
+        given.answer(json)
+    elif name is None:
         _list(methods.about(), json)
     else:
         _show(methods.registry().get(name), json)
@@ -70,7 +105,9 @@ def _list(methods: dict[str, Any], json: bool) -> None:
     )
     for name, meaning in CONTINUES.items():
         typer.echo(f"continues, {name}: {meaning}")
-    typer.echo("`emend methods NAME` shows the settings of one.")
+    typer.echo(
+        "`emend methods NAME` shows the settings of one; `emend methods --advise` recommends one."
+    )
 
 
 def _show(method: Any, json: bool) -> None:

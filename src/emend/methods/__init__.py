@@ -1,7 +1,7 @@
 """Methods: one file each, found by its name. `registry().names()` lists them.
 
 Importing this package loads no torch: a method's module is imported when the method is asked for,
-and `about` reads each declaration from its source.
+and `about` reads each declaration from its source. `advise` recommends one for a situation.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from emend._registry import METHODS, Registry
 from emend.errors import InvalidInput
 from emend.methods._about import About, Continuation, read_about
+from emend.methods._advice import Advice, Alternative, Measured, advise
 
 if TYPE_CHECKING:
     from emend.methods._method import Method as Method
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "About",
+    "Advice",
+    "Alternative",
     "Continuation",
+    "Measured",
     "Method",
     "Trainer",
     "about",
+    "advise",
     "find",
     "lab_split",
     "method",
