@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from emend import datasets, report
 from emend.bench import Board, Interval, Plan, Runner, Schedule
 from emend.bench.leaderboard import interval
 from emend.errors import BrokenFile, InvalidInput, MissingFile
@@ -77,8 +78,6 @@ def test_a_leaderboard(measured, tmp_path):
     assert rome.edits == 2
     assert wrong.edits == 0
     assert "99" in wrong.errors[0]
-    from emend import report
-
     page = report.write(board, tmp_path / "board.html").read_text()
     assert "rome" in page
     assert "<svg" in page
@@ -100,6 +99,37 @@ def test_the_key_changes_with_everything_that_matters(tmp_path):
     both = set(whole) & set(keys(evaluate="final"))
     assert len(both) == 4  # batches do not depend on it
     assert set(whole) <= set(keys(methods=["rome", "rome:layer=99", "ft"]))
+
+
+def test_the_scores_of_a_dataset_are_in_its_leaderboard(tmp_path):
+    """MQuAKE's and RippleEdits' cases are units of their own, other files' scores come of edits."""
+    names = ("mquake", "rippleedits", "counterfact")
+    for name in names:
+        record = json.dumps([datasets.format_of(name).example])
+        (tmp_path / f"{name}.json").write_text(record)
+    sources = [{"name": name, "path": f"{name}.json"} for name in names]
+    given = {"methods": ["ft"], "datasets": sources, "schedules": ["single", "batch:2"]}
+    plan = Plan.read(put(tmp_path / "plan.json", **given))
+    results = Runner(plan, tmp_path / "results").run()
+    measures = [(one["unit"]["dataset"], one["unit"].get("measure")) for one in results]
+    assert measures.count(("mquake", "multi_hop")) == 2
+    assert measures.count(("rippleedits", "ripple")) == 1  # each edit is tested alone
+    board = Board.read(tmp_path / "results", [unit.key for unit in plan.units()])
+    scores = {one.place[2:]: one.published for one in board.points}
+    assert set(scores["mquake", "batch:2"]) == {"multi-hop", "edit-wise", "instance-wise"}
+    assert scores["rippleedits", "single"]["success"]["after"] in (0, 1)
+    assert scores["rippleedits", "batch:2"] == {}
+    found = scores["counterfact", "single"]
+    assert found["ES"]["after"] == 1.0
+    assert found["EM"]["before"] < found["EM"]["after"]
+    assert set(found) == {"ES", "NS", "EM", "NM"}  # the plan asks nothing of generalization
+    assert {one.cases for one in board.points} == {0, 1}
+    page = report.write(board, tmp_path / "board.html").read_text()
+    assert "counterfact, single: its own scores" in page
+    text = report.write(board, tmp_path / "board.md").read_text()
+    assert "100.0% (" in text
+    without = Plan.read(put(tmp_path / "plan.json", published=False, **given))
+    assert not any(unit.measure for unit in without.units())
 
 
 def test_an_interval_by_hand():
@@ -125,6 +155,7 @@ def test_schedules():
         ({"schedules": ["all"]}, r"schedules\[0\].*single"),
         ({"metrics": ["speed"]}, r"metrics\[0\].*expected one of"),
         ({"evaluate": 0}, "evaluate is 0"),
+        ({"published": "no"}, "published is 'no', expected true or false"),
         ({"datasets": [{"path": "a.json"}]}, "name is missing"),
         ({"modells": ["gpt2"]}, "modells"),
     ],

@@ -6,8 +6,9 @@ from emend.bench._demo import Demo, DemoRun, demo
 from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
 from emend.bench._real_demo import RealDemo, real_demo
 from emend.bench._sweep import Row, Sweep, sweep
+from emend.bench._units import Schedule, Source, Unit
 from emend.bench.leaderboard import Board, Interval, Point
-from emend.bench.plan import Plan, Schedule, Source, Unit
+from emend.bench.plan import Plan
 from emend.bench.running import Runner
 
 __all__ = [

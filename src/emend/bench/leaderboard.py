@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emend import _identity
+from emend import _identity, datasets, metrics
 from emend.bench.running import UNITS, read_result
 from emend.errors import MissingFile
 from emend.metrics import Report
@@ -38,7 +38,7 @@ class Point:
     """All units of one model, method, dataset and schedule.
 
     Attributes:
-        model: See `bench.plan.Unit`; so are method, dataset and schedule.
+        model: See `bench.Unit`; so are method, dataset and schedule.
         method: With settings.
         dataset: Its name.
         schedule: Its text.
@@ -59,7 +59,7 @@ class Point:
     @cached_property
     def report(self) -> Report:
         """The records of all units as one report."""
-        good = [one for one in self.results if "error" not in one]
+        good = [one for one in self.results if "records" in one]
         records = [record for one in good for record in one["records"]]
         nothing: Mapping[str, Any] = {"metrics": ["reliability"], "settings": {}}
         first = good[0] if good else nothing
@@ -76,7 +76,12 @@ class Point:
     @property
     def edits(self) -> int:
         """Number of edits that were measured."""
-        return sum(one["unit"]["edits"] for one in self.results if "error" not in one)
+        return sum(one["unit"]["edits"] for one in self.results if "records" in one)
+
+    @property
+    def cases(self) -> int:
+        """Number of cases that were measured; see `published`."""
+        return sum(len(one["cases"]) for one in self.results if "cases" in one)
 
     @property
     def seconds(self) -> float | None:
@@ -94,20 +99,37 @@ class Point:
         """The mean of each column with its interval; None where it was not measured."""
         return {column: interval([*self.by_edit(column).values()]) for column in COLUMNS}
 
+    @cached_property
+    def published(self) -> dict[str, dict[str, float | None]]:
+        """The scores that the dataset was published with, by name; those not measured left out.
+
+        Each has its value `after` the edits, and `before` them where the measure asks before.
+        """
+        forms = {one["unit"].get("form", "") for one in self.results} - {""}
+        found: dict[str, dict[str, float | None]] = {}
+        for form in sorted(forms):
+            scores = datasets.format_of(form).published
+            found |= metrics.published_scores(self.report.records, scores)
+        cases: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for one in self.results:
+            if "cases" in one:
+                cases[one["unit"]["measure"]] += one["cases"]
+        for measure, records in sorted(cases.items()):
+            values = metrics.case_measure(measure).scores(records)
+            found |= {name: {"after": value} for name, value in values.items()}
+        return {name: value for name, value in found.items() if value["after"] is not None}
+
     def by_edit(self, column: str) -> dict[str, float]:
         """Return the value after the edits of each edit, by exact match of its headline."""
         metric, group = COLUMNS[column]
         headline = self.report.summary.get(metric, {}).get("headline", "exact_match")
-        values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for record in self.report.records:
-            if record["metric"] == metric and group in (None, record["group"]):
-                outcome = record["protocols"].get(headline)
-                if outcome is not None:
-                    values[record["edit"]][record["group"]].append(outcome["after"])
-        return {
-            edit: statistics.mean(statistics.mean(each) for each in groups.values())
-            for edit, groups in values.items()
-        }
+        records = [
+            record
+            for record in self.report.records
+            if record["metric"] == metric and group in (None, record["group"])
+        ]
+        values = metrics.values_by_edit(records, headline)
+        return {edit: one["after"] for edit, one in values.items()}
 
 
 @dataclass(frozen=True)
@@ -195,5 +217,6 @@ def _point_data(point: Point) -> dict[str, Any]:
         **{"model": point.model, "method": point.method, "dataset": point.dataset},
         **{"schedule": point.schedule, "edits": point.edits, **shown},
         **{"perplexity_change": point.perplexity, "seconds_per_edit": point.seconds},
-        "errors": point.errors,
+        **({"cases": point.cases} if point.cases else {}),
+        **{"published": point.published, "errors": point.errors},
     }

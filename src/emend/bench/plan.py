@@ -20,146 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emend import _identity, datasets
+from emend import _identity, metrics
 from emend._parse import read_document
 from emend._validate import Fault, Problems, Record
-from emend._warn import warn
 from emend.bench._grid import Variant
-from emend.edits import Edit
+from emend.bench._units import Schedule, Source, Unit, case_parts, parts_of
 from emend.errors import InvalidInput, UnknownName
-from emend.metrics import registry
 
 FIELDS = (
     *("models", "methods", "datasets", "schedules", "evaluate", "metrics"),
-    *("limit", "seed", "perplexity", "batch_size"),
+    *("limit", "seed", "perplexity", "batch_size", "published"),
 )
 SOURCE_FIELDS = ("name", "path", "first", "last")
 
-KINDS = ("single", "batch", "sequential")
-
 METRICS = ("reliability", "generalization", "portability", "locality")
 """Measures by default: fluency takes longer than all of them together."""
-
-ALONE = 10
-"""Edits in one unit of the schedule `single`."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Edits of one dataset.
-
-    Attributes:
-        name: What it is called in results; without a path, a registered dataset.
-        path: Its file, in any form that is recognised.
-        first: Number of the first edit that is taken.
-        last: Number after the last one; None for all.
-    """
-
-    name: str
-    path: str | None = None
-    first: int = 0
-    last: int | None = None
-
-    def edits(self, limit: int | None, seed: int) -> tuple[Edit, ...]:
-        """Read the edits; records that cannot be read are counted in a warning.
-
-        Raises:
-            InvalidInput: There are none in this range.
-        """
-        if self.path is None:
-            found = tuple(datasets.load(self.name, limit=self.last or limit, seed=seed))
-        else:
-            reading = datasets.read(self.path)
-            found = reading.edits
-            if len(reading.problems):
-                warn(
-                    f"{len(reading.problems)} records of {self.path} are not read: "
-                    f"`emend datasets check {self.path}` lists them"
-                )
-        chosen = found[self.first : self.last][:limit]
-        if not chosen:
-            raise InvalidInput(
-                f"dataset {self.name} has {len(found)} edits, expected some from number "
-                f"{self.first} on: lower first"
-            )
-        return chosen
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How edits come: see `KINDS`.
-
-    Attributes:
-        kind: "single", "batch" or "sequential".
-        size: Edits made at once; 1 for "single".
-    """
-
-    kind: str
-    size: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Schedule:
-        """Read "single", "batch:N" or "sequential:N".
-
-        Raises:
-            InvalidInput: It is something else.
-        """
-        kind, _, size = text.partition(":")
-        good = kind in KINDS and (kind == "single") == (size == "")
-        if not good or (size and not (size.isdecimal() and int(size) > 0)):
-            raise InvalidInput(
-                f"schedule {text!r} is unknown, expected single, batch:N or sequential:N"
-            )
-        return cls(kind, int(size or 1))
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "single" else f"{self.kind}:{self.size}"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is measured and written at once.
-
-    Attributes:
-        model: Name of the model.
-        variant: Method with settings.
-        dataset: Name of the dataset.
-        schedule: How the edits come.
-        edits: The edits.
-        inputs: All else that the result depends on.
-    """
-
-    model: str
-    variant: Variant
-    dataset: str
-    schedule: Schedule
-    edits: tuple[Edit, ...]
-    inputs: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """The hash of all that the result depends on; a model that has no file is its name."""
-        return _identity.key(
-            "bench",
-            model=self.model,
-            method=self.variant.method.name,
-            version=self.variant.method.version,
-            settings=self.variant.method.configure(**self.variant.settings),
-            schedule=self.schedule,
-            edits=self.edits,
-            **self.inputs,
-        )
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The unit's place in the plan, as results record it."""
-        return {
-            "model": self.model,
-            "method": self.variant.text,
-            "dataset": self.dataset,
-            "schedule": str(self.schedule),
-            "edits": len(self.edits),
-        }
 
 
 @dataclass(frozen=True)
@@ -178,6 +53,8 @@ class Plan:
         seed: Seed of draws.
         perplexity: A file of running text; its perplexity is measured before and after.
         batch_size: Prompts in one forward pass.
+        published: Whether datasets whose own measures need more than edits (MQuAKE, RippleEdits)
+            are also measured by those.
     """
 
     models: tuple[str, ...]
@@ -190,6 +67,7 @@ class Plan:
     seed: int = 0
     perplexity: str | None = None
     batch_size: int = 32
+    published: bool = True
 
     @classmethod
     def read(cls, path: str | Path, **changes: Any) -> Plan:
@@ -216,6 +94,7 @@ class Plan:
     def units(self) -> Iterator[Unit]:
         """Yield the units, those of one model together."""
         read = {source: source.edits(self.limit, self.seed) for source in self.sources}
+        cases = {s: s.cases(self.limit) if self.published else () for s in self.sources}
         text = None if self.perplexity is None else _identity.file_digest(Path(self.perplexity))
         common = {"metrics": sorted(self.metrics), "seed": self.seed}
         weights = {model: _weights(model) for model in self.models}
@@ -227,8 +106,14 @@ class Plan:
                 "perplexity": None if schedule.kind == "single" else text,
             }
             inputs["evaluate"] = self.evaluate if schedule.kind == "sequential" else None
-            for part in _parts(read[source], schedule):
-                yield Unit(model, variant, source.name, schedule, part, inputs)
+            form = "" if source.form is None else source.form.name
+            place = model, variant, source.name, schedule
+            for part in parts_of(read[source], schedule):
+                yield Unit(*place, part, inputs, form)
+            if source.form is not None and cases[source]:
+                name, asked = source.form.cases, {"weights": weights[model]}
+                for group, edits in case_parts(name, cases[source], schedule):
+                    yield Unit(*place, edits, asked, form, name, group)
 
 
 def _weights(model: str) -> str | None:
@@ -239,17 +124,10 @@ def _weights(model: str) -> str | None:
     return _identity.file_digest(path) if path.is_file() else None
 
 
-def _parts(edits: Sequence[Edit], schedule: Schedule) -> Iterator[tuple[Edit, ...]]:
-    """Cut edits into units; a sequence is one."""
-    size = {"single": ALONE, "batch": schedule.size}.get(schedule.kind, len(edits))
-    for start in range(0, len(edits), size):
-        yield tuple(edits[start : start + size])
-
-
 def _fields(top: Record, directory: Path) -> dict[str, Any]:
     """Read the fields of a plan, noting every fault."""
-    known = registry().names()
-    metrics = top.texts("metrics", lambda value: _choice(value, known)) or METRICS
+    known = metrics.registry().names()
+    measures = top.texts("metrics", lambda value: _choice(value, known)) or METRICS
     sources = [_source(one, directory) for one in top.records("datasets", SOURCE_FIELDS, least=1)]
     texts = top.text("perplexity", required=False)
     return {
@@ -258,11 +136,12 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
         "sources": tuple(one for one in sources if one is not None),
         "schedules": _parsed(top, "schedules", Schedule.parse),
         "evaluate": _evaluate(top),
-        "metrics": metrics,
+        "metrics": measures,
         "limit": int(top.number("limit", least=1)) if "limit" in top.values else None,
         "seed": int(top.number("seed", 0)),
         "perplexity": None if texts is None else str(directory / texts),
         "batch_size": int(top.number("batch_size", 32, least=1)),
+        "published": _truth(top, "published", True),
     }
 
 
@@ -294,6 +173,14 @@ def _evaluate(top: Record) -> str | int:
         return str(value)
     top.note("evaluate", Fault(f"is {value!r}", "final, immediate or a number above 0", "fix it"))
     return "final"
+
+
+def _truth(top: Record, name: str, default: bool) -> bool:
+    value = top.values.get(name, default)
+    if not isinstance(value, bool):
+        top.note(name, Fault(f"is {value!r}", "true or false", "fix it"))
+        return default
+    return value
 
 
 def _choice(value: object, known: Sequence[str]) -> Fault | None:

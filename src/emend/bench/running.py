@@ -11,7 +11,8 @@ from typing import Any
 
 from emend import api, metrics, models
 from emend._io import write_json
-from emend.bench.plan import Plan, Unit
+from emend.bench._units import Unit
+from emend.bench.plan import Plan
 from emend.edits import Edit
 from emend.errors import BrokenFile, EmendError, InvalidInput
 from emend.metrics import Report
@@ -105,6 +106,8 @@ class Runner:
         return self._loaded[name]
 
     def _measure(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
+        if unit.measure:
+            return self._cases(model, tokenizer, unit)
         if unit.schedule.kind == "single":
             report = metrics.evaluate_each(
                 *(model, tokenizer, unit.edits),
@@ -119,6 +122,16 @@ class Runner:
         with patch.applied(model):
             report = self._evaluated(model, tokenizer, unit.edits)
         return {**_data(report), **self._perplexity(model, tokenizer, patch)}
+
+    def _cases(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
+        """Ask the questions of cases, each alone or with the edits of all in the model."""
+        records = metrics.case_measure(unit.measure).evaluate(
+            *(model, tokenizer, unit.cases),
+            lambda edits: self._edit(model, tokenizer, unit, edits),
+            edits_at_once=1 if unit.schedule.kind == "single" else None,
+            batch_size=self.plan.batch_size,
+        )
+        return {"cases": list(records)}
 
     def _edit(
         self,

@@ -17,7 +17,14 @@ from typing import Protocol
 
 from emend.datasets._comparisons import Comparison, ComparisonFormat, read_comparisons
 from emend.datasets._files import write_edits
-from emend.datasets._format import QUESTION_LAYOUT, Entry, Format
+from emend.datasets._format import (
+    QUESTION_LAYOUT,
+    Entry,
+    Format,
+    HarmonicMean,
+    PublishedScore,
+    Score,
+)
 from emend.datasets._read import (
     Reading,
     format_of,
@@ -37,8 +44,11 @@ __all__ = [
     "ComparisonFormat",
     "Entry",
     "Format",
+    "HarmonicMean",
     "Loader",
+    "PublishedScore",
     "Reading",
+    "Score",
     "format_of",
     "formats",
     "load",

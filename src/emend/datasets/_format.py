@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from emend._brief import brief
 from emend._validate import Fault, Problems, Record, shown, text_fault
@@ -40,6 +40,31 @@ QUESTION_LAYOUT = "Question: {question} Answer:"
 """How a question that wants an answer of some sentences is put to a model."""
 
 
+@dataclass(frozen=True)
+class Score:
+    """A mean over edits of what one measure records.
+
+    Attributes:
+        measure: Its name, such as "locality".
+        protocol: How an answer is judged, such as "teacher_forced".
+        group: The group of probes; None for the mean over the groups that an edit has.
+    """
+
+    measure: str
+    protocol: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class HarmonicMean:
+    """The harmonic mean of scores that come before it."""
+
+    of: tuple[str, ...]
+
+
+PublishedScore: TypeAlias = "Score | HarmonicMean"
+
+
 @brief
 @dataclass(frozen=True)
 class Format:
@@ -58,6 +83,10 @@ class Format:
         licence: Its licence, as its publishers state it.
         source: The address at which its files are published.
         counts: Number of records by file, as published.
+        published: The dataset's own scores by their usual names, made of what emend's measures
+            record about its edits.
+        cases: The name of the measure of `emend.metrics` whose cases the records are, where the
+            dataset's own scores need more than edits ("multi_hop", "ripple").
     """
 
     name: str
@@ -71,6 +100,10 @@ class Format:
     licence: str = ""
     source: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    published: Mapping[str, PublishedScore] = dataclasses.field(
+        default_factory=dict[str, PublishedScore]
+    )
+    cases: str = ""
 
 
 class Entry:

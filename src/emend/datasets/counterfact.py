@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from emend.datasets._format import Entry, Format, listed, text_of
+from emend.datasets._scores import COUNTERFACT
 from emend.edits import Edit
 
 
@@ -45,6 +46,7 @@ counterfact = Format(
     licence="MIT",
     source="github.com/kmeng01/rome",
     counts={"counterfact.json": 21_919},
+    published=COUNTERFACT,
     recognises=_recognises,
     read=_read,
     fields={

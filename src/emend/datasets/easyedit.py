@@ -11,6 +11,7 @@ from typing import Any
 
 from emend.datasets._format import Format
 from emend.datasets._request import has_question_lists, is_request, read_request
+from emend.datasets._scores import COUNTERFACT
 
 
 def _recognises(record: Mapping[str, Any]) -> bool:
@@ -24,6 +25,7 @@ easyedit = Format(
     licence="MIT",
     source="github.com/zjunlp/EasyEdit",
     counts={"counterfact-train.json": 10_000, "counterfact-edit.json": 10_000},
+    published=COUNTERFACT,
     recognises=_recognises,
     read=read_request,
     fields={

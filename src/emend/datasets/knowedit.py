@@ -11,6 +11,7 @@ from typing import Any
 
 from emend.datasets._format import Entry, Format
 from emend.datasets._request import has_question_lists, is_request, read_request
+from emend.datasets._scores import KNOWEDIT
 from emend.edits import Edit
 
 _BIOGRAPHY = ("text", "labels", "concept")
@@ -38,6 +39,7 @@ knowedit = Format(
     licence="MIT",
     source="huggingface.co/datasets/zjunlp/KnowEdit",
     counts={"ZsRE-test-all.json": 1_304, "train_cf.json": 1_428, "wikibio-test-all.json": 306},
+    published=KNOWEDIT,
     recognises=_recognises,
     read=_read,
     fields={

@@ -90,6 +90,7 @@ mquake = Format(
         "MQuAKE-T.json": 1_825,
         "MQuAKE-hard.json": 429,
     },
+    cases="multi_hop",
     recognises=_recognises,
     read=_read,
     fields={

@@ -259,6 +259,7 @@ rippleedits = Format(
     licence="MIT",
     source="github.com/edenbiran/RippleEdits",
     counts={"recent.json": 1_948, "random.json": 1_922, "popular.json": 885},
+    cases="ripple",
     recognises=_recognises,
     read=_read,
     fields={

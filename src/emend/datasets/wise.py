@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emend.datasets._format import Format
+from emend.datasets._format import Format, Score
 from emend.datasets._request import is_request, read_request
 
 
@@ -25,6 +25,11 @@ wise = Format(
     licence="MIT",
     source="github.com/zjunlp/EasyEdit",
     counts={"temporal-edit.json": 75, "temporal-train.json": 75},
+    published={
+        "Rel.": Score("reliability", "teacher_forced"),
+        "Gen.": Score("generalization", "teacher_forced"),
+        "Loc.": Score("locality", "teacher_forced"),
+    },
     recognises=_recognises,
     read=read_request,
     fields={

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from emend.datasets._format import Entry, Format, answers_of
+from emend.datasets._format import Entry, Format, Score, answers_of
 from emend.edits import Edit
 
 
@@ -42,6 +42,12 @@ zsre = Format(
     licence="MIT",
     source="github.com/kmeng01/rome",
     counts={"zsre_mend_eval.json": 19_086, "zsre_mend_eval_portability_gpt4.json": 1_037},
+    published={
+        "efficacy": Score("reliability", "teacher_forced"),
+        "paraphrase": Score("generalization", "teacher_forced", "rephrase"),
+        "specificity": Score("locality", "correct_tokens", "neighborhood"),
+        "portability": Score("portability", "teacher_forced"),
+    },
     recognises=_recognises,
     read=_read,
     fields={

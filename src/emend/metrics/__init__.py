@@ -7,6 +7,7 @@ want to know in one batched pass before and one after.
 from __future__ import annotations
 
 from emend.metrics._asking import ask, registry
+from emend.metrics._cases import CaseMeasure, case_measure
 from emend.metrics._classifier import (
     Classifier,
     PretrainedClassifier,
@@ -20,13 +21,16 @@ from emend.metrics._evaluate import evaluate, evaluate_each
 from emend.metrics._judging import exact_match, same_answer
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._multi_hop import HopReport, evaluate_multi_hop
+from emend.metrics._published import published_scores
 from emend.metrics._report import Report
 from emend.metrics._ripple import RippleReport, evaluate_ripple
+from emend.metrics._summary import values_by_edit
 from emend.metrics._trained_classifier import TrainedClassifier, train_classifier
 from emend.metrics._verify import verified, verify
 
 __all__ = [
     "Answer",
+    "CaseMeasure",
     "Classifier",
     "Cost",
     "HopReport",
@@ -39,6 +43,7 @@ __all__ = [
     "RippleReport",
     "TrainedClassifier",
     "ask",
+    "case_measure",
     "cost_of",
     "evaluate",
     "evaluate_each",
@@ -48,10 +53,12 @@ __all__ = [
     "label_index",
     "label_shares",
     "load_classifier",
+    "published_scores",
     "read_labelled",
     "registry",
     "same_answer",
     "train_classifier",
+    "values_by_edit",
     "verified",
     "verify",
 ]

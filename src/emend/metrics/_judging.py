@@ -6,10 +6,13 @@ exact_match: whether the greedy continuation states the answer (`emend.edits.ans
     sees.
 probability: whether one answer is more probable than another, by mean log-probability per token;
     undefined where the other is an accepted answer too.
+magnitude: by how much: the difference of the two probabilities, each the exponential of its mean
+    log-probability per token (CounterFact's EM, PM, NM).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from emend.edits import Edit, Probe, answers
@@ -18,6 +21,7 @@ from emend.metrics._metric import Answer, Outcomes, Question
 TEACHER_FORCED = "teacher_forced"
 EXACT_MATCH = "exact_match"
 PROBABILITY = "probability"
+MAGNITUDE = "magnitude"
 
 
 def exact_match(answer: Answer, accepted: Sequence[str]) -> float:
@@ -34,6 +38,12 @@ def probability(answer: Answer, accepted: Sequence[str], rival: str) -> float:
     """Return 1.0 if an accepted answer is more probable per token than ``rival``, else 0.0."""
     best = max(answer.scores[one].mean for one in accepted)
     return float(best > answer.scores[rival].mean)
+
+
+def magnitude(answer: Answer, accepted: Sequence[str], rival: str) -> float:
+    """Return how much more probable the best accepted answer is than ``rival``, from -1 to 1."""
+    best = max(answer.scores[one].mean for one in accepted)
+    return math.exp(best) - math.exp(answer.scores[rival].mean)
 
 
 def same_answer(before: Answer, after: Answer, accepted: Sequence[str]) -> float:
@@ -72,11 +82,10 @@ def preference(question: Question, before: Answer, after: Answer) -> Outcomes:
     rival = question.rival
     if rival is None or not before.scores or is_accepted(rival, question.answers):
         return {}
+    asked = question.answers, rival
     return {
-        PROBABILITY: (
-            probability(before, question.answers, rival),
-            probability(after, question.answers, rival),
-        )
+        PROBABILITY: (probability(before, *asked), probability(after, *asked)),
+        MAGNITUDE: (magnitude(before, *asked), magnitude(after, *asked)),
     }
 
 

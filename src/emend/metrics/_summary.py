@@ -58,21 +58,30 @@ def mean_over_edits(records: Iterable[Record], protocol: str) -> dict[str, Any]:
     Returns:
         ``before`` and ``after`` (None without records) and ``n``, the number of edits.
     """
+    values = values_by_edit(records, protocol)
+    entry = {
+        moment: _mean(one[moment] for one in values.values()) if values else None
+        for moment in ("before", "after")
+    }
+    return {**entry, "n": len(values)}
+
+
+def values_by_edit(records: Iterable[Record], protocol: str) -> dict[str, dict[str, float]]:
+    """Return ``before`` and ``after`` of each edit that has the protocol: means of its groups."""
     by_edit: dict[str, dict[str, list[dict[str, float]]]] = {}
     for record in records:
         if protocol in record["protocols"]:
             groups = by_edit.setdefault(record["edit"], {})
             groups.setdefault(record["group"], []).append(record["protocols"][protocol])
-    entry: dict[str, Any] = {
-        moment: _mean(
-            _mean(_mean(outcome[moment] for outcome in probes) for probes in groups.values())
-            for groups in by_edit.values()
-        )
-        if by_edit
-        else None
-        for moment in ("before", "after")
+    return {
+        edit: {
+            moment: _mean(
+                _mean(outcome[moment] for outcome in probes) for probes in groups.values()
+            )
+            for moment in ("before", "after")
+        }
+        for edit, groups in by_edit.items()
     }
-    return {**entry, "n": len(by_edit)}
 
 
 def _place(group: str) -> tuple[int, str]:

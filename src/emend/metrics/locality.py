@@ -1,12 +1,14 @@
 """Locality: is what the edit does not imply as it was?
 
 An answer counts as kept when it is the same as before, right or wrong (Zhang et al. 2024, arXiv
-2401.01286); how many are right is given next to it as ``correct``. By protocol:
+2401.01286); how many are right is given next to it as ``correct``, and in records also the share of
+the answer's tokens that are (``correct_tokens``, zsRE's specificity). By protocol:
 
 exact_match: the greedy continuations before and after begin with the same words.
 teacher_forced: share of the answer's tokens at which the first choice is the same.
 probability: CounterFact's NS, the true answer is more probable than the edit's new one; for
     groups in which the new one could slip in (the others would be right by themselves).
+magnitude: by how much, of the same groups.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from emend.metrics._summary import mean_over_edits, summarize
 
 _NEW_COULD_SLIP_IN = ("neighborhood", "forgetfulness", "distracting")
 CORRECT = "correct"
+CORRECT_TOKENS = "correct_tokens"
+_APART = (CORRECT, CORRECT_TOKENS)
 
 
 def _ask(edit: Edit) -> list[Question]:
@@ -42,6 +46,10 @@ def _judge(question: Question, before: Answer, after: Answer) -> Outcomes:
     if before.scores:
         same = protocols.same_choices(before, after, accepted[0])
         outcomes[protocols.TEACHER_FORCED] = (1.0, same)
+        outcomes[CORRECT_TOKENS] = (
+            protocols.teacher_forced(before, accepted),
+            protocols.teacher_forced(after, accepted),
+        )
     outcomes[CORRECT] = (
         protocols.exact_match(before, accepted),
         protocols.exact_match(after, accepted),
@@ -51,7 +59,7 @@ def _judge(question: Question, before: Answer, after: Answer) -> Outcomes:
 
 def _summarize(records: Sequence[Record], timing: Mapping[str, Any]) -> dict[str, Any]:
     """Summarise as usual; whether answers are right is no protocol of locality, so apart."""
-    entry = summarize(records, protocols.EXACT_MATCH, grouped=True, apart=(CORRECT,))
+    entry = summarize(records, protocols.EXACT_MATCH, grouped=True, apart=_APART)
     entry[CORRECT] = mean_over_edits(records, CORRECT)
     return entry
 

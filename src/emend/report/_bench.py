@@ -33,15 +33,12 @@ class BenchView:
         self.to_dict = board.to_dict
 
     def tables(self) -> list[Table]:
-        """Return a leaderboard for each dataset and schedule, the best locality-success first."""
+        """Return a leaderboard and the dataset's own scores, for each dataset and schedule."""
         return [
-            Table(
-                f"{dataset}, {schedule}",
-                ["model", "method", "edits", *COLUMNS, "perplexity", "s / edit"],
-                [_row(point) for point in points],
-                note="; ".join(f"{point.method}: {point.errors[0]}" for point in _failed(points)),
-            )
+            one
             for (dataset, schedule), points in self._groups().items()
+            for one in (_board(dataset, schedule, points), _published(dataset, schedule, points))
+            if one is not None
         ]
 
     def page(self) -> str:
@@ -50,10 +47,10 @@ class BenchView:
             element("h1", self.title),
             element("p", f"run {self.board.hash}; intervals of 95% by bootstrap over edits"),
         ]
-        for shown, points in zip(self.tables(), self._groups().values(), strict=True):
-            rows: list[list[object]] = [[*row] for row in shown.rows]
-            parts += [element("h2", shown.title), table([*shown.columns], rows, "numbers")]
-            parts += [element("p", shown.note, class_="note")] if shown.note else []
+        for (dataset, schedule), points in self._groups().items():
+            parts += _shown("h2", _board(dataset, schedule, points))
+            published = _published(dataset, schedule, points)
+            parts += [] if published is None else _shown("h3", published)
             parts += [_trade_off(points), *_curves(points), *map(_cases, points)]
         return document(self.title, parts)
 
@@ -74,6 +71,49 @@ class BenchView:
         for point in self.board.points:
             groups.setdefault((point.dataset, point.schedule), []).append(point)
         return {name: sorted(points, key=_score, reverse=True) for name, points in groups.items()}
+
+
+def _board(dataset: str, schedule: str, points: Sequence[Point]) -> Table:
+    """Make the leaderboard of a dataset and schedule, the best first."""
+    return Table(
+        f"{dataset}, {schedule}",
+        ["model", "method", "edits", *COLUMNS, "perplexity", "s / edit"],
+        [_row(point) for point in points],
+        note="; ".join(f"{point.method}: {point.errors[0]}" for point in _failed(points)),
+    )
+
+
+def _published(dataset: str, schedule: str, points: Sequence[Point]) -> Table | None:
+    """Make the table of the dataset's own scores; None where it has none."""
+    names = list(dict.fromkeys(name for point in points for name in point.published))
+    if not names:
+        return None
+    return Table(
+        f"{dataset}, {schedule}: its own scores",
+        ["model", "method", "edits", *names],
+        [
+            [
+                *(point.model, point.method, str(point.edits)),
+                *(_score_text(name, point.published.get(name)) for name in names),
+            ]
+            for point in points
+        ],
+        note="as the dataset's paper defines them; in brackets before the edits",
+    )
+
+
+def _score_text(name: str, score: Mapping[str, float | None] | None) -> str:
+    if score is None:
+        return "–"
+    shown = plain if name == "fluency" else share
+    before = score.get("before")
+    return shown(score["after"]) + ("" if before is None else f" ({shown(before)})")
+
+
+def _shown(heading: str, shown: Table) -> list[Markup]:
+    rows: list[list[object]] = [[*row] for row in shown.rows]
+    parts = [element(heading, shown.title), table([*shown.columns], rows, "numbers")]
+    return parts + ([element("p", shown.note, class_="note")] if shown.note else [])
 
 
 def _failed(points: Sequence[Point]) -> list[Point]:
