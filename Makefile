@@ -8,7 +8,7 @@ BENCHMARKS ?= $(filter-out benchmarks/lab_%,$(wildcard benchmarks/[a-z]*.py))
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test test-real check format bench docs clean
+.PHONY: help install models demo test test-real check format bench docs notebooks clean
 
 help:
 	@echo "make demo    edit six facts of a real model, take one back, write demo/report.html"
@@ -19,6 +19,7 @@ help:
 	@echo "make format  fix what ruff can fix"
 	@echo "make bench   run the benchmarks"
 	@echo "make docs    build the documentation into site/"
+	@echo "make notebooks  execute the hands-on series into build/series/ (make docs then shows it)"
 	@echo "make clean   remove what was built (not $(VENV))"
 
 # A file marks a finished installation, so that a second call does nothing.
@@ -66,6 +67,9 @@ $(VENV)/.docs: $(VENV)/.installed
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: models
+	$(BIN)/python tools/notebooks.py
 
 clean:
 	rm -rf build dist site demo .pytest_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""Refuse words that make the English of src/, docs/ and README.md hard to follow.
+"""Refuse words that make the English of src/, docs/, notebooks/ and README.md hard to follow.
 
 Run ``python tools/plain_english.py``; it prints one line per finding, with what to write instead.
 Lines that end with "# not prose" are skipped.
@@ -47,7 +47,11 @@ def findings(text: str) -> list[tuple[int, str, str]]:
 
 def main() -> int:
     """Check every file; return 1 if a word is refused."""
-    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    files = [
+        *(path for folder in ("src", "notebooks") for path in (ROOT / folder).rglob("*.py")),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "README.md",
+    ]
     faults = [
         f'{path.relative_to(ROOT)}:{number}: "{word}": write {remedy}'
         for path in sorted(files)

@@ -1,0 +1,91 @@
+"""The hands-on series: every script runs, with what its cells assert, and has a translation."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+jupytext = pytest.importorskip("jupytext", reason="needs pip install 'emend[notebooks]'")
+pytest.importorskip("nbclient", reason="needs pip install 'emend[notebooks]'")
+
+
+def _tool():
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "tools/notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = _tool()
+SCRIPTS = tool.scripts()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_claim_of_a_notebook_holds(script, smollm2, monkeypatch, tmp_path, capsys):
+    """As a plain script, which loads the libraries once; Jupyter runs the small one below."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script), run_name="__main__")
+    assert len(capsys.readouterr().out.splitlines()) > 20
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_notebooks_have_asserts_exercises_and_limits(script):
+    cells = jupytext.read(script).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert sum("assert " in cell.source for cell in cells if cell.cell_type == "code") >= 5
+    assert len(re.findall(r"\*\*(?:Exercise|Question)\.\*\*", text)) >= 4
+    assert "## What this notebook did not show" in text
+    assert not any(cell.get("outputs") for cell in cells)
+
+
+SMALL = """# %% [markdown]
+# # A title
+
+# %%
+import matplotlib.pyplot as plt
+plt.plot([1, 2])
+plt.show()
+print("six times seven is", 6 * 7)
+
+# %% [markdown]
+# Next: [the other](2_other.ipynb)
+"""
+
+
+def test_the_tool_executes_and_writes_both_languages(monkeypatch, tmp_path):
+    source, built = tmp_path / "notebooks", tmp_path / "built"
+    for language in ("en", "zh"):
+        (source / language).mkdir(parents=True)
+    script = source / "en" / "1_small.py"
+    script.write_text(SMALL, encoding="utf-8")
+    texts = f"# 标题\n{tool.BREAK}\n[下一篇](2_other.ipynb)"
+    (source / "zh" / "1_small.md").write_text(texts, encoding="utf-8")
+    assert "executed" in tool.build(script, built)
+    english = (built / "en/1_small.md").read_text("utf-8")
+    chinese = (built / "zh/1_small.md").read_text("utf-8")
+    assert english.startswith("# A title")
+    assert chinese.startswith("# 标题")
+    for page, folder in ((english, "en"), (chinese, "zh")):
+        assert "six times seven is 42" in page
+        assert "](2_other.md)" in page
+        (figure,) = re.findall(r"!\[\]\((.+?)\)", page)
+        assert (built / folder / figure).read_bytes().startswith(b"\x89PNG")
+    first, second = (
+        [cell.source for cell in jupytext.read(built / one / "1_small.ipynb").cells][1]
+        for one in ("en", "zh")
+    )
+    assert first == second
+
+
+def test_a_translation_with_too_few_texts_is_refused(tmp_path):
+    script = tmp_path / "small.py"
+    script.write_text(SMALL, encoding="utf-8")
+    with pytest.raises(ValueError, match="1 texts for 2 groups"):
+        tool.translated(jupytext.read(script), ["# 标题"])
