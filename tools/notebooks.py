@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.series import BUILT, scripts, stamp, translation_of  # noqa: E402
+from tools.series import BUILT, scripts, stamp, translation_of
 
 BREAK = "\n<!-- code -->\n"
 """Line between the text cells of a translation, in place of the code cells between them."""

@@ -15,7 +15,7 @@ from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.series import LANGUAGES, current_pages  # noqa: E402
+from tools.series import LANGUAGES, current_pages
 
 logger = logging.getLogger("mkdocs.plugins.series")
 
