@@ -105,7 +105,7 @@ class MissingExtra(EmendError, ImportError):
 
         Args:
             package: The package that could not be imported, e.g. "yaml".
-            extra: The extra of efix that brings it, e.g. "yaml".
+            extra: The extra of emend that brings it, e.g. "yaml".
             purpose: What it is needed for, to follow "to", e.g. "read YAML".
         """
         return cls(f"package {package!r} is needed to {purpose}: pip install 'emend[{extra}]'")

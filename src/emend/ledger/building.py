@@ -71,6 +71,7 @@ def build(
     method: str | Method = "memit",
     directory: str | Path | None = None,
     author: str = "",
+    edits: Iterable[str] | None = None,
     **settings: Any,
 ) -> Built:
     """Build the patch of a ledger's active edits.
@@ -87,12 +88,14 @@ def build(
         method: Name of a method, of any kind, or the `Method` itself.
         directory: Where to save the patch, whole or not at all; None saves nothing.
         author: Who builds.
+        edits: Ids of the edits to build in place of the active ones: those that would be active
+            if a proposal were accepted, or an edit reverted.
         settings: Settings of the method, as for :func:`emend.edit`.
 
     Raises:
         Conflict: Two active edits cannot hold together.
         InvalidInput: The ledger is of another base model.
-        UnknownName: There is no such method or setting.
+        UnknownName: There is no such method or setting, or no edit with such an id.
         SubjectNotFound: The tokenizer gives a subject no token of its own.
         NumericalFailure: The search or the solution diverged.
     """
@@ -100,20 +103,20 @@ def build(
     chosen = methods.find(method)
     with models.base(model):
         builder = _Builder(ledger, model, tokenizer, chosen, settings)
-        _note_originals(ledger, model, tokenizer)
-        edits = ledger.active()
-        check_conflicts(edits)  # a ledger of an earlier version may hold one edit under two ids
-        patch, solved = builder.patch(statements_of(edits))
+        _note_originals(ledger, model, tokenizer, _chosen(ledger, edits))
+        wanted = _chosen(ledger, edits)
+        check_conflicts(wanted)  # a ledger of an earlier version may hold one edit under two ids
+        patch, solved = builder.patch(statements_of(wanted))
         patch = verified(model, tokenizer, patch)
     if directory is not None:
         patch.save_pretrained(directory)
-    close = similar(statements_of(edits), known_keys(ledger, patch))
+    close = similar(statements_of(wanted), known_keys(ledger, patch))
     seconds = time.perf_counter() - started
     record = Build(
         builder.hash,
         chosen.name,
         dict(patch.config),
-        tuple(edit.id for edit in edits),
+        tuple(edit.id for edit in wanted),
         patch_hash(patch),
         str(directory or ""),
         seconds,
@@ -232,9 +235,16 @@ def _check_base(ledger: Ledger, base: dict[str, Any]) -> None:
         )
 
 
-def _note_originals(ledger: Ledger, model: Any, tokenizer: Any) -> None:
+def _chosen(ledger: Ledger, ids: Iterable[str] | None) -> tuple[Edit, ...]:
+    """Return the edits to build, sorted by id."""
+    if ids is None:
+        return ledger.active()
+    return tuple(ledger.entry(id_).edit for id_ in sorted(set(ids)))
+
+
+def _note_originals(ledger: Ledger, model: Any, tokenizer: Any, edits: Iterable[Edit]) -> None:
     """Note what the unedited model answers, where it is not known."""
-    unknown = [edit for edit in ledger.active() if edit.original is None]
+    unknown = [edit for edit in edits if edit.original is None]
     if not unknown:
         return
     prompts = [edit.text for edit in unknown]

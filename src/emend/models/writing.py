@@ -29,8 +29,16 @@ class Continuation:
     log_probs: tuple[float, ...] = ()
 
 
-class _Component:
-    """One component of a batch of prompts: its model, its cache, and how far it has read."""
+class PromptBatch:
+    """Prompts of nearly equal length that one model reads together, a token of each at every step.
+
+    Args:
+        runner: The model, and the context that it is run in.
+        prompts: B rows of token ids.
+
+    Attributes:
+        read: Columns that were read; a row writes once its whole prompt was.
+    """
 
     def __init__(self, runner: Runner, prompts: Sequence[tuple[int, ...]]) -> None:
         self.runner = runner
@@ -84,7 +92,7 @@ class Writer:
         self.reach = 4 * max(map(len, stops), default=0) + 4
         self.ends: set[int] = set()
         for runner in runners:
-            self.ends |= _end_tokens(runner.model, tokenizer)
+            self.ends |= end_tokens(runner.model, tokenizer)
         limits = [longest_text(runner.model) for runner in runners]
         self.limit = min((limit for limit in limits if limit is not None), default=None)
 
@@ -120,15 +128,10 @@ class Writer:
         return text[: min(cuts)] if cuts else text
 
     def _decode(self, prompt: tuple[int, ...], new: list[int]) -> str:
-        """Decode new text in place after the prompt: SentencePiece drops a leading space."""
-        before = self._plain([*prompt])
-        whole = self._plain([*prompt, *new])
-        return whole[len(before) :] if whole.startswith(before) else self._plain(new)
+        return text_after(self.tokenizer, prompt, new)
 
     def _plain(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        return _decoded(self.tokenizer, ids)
 
 
 class Writing:
@@ -137,7 +140,7 @@ class Writing:
     def __init__(self, writer: Writer, asked: Sequence[MixturePrompt]) -> None:
         self._writer = writer
         self._components = [
-            _Component(runner, [one.prompts[number] for one in asked])
+            PromptBatch(runner, [one.prompts[number] for one in asked])
             for number, runner in enumerate(writer.runners)
         ]
         self._weights = torch.tensor([one.weights for one in asked])
@@ -176,14 +179,36 @@ class Writing:
 
     def text_so_far(self) -> str:
         """Return the first text as far as the next tokens cannot change it."""
-        text = self.found()[0].text.rstrip("\ufffd")  # half a character
-        for stop in self._writer.stops:
-            begun = (size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size]))
-            text = text[: len(text) - next(begun, 0)]
-        return text
+        return settled(self.found()[0].text, self._writer.stops)
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def text_after(tokenizer: Any, prompt: Sequence[int], new: Sequence[int]) -> str:
+    """Decode new tokens in place after a prompt, without special tokens.
+
+    A SentencePiece tokenizer drops the space that a text begins with; in place it is there.
+    """
+    before = _decoded(tokenizer, [*prompt])
+    whole = _decoded(tokenizer, [*prompt, *new])
+    return whole[len(before) :] if whole.startswith(before) else _decoded(tokenizer, [*new])
+
+
+def settled(text: str, stops: Sequence[str]) -> str:
+    """Return a text as far as the next tokens cannot change it.
+
+    Cut off are half a character, and what may become a stop string.
+    """
+    text = text.rstrip("\ufffd")
+    for stop in stops:
+        begun = (size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size]))
+        text = text[: len(text) - next(begun, 0)]
+    return text
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Collect the tokens that end a text, as the model and the tokenizer name them."""
     ends: set[int] = set()
     for holder in (getattr(model, "generation_config", None), model.config, tokenizer):

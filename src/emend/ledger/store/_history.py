@@ -69,6 +69,14 @@ def set_base(connection: sqlite3.Connection, description: Mapping[str, Any]) -> 
     )
 
 
+def version(connection: sqlite3.Connection) -> int:
+    """Count the changes of edits."""
+    row = connection.execute(
+        "SELECT COUNT(*) FROM events WHERE what NOT IN ('noted', 'built', 'measured')"
+    ).fetchone()
+    return int(row[0])
+
+
 def log(connection: sqlite3.Connection, edit: str | None) -> tuple[Event, ...]:
     """Return the history, oldest first."""
     where, values = _only("edit", edit)

@@ -86,6 +86,12 @@ class Ledger(EditsOfLedger):
         with self._store.reading() as connection:
             return _history.base(connection)
 
+    @property
+    def version(self) -> int:
+        """How many changes of edits the history holds; what was built and measured is none."""
+        with self._store.reading() as connection:
+            return _history.version(connection)
+
     def set_base(self, base: Mapping[str, Any]) -> None:
         """Note the base model, where none is noted yet or one with the same hash.
 

@@ -1,0 +1,7 @@
+"""Engines that answer requests: transformers in this process, llama.cpp, vLLM."""
+
+from __future__ import annotations
+
+from emend.server.engines._engine import Engine, Release, Served
+
+__all__ = ["Engine", "Release", "Served"]

@@ -1,0 +1,154 @@
+"""The OpenAI-compatible part: models, completions and chats, whole or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from emend.errors import EmendError
+from emend.server.bodies import Chat, Completion, Tokenize
+from emend.server.editor import Editor
+from emend.server.engines import Served
+from emend.server.guard import Limits, error_body
+from emend.server.observing import Observer
+
+
+class Busy(EmendError):
+    """More texts wait for the engine than is accepted."""
+
+
+def openai_router(
+    editor: Editor, observer: Observer, limits: Limits, *, log_prompts: bool
+) -> APIRouter:
+    """Make the routes under /v1 that OpenAI's clients use, and those that lm-eval asks for."""
+    router = APIRouter(tags=["models"])
+    started = int(time.time())
+
+    def described(one: Served) -> dict[str, Any]:
+        return {
+            "id": one.name,
+            "object": "model",
+            "created": started,
+            "owned_by": "emend",
+            "parent": one.parent,
+            "ledger_version": one.version,
+            "patch": one.hash or None,
+        }
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """List the base, the edited model, and one for each further patch."""
+        return {"object": "list", "data": [described(one) for one in editor.all_served()]}
+
+    @router.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """Describe one model."""
+        return described(editor.served(name))
+
+    async def answered(request: Request, kind: str, body: Completion | Chat) -> Any:
+        served = editor.served(body.model)
+        if editor.engine.load >= limits.waiting:
+            raise Busy(f"{limits.waiting} texts wait already: try again in a moment")
+        headers = {"x-emend-ledger-version": str(served.version)}
+        if served.hash:
+            headers["x-emend-patch"] = served.hash
+        noted: dict[str, Any] = {"model": served.name, "ledger_version": served.version}
+        request.state.noted = noted
+        given = body.given()
+        if log_prompts:
+            noted["prompt"] = given.get("prompt") or given.get("messages")
+        if body.stream:
+            chunks = editor.engine.stream(served.handle, kind, given)
+            first = await anext(chunks, None)  # what is refused, is refused before the stream
+            lines = _lines(first, chunks, served, observer)
+            return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+        answer = await _unless_gone(request, editor.engine.answer(served.handle, kind, given))
+        tokens = answer.get("usage", {}).get("completion_tokens", 0)
+        observer.tokens.labels(served.name).inc(tokens)
+        noted["tokens"] = tokens
+        return JSONResponse({**answer, "model": served.name}, headers=headers)
+
+    @router.post("/v1/completions")
+    async def completions(request: Request, body: Completion) -> Any:
+        """Continue texts."""
+        return await answered(request, "completions", body)
+
+    @router.post("/v1/chat/completions")
+    async def chat(request: Request, body: Chat) -> Any:
+        """Answer in a chat."""
+        return await answered(request, "chat", body)
+
+    @router.get("/tokenizer_info")
+    async def tokenizer_info() -> dict[str, Any]:
+        """Name the special tokens, as lm-evaluation-harness asks."""
+        names = ("bos_token", "eos_token", "unk_token", "pad_token")
+        found = {name: getattr(editor.tokenizer, name, None) for name in names}
+        template = getattr(editor.tokenizer, "chat_template", None)
+        return {**found, "chat_template": template if isinstance(template, str) else None}
+
+    @router.post("/tokenize")
+    async def tokenize(body: Tokenize) -> dict[str, Any]:
+        """Tokenise a text by the model's own tokenizer, without emend's start token."""
+        ids = editor.tokenizer(
+            body.prompt, add_special_tokens=body.add_special_tokens, verbose=False
+        )["input_ids"]
+        return {"tokens": ids, "count": len(ids)}
+
+    return router
+
+
+async def _lines(
+    first: dict[str, Any] | None,
+    rest: AsyncIterator[dict[str, Any]],
+    served: Served,
+    observer: Observer,
+) -> AsyncIterator[str]:
+    """Write chunks as server-sent events."""
+    try:
+        if first is not None:
+            yield _event({**first, "model": served.name})
+        async for chunk in rest:
+            observer.tokens.labels(served.name).inc(_written(chunk))
+            yield _event({**chunk, "model": served.name})
+    except EmendError as error:  # the status was sent long ago
+        yield _event(error_body(str(error), "internal"))
+        return
+    yield "data: [DONE]\n\n"
+
+
+def _written(chunk: Mapping[str, Any]) -> int:
+    """Count the parts of a chunk that hold text: about as many tokens."""
+    parts = [one.get("delta") or one for one in chunk.get("choices", ())]
+    return sum(bool(one.get("content") or one.get("text")) for one in parts)
+
+
+def _event(data: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+async def _unless_gone(request: Request, answer: Any) -> dict[str, Any]:
+    """Wait for an answer; where the client leaves first, give it up."""
+    task = asyncio.ensure_future(answer)
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    watch = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            raise asyncio.CancelledError
+        return task.result()
+    finally:
+        watch.cancel()
