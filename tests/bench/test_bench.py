@@ -155,7 +155,7 @@ def test_schedules():
         ({"schedules": ["all"]}, r"schedules\[0\].*single"),
         ({"metrics": ["speed"]}, r"metrics\[0\].*expected one of"),
         ({"evaluate": 0}, "evaluate is 0"),
-        ({"published": "no"}, "published is 'no', expected true or false"),
+        ({"published": "no"}, "published is .*, expected true or false"),
         ({"datasets": [{"path": "a.json"}]}, "name is missing"),
         ({"modells": ["gpt2"]}, "modells"),
     ],

@@ -29,3 +29,9 @@ def test_a_run_is_measured_once_shown_and_compared(emend, tmp_path):
     emend("bench", "--output_path", tmp_path / "no").is_one_line("holds no results")
     emend(*asked, "--shard", "2/2").is_one_line("expected I/N")
     emend("bench", "--output_path", results, "--limit", 2).is_one_line("--config FILE")
+
+
+def test_tasks_of_the_harness_are_refused_early(emend, tmp_path):
+    asked = ("eval", "--model", "lab/gptneo", "--patch", tmp_path / "no", "--include_path", tmp_path)
+    emend(*asked).is_one_line("include_path and task_limit need tasks")
+    emend(*asked[:-1], tmp_path / "no", "--tasks", "a").is_one_line("is no directory")

@@ -6,6 +6,7 @@ from emend.bench._demo import Demo, DemoRun, demo
 from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
 from emend.bench._real_demo import RealDemo, real_demo
 from emend.bench._sweep import Row, Sweep, sweep
+from emend.bench._tasks import Tasks, tasks_of
 from emend.bench._units import Schedule, Source, Unit
 from emend.bench.leaderboard import Board, Interval, Point
 from emend.bench.plan import Plan
@@ -26,6 +27,7 @@ __all__ = [
     "Schedule",
     "Source",
     "Sweep",
+    "Tasks",
     "Unit",
     "Variant",
     "demo",
@@ -33,4 +35,5 @@ __all__ = [
     "measure_columns",
     "real_demo",
     "sweep",
+    "tasks_of",
 ]

@@ -29,6 +29,8 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
 """Columns of a leaderboard: the measure, and its group."""
 
 
+MOMENTS = ("before", "after")
+
 Place = tuple[str, str, str, str]
 """Model, method, dataset and schedule."""
 
@@ -93,6 +95,15 @@ class Point:
         """Mean relative change of perplexity; None where it was not measured."""
         found = [one["perplexity"] for one in self.results if one.get("perplexity")]
         return statistics.mean(p["after"] / p["before"] - 1 for p in found) if found else None
+
+    @cached_property
+    def tasks(self) -> dict[str, dict[str, float]]:
+        """Values of lm-evaluation-harness before and after by task and metric, means of units."""
+        units = [one["tasks"] for one in self.results if one.get("tasks")]
+        return {
+            name: {m: statistics.mean(unit[name][m] for unit in units) for m in MOMENTS}
+            for name in (units[0] if units else ())
+        }
 
     @cached_property
     def intervals(self) -> dict[str, Interval | None]:
@@ -218,5 +229,6 @@ def _point_data(point: Point) -> dict[str, Any]:
         **{"schedule": point.schedule, "edits": point.edits, **shown},
         **{"perplexity_change": point.perplexity, "seconds_per_edit": point.seconds},
         **({"cases": point.cases} if point.cases else {}),
+        **({"tasks": point.tasks} if point.tasks else {}),
         **{"published": point.published, "errors": point.errors},
     }

@@ -24,12 +24,14 @@ from emend import _identity, metrics
 from emend._parse import read_document
 from emend._validate import Fault, Problems, Record
 from emend.bench._grid import Variant
+from emend.bench._tasks import Tasks, tasks_of
 from emend.bench._units import Schedule, Source, Unit, case_parts, parts_of
 from emend.errors import InvalidInput, UnknownName
 
 FIELDS = (
     *("models", "methods", "datasets", "schedules", "evaluate", "metrics"),
     *("limit", "seed", "perplexity", "batch_size", "published"),
+    *("tasks", "include_path", "task_limit"),
 )
 SOURCE_FIELDS = ("name", "path", "first", "last")
 
@@ -55,6 +57,7 @@ class Plan:
         batch_size: Prompts in one forward pass.
         published: Whether datasets whose own measures need more than edits (MQuAKE, RippleEdits)
             are also measured by those.
+        tasks: Tasks of lm-evaluation-harness, run before and after, but for "single".
     """
 
     models: tuple[str, ...]
@@ -68,6 +71,7 @@ class Plan:
     perplexity: str | None = None
     batch_size: int = 32
     published: bool = True
+    tasks: Tasks | None = None
 
     @classmethod
     def read(cls, path: str | Path, **changes: Any) -> Plan:
@@ -100,11 +104,13 @@ class Plan:
         weights = {model: _weights(model) for model in self.models}
         points = itertools.product(self.models, self.variants, self.sources, self.schedules)
         for model, variant, source, schedule in points:
-            inputs = {
+            inputs: dict[str, Any] = {
                 **common,
                 "weights": weights[model],
                 "perplexity": None if schedule.kind == "single" else text,
             }
+            if self.tasks is not None and schedule.kind != "single":
+                inputs["tasks"] = self.tasks.identity
             inputs["evaluate"] = self.evaluate if schedule.kind == "sequential" else None
             form = "" if source.form is None else source.form.name
             place = model, variant, source.name, schedule
@@ -141,8 +147,20 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
         "seed": int(top.number("seed", 0)),
         "perplexity": None if texts is None else str(directory / texts),
         "batch_size": int(top.number("batch_size", 32, least=1)),
-        "published": _truth(top, "published", True),
+        "published": top.flag("published", True),
+        "tasks": _tasks(top, directory),
     }
+
+
+def _tasks(top: Record, directory: Path) -> Tasks | None:
+    """Read which tasks are run."""
+    names, path = top.texts("tasks", distinct=True), top.text("include_path", required=False)
+    limit = int(top.number("task_limit", least=1)) if "task_limit" in top.values else None
+    try:
+        return tasks_of(names, None if path is None else str(directory / path), limit)
+    except InvalidInput as error:
+        top.note("tasks", Fault(f"is wrong: {error}", "", ""))
+        return None
 
 
 def _parsed(top: Record, name: str, parse: Any) -> tuple[Any, ...]:
@@ -173,14 +191,6 @@ def _evaluate(top: Record) -> str | int:
         return str(value)
     top.note("evaluate", Fault(f"is {value!r}", "final, immediate or a number above 0", "fix it"))
     return "final"
-
-
-def _truth(top: Record, name: str, default: bool) -> bool:
-    value = top.values.get(name, default)
-    if not isinstance(value, bool):
-        top.note(name, Fault(f"is {value!r}", "true or false", "fix it"))
-        return default
-    return value
 
 
 def _choice(value: object, known: Sequence[str]) -> Fault | None:

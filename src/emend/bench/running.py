@@ -11,10 +11,11 @@ from typing import Any
 
 from emend import api, metrics, models
 from emend._io import write_json
+from emend.bench._tasks import Values, paired
 from emend.bench._units import Unit
 from emend.bench.plan import Plan
 from emend.edits import Edit
-from emend.errors import BrokenFile, EmendError, InvalidInput
+from emend.errors import BrokenFile, EmendError, InvalidInput, UnsupportedModel
 from emend.metrics import Report
 from emend.patches import Patch
 
@@ -49,6 +50,7 @@ class Runner:
         self._on_unit, self._load = on_unit, load or api.load
         self._loaded: dict[str, Loaded] = {}
         self._perplexities: dict[str, float] = {}
+        self._unedited: Values | None = None
         if self.directory.exists() and not self.directory.is_dir():
             raise InvalidInput(f"{directory} is a file, expected a directory of results")
 
@@ -102,7 +104,7 @@ class Runner:
     def _model(self, name: str) -> Loaded:
         if name not in self._loaded:
             self._loaded = {name: self._load(name)}  # one model at a time is in memory
-            self._perplexities = {}
+            self._perplexities, self._unedited = {}, None
         return self._loaded[name]
 
     def _measure(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
@@ -121,7 +123,7 @@ class Runner:
         patch = self._edit(model, tokenizer, unit, unit.edits)
         with patch.applied(model):
             report = self._evaluated(model, tokenizer, unit.edits)
-        return {**_data(report), **self._perplexity(model, tokenizer, patch)}
+        return {**_data(report), **self._ability(model, tokenizer, patch)}
 
     def _cases(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
         """Ask the questions of cases, each alone or with the edits of all in the model."""
@@ -171,7 +173,27 @@ class Runner:
             records = [record for _, report in reports for record in report.records]
             last = Report(records, last.metrics, last.settings, last.timing)
         curve = [{"made": count, "summary": report.summary} for count, report in reports]
-        return {**_data(last), "curve": curve, **self._perplexity(model, tokenizer, patch)}
+        return {**_data(last), "curve": curve, **self._ability(model, tokenizer, patch)}
+
+    def _ability(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
+        """Measure what the model can do in general before and after."""
+        found = self._perplexity(model, tokenizer, patch)
+        return {**found, **self._tasks(model, tokenizer, patch)}
+
+    def _tasks(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
+        """Run the plan's tasks before and after; a message where the patch cannot act in them."""
+        tasks = self.plan.tasks
+        if tasks is None:
+            return {}
+        if self._unedited is None:
+            with models.base(model):
+                self._unedited = tasks.run(model, tokenizer)
+        try:
+            with patch.applied(model):
+                return {"tasks": paired(self._unedited, tasks.run(model, tokenizer))}
+        except UnsupportedModel as error:
+            logger.warning(f"{patch.method}: {error}")
+            return {"tasks": {}, "tasks_left_out": str(error)}
 
     def _perplexity(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
         """Measure the perplexity of the plan's text before and after."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from emend._io import write_json_lines
+from emend._io import write_json, write_json_lines
 from emend.cli import _options
 from emend.cli._given import (
     check_log,
@@ -18,11 +18,12 @@ from emend.cli._given import (
     read_patch_early,
 )
 from emend.cli._options import flag
-from emend.cli._output import print_blast, print_json, print_rich
+from emend.cli._output import number, print_blast, print_json, print_rich
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from emend.bench import Tasks
     from emend.metrics import Report
     from emend.patches import BlastRadius, Patch
 
@@ -30,6 +31,7 @@ NAME = "eval"
 EXAMPLES = _options.examples(
     "emend eval --model lab/gptneo --patch patch/ --output_path results/",
     "emend eval --model lab/gptneo --patch patch/ --edits edits.jsonl --json",
+    "emend eval --model smollm2-135m --patch patch/ --tasks arc_easy,hellaswag --task_limit 200",
     "emend eval --model openai:NAME --base_url http://127.0.0.1:8000/v1 --patch patch/ \\",
     "      --output_path results/ --log_samples",
 )
@@ -50,6 +52,14 @@ def command(
         bool, flag("Measure on a model with other weights than its own too.")
     ] = False,
     probes: _options.Probes = "auto",
+    tasks: Annotated[
+        str | None,
+        flag("Tasks of lm-evaluation-harness, by commas; needs emend[lmeval].", metavar="NAMES"),
+    ] = None,
+    include_path: Annotated[
+        Path | None, flag("Task files of one's own: only these are known.", metavar="DIRECTORY")
+    ] = None,
+    task_limit: Annotated[int | None, flag("Documents of each task.", min=1)] = None,
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
@@ -58,7 +68,7 @@ def command(
     A patch holds its edits without their probes: those come with --edits, and generalization,
     portability and locality are measured with them. For edits without any, emend makes probes
     from the edit and the model (of more than 20 such edits, for a sample of 20); --probes given
-    makes none.
+    makes none. --tasks also runs tasks of lm-evaluation-harness before and after.
 
     With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
@@ -66,8 +76,11 @@ def command(
     check_log(log_samples, output_path)
     output_directory(output_path)
     check_probes(probes)
-    from emend import patches
+    from emend import bench, patches
     from emend.report import terminal
+
+    names = [] if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
+    wanted_tasks = bench.tasks_of(names, include_path and str(include_path), task_limit)
 
     loaded = read_patch_early(patch)
     wanted = _edits(given, loaded.edits if loaded else (), patch)[:limit]
@@ -79,32 +92,41 @@ def command(
         probes=probes,
         batch_size=batch_size,
         allow_other_base=allow_other_base,
+        tasks=wanted_tasks,
     )
     if output_path:
         found.report.save(output_path)
+    if output_path and wanted_tasks:
+        write_json(output_path / "tasks.json", found.tasks)
     if output_path and log_samples:
         write_json_lines(output_path / "traces.jsonl", found.samples)
     if json:
         blast = {"blast": found.radius and found.radius.to_dict()}
         about = {"model": model, "patch": patch, "edits": len(wanted)}
-        print_json({**about, **found.report.to_dict(), **blast})
+        abilities = {} if wanted_tasks is None else {"tasks": found.tasks}
+        print_json({**about, **found.report.to_dict(), **blast, **abilities})
         return
     print_rich(terminal(found.report, f"{patch} on {model}, edits: {len(wanted)}"))
     typer.echo("before and after by exact match of the greedy answer; the last two columns after")
     if not found.probed:
         typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")
     print_blast(found.radius)
+    for name, value in found.tasks.items():
+        typer.echo(
+            f"{name}: {number(value['before'], 4)} before, {number(value['after'], 4)} after"
+        )
     if output_path:
         typer.echo(f"written to {output_path}")
 
 
 class _Found(NamedTuple):
-    """What was measured, what else changed, what patches logged, and whether there were probes."""
+    """What was measured, what else changed, what patches logged, probes or not, and tasks."""
 
     report: Report
     radius: BlastRadius | None
     samples: list[Any]
     probed: bool
+    tasks: dict[str, dict[str, Any]]
 
 
 def _measured(
@@ -116,6 +138,7 @@ def _measured(
     probes: str,
     batch_size: int,
     allow_other_base: bool,
+    tasks: Tasks | None,
 ) -> _Found:
     from emend import api, models
     from emend import probes as measure
@@ -127,11 +150,12 @@ def _measured(
         after = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
         report = api.evaluate(network, tokenizer, edits, batch_size=batch_size)
         samples = [one for each in models.attachments(network) for one in each.samples()]
+        abilities = {} if tasks is None else tasks.compare(network, tokenizer)
     made = any(edit.probes and edit.id in bare for edit in edits)
     radius = measure.radius_of_records(
         report.records, edits, perplexities=(before, after), made=made
     )
-    return _Found(report, radius, samples, any(edit.probes for edit in edits))
+    return _Found(report, radius, samples, any(edit.probes for edit in edits), abilities)
 
 
 def _edits(given: list[Edit] | None, kept: tuple[Edit, ...], patch: Path) -> list[Edit]:

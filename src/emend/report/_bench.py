@@ -37,8 +37,7 @@ class BenchView:
         return [
             one
             for (dataset, schedule), points in self._groups().items()
-            for one in (_board(dataset, schedule, points), _published(dataset, schedule, points))
-            if one is not None
+            for one in (_board(dataset, schedule, points), *_further(dataset, schedule, points))
         ]
 
     def page(self) -> str:
@@ -49,8 +48,8 @@ class BenchView:
         ]
         for (dataset, schedule), points in self._groups().items():
             parts += _shown("h2", _board(dataset, schedule, points))
-            published = _published(dataset, schedule, points)
-            parts += [] if published is None else _shown("h3", published)
+            for further in _further(dataset, schedule, points):
+                parts += _shown("h3", further)
             parts += [_trade_off(points), *_curves(points), *map(_cases, points)]
         return document(self.title, parts)
 
@@ -83,29 +82,51 @@ def _board(dataset: str, schedule: str, points: Sequence[Point]) -> Table:
     )
 
 
-def _published(dataset: str, schedule: str, points: Sequence[Point]) -> Table | None:
-    """Make the table of the dataset's own scores; None where it has none."""
-    names = list(dict.fromkeys(name for point in points for name in point.published))
+def _further(dataset: str, schedule: str, points: Sequence[Point]) -> list[Table]:
+    """Make the tables of the dataset's own scores and of tasks, where there are any."""
+    title = f"{dataset}, {schedule}"
+    brackets = "in brackets before the edits"
+    found = [
+        _scores(
+            *(f"{title}: its own scores", points, [point.published for point in points]),
+            f"as the dataset's paper defines them; {brackets}",
+        ),
+        _scores(
+            *(f"{title}: general ability", points, [point.tasks for point in points]),
+            f"tasks of lm-evaluation-harness; {brackets}",
+        ),
+    ]
+    return [one for one in found if one is not None]
+
+
+def _scores(
+    title: str,
+    points: Sequence[Point],
+    values: Sequence[Mapping[str, Mapping[str, float | None]]],
+    note: str,
+) -> Table | None:
+    """Make a table of further values of points by name; None where there are none."""
+    names = list(dict.fromkeys(name for one in values for name in one))
     if not names:
         return None
-    return Table(
-        f"{dataset}, {schedule}: its own scores",
-        ["model", "method", "edits", *names],
+    rows = [
         [
-            [
-                *(point.model, point.method, str(point.edits)),
-                *(_score_text(name, point.published.get(name)) for name in names),
-            ]
-            for point in points
-        ],
-        note="as the dataset's paper defines them; in brackets before the edits",
-    )
+            *(point.model, point.method, str(point.edits)),
+            *(_score_text(name, one.get(name)) for name in names),
+        ]
+        for point, one in zip(points, values, strict=True)
+    ]
+    return Table(title, ["model", "method", "edits", *names], rows, note=note)
+
+
+_NO_SHARES = ("fluency", "perplexity")
+"""Parts of names of scores that are no shares."""
 
 
 def _score_text(name: str, score: Mapping[str, float | None] | None) -> str:
     if score is None:
         return "–"
-    shown = plain if name == "fluency" else share
+    shown = plain if any(part in name for part in _NO_SHARES) else share
     before = score.get("before")
     return shown(score["after"]) + ("" if before is None else f" ({shown(before)})")
 
