@@ -32,6 +32,7 @@ def test_a_run_is_measured_once_shown_and_compared(emend, tmp_path):
 
 
 def test_tasks_of_the_harness_are_refused_early(emend, tmp_path):
-    asked = ("eval", "--model", "lab/gptneo", "--patch", tmp_path / "no", "--include_path", tmp_path)
+    patch = ("--model", "lab/gptneo", "--patch", tmp_path / "no")
+    asked = ("eval", *patch, "--include_path", tmp_path)
     emend(*asked).is_one_line("include_path and task_limit need tasks")
     emend(*asked[:-1], tmp_path / "no", "--tasks", "a").is_one_line("is no directory")
