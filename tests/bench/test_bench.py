@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from emend import datasets, report
-from emend.bench import Board, Interval, Plan, Runner, Schedule
+from emend.bench import Board, Interval, Plan, Runner, Schedule, log_samples
 from emend.bench.leaderboard import interval
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 
@@ -122,6 +123,10 @@ def test_the_scores_of_a_dataset_are_in_its_leaderboard(tmp_path):
     found = scores["counterfact", "single"]
     assert found["ES"]["after"] == 1.0
     assert found["EM"]["before"] < found["EM"]["after"]
+    (point,) = (one for one in board.points if one.place[2:] == ("counterfact", "single"))
+    assert [*point.by_edit("own EM").values()] == [found["EM"]["after"]]
+    (same,) = (one for other, one in board.differences(board, "own NM") if other is point)
+    assert same == Interval(0, 0, 0)
     assert set(found) == {"ES", "NS", "EM", "NM"}  # the plan asks nothing of generalization
     assert {one.cases for one in board.points} == {0, 1}
     page = report.write(board, tmp_path / "board.html").read_text()
@@ -130,6 +135,33 @@ def test_the_scores_of_a_dataset_are_in_its_leaderboard(tmp_path):
     assert "100.0% (" in text
     without = Plan.read(put(tmp_path / "plan.json", published=False, **given))
     assert not any(unit.measure for unit in without.units())
+
+
+def test_a_changed_plan_is_noticed(measured, tmp_path):
+    directory, plan, _ = measured
+    assert Runner(plan, directory / "results").changes() == []
+    assert Runner(plan, tmp_path / "new").changes() == []
+    other = dataclasses.replace(plan, limit=1, schedules=(Schedule("single"),))
+    found = Runner(other, directory / "results").changes()
+    assert [line.partition(":")[0] for line in found] == ["limit", "schedules"]
+    assert found[0] == "limit: 2 before, 1 now"
+    (tmp_path / "plan.json").write_text("[]")
+    with pytest.raises(BrokenFile, match="no plan of a benchmark"):
+        Runner(plan, tmp_path).changes()
+
+
+def test_samples_hold_every_record(measured, tmp_path):
+    _, _, results = measured
+    paths = log_samples(tmp_path, results)
+    names = {path.name for path in paths}
+    assert "lab-gptneo_rome_lab_batch-2.jsonl" in names
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    records = [record for one in results for record in one.get("records", ())]
+    assert len(lines) == len(records) > 0
+    assert {(one["edit"], one["prompt"], one["text_after"]) for one in lines} == {
+        (one["edit"], one["prompt"], one["text_after"]) for one in records
+    }
+    assert {one["schedule"] for one in lines} == {"batch:2", "sequential:1"}
 
 
 def test_an_interval_by_hand():

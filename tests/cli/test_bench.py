@@ -21,9 +21,16 @@ def test_a_run_is_measured_once_shown_and_compared(emend, tmp_path):
     assert "[1/1] lab/gptneo rome lab batch:2, 2 edits: " in found.out
     assert "CPU s" in found.out
     assert (results / "leaderboard.html").is_file()
-    assert "2 edits: kept" in emend(*asked, "--seed", 0).out
+    assert "edits a second" in found.out
+    again = emend(*asked, "--seed", 0, "--log_samples")
+    assert "2 edits: kept" in again.out
+    assert again.err == ""
+    (samples,) = (results / "samples").glob("*.jsonl")
+    assert len(samples.read_text().splitlines()) == 2
+    changed = emend(*asked, "--seed", 1)
+    assert "changed since the latest run: seed: 0 before, 1 now" in changed.err
     data = emend("bench", "--output_path", results, "--compare", results, "--json").data
-    (point,) = data["points"]
+    point = data["points"][0]
     assert point["reliability"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert data["differences"][0]["difference"] == 0
     emend("bench", "--output_path", tmp_path / "no").is_one_line("holds no results")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from emend.bench._demo import Demo, DemoRun, demo
 from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
 from emend.bench._real_demo import RealDemo, real_demo
+from emend.bench._samples import log_samples
 from emend.bench._sweep import Row, Sweep, sweep
 from emend.bench._tasks import Tasks, tasks_of
 from emend.bench._units import Schedule, Source, Unit
@@ -31,6 +32,7 @@ __all__ = [
     "Unit",
     "Variant",
     "demo",
+    "log_samples",
     "mean",
     "measure_columns",
     "real_demo",

@@ -13,6 +13,7 @@ from typing import Any
 
 from emend import _identity, datasets, metrics
 from emend.bench.running import UNITS, read_result
+from emend.datasets import Score
 from emend.errors import MissingFile
 from emend.metrics import Report
 
@@ -130,16 +131,34 @@ class Point:
             found |= {name: {"after": value} for name, value in values.items()}
         return {name: value for name, value in found.items() if value["after"] is not None}
 
+    @property
+    def scores(self) -> dict[str, Score]:
+        """The dataset's own scores that are means over edits, as "own ES"."""
+        forms = {one["unit"].get("form", "") for one in self.results} - {""}
+        return {
+            f"own {name}": score
+            for form in sorted(forms)
+            for name, score in datasets.format_of(form).published.items()
+            if isinstance(score, Score)
+        }
+
     def by_edit(self, column: str) -> dict[str, float]:
-        """Return the value after the edits of each edit, by exact match of its headline."""
-        metric, group = COLUMNS[column]
-        headline = self.report.summary.get(metric, {}).get("headline", "exact_match")
-        records = [
-            record
-            for record in self.report.records
-            if record["metric"] == metric and group in (None, record["group"])
-        ]
-        values = metrics.values_by_edit(records, headline)
+        """Return the value after the edits of each edit.
+
+        Args:
+            column: Of `COLUMNS`, by the headline of its measure; or a name of `scores`.
+        """
+        if column in COLUMNS:
+            metric, group = COLUMNS[column]
+            headline = self.report.summary.get(metric, {}).get("headline", "exact_match")
+            score = Score(metric, headline, group)
+        elif column in self.scores:
+            score = self.scores[column]
+        else:
+            return {}
+        values = metrics.values_by_edit(
+            metrics.records_of_score(self.report.records, score), score.protocol
+        )
         return {edit: one["after"] for edit, one in values.items()}
 
 

@@ -14,7 +14,9 @@ hash of all that it depends on.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +96,14 @@ class Plan:
         problems.check()
         given = {name: value for name, value in changes.items() if value is not None}
         return cls(**{**fields, **given})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data that JSON can hold, for `Runner.changes`."""
+        fields = {**vars(self), "variants": [one.text for one in self.variants]}
+        fields |= {"schedules": [str(one) for one in self.schedules]}
+        fields |= {"sources": [dataclasses.asdict(one) for one in self.sources]}
+        fields |= {"tasks": self.tasks and self.tasks.identity}
+        return json.loads(json.dumps(fields))
 
     def units(self) -> Iterator[Unit]:
         """Yield the units, those of one model together."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from emend import api, metrics, models
 from emend._io import write_json
+from emend._validate import shown
 from emend.bench._tasks import Values, paired
 from emend.bench._units import Unit
 from emend.bench.plan import Plan
@@ -23,6 +24,9 @@ logger = logging.getLogger("emend")
 
 UNITS = "units"
 """The folder of a results folder that holds a file for each unit."""
+
+PLAN = "plan.json"
+"""The file of a results folder that holds the plan of the latest run."""
 
 Loaded = tuple[Any, Any]
 """A model and its tokenizer."""
@@ -54,6 +58,29 @@ class Runner:
         if self.directory.exists() and not self.directory.is_dir():
             raise InvalidInput(f"{directory} is a file, expected a directory of results")
 
+    def changes(self) -> list[str]:
+        """Return what is different from the plan of the folder's latest run, a line a field.
+
+        Results of the former plan stay in the folder; units that both plans have are not measured
+        again.
+        """
+        path = self.directory / PLAN
+        if not path.is_file():
+            return []
+        try:
+            before: Any = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            before = None
+        if not isinstance(before, dict):
+            raise BrokenFile(f"{path} is no plan of a benchmark: delete it, and run again")
+        now = self.plan.to_dict()
+        names = sorted({*now, *before})
+        return [
+            f"{name}: {shown(before.get(name))} before, {shown(now.get(name))} now"
+            for name in names
+            if before.get(name) != now.get(name)
+        ]
+
     def run(self, shard: int = 0, shards: int = 1) -> list[dict[str, Any]]:
         """Measure every unit that is not in the folder; return the results of all units.
 
@@ -67,6 +94,8 @@ class Runner:
         Raises:
             BrokenFile: A result in the folder cannot be read.
         """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.directory / PLAN, self.plan.to_dict())
         units = [unit for n, unit in enumerate(self.plan.units()) if n % shards == shard]
         found: list[dict[str, Any]] = []
         for number, unit in enumerate(units, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ NAME = "bench"
 EXAMPLES = _options.examples(
     "emend bench --config examples/bench.yaml --output_path results/",
     "emend bench --config bench.yaml --output_path results/ --limit 20 --shard 0/4",
+    "emend bench --config bench.yaml --output_path results/ --log_samples",
     "emend bench --output_path results/",
     "emend bench --output_path results/ --compare earlier/",
     "",
@@ -37,6 +39,9 @@ def command(
     compare: Annotated[
         Path | None, flag("Another results folder: differences by edit.", metavar="DIRECTORY")
     ] = None,
+    log_samples: Annotated[
+        bool, flag("Write what was asked and generated to samples/, a line a question.")
+    ] = False,
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
@@ -53,10 +58,17 @@ def command(
     if config is not None:
         plan = bench.Plan.read(config, limit=limit, seed=seed)
         keys = [unit.key for unit in plan.units()]
-        runner = bench.Runner(plan, output_path, on_unit=None if json else _tell, load=loading.load)
-        runner.run(part, parts)
-    elif limit or seed is not None or shard:
-        raise InvalidInput("limit, seed and shard need --config FILE: without it nothing is run")
+        tell = None if json else _Teller()
+        runner = bench.Runner(plan, output_path, on_unit=tell, load=loading.load)
+        for line in runner.changes():
+            typer.echo(f"changed since the latest run: {line}", err=True)
+        results = runner.run(part, parts)
+        if log_samples:
+            bench.log_samples(output_path, results)
+    elif limit or seed is not None or shard or log_samples:
+        raise InvalidInput(
+            "limit, seed, shard and log_samples need --config FILE: without it nothing is run"
+        )
     board = bench.Board.read(output_path, keys)
     for name in ("leaderboard.md", "leaderboard.html"):
         report.write(board, output_path / name)
@@ -84,12 +96,30 @@ def _shard(text: str | None) -> tuple[int, int]:
     raise InvalidInput(f"shard is {text!r}, expected I/N with I from 0 to N - 1: write 0/4")
 
 
-def _tell(number: int, count: int, result: dict[str, Any]) -> None:
-    unit = result["unit"]
-    how = "kept" if result.get("kept") else f"{result['cpu_seconds']:.1f} CPU s"
-    how = f"cannot: {result['error']}" if "error" in result else how
-    place = f"{unit['model']} {unit['method']} {unit['dataset']} {unit['schedule']}"
-    typer.echo(f"[{number}/{count}] {place}, {unit['edits']} edits: {how}")
+class _Teller:
+    """Prints a line for each unit, with edits a second and the time left."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._units = self._edits = 0
+
+    def __call__(self, number: int, count: int, result: dict[str, Any]) -> None:
+        unit = result["unit"]
+        place = f"{unit['model']} {unit['method']} {unit['dataset']} {unit['schedule']}"
+        place += f" {unit['measure']}" if "measure" in unit else ""
+        how = self._how(count - number, result)
+        typer.echo(f"[{number}/{count}] {place}, {unit['edits']} edits: {how}")
+
+    def _how(self, left: int, result: dict[str, Any]) -> str:
+        if result.get("kept"):
+            return "kept"
+        if "error" in result:
+            return f"cannot: {result['error']}"
+        self._units += 1
+        self._edits += result["unit"]["edits"]
+        seconds = time.monotonic() - self._started
+        found = f"{result['cpu_seconds']:.1f} CPU s, {self._edits / seconds:.2g} edits a second"
+        return f"{found}, some {left * seconds / self._units / 60:.0f} min left" if left else found
 
 
 def _differences(board: Any, other: Any) -> list[dict[str, Any]]:
@@ -101,10 +131,15 @@ def _differences(board: Any, other: Any) -> list[dict[str, Any]]:
             **{"schedule": point.schedule, "column": column},
             **{"difference": found.mean, "low": found.low, "high": found.high},
         }
-        for column in COLUMNS
+        for column in (*COLUMNS, *_scores(board))
         for point, found in board.differences(other, column)
         if found is not None
     ]
+
+
+def _scores(board: Any) -> list[str]:
+    """List the datasets' own scores that are means over edits."""
+    return list(dict.fromkeys(name for point in board.points for name in point.scores))
 
 
 def _sentence(one: dict[str, Any]) -> str:

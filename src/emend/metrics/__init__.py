@@ -21,7 +21,7 @@ from emend.metrics._evaluate import evaluate, evaluate_each
 from emend.metrics._judging import exact_match, same_answer
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._multi_hop import HopReport, evaluate_multi_hop
-from emend.metrics._published import published_scores
+from emend.metrics._published import published_scores, records_of_score
 from emend.metrics._report import Report
 from emend.metrics._ripple import RippleReport, evaluate_ripple
 from emend.metrics._summary import values_by_edit
@@ -55,6 +55,7 @@ __all__ = [
     "load_classifier",
     "published_scores",
     "read_labelled",
+    "records_of_score",
     "registry",
     "same_answer",
     "train_classifier",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from emend.datasets import HarmonicMean, PublishedScore, Score
 from emend.metrics._metric import Record
@@ -31,12 +30,13 @@ def published_scores(
             parts = [found[part] for part in score.of]
             found[name] = {moment: _harmonic([p[moment] for p in parts]) for moment in MOMENTS}
         else:
-            entry = mean_over_edits(_records_of(records, score), score.protocol)
+            entry = mean_over_edits(records_of_score(records, score), score.protocol)
             found[name] = {moment: entry[moment] for moment in MOMENTS}
     return found
 
 
-def _records_of(records: Sequence[Record], score: Score) -> list[Any]:
+def records_of_score(records: Sequence[Record], score: Score) -> list[Record]:
+    """Return the records that a score is a mean of."""
     return [
         record
         for record in records

@@ -1,0 +1,47 @@
+"""What a benchmark asked and what was generated, as files for people and other programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emend._io import write_json_lines
+
+SAMPLES = "samples"
+"""The folder of a results folder that holds what was asked and generated, where logged."""
+
+
+def log_samples(directory: str | Path, results: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Write what was asked and generated, a file for each model, method, dataset and schedule.
+
+    A line is a record of `emend.metrics.Report`, or of a case of MQuAKE or RippleEdits (`measure`
+    names it), with its place.
+
+    Args:
+        directory: The results folder; the files are `samples/PLACE.jsonl`.
+        results: Of units, as `Runner.run` returns them.
+
+    Returns:
+        The files.
+    """
+    places: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        unit = result["unit"]
+        place = {name: unit[name] for name in ("model", "method", "dataset", "schedule")}
+        measure = {"measure": unit["measure"]} if "measure" in unit else {}
+        lines = places.setdefault(_file_name(place.values()), [])
+        for one in (*result.get("records", ()), *result.get("cases", ())):
+            lines.append({**place, **measure, **one, "schedule": place["schedule"]})
+    folder = Path(directory) / SAMPLES
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.jsonl" for name in places]
+    for path, lines in zip(paths, places.values(), strict=True):
+        write_json_lines(path, lines)
+    return paths
+
+
+def _file_name(parts: Iterable[str]) -> str:
+    """Make a file name of parts; what is no letter or number becomes a dash."""
+    return "_".join(re.sub(r"[^\w.=-]+", "-", part) for part in parts)
