@@ -77,10 +77,10 @@ class Browser:
         os.close(self._read)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def open(self, page: Path) -> None:
-        """Show a file, and wait until it is loaded."""
+    def open(self, page: Path | str) -> None:
+        """Show a file or an address, and wait until it is loaded."""
         self._events.clear()
-        self.send("Page.navigate", url=page.resolve().as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._hear()
         self.evaluate("new Promise(done => setTimeout(done, 200))")
@@ -108,6 +108,36 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased") if click else ():
             button = {"type": kind, "button": "left", "clickCount": 1}
             self.send("Input.dispatchMouseEvent", x=x, y=y, **button)
+
+    def write(self, selector: str, text: str) -> None:
+        """Put the focus on a field, and type a text in place of what it holds."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{found}.focus(); {found}.select()")
+        self.type(text)
+
+    def type(self, text: str) -> None:
+        """Type a text where the focus is."""
+        self.send("Input.insertText", text=text)
+
+    def key(self, name: str) -> None:
+        """Press a key: "Tab" or "Enter"."""
+        code = {"Tab": 9, "Enter": 13}[name]
+        more = {"text": "\r"} if name == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            key = {"type": kind, "key": name, "code": name, "windowsVirtualKeyCode": code}
+            self.send("Input.dispatchKeyEvent", **key, **(more if kind == "keyDown" else {}))
+
+    def wait_for(self, condition: str) -> Any:
+        """Wait until a JavaScript expression holds; return what it is."""
+        end = time.monotonic() + SECONDS
+        while not (found := self.evaluate(condition)):
+            assert time.monotonic() < end, f"{condition} does not hold: {self.text()}"
+            time.sleep(0.1)
+        return found
+
+    def text(self) -> str:
+        """What the page shows as text."""
+        return self.evaluate("document.body.innerText")
 
     def style(self, selector: str, name: str) -> str:
         """The computed style of the first element that a selector finds."""

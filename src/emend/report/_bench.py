@@ -8,8 +8,8 @@ from typing import Any
 
 from emend.bench.leaderboard import COLUMNS, Board, Interval, Point
 from emend.report import _figures as figures
-from emend.report._markup import Markup, document, element, joined, table
 from emend.report._results import plain, share
+from emend.report.markup import Markup, document, element, joined, table
 from emend.report.tables import Table
 
 WIDTH, HEIGHT, MARGIN = 520, 320, 46

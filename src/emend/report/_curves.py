@@ -7,7 +7,7 @@ from math import floor, isfinite, log10
 from typing import NamedTuple
 
 from emend.locate import AverageEffects
-from emend.report._markup import Markup, element
+from emend.report.markup import Markup, element
 
 TITLES = {
     "state": "Single states",

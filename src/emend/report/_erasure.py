@@ -7,7 +7,7 @@ from typing import Any
 from emend.erasure import AttackReport, DefenceReport
 from emend.report import _figures as figures
 from emend.report._heat import Cell, Map, heat_map, switches
-from emend.report._markup import document, element, table
+from emend.report.markup import document, element, table
 from emend.report.tables import Shade, Table
 
 TITLE = "What attacks find"

@@ -10,7 +10,6 @@ from typing import Any
 from emend.errors import InvalidInput
 from emend.probes import radius_of_records
 from emend.report._examples import chosen, example_table
-from emend.report._markup import Markup, document, element, joined, table
 from emend.report._plots import Row, bar_plot, dot_plot
 from emend.report._results import (
     PROTOCOL_TITLES,
@@ -24,6 +23,7 @@ from emend.report._results import (
     results_of,
     share,
 )
+from emend.report.markup import Markup, document, element, joined, table
 from emend.report.tables import Table
 
 LAB_NOTE = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emend.report._markup import Markup, element, table
 from emend.report._results import label
+from emend.report.markup import Markup, element, table
 
 PER_GROUP = 2
 FIRST = 5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from emend.report._colours import ABOVE, BELOW, colour, hexadecimal, ink
-from emend.report._markup import Markup, element
+from emend.report.markup import Markup, element
 
 
 class Cell(NamedTuple):

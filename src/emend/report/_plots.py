@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from emend.report._markup import Markup, element
 from emend.report._results import share
+from emend.report.markup import Markup, element
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _BOTTOM = 460, 132, 66, 30, 8, 26
 

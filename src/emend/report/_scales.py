@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emend.arithmetic import Tuning
 from emend.report._curves import STYLES, Axis, Style, line_plot
 from emend.report._figures import blank_figure
-from emend.report._markup import Markup, document, element, table
+from emend.report.markup import Markup, document, element, table
 from emend.report.tables import Table
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from emend.metrics import Report
 from emend.report._bench import BenchView
 from emend.report._erasure import ErasureView
 from emend.report._evaluations import ResultsView
-from emend.report._locating import AveragesView, LensView, TraceView
 from emend.report._scales import ScalesView
+from emend.report.locating import AveragesView, LensView, TraceView
 from emend.report.tables import Table, to_markdown, to_rich
 
 if TYPE_CHECKING:

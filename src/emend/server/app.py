@@ -22,6 +22,7 @@ from emend.server.editor import DidNotTake, Editor
 from emend.server.guard import Guard, Limits, error_body
 from emend.server.observing import Observer
 from emend.server.openai_routes import Busy, openai_router
+from emend.server.studio import studio_router
 
 logger = logging.getLogger("emend.server")
 
@@ -68,6 +69,7 @@ def create_app(
     app.state.draining = False
     app.include_router(openai_router(editor, observer, limits, log_prompts=log_prompts))
     app.include_router(edit_router(editor, observer))
+    app.include_router(studio_router(editor, token))
     _add_health(app, editor, observer)
     _add_errors(app)
     app.add_middleware(

@@ -19,11 +19,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from emend import api
 from emend import ledger as ledgers
 from emend.edits import Edit
 from emend.errors import Conflict, EmendError, InvalidInput, StoreFailure, UnknownName
 from emend.ledger import LIVE, Entry, Ledger
 from emend.ledger.solved import patch_hash
+from emend.locate import Trace
 from emend.patches import BlastRadius, Outcome, Patch
 from emend.probes import blast_radius
 from emend.server.engines import Engine, Release, Served
@@ -122,7 +124,6 @@ class Editor:
         self._lock = threading.Lock()
         self._served: dict[str, Served] = {}
         self._took: dict[str, bool] = {}
-        self.step = ""
         self._pool.submit(self._begin).result()
 
     # Reading.
@@ -248,20 +249,60 @@ class Editor:
         lost = self._activate(built, handle)
         return Change(changed, (), lost, None, self.version, time.perf_counter() - started)
 
-    def check(self, edit: Edit, *, probes: str | None = None) -> Change:
+    def check(self, edit: Edit, *, probes: str | None = None, method: str | None = None) -> Change:
         """Solve and measure an edit on the unedited model, without serving or keeping it.
+
+        Args:
+            edit: The edit.
+            probes: Instead of the editor's.
+            method: Instead of the editor's, with its defaults.
 
         Raises:
             EmendError: As `emend.edit`.
         """
-        from emend import api
-
         started = time.perf_counter()
+        settings = self.options.settings if method is None else {}
         patch = api.edit(
-            self.model, self.tokenizer, [edit], self.options.method, **self.options.settings
+            self.model, self.tokenizer, [edit], method or self.options.method, **settings
         )
         found = self._blast(edit, patch, probes)
         return Change((), patch.outcomes, (), found, self.version, time.perf_counter() - started)
+
+    def compare(
+        self, edit: Edit, names: Iterable[str], *, progress: Progress | None = None
+    ) -> dict[str, Change | EmendError]:
+        """Check one edit by several methods, each with its own defaults; see `check`.
+
+        Returns:
+            For each method what it did, or why it cannot.
+        """
+        found: dict[str, Change | EmendError] = {}
+        for name in names:
+            self._say(progress, f"editing by {name}")
+            try:
+                found[name] = self.check(edit, method=name)
+            except EmendError as error:
+                found[name] = error
+        return found
+
+    def traces(self, id_: str, **settings: Any) -> tuple[Trace, Trace]:
+        """Trace where the fact of an active edit is recalled: without the edits, and with them.
+
+        Args:
+            id_: The edit.
+            settings: Those of `emend.trace`.
+
+        Raises:
+            UnknownName: There is no such edit.
+            InvalidInput: It is not active.
+        """
+        entry = self.ledger.entry(id_)
+        if id_ not in self._edits:
+            raise InvalidInput(f"edit {id_!r} is {entry.status}, expected one that is served")
+        asked = self.model, self.tokenizer, entry.edit.prompt, entry.edit.subject
+        before = api.trace(*asked, **settings)
+        with self._patch.applied(self.model):
+            return before, api.trace(*asked, entry.edit.target, **settings)
 
     def follow(self) -> bool:
         """Serve what others have written into the ledger meanwhile; whether that was anything."""
@@ -329,7 +370,7 @@ class Editor:
         lost = tuple(
             sorted(one for one, did in self._took.items() if did and took.get(one) is False)
         )
-        self._took, self._edits = took, built.build.edits
+        self._took, self._edits, self._patch = took, built.build.edits, built.patch
         version = self.ledger.version
         new = Served(self.edited, self.options.name, version, built.build.patch_hash, handle)
         with self._lock:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 VERSION_HEADER = b"x-emend-ledger-version"
 COOKIE = "emend_token"
+GUARDED = ("/v1/edits", "/studio/edits")
+"""Beginnings of the paths that only writers may post to."""
+
 OUTSIDE = "(no such route)"
 
 
@@ -128,8 +131,7 @@ class Guard:
     def _admit(self, scope: Scope) -> None:
         """Refuse writers without the token, and those that come too fast."""
         path, method = scope["path"], scope["method"]
-        writes = method not in ("GET", "HEAD", "OPTIONS")
-        if not writes or not path.startswith(("/v1/edits", "/studio/")) or path == "/studio/login":
+        if method in ("GET", "HEAD", "OPTIONS") or not path.startswith(GUARDED):
             return
         if not hmac.compare_digest(_token_of(scope), self._token):
             raise _Refused(
@@ -139,8 +141,7 @@ class Guard:
                 "invalid_token",
                 **{"WWW-Authenticate": "Bearer"},
             )
-        seconds = 0.0 if path.startswith("/studio/ask") else self._pace.wait()
-        if seconds:
+        if seconds := self._pace.wait():
             raise _Refused(
                 429,
                 f"more than {self.limits.edits_per_minute} changes in a minute: try again in "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 
@@ -22,7 +23,7 @@ def joined(*children: object) -> Markup:
     return Markup("".join(text(child) for child in children))
 
 
-def element(name: str, *children: object, **attributes: object) -> Markup:
+def element(name: str, /, *children: object, **attributes: object) -> Markup:
     """Write an element.
 
     Args:
@@ -31,12 +32,20 @@ def element(name: str, *children: object, **attributes: object) -> Markup:
         attributes: Its attributes. A trailing underscore is dropped ("class_"), others become
             hyphens ("stroke_width"); None leaves one out.
     """
-    shown = "".join(
+    return Markup(f"<{name}{_shown(attributes)}>{joined(*children)}</{name}>")
+
+
+def void(name: str, /, **attributes: object) -> Markup:
+    """Write an element that has no content and no end, such as "input"; see `element`."""
+    return Markup(f"<{name}{_shown(attributes)}>")
+
+
+def _shown(attributes: Mapping[str, object]) -> str:
+    return "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{shown}>{joined(*children)}</{name}>")
 
 
 def table(head: list[object], rows: list[list[object]], class_: str | None = None) -> Markup:
@@ -54,6 +63,11 @@ def _cell(cell: object) -> Markup:
     return element("td", cell)
 
 
+def style_sheet(name: str) -> str:
+    """Read a style sheet of the reports."""
+    return (files("emend.report") / name).read_text("utf-8")
+
+
 def document(title: str, parts: list[Markup], *styles: str) -> str:
     """Write a page that loads and runs nothing, whatever a model generated.
 
@@ -62,7 +76,7 @@ def document(title: str, parts: list[Markup], *styles: str) -> str:
         parts: Its content.
         styles: Names of further style sheets next to this file.
     """
-    sheets = [(files("emend.report") / name).read_text("utf-8") for name in ("style.css", *styles)]
+    sheets = [style_sheet(name) for name in ("style.css", *styles)]
     head = element(
         "head",
         Markup('<meta charset="utf-8">'),

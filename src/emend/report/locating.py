@@ -9,7 +9,7 @@ from emend.report import _figures as figures
 from emend.report._colours import visible
 from emend.report._curves import Curve, curve_plot, curves_of, limits, title_of
 from emend.report._heat import Cell, Map, heat_map, switches
-from emend.report._markup import Markup, document, element, table
+from emend.report.markup import Markup, document, element, table
 from emend.report.tables import Shade, Table
 
 WIDE, MIDDLING = 16, 32
@@ -36,6 +36,12 @@ def sentence(text: str) -> str:
 
 def trace_page(found: Trace) -> str:
     """Write the page of one trace."""
+    title = element("h1", found.prompt, Markup(" <b>→</b> "), found.answer.strip())
+    return document(f"Causal trace: {found.prompt}", [title, *trace_parts(found)], "heat.css")
+
+
+def trace_parts(found: Trace) -> list[Markup]:
+    """Write what a page shows of one trace below its title; it needs heat.css."""
     maps = [_trace_map(found, kind) for kind in found.effects]
     limit = max(one.limit for one in maps)
     settings = found.settings
@@ -45,7 +51,6 @@ def trace_page(found: Trace) -> str:
         "What does restoring one token in one layer bring back?"
     )
     parts = [
-        element("h1", found.prompt, Markup(" <b>→</b> "), found.answer.strip()),
         element("p", lead, class_="lead"),
         element("p", how(settings.approximate, settings.draws, settings.noise), class_="note"),
     ]
@@ -61,7 +66,7 @@ def trace_page(found: Trace) -> str:
         "subject's. A window is that many layers around, restored together."
     )
     parts.append(element("p", legend, class_="legend"))
-    return document(f"Causal trace: {found.prompt}", parts, "heat.css")
+    return parts
 
 
 def _trace_map(found: Trace, kind: str) -> Map:
