@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+from tests.endpoint_server import Server
 
 from emend import datasets, report
 from emend.bench import Board, Interval, Plan, Runner, Schedule, log_samples
@@ -135,6 +136,30 @@ def test_the_scores_of_a_dataset_are_in_its_leaderboard(tmp_path):
     assert "100.0% (" in text
     without = Plan.read(put(tmp_path / "plan.json", published=False, **given))
     assert not any(unit.measure for unit in without.units())
+
+
+def test_realistic_evaluation_with_a_judge(tmp_path):
+    pytest.importorskip("openai")
+    server = Server(lambda prompt, count, stop: "A")
+    try:
+        asked = {"realistic": True, "judge": "openai:judge", "judge_url": server.url}
+        given = {"methods": ["ft"], "schedules": ["single", "batch:2"], **asked}
+        plan = Plan.read(put(tmp_path / "plan.json", **given), limit=2)
+        Runner(plan, tmp_path / "results").run()
+    finally:
+        server.close()
+    board = Board.read(tmp_path / "results")
+    assert {one.place[3] for one in board.points} == {"single", "batch:2"}
+    for point in board.points:
+        assert point.realistic["edit exact match"]["after"] == 1.0
+        assert point.realistic["edit judge"]["before"] == 1.0  # as the stand-in finds everything
+    assert (tmp_path / "results" / "verdicts.jsonl").is_file()
+    text = report.write(board, tmp_path / "board.md").read_text()
+    assert "realistic evaluation" in text
+    with pytest.raises(BrokenFile, match="realistic is not true"):
+        Plan.read(put(tmp_path / "plan.json", judge="openai:judge"))
+    with pytest.raises(BrokenFile, match="judge is 'gpt2', expected openai:NAME"):
+        Plan.read(put(tmp_path / "plan.json", realistic=True, judge="gpt2"))
 
 
 def test_a_changed_plan_is_noticed(measured, tmp_path):

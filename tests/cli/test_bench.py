@@ -43,3 +43,9 @@ def test_tasks_of_the_harness_are_refused_early(emend, tmp_path):
     asked = ("eval", *patch, "--include_path", tmp_path)
     emend(*asked).is_one_line("include_path and task_limit need tasks")
     emend(*asked[:-1], tmp_path / "no", "--tasks", "a").is_one_line("is no directory")
+
+
+def test_a_judge_needs_realistic_evaluation(emend, tmp_path):
+    asked = ("eval", "--model", "lab/gptneo", "--patch", tmp_path / "no", "--judge", "gpt2")
+    emend(*asked).is_one_line("need --realistic")
+    emend(*asked, "--realistic").is_one_line("judge is 'gpt2', expected openai:NAME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emend.bench._demo import Demo, DemoRun, demo
+from emend.bench._further import VERDICTS, judge_of
 from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
 from emend.bench._real_demo import RealDemo, real_demo
 from emend.bench._samples import log_samples
@@ -15,6 +16,7 @@ from emend.bench.running import Runner
 
 __all__ = [
     "COLUMNS",
+    "VERDICTS",
     "Board",
     "Demo",
     "DemoRun",
@@ -32,6 +34,7 @@ __all__ = [
     "Unit",
     "Variant",
     "demo",
+    "judge_of",
     "log_samples",
     "mean",
     "measure_columns",

@@ -16,8 +16,8 @@ SAMPLES = "samples"
 def log_samples(directory: str | Path, results: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Write what was asked and generated, a file for each model, method, dataset and schedule.
 
-    A line is a record of `emend.metrics.Report`, or of a case of MQuAKE or RippleEdits (`measure`
-    names it), with its place.
+    A line is a record of `emend.metrics.Report`, or of a case of MQuAKE or RippleEdits or of
+    realistic evaluation (`measure` names it), with its place.
 
     Args:
         directory: The results folder; the files are `samples/PLACE.jsonl`.
@@ -32,8 +32,10 @@ def log_samples(directory: str | Path, results: Sequence[Mapping[str, Any]]) -> 
         place = {name: unit[name] for name in ("model", "method", "dataset", "schedule")}
         measure = {"measure": unit["measure"]} if "measure" in unit else {}
         lines = places.setdefault(_file_name(place.values()), [])
-        for one in (*result.get("records", ()), *result.get("cases", ())):
-            lines.append({**place, **measure, **one, "schedule": place["schedule"]})
+        for kind in ("records", "cases", "realistic"):
+            named = {"measure": kind} if kind == "realistic" else measure
+            for one in result.get(kind, ()):
+                lines.append({**place, **named, **one, "schedule": place["schedule"]})
     folder = Path(directory) / SAMPLES
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.jsonl" for name in places]

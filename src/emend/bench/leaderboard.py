@@ -107,6 +107,12 @@ class Point:
         }
 
     @cached_property
+    def realistic(self) -> dict[str, dict[str, float | None]]:
+        """Shares of realistic evaluation; see `metrics.RealisticReport.summary`."""
+        records = [record for one in self.results for record in one.get("realistic", ())]
+        return metrics.realistic_scores(records)
+
+    @cached_property
     def intervals(self) -> dict[str, Interval | None]:
         """The mean of each column with its interval; None where it was not measured."""
         return {column: interval([*self.by_edit(column).values()]) for column in COLUMNS}
@@ -249,5 +255,6 @@ def _point_data(point: Point) -> dict[str, Any]:
         **{"perplexity_change": point.perplexity, "seconds_per_edit": point.seconds},
         **({"cases": point.cases} if point.cases else {}),
         **({"tasks": point.tasks} if point.tasks else {}),
+        **({"realistic": point.realistic} if point.realistic else {}),
         **{"published": point.published, "errors": point.errors},
     }

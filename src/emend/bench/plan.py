@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emend import _identity, metrics
+from emend import _identity, metrics, models
 from emend._parse import read_document
-from emend._validate import Fault, Problems, Record
+from emend._validate import Fault, Problems, Record, shown
 from emend.bench._grid import Variant
 from emend.bench._tasks import Tasks, tasks_of
 from emend.bench._units import Schedule, Source, Unit, case_parts, parts_of
@@ -33,7 +33,7 @@ from emend.errors import InvalidInput, UnknownName
 FIELDS = (
     *("models", "methods", "datasets", "schedules", "evaluate", "metrics"),
     *("limit", "seed", "perplexity", "batch_size", "published"),
-    *("tasks", "include_path", "task_limit"),
+    *("tasks", "include_path", "task_limit", "realistic", "in_chat", "judge", "judge_url"),
 )
 SOURCE_FIELDS = ("name", "path", "first", "last")
 
@@ -60,6 +60,10 @@ class Plan:
         published: Whether datasets whose own measures need more than edits (MQuAKE, RippleEdits)
             are also measured by those.
         tasks: Tasks of lm-evaluation-harness, run before and after, but for "single".
+        realistic: Whether edits are also asked as `metrics.evaluate_realistic` does.
+        in_chat: Whether that is in the tokenizer's chat template.
+        judge: The endpoint's model that judges these answers, "openai-chat:NAME".
+        judge_url: Its address.
     """
 
     models: tuple[str, ...]
@@ -74,6 +78,10 @@ class Plan:
     batch_size: int = 32
     published: bool = True
     tasks: Tasks | None = None
+    realistic: bool = False
+    in_chat: bool = False
+    judge: str | None = None
+    judge_url: str | None = None
 
     @classmethod
     def read(cls, path: str | Path, **changes: Any) -> Plan:
@@ -110,7 +118,9 @@ class Plan:
         read = {source: source.edits(self.limit, self.seed) for source in self.sources}
         cases = {s: s.cases(self.limit) if self.published else () for s in self.sources}
         text = None if self.perplexity is None else _identity.file_digest(Path(self.perplexity))
-        common = {"metrics": sorted(self.metrics), "seed": self.seed}
+        common: dict[str, Any] = {"metrics": sorted(self.metrics), "seed": self.seed}
+        if self.realistic:
+            common["realistic"] = [self.in_chat, self.judge, self.judge_url]
         weights = {model: _weights(model) for model in self.models}
         points = itertools.product(self.models, self.variants, self.sources, self.schedules)
         for model, variant, source, schedule in points:
@@ -159,6 +169,10 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
         "batch_size": int(top.number("batch_size", 32, least=1)),
         "published": top.flag("published", True),
         "tasks": _tasks(top, directory),
+        "realistic": top.flag("realistic", False),
+        "in_chat": top.flag("in_chat", False),
+        "judge": _judge(top),
+        "judge_url": top.text("judge_url", required=False),
     }
 
 
@@ -171,6 +185,18 @@ def _tasks(top: Record, directory: Path) -> Tasks | None:
     except InvalidInput as error:
         top.note("tasks", Fault(f"is wrong: {error}", "", ""))
         return None
+
+
+def _judge(top: Record) -> str | None:
+    """Read who judges."""
+    name = top.text("judge", required=False)
+    realistic = top.values.get("realistic") is True
+    if not realistic and any(field in top.values for field in ("judge", "judge_url", "in_chat")):
+        top.note("realistic", Fault("is not true", "true where judge or in_chat is given", ""))
+    if name is not None and not models.is_endpoint(name):
+        expected = "openai:NAME or openai-chat:NAME"
+        top.note("judge", Fault(f"is {shown(name)}", expected, "name the endpoint's model"))
+    return name
 
 
 def _parsed(top: Record, name: str, parse: Any) -> tuple[Any, ...]:

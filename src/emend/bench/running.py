@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from emend import api, metrics, models
+from emend import api, metrics
 from emend._io import write_json
 from emend._validate import shown
-from emend.bench._tasks import Values, paired
+from emend.bench._further import Further
 from emend.bench._units import Unit
 from emend.bench.plan import Plan
 from emend.edits import Edit
-from emend.errors import BrokenFile, EmendError, InvalidInput, UnsupportedModel
+from emend.errors import BrokenFile, EmendError, InvalidInput
 from emend.metrics import Report
 from emend.patches import Patch
 
@@ -53,8 +53,7 @@ class Runner:
         self.plan, self.directory = plan, Path(directory)
         self._on_unit, self._load = on_unit, load or api.load
         self._loaded: dict[str, Loaded] = {}
-        self._perplexities: dict[str, float] = {}
-        self._unedited: Values | None = None
+        self._further = Further(plan, self.directory)
         if self.directory.exists() and not self.directory.is_dir():
             raise InvalidInput(f"{directory} is a file, expected a directory of results")
 
@@ -133,26 +132,37 @@ class Runner:
     def _model(self, name: str) -> Loaded:
         if name not in self._loaded:
             self._loaded = {name: self._load(name)}  # one model at a time is in memory
-            self._perplexities, self._unedited = {}, None
+            self._further.forget()
         return self._loaded[name]
 
     def _measure(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
         if unit.measure:
             return self._cases(model, tokenizer, unit)
         if unit.schedule.kind == "single":
-            report = metrics.evaluate_each(
-                *(model, tokenizer, unit.edits),
-                lambda edit: self._edit(model, tokenizer, unit, [edit]),
-                metrics=self.plan.metrics,
-                batch_size=self.plan.batch_size,
-            )
-            return _data(report)
+            return self._each(model, tokenizer, unit)
         if unit.schedule.kind == "sequential":
             return self._sequence(model, tokenizer, unit)
         patch = self._edit(model, tokenizer, unit, unit.edits)
         with patch.applied(model):
             report = self._evaluated(model, tokenizer, unit.edits)
-        return {**_data(report), **self._ability(model, tokenizer, patch)}
+        return {**_data(report), **self._of_all(model, tokenizer, patch, unit.edits)}
+
+    def _each(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
+        """Make each edit alone, and evaluate it."""
+        made: list[tuple[Patch, Sequence[Edit]]] = []
+
+        def make(edit: Edit) -> Patch:
+            patch = self._edit(model, tokenizer, unit, [edit])
+            if self.plan.realistic:
+                made.append((patch, [edit]))
+            return patch
+
+        report = metrics.evaluate_each(
+            *(model, tokenizer, unit.edits, make),
+            metrics=self.plan.metrics,
+            batch_size=self.plan.batch_size,
+        )
+        return {**_data(report), **self._further.realistic(model, tokenizer, made)}
 
     def _cases(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
         """Ask the questions of cases, each alone or with the edits of all in the model."""
@@ -202,43 +212,16 @@ class Runner:
             records = [record for _, report in reports for record in report.records]
             last = Report(records, last.metrics, last.settings, last.timing)
         curve = [{"made": count, "summary": report.summary} for count, report in reports]
-        return {**_data(last), "curve": curve, **self._ability(model, tokenizer, patch)}
+        return {**_data(last), "curve": curve, **self._of_all(model, tokenizer, patch, unit.edits)}
 
-    def _ability(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
-        """Measure what the model can do in general before and after."""
-        found = self._perplexity(model, tokenizer, patch)
-        return {**found, **self._tasks(model, tokenizer, patch)}
-
-    def _tasks(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
-        """Run the plan's tasks before and after; a message where the patch cannot act in them."""
-        tasks = self.plan.tasks
-        if tasks is None:
-            return {}
-        if self._unedited is None:
-            with models.base(model):
-                self._unedited = tasks.run(model, tokenizer)
-        try:
-            with patch.applied(model):
-                return {"tasks": paired(self._unedited, tasks.run(model, tokenizer))}
-        except UnsupportedModel as error:
-            logger.warning(f"{patch.method}: {error}")
-            return {"tasks": {}, "tasks_left_out": str(error)}
-
-    def _perplexity(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
-        """Measure the perplexity of the plan's text before and after."""
-        path = self.plan.perplexity
-        if path is None:
-            return {}
-        try:
-            text = Path(path).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"cannot read {path} ({error}): give a text file") from None
-        if path not in self._perplexities:
-            with models.base(model):
-                self._perplexities[path] = models.perplexity(model, tokenizer, [text])
-        with patch.applied(model):
-            after = models.perplexity(model, tokenizer, [text])
-        return {"perplexity": {"before": self._perplexities[path], "after": after}}
+    def _of_all(
+        self, model: Any, tokenizer: Any, patch: Patch, edits: Sequence[Edit]
+    ) -> dict[str, Any]:
+        """Measure what else the plan names with all edits in one patch."""
+        return {
+            **self._further.ability(model, tokenizer, patch),
+            **self._further.realistic(model, tokenizer, [(patch, edits)]),
+        }
 
 
 def _data(report: Report) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -24,7 +25,7 @@ from emend.errors import InvalidInput
 
 if TYPE_CHECKING:
     from emend.bench import Tasks
-    from emend.metrics import Report
+    from emend.metrics import Judge, RealisticReport, Report
     from emend.patches import BlastRadius, Patch
 
 NAME = "eval"
@@ -32,6 +33,8 @@ EXAMPLES = _options.examples(
     "emend eval --model lab/gptneo --patch patch/ --output_path results/",
     "emend eval --model lab/gptneo --patch patch/ --edits edits.jsonl --json",
     "emend eval --model smollm2-135m --patch patch/ --tasks arc_easy,hellaswag --task_limit 200",
+    "emend eval --model smollm2-135m --patch patch/ --realistic --judge openai-chat:NAME \\",
+    "      --judge_url http://127.0.0.1:8000/v1",
     "emend eval --model openai:NAME --base_url http://127.0.0.1:8000/v1 --patch patch/ \\",
     "      --output_path results/ --log_samples",
 )
@@ -60,6 +63,14 @@ def command(
         Path | None, flag("Task files of one's own: only these are known.", metavar="DIRECTORY")
     ] = None,
     task_limit: Annotated[int | None, flag("Documents of each task.", min=1)] = None,
+    realistic: Annotated[
+        bool, flag("Also let the model answer freely, up to a full stop or line break.")
+    ] = False,
+    in_chat: Annotated[bool, flag("Ask that in the tokenizer's chat template.")] = False,
+    judge: Annotated[
+        str | None, flag("Who judges it: openai:NAME or openai-chat:NAME.", metavar="MODEL")
+    ] = None,
+    judge_url: Annotated[str | None, flag("The judge's address.", metavar="URL")] = None,
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
@@ -68,7 +79,8 @@ def command(
     A patch holds its edits without their probes: those come with --edits, and generalization,
     portability and locality are measured with them. For edits without any, emend makes probes
     from the edit and the model (of more than 20 such edits, for a sample of 20); --probes given
-    makes none. --tasks also runs tasks of lm-evaluation-harness before and after.
+    makes none. --tasks also runs tasks of lm-evaluation-harness before and after, --realistic
+    lets it answer freely and a language model judge.
 
     With --output_path, records.jsonl (one line per question) and summary.json are written there.
     """
@@ -80,6 +92,10 @@ def command(
     from emend.report import terminal
 
     names = [] if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
+    if (in_chat or judge or judge_url) and not realistic:
+        raise InvalidInput("in_chat, judge and judge_url need --realistic: add it")
+    verdicts = None if output_path is None else output_path / bench.VERDICTS
+    judging = None if judge is None else bench.judge_of(judge, judge_url, verdicts)
     wanted_tasks = bench.tasks_of(names, include_path and str(include_path), task_limit)
 
     loaded = read_patch_early(patch)
@@ -93,40 +109,57 @@ def command(
         batch_size=batch_size,
         allow_other_base=allow_other_base,
         tasks=wanted_tasks,
+        realistic=_Realistic(in_chat, judging) if realistic else None,
     )
     if output_path:
         found.report.save(output_path)
     if output_path and wanted_tasks:
         write_json(output_path / "tasks.json", found.tasks)
+    if output_path and found.answers:
+        write_json(output_path / "realistic.json", found.answers.to_dict())
     if output_path and log_samples:
         write_json_lines(output_path / "traces.jsonl", found.samples)
     if json:
         blast = {"blast": found.radius and found.radius.to_dict()}
         about = {"model": model, "patch": patch, "edits": len(wanted)}
-        abilities = {} if wanted_tasks is None else {"tasks": found.tasks}
-        print_json({**about, **found.report.to_dict(), **blast, **abilities})
+        further = {} if wanted_tasks is None else {"tasks": found.tasks}
+        further |= {} if found.answers is None else {"realistic": found.answers.summary}
+        print_json({**about, **found.report.to_dict(), **blast, **further})
         return
     print_rich(terminal(found.report, f"{patch} on {model}, edits: {len(wanted)}"))
     typer.echo("before and after by exact match of the greedy answer; the last two columns after")
     if not found.probed:
         typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")
     print_blast(found.radius)
-    for name, value in found.tasks.items():
-        typer.echo(
-            f"{name}: {number(value['before'], 4)} before, {number(value['after'], 4)} after"
-        )
+    _print_pairs(found.tasks)
+    _print_pairs({} if found.answers is None else found.answers.summary)
     if output_path:
         typer.echo(f"written to {output_path}")
 
 
+def _print_pairs(values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print values before and after by name."""
+    for name, value in values.items():
+        before = f"{number(value['before'], 4)} before, " if "before" in value else ""
+        typer.echo(f"{name}: {before}{number(value['after'], 4)} after")
+
+
+class _Realistic(NamedTuple):
+    """How edits are asked realistically."""
+
+    in_chat: bool
+    judge: Judge | None
+
+
 class _Found(NamedTuple):
-    """What was measured, what else changed, what patches logged, probes or not, and tasks."""
+    """What was measured, what else changed, what patches logged, probes or not, tasks, answers."""
 
     report: Report
     radius: BlastRadius | None
     samples: list[Any]
     probed: bool
     tasks: dict[str, dict[str, Any]]
+    answers: RealisticReport | None
 
 
 def _measured(
@@ -139,8 +172,9 @@ def _measured(
     batch_size: int,
     allow_other_base: bool,
     tasks: Tasks | None,
+    realistic: _Realistic | None,
 ) -> _Found:
-    from emend import api, models
+    from emend import api, metrics, models
     from emend import probes as measure
 
     bare = {edit.id for edit in edits if not edit.probes}
@@ -151,11 +185,17 @@ def _measured(
         report = api.evaluate(network, tokenizer, edits, batch_size=batch_size)
         samples = [one for each in models.attachments(network) for one in each.samples()]
         abilities = {} if tasks is None else tasks.compare(network, tokenizer)
+        answers = realistic and metrics.evaluate_realistic(
+            *(network, tokenizer, edits),
+            judge=realistic.judge,
+            in_chat=realistic.in_chat,
+            batch_size=batch_size,
+        )
     made = any(edit.probes and edit.id in bare for edit in edits)
     radius = measure.radius_of_records(
         report.records, edits, perplexities=(before, after), made=made
     )
-    return _Found(report, radius, samples, any(edit.probes for edit in edits), abilities)
+    return _Found(report, radius, samples, any(edit.probes for edit in edits), abilities, answers)
 
 
 def _edits(given: list[Edit] | None, kept: tuple[Edit, ...], patch: Path) -> list[Edit]:

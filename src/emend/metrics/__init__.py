@@ -22,6 +22,12 @@ from emend.metrics._judging import exact_match, same_answer
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
 from emend.metrics._multi_hop import HopReport, evaluate_multi_hop
 from emend.metrics._published import published_scores, records_of_score
+from emend.metrics._realistic import (
+    Judge,
+    RealisticReport,
+    evaluate_realistic,
+    realistic_scores,
+)
 from emend.metrics._report import Report
 from emend.metrics._ripple import RippleReport, evaluate_ripple
 from emend.metrics._summary import values_by_edit
@@ -34,10 +40,12 @@ __all__ = [
     "Classifier",
     "Cost",
     "HopReport",
+    "Judge",
     "Metric",
     "Outcomes",
     "PretrainedClassifier",
     "Question",
+    "RealisticReport",
     "Record",
     "Report",
     "RippleReport",
@@ -48,6 +56,7 @@ __all__ = [
     "evaluate",
     "evaluate_each",
     "evaluate_multi_hop",
+    "evaluate_realistic",
     "evaluate_ripple",
     "exact_match",
     "label_index",
@@ -55,6 +64,7 @@ __all__ = [
     "load_classifier",
     "published_scores",
     "read_labelled",
+    "realistic_scores",
     "records_of_score",
     "registry",
     "same_answer",

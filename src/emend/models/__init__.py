@@ -14,7 +14,7 @@ from emend.models.attachments import (
     for_everyone,
 )
 from emend.models.chat import chat_prompt, has_chat_template
-from emend.models.endpoint import Endpoint
+from emend.models.endpoint import Endpoint, is_endpoint
 from emend.models.fingerprints import (
     forget_fingerprints,
     model_fingerprint,
@@ -63,6 +63,7 @@ __all__ = [
     "forget_fingerprints",
     "generate",
     "has_chat_template",
+    "is_endpoint",
     "join_target",
     "join_targets",
     "load",

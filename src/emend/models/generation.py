@@ -33,6 +33,7 @@ def generate(
     max_new_tokens: int = 16,
     batch_size: int = 32,
     stop: str | Sequence[str] | None = None,
+    in_chat: bool = False,
 ) -> list[str]:
     """Continue each prompt greedily.
 
@@ -47,6 +48,7 @@ def generate(
         max_new_tokens: the largest number of tokens to add.
         batch_size: rows in one forward pass.
         stop: strings that end a text; they are not part of it.
+        in_chat: take prompts for a user's questions in the tokenizer's chat template; see `stream`.
 
     Returns:
         B texts: what follows the prompt, with the space it begins with, without special tokens.
@@ -63,6 +65,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         stop=stop,
+        in_chat=in_chat,
     )
     return [one.text for one in found]
 
@@ -75,6 +78,7 @@ def continuations(
     max_new_tokens: int = 16,
     batch_size: int = 32,
     stop: str | Sequence[str] | None = None,
+    in_chat: bool = False,
 ) -> list[Continuation]:
     """Continue each prompt greedily as `generate` does, with the probability of each new token."""
     stops = _checked(max_new_tokens, stop)
@@ -82,9 +86,10 @@ def continuations(
         texts = _complete(model, tokenizer, prompts, max_new_tokens, stops)
         found = [Continuation(text) for text in texts]
     else:
-        found = _write(model, tokenizer, prompts, max_new_tokens, stops, batch_size)
+        asked = _asked(model, tokenizer, prompts, in_chat=in_chat)
+        found = _write(model, tokenizer, asked, max_new_tokens, stops, batch_size)
     return [
-        Continuation(_placed(prompt, one.text), one.log_probs)
+        Continuation(one.text if in_chat else _placed(prompt, one.text), one.log_probs)
         for prompt, one in zip(prompts, found, strict=True)
     ]
 
@@ -156,12 +161,11 @@ def _asked(
 def _write(
     model: nn.Module,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts_asked: Sequence[MixturePrompt],
     max_new_tokens: int,
     stops: tuple[str, ...],
     batch_size: int,
 ) -> list[Continuation]:
-    prompts_asked = _asked(model, tokenizer, prompts)
     texts: dict[MixturePrompt, Continuation] = {}
     with torch.no_grad(), evaluating(model):
         for group in grouped(dict.fromkeys(prompts_asked), _written_together):

@@ -92,6 +92,10 @@ def _further(dataset: str, schedule: str, points: Sequence[Point]) -> list[Table
             f"as the dataset's paper defines them; {brackets}",
         ),
         _scores(
+            *(f"{title}: realistic evaluation", points, [point.realistic for point in points]),
+            f"free generation up to a full stop or line break; {brackets}",
+        ),
+        _scores(
             *(f"{title}: general ability", points, [point.tasks for point in points]),
             f"tasks of lm-evaluation-harness; {brackets}",
         ),
