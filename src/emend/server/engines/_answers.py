@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from emend.server.engines._sampling import TokenScore
@@ -25,6 +26,7 @@ class Answers:
         self.prompt_tokens = prompt_tokens
         self._id = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._created = int(time.time())
+        self._ends: dict[int, int] = {}  # characters of each text whose scores were given
 
     def whole(self, choices: Sequence[dict[str, Any]], new_tokens: int) -> dict[str, Any]:
         """Return the answer to a request that is not streamed."""
@@ -43,7 +45,7 @@ class Answers:
         content: dict[str, Any] = {"text": text}
         if self.is_chat:
             content = {"message": {"role": "assistant", "content": text}}
-        return {"index": index, **content, "finish_reason": finish, **self._scored(scores)}
+        return {"index": index, **content, "finish_reason": finish, **self._scored(index, scores)}
 
     def delta(
         self, index: int, text: str, finish: str | None, scores: Sequence[TokenScore] | None
@@ -52,7 +54,8 @@ class Answers:
         if not self.is_chat:
             return self.choice(index, text, finish, scores)
         content = {"content": text} if text else {}
-        return {"index": index, "delta": content, "finish_reason": finish, **self._scored(scores)}
+        scored = self._scored(index, scores)
+        return {"index": index, "delta": content, "finish_reason": finish, **scored}
 
     def opening(self, index: int) -> dict[str, Any]:
         """Return the first part of a streamed chat."""
@@ -74,12 +77,12 @@ class Answers:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created}
 
-    def _scored(self, scores: Sequence[TokenScore] | None) -> dict[str, Any]:
+    def _scored(self, index: int, scores: Sequence[TokenScore] | None) -> dict[str, Any]:
         if scores is None:
             return {"logprobs": None}
-        return {"logprobs": self._of_chat(scores) if self.is_chat else self._of_text(scores)}
+        return {"logprobs": self._of_chat(scores) if self.is_chat else self._of_text(index, scores)}
 
-    def _of_text(self, scores: Sequence[TokenScore]) -> dict[str, Any]:
+    def _of_text(self, index: int, scores: Sequence[TokenScore]) -> dict[str, Any]:
         tokens = [self._text(one.token) for one in scores]
         tops: list[dict[str, float] | None] = []
         for one in scores:
@@ -87,7 +90,8 @@ class Answers:
             for token, value in one.top:  # two ids may decode to one text: the larger value stays
                 top.setdefault(self._text(token), value)
             tops.append(None if one.log_prob is None else top)
-        offsets = [sum(map(len, tokens[:at])) for at in range(len(tokens))]
+        begin = self._ends.get(index, 0)
+        *offsets, self._ends[index] = accumulate(map(len, tokens), initial=begin)
         return {
             "tokens": tokens,
             "token_logprobs": [one.log_prob for one in scores],

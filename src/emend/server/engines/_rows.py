@@ -13,6 +13,7 @@ from emend.models.mixture import Runner
 from emend.models.placing import device_of
 from emend.models.positions import pad
 from emend.models.writing import PromptBatch, settled, text_after
+from emend.server.engines._prompts import Prompt
 from emend.server.engines._sampling import Sampling, TokenScore, scores_of
 
 Finish = Literal["stop", "length"]
@@ -26,7 +27,7 @@ class Row:
 
     Args:
         model: The model that writes it.
-        prompt: Token ids, at least one.
+        prompt: What it follows.
         limit: The largest number of new tokens.
         sampling: How they are chosen.
         stops: Strings that end the text.
@@ -45,14 +46,15 @@ class Row:
     def __init__(
         self,
         model: nn.Module,
-        prompt: Sequence[int],
+        prompt: Prompt,
         limit: int,
         sampling: Sampling,
         stops: tuple[str, ...],
         most: int | None,
         tell: Callable[[], None],
     ) -> None:
-        self.model, self.prompt, self.limit = model, tuple(prompt), limit
+        self.model, self.prompt, self.limit = model, prompt.tokens, limit
+        self.after_space = prompt.after_space
         self.sampling, self.stops, self.most, self.tell = sampling, stops, most, tell
         self.tokens: list[int] = []
         self.scores: list[TokenScore] = []
@@ -75,6 +77,7 @@ class Row:
         is_end = token in ends
         new = self.tokens[:-1] if is_end else self.tokens
         whole = text_after(tokenizer, self.prompt[-BEFORE:], new)
+        whole = whole.lstrip(" ") if self.after_space else whole
         cuts = [cut for stop in self.stops if (cut := whole.find(stop)) >= 0]
         if is_end or cuts:
             # The text first: whoever sees that it has ended reads the whole of it.

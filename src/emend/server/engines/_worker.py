@@ -37,7 +37,7 @@ class Worker:
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._ends = end_tokens(model, tokenizer)
         self._padding = pad_id(tokenizer)
         self._arrived: queue.SimpleQueue[Row | Scored | None] = queue.SimpleQueue()
@@ -104,7 +104,7 @@ class Worker:
             self._safely(lambda rows=rows: self._writings.append(self._writing(rows)), rows)
 
     def _writing(self, rows: Sequence[Row]) -> Writing:
-        return Writing(rows, self._tokenizer, self._ends)
+        return Writing(rows, self.tokenizer, self._ends)
 
     def _score(self) -> None:
         """Score as many of those that wait as go into one pass."""
