@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import copy
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ from tools.series import BUILT, scripts, stamp, translation_of
 
 BREAK = "\n<!-- code -->\n"
 """Line between the text cells of a translation, in place of the code cells between them."""
+
+INLINE = "module://matplotlib_inline.backend_inline"
+"""Jupyter's own matplotlib backend."""
 
 MISSING = ("MissingFile",)
 """Errors that say that a model cannot be got here: the notebook is skipped."""
@@ -79,7 +83,9 @@ def execute(notebook: Any, folder: Path) -> None:
         CellExecutionError: A cell raised an error.
     """
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=resources).execute()
+    client = NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=resources)
+    # Figures go into the notebook whatever backend the caller's environment names.
+    client.execute(env={**os.environ, "MPLBACKEND": INLINE})
 
 
 def write(notebook: Any, folder: Path, script: Path) -> None:

@@ -325,4 +325,4 @@ if xllamacpp is not None:
 #   have changed.
 # - **Not the truth.** emend writes what you give it. Whether it is right is for you to know.
 #
-# Next: notebook 2, which opens the box.
+# Next: [2. Master the simplest edit](2_master_the_simplest_edit.ipynb), which opens the box.

@@ -404,7 +404,9 @@ assert curves["fine-tuning"][-1][1] < at_once[1] - 0.1
 names = ["Paris", "London", "Rome", "China", "Canada", "Apple", "Music", "Water"]
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
 alike = {}
-for axis, front, title in zip(axes, ([], start), ("first word", "behind a start token"), strict=True):
+for axis, front, title in zip(
+    axes, ([], start), ("first word", "behind a start token"), strict=True
+):
     found = F.normalize(torch.stack([read(name, 5, front)[-1] for name in names]), dim=1)
     cosines = found @ found.T
     alike[title] = float(cosines[~torch.eye(len(names), dtype=torch.bool)].mean())
