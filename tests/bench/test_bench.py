@@ -214,6 +214,16 @@ def test_schedules():
         ({"evaluate": 0}, "evaluate is 0"),
         ({"published": "no"}, "published is .*, expected true or false"),
         ({"datasets": [{"path": "a.json"}]}, "name is missing"),
+        ({"expected": [{"dataset": "a"}]}, "schedule is missing"),
+        (
+            {
+                "expected": [
+                    dict.fromkeys(("dataset", "schedule", "method", "source"), "a")
+                    | {"values": {"ES": "high"}}
+                ]
+            },
+            "has ES that is no number",
+        ),
         ({"modells": ["gpt2"]}, "modells"),
     ],
 )

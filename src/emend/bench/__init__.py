@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emend.bench._demo import Demo, DemoRun, demo
+from emend.bench._expected import Expected
 from emend.bench._further import VERDICTS, judge_of
 from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
 from emend.bench._real_demo import RealDemo, real_demo
@@ -20,6 +21,7 @@ __all__ = [
     "Board",
     "Demo",
     "DemoRun",
+    "Expected",
     "Grid",
     "Interval",
     "Plan",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from emend import _identity, datasets, metrics
 from emend._warn import warn
 from emend.bench._grid import Variant
 from emend.edits import Edit
-from emend.errors import InvalidInput
+from emend.errors import BrokenFile, InvalidInput
 
 T = TypeVar("T")
 
@@ -30,19 +32,23 @@ class Source:
         path: Its file, in any form that is recognised.
         first: Number of the first edit that is taken.
         last: Number after the last one; None for all.
+        sha256: Of the file, where it is pinned.
     """
 
     name: str
     path: str | None = None
     first: int = 0
     last: int | None = None
+    sha256: str | None = None
 
     def edits(self, limit: int | None, seed: int) -> tuple[Edit, ...]:
         """Read the edits; records that cannot be read are counted in a warning.
 
         Raises:
+            BrokenFile: The file is not the one that is pinned, or no edit can be read.
             InvalidInput: There are none in this range.
         """
+        self._check()
         if self.path is None:
             found = tuple(datasets.load(self.name, limit=self.last or limit, seed=seed))
         else:
@@ -54,6 +60,17 @@ class Source:
                     f"`emend datasets check {self.path}` lists them"
                 )
         return self._range(found, limit, "edits")
+
+    def _check(self) -> None:
+        """Refuse a file that is not the one pinned."""
+        if self.path is None or self.sha256 is None or not Path(self.path).is_file():
+            return
+        found = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        if found != self.sha256:
+            raise BrokenFile(
+                f"{self.path} has sha256 {found[:12]}..., expected {self.sha256[:12]}... of the "
+                f"file that the plan pins for {self.name}: take that one, or remove sha256"
+            )
 
     @cached_property
     def form(self) -> datasets.Format | None:

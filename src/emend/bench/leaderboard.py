@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import statistics
 from collections import defaultdict
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from emend import _identity, datasets, metrics
-from emend.bench.running import UNITS, read_result
+from emend.bench._expected import Expected, read_expected
+from emend.bench.running import PLAN, UNITS, read_result
 from emend.datasets import Score
 from emend.errors import MissingFile
 from emend.metrics import Report
@@ -194,10 +196,12 @@ class Board:
     Attributes:
         points: One for each model, method, dataset and schedule.
         hash: Of the keys of all units, so that two boards of one run are known.
+        expected: Published numbers that the plan names.
     """
 
     points: Sequence[Point]
     hash: str
+    expected: Sequence[Expected] = ()
 
     @classmethod
     def read(cls, directory: str | Path, keys: Sequence[str] | None = None) -> Board:
@@ -224,7 +228,8 @@ class Board:
             place = (unit["model"], unit["method"], unit["dataset"], unit["schedule"])
             grouped[place].append(result)
         points = [Point(*place, results) for place, results in sorted(grouped.items())]
-        return cls(points, _identity.digest(sorted(path.stem for path in paths)))
+        expected = read_expected(Path(directory) / PLAN)
+        return cls(points, _identity.digest(sorted(path.stem for path in paths)), expected)
 
     def differences(self, other: Board, column: str) -> list[tuple[Point, Interval | None]]:
         """Return how much higher each point's values are than those of another board.
@@ -241,7 +246,9 @@ class Board:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
-        return {"hash": self.hash, "points": [_point_data(point) for point in self.points]}
+        points = [_point_data(point) for point in self.points]
+        expected = [dataclasses.asdict(one) for one in self.expected]
+        return {"hash": self.hash, "points": points, "expected": expected}
 
 
 def _point_data(point: Point) -> dict[str, Any]:

@@ -17,25 +17,30 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emend import _identity, metrics, models
 from emend._parse import read_document
 from emend._validate import Fault, Problems, Record, shown
+from emend.bench._expected import FIELDS as EXPECTED_FIELDS
+from emend.bench._expected import Expected
 from emend.bench._grid import Variant
 from emend.bench._tasks import Tasks, tasks_of
 from emend.bench._units import Schedule, Source, Unit, case_parts, parts_of
 from emend.errors import InvalidInput, UnknownName
 
+T = TypeVar("T")
+
 FIELDS = (
     *("models", "methods", "datasets", "schedules", "evaluate", "metrics"),
     *("limit", "seed", "perplexity", "batch_size", "published"),
     *("tasks", "include_path", "task_limit", "realistic", "in_chat", "judge", "judge_url"),
+    "expected",
 )
-SOURCE_FIELDS = ("name", "path", "first", "last")
+SOURCE_FIELDS = ("name", "path", "first", "last", "sha256")
 
 METRICS = ("reliability", "generalization", "portability", "locality")
 """Measures by default: fluency takes longer than all of them together."""
@@ -64,6 +69,7 @@ class Plan:
         in_chat: Whether that is in the tokenizer's chat template.
         judge: The endpoint's model that judges these answers, "openai-chat:NAME".
         judge_url: Its address.
+        expected: Published numbers, shown next to those measured; nothing depends on them.
     """
 
     models: tuple[str, ...]
@@ -82,6 +88,7 @@ class Plan:
     in_chat: bool = False
     judge: str | None = None
     judge_url: str | None = None
+    expected: tuple[Expected, ...] = ()
 
     @classmethod
     def read(cls, path: str | Path, **changes: Any) -> Plan:
@@ -110,6 +117,7 @@ class Plan:
         fields = {**vars(self), "variants": [one.text for one in self.variants]}
         fields |= {"schedules": [str(one) for one in self.schedules]}
         fields |= {"sources": [dataclasses.asdict(one) for one in self.sources]}
+        fields |= {"expected": [dataclasses.asdict(one) for one in self.expected]}
         fields |= {"tasks": self.tasks and self.tasks.identity}
         return json.loads(json.dumps(fields))
 
@@ -154,12 +162,12 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
     """Read the fields of a plan, noting every fault."""
     known = metrics.registry().names()
     measures = top.texts("metrics", lambda value: _choice(value, known)) or METRICS
-    sources = [_source(one, directory) for one in top.records("datasets", SOURCE_FIELDS, least=1)]
+    sources = (_source(one, directory) for one in top.records("datasets", SOURCE_FIELDS, least=1))
     texts = top.text("perplexity", required=False)
     return {
         "models": top.texts("models", least=1, distinct=True),
         "variants": _parsed(top, "methods", Variant.parse),
-        "sources": tuple(one for one in sources if one is not None),
+        "sources": _present(sources),
         "schedules": _parsed(top, "schedules", Schedule.parse),
         "evaluate": _evaluate(top),
         "metrics": measures,
@@ -173,7 +181,13 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
         "in_chat": top.flag("in_chat", False),
         "judge": _judge(top),
         "judge_url": top.text("judge_url", required=False),
+        "expected": _present(map(Expected.of, top.records("expected", EXPECTED_FIELDS))),
     }
+
+
+def _present(found: Iterable[T | None]) -> tuple[T, ...]:
+    """Leave out what could not be read, which is noted."""
+    return tuple(one for one in found if one is not None)
 
 
 def _tasks(top: Record, directory: Path) -> Tasks | None:
@@ -216,7 +230,8 @@ def _source(record: Record, directory: Path) -> Source | None:
     last = int(record.number("last", least=1)) if "last" in record.values else None
     if name is None:
         return None
-    return Source(name, None if path is None else str(directory / path), first, last)
+    digest = record.text("sha256", required=False)
+    return Source(name, None if path is None else str(directory / path), first, last, digest)
 
 
 def _evaluate(top: Record) -> str | int:

@@ -18,6 +18,8 @@ EXAMPLES = _options.examples(
     "emend bench --config examples/bench.yaml --output_path results/",
     "emend bench --config bench.yaml --output_path results/ --limit 20 --shard 0/4",
     "emend bench --config bench.yaml --output_path results/ --log_samples",
+    "emend bench --config examples/recipes/llama2-7b-zsre.yaml --output_path results/ \\",
+    "      --model smollm2-135m --limit 20",
     "emend bench --output_path results/",
     "emend bench --output_path results/ --compare earlier/",
     "",
@@ -33,6 +35,9 @@ def command(
     config: Annotated[Path | None, flag("What to measure.", metavar="FILE")] = None,
     limit: _options.Limit = None,
     seed: Annotated[int | None, flag("Seed of draws, in place of the file's.")] = None,
+    model: Annotated[
+        list[str] | None, flag("In place of the file's models; may be repeated.")
+    ] = None,
     shard: Annotated[
         str | None, flag("Measure part I of N (from 0), for job arrays.", metavar="I/N")
     ] = None,
@@ -56,7 +61,8 @@ def command(
 
     keys: list[str] | None = None
     if config is not None:
-        plan = bench.Plan.read(config, limit=limit, seed=seed)
+        models = tuple(model) if model else None
+        plan = bench.Plan.read(config, limit=limit, seed=seed, models=models)
         keys = [unit.key for unit in plan.units()]
         tell = None if json else _Teller()
         runner = bench.Runner(plan, output_path, on_unit=tell, load=loading.load)
@@ -65,9 +71,9 @@ def command(
         results = runner.run(part, parts)
         if log_samples:
             bench.log_samples(output_path, results)
-    elif limit or seed is not None or shard or log_samples:
+    elif limit or seed is not None or shard or log_samples or model:
         raise InvalidInput(
-            "limit, seed, shard and log_samples need --config FILE: without it nothing is run"
+            "model, limit, seed, shard and log_samples need --config FILE: nothing is run without"
         )
     board = bench.Board.read(output_path, keys)
     for name in ("leaderboard.md", "leaderboard.html"):

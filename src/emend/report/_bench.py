@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emend.bench import Expected
 from emend.bench.leaderboard import COLUMNS, Board, Interval, Point
 from emend.report import _figures as figures
 from emend.report._results import plain, share
@@ -37,7 +38,11 @@ class BenchView:
         return [
             one
             for (dataset, schedule), points in self._groups().items()
-            for one in (_board(dataset, schedule, points), *_further(dataset, schedule, points))
+            for one in (
+                _board(dataset, schedule, points),
+                *_further(dataset, schedule, points),
+                *self._expected(dataset, schedule, points),
+            )
         ]
 
     def page(self) -> str:
@@ -48,10 +53,34 @@ class BenchView:
         ]
         for (dataset, schedule), points in self._groups().items():
             parts += _shown("h2", _board(dataset, schedule, points))
-            for further in _further(dataset, schedule, points):
-                parts += _shown("h3", further)
+            further = _further(dataset, schedule, points)
+            for one in (*further, *self._expected(dataset, schedule, points)):
+                parts += _shown("h3", one)
             parts += [_trade_off(points), *_curves(points), *map(_cases, points)]
         return document(self.title, parts)
+
+    def _expected(self, dataset: str, schedule: str, points: Sequence[Point]) -> list[Table]:
+        """Make the table of published numbers, next to those measured, where there are some."""
+        chosen = [
+            one
+            for one in self.board.expected
+            if (one.dataset, one.schedule) == (dataset, schedule) and one.values
+        ]
+        if not chosen:
+            return []
+        names = list(dict.fromkeys(name for one in chosen for name in one.values))
+        rows = [
+            [one.method, point.model, *(_compared(name, one, point) for name in names)]
+            for one in chosen
+            for point in points
+            if point.method == one.method
+        ]
+        sources = "; ".join(dict.fromkeys(one.source for one in chosen))
+        recalled = any(one.recalled for one in chosen)
+        mark = "; † recalled from memory, not read in the source" if recalled else ""
+        note = f"measured here / published: {sources}{mark}"
+        title = f"{dataset}, {schedule}: next to published numbers"
+        return [Table(title, ["method", "model here", *names], rows, note=note)] if rows else []
 
     def figure(self) -> Any:
         """Draw success against locality, a panel for each dataset and schedule."""
@@ -121,6 +150,16 @@ def _scores(
         for point, one in zip(points, values, strict=True)
     ]
     return Table(title, ["model", "method", "edits", *names], rows, note=note)
+
+
+def _compared(name: str, expected: Expected, point: Point) -> str:
+    """Write a score as measured and as published."""
+    if name not in expected.values:
+        return "–"
+    own = point.published.get(name)
+    ours = "–" if own is None else _score_text(name, {"after": own["after"]})
+    mark = "†" if expected.recalled else ""
+    return f"{ours} / {_score_text(name, {'after': expected.values[name]})}{mark}"
 
 
 _NO_SHARES = ("fluency", "perplexity")
