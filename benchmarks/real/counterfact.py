@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluator import Evaluator, Record
+from evaluator import Evaluator, Record, read_records, show
 
 import emend
 from emend.models import ensure_start
 from emend.models.start import front_ids
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-COLUMNS = ("ES", "EX", "PS", "PX", "NS", "UN", "drift", "PPL", "seconds")
 
 
 def main() -> None:
@@ -69,16 +68,6 @@ def main() -> None:
         show(label, rows)
 
 
-def read_records(path: Path, first: int, last: int) -> list[Record]:
-    """Records of the file whose texts name their subject once, different edits each."""
-    found: dict[str, Record] = {}
-    for raw in json.loads(path.read_text(encoding="utf-8"))[first:last]:
-        record = Record(**raw)
-        if record.prompt.count(record.subject) == 1:
-            found.setdefault(record.prompt, record)
-    return list(found.values())
-
-
 def measured(
     plain: Evaluator,
     model: Any,
@@ -112,15 +101,6 @@ def kept(path: Path) -> dict[str, list[dict[str, Any]]]:
         return {}
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     return {json.dumps(line["key"]): line["rows"] for line in lines}
-
-
-def show(label: str, rows: list[dict[str, Any]]) -> None:
-    """Print the means of all quantities, with how many records they are of."""
-    cells = []
-    for name in COLUMNS:
-        values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
-        cells.append(f"{name} {sum(values) / len(values):.3f}" if values else f"{name} -")
-    print(f"{label}: n {len(rows)}  " + "  ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

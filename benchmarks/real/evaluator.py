@@ -14,8 +14,11 @@ that it leaves out. Every text begins with the start token that is passed as `fr
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from torch import Tensor
 GENERAL = ("{} is a", "{} was", "{} is known for", "{} is the", "{} has", "People say that {}")
 TOLD = 16
 """Tokens that the model says of a subject to each of `GENERAL`."""
+COLUMNS = ("ES", "EX", "PS", "PX", "NS", "UN", "drift", "PPL", "seconds")
 
 
 @dataclass(frozen=True)
@@ -183,3 +187,22 @@ class Evaluator:
             total -= read.gather(-1, wanted).sum().item()
             count += len(wanted)
         return total / count
+
+
+def read_records(path: Path, first: int, last: int) -> list[Record]:
+    """Records of the file whose texts name their subject once, different edits each."""
+    found: dict[str, Record] = {}
+    for raw in json.loads(path.read_text(encoding="utf-8"))[first:last]:
+        record = Record(**raw)
+        if record.prompt.count(record.subject) == 1:
+            found.setdefault(record.prompt, record)
+    return list(found.values())
+
+
+def show(label: str, rows: list[dict[str, Any]]) -> None:
+    """Print the means of all quantities, with how many records they are of."""
+    cells = []
+    for name in COLUMNS:
+        values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
+        cells.append(f"{name} {sum(values) / len(values):.3f}" if values else f"{name} -")
+    print(f"{label}: n {len(rows)}  " + "  ".join(cells), flush=True)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from emend.errors import EmendError
 from emend.server.bodies import Chat, Completion, Tokenize
@@ -18,6 +18,9 @@ from emend.server.editor import Editor
 from emend.server.engines import Served
 from emend.server.guard import Limits, error_body
 from emend.server.observing import Observer
+
+LEFT = 499
+"""Status in the log for a client that left before its answer."""
 
 
 class Busy(EmendError):
@@ -70,6 +73,8 @@ def openai_router(
             lines = _lines(first, chunks, served, observer)
             return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
         answer = await _unless_gone(request, editor.engine.answer(served.handle, kind, given))
+        if answer is None:
+            return Response(status_code=LEFT)
         tokens = answer.get("usage", {}).get("completion_tokens", 0)
         observer.tokens.labels(served.name).inc(tokens)
         noted["tokens"] = tokens
@@ -133,8 +138,8 @@ def _event(data: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-async def _unless_gone(request: Request, answer: Any) -> dict[str, Any]:
-    """Wait for an answer; where the client leaves first, give it up."""
+async def _unless_gone(request: Request, answer: Any) -> dict[str, Any] | None:
+    """Wait for an answer; where the client leaves first, give it up and return None."""
     task = asyncio.ensure_future(answer)
 
     async def gone() -> None:
@@ -148,7 +153,7 @@ async def _unless_gone(request: Request, answer: Any) -> dict[str, Any]:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            raise asyncio.CancelledError
+            return None
         return task.result()
     finally:
         watch.cancel()
