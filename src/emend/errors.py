@@ -96,6 +96,10 @@ class EndpointFailure(EmendError, ConnectionError):
     """An endpoint does not answer, or not in the format that was agreed on."""
 
 
+class EngineFailure(EmendError):
+    """The engine that runs a benchmark's units cannot be reached, or lost a worker for good."""
+
+
 class MissingExtra(EmendError, ImportError):
     """A package that is not part of the light core is needed and not installed."""
 

@@ -35,6 +35,8 @@ def test_a_run_is_measured_once_shown_and_compared(emend, tmp_path):
     assert data["differences"][0]["difference"] == 0
     emend("bench", "--output_path", tmp_path / "no").is_one_line("holds no results")
     emend(*asked, "--shard", "2/2").is_one_line("expected I/N")
+    emend(*asked, "--engine", "spark").is_one_line("expected local or ray")
+    emend(*asked, "--gpus", 1).is_one_line("need --engine ray")
     emend("bench", "--output_path", results, "--limit", 2).is_one_line("--config FILE")
 
 

@@ -6,6 +6,7 @@ from emend.bench._demo import Demo, DemoRun, demo
 from emend.bench._expected import Expected
 from emend.bench._further import VERDICTS, judge_of
 from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
+from emend.bench._ray import RayEngine
 from emend.bench._real_demo import RealDemo, real_demo
 from emend.bench._samples import log_samples
 from emend.bench._sweep import Row, Sweep, sweep
@@ -26,6 +27,7 @@ __all__ = [
     "Interval",
     "Plan",
     "Point",
+    "RayEngine",
     "RealDemo",
     "Row",
     "Runner",

@@ -38,6 +38,10 @@ class Variant:
     method: methods.Method
     settings: Mapping[str, Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the text: a method is found by its name in another process."""
+        return Variant.parse, (self.text,)
+
     @classmethod
     def parse(cls, text: str) -> Variant:
         """Read a variant.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from emend import api, metrics
 from emend._io import write_json
@@ -31,6 +31,18 @@ PLAN = "plan.json"
 Loaded = tuple[Any, Any]
 """A model and its tokenizer."""
 
+Load = Callable[[str], Loaded]
+
+
+class Engine(Protocol):
+    """Measures units elsewhere than in this process, such as `RayEngine`."""
+
+    def __call__(
+        self, plan: Plan, directory: Path, units: Sequence[Unit], load: Load | None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the number and the result of each unit, in any order."""
+        ...
+
 
 class Runner:
     """Measures what a results folder lacks.
@@ -40,6 +52,7 @@ class Runner:
         directory: The results folder.
         on_unit: Called after each unit with its number, the count of units and its result.
         load: Loads a model by name; `emend.load` by default.
+        engine: Measures the units; None for this process.
     """
 
     def __init__(
@@ -48,10 +61,12 @@ class Runner:
         directory: str | Path,
         *,
         on_unit: Callable[[int, int, dict[str, Any]], None] | None = None,
-        load: Callable[[str], Loaded] | None = None,
+        load: Load | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.plan, self.directory = plan, Path(directory)
-        self._on_unit, self._load = on_unit, load or api.load
+        self._on_unit, self._given, self._load = on_unit, load, load or api.load
+        self._engine = engine
         self._loaded: dict[str, Loaded] = {}
         self._further = Further(plan, self.directory)
         if self.directory.exists() and not self.directory.is_dir():
@@ -96,13 +111,28 @@ class Runner:
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self.directory / PLAN, self.plan.to_dict())
         units = [unit for n, unit in enumerate(self.plan.units()) if n % shards == shard]
-        found: list[dict[str, Any]] = []
-        for number, unit in enumerate(units, start=1):
-            result = self._kept(unit) or self._measured(unit)
-            found.append(result)
-            if self._on_unit:
-                self._on_unit(number, len(units), result)
-        return found
+        found = {n: kept for n, unit in enumerate(units) if (kept := self._kept(unit))}
+        for number, result in enumerate(found.values(), start=1):
+            self._tell(number, len(units), result)
+        todo = [n for n in range(len(units)) if n not in found]
+        for at, result in self._results([units[n] for n in todo]):
+            found[todo[at]] = result
+            self._path(units[todo[at]]).parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._path(units[todo[at]]), result)
+            self._tell(len(found), len(units), result)
+        return [found[n] for n in range(len(units))]
+
+    def _results(self, units: Sequence[Unit]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Measure units, here or by the engine."""
+        if self._engine is not None and units:
+            yield from self._engine(self.plan, self.directory, units, self._given)
+            return
+        for number, unit in enumerate(units):
+            yield number, self.measure(unit)
+
+    def _tell(self, number: int, count: int, result: dict[str, Any]) -> None:
+        if self._on_unit:
+            self._on_unit(number, count, result)
 
     def _path(self, unit: Unit) -> Path:
         return self.directory / UNITS / f"{unit.key}.json"
@@ -115,7 +145,8 @@ class Runner:
         result = read_result(path)
         return None if "error" in result else {**result, "kept": True}
 
-    def _measured(self, unit: Unit) -> dict[str, Any]:
+    def measure(self, unit: Unit) -> dict[str, Any]:
+        """Measure one unit in this process; its result is not written."""
         model, tokenizer = self._model(unit.model)
         started = time.process_time()
         about = {"key": unit.key, "unit": unit.about}
@@ -124,10 +155,7 @@ class Runner:
         except EmendError as error:
             logger.warning(f"{unit.variant.text} on {unit.model}: {error}")
             measured = {"error": str(error)}
-        result = {**about, **measured, "cpu_seconds": time.process_time() - started}
-        self._path(unit).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._path(unit), result)
-        return result
+        return {**about, **measured, "cpu_seconds": time.process_time() - started}
 
     def _model(self, name: str) -> Loaded:
         if name not in self._loaded:

@@ -20,6 +20,7 @@ EXAMPLES = _options.examples(
     "emend bench --config bench.yaml --output_path results/ --log_samples",
     "emend bench --config examples/recipes/llama2-7b-zsre.yaml --output_path results/ \\",
     "      --model smollm2-135m --limit 20",
+    "emend bench --config bench.yaml --output_path results/ --engine ray --workers 8 --gpus 0.5",
     "emend bench --output_path results/",
     "emend bench --output_path results/ --compare earlier/",
     "",
@@ -36,7 +37,8 @@ def command(
     limit: _options.Limit = None,
     seed: Annotated[int | None, flag("Seed of draws, in place of the file's.")] = None,
     model: Annotated[
-        list[str] | None, flag("In place of the file's models; may be repeated.")
+        list[str] | None,
+        flag("In place of the file's models; may be repeated.", metavar="NAME"),
     ] = None,
     shard: Annotated[
         str | None, flag("Measure part I of N (from 0), for job arrays.", metavar="I/N")
@@ -47,6 +49,14 @@ def command(
     log_samples: Annotated[
         bool, flag("Write what was asked and generated to samples/, a line a question.")
     ] = False,
+    engine: Annotated[
+        str, flag("local (this process), or ray; needs emend[ray].", metavar="WORD")
+    ] = "local",
+    workers: Annotated[int, flag("Processes of --engine ray.", min=1)] = 2,
+    address: Annotated[
+        str | None, flag("Of a running Ray cluster; else one is started here.", metavar="ADDRESS")
+    ] = None,
+    gpus: Annotated[float, flag("GPUs of each worker of Ray; a fraction shares one.", min=0)] = 0,
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
@@ -57,6 +67,10 @@ def command(
     of what is generated, with intervals of 95% by bootstrap over edits.
     """
     part, parts = _shard(shard)
+    if engine not in ("local", "ray"):
+        raise InvalidInput(f"engine is {engine!r}, expected local or ray")
+    if engine == "local" and (address or gpus):
+        raise InvalidInput("address and gpus need --engine ray: add it")
     from emend import bench, report
 
     keys: list[str] | None = None
@@ -65,7 +79,8 @@ def command(
         plan = bench.Plan.read(config, limit=limit, seed=seed, models=models)
         keys = [unit.key for unit in plan.units()]
         tell = None if json else _Teller()
-        runner = bench.Runner(plan, output_path, on_unit=tell, load=loading.load)
+        on_ray = bench.RayEngine(workers, address, gpus) if engine == "ray" else None
+        runner = bench.Runner(plan, output_path, on_unit=tell, load=loading.load, engine=on_ray)
         for line in runner.changes():
             typer.echo(f"changed since the latest run: {line}", err=True)
         results = runner.run(part, parts)
