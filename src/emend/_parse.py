@@ -51,7 +51,7 @@ def check_path(path: Path, what: str, suffixes: Collection[str]) -> None:
     if path.is_dir():
         raise InvalidInput(f"{path} is a directory, expected a file of {what}: name a file in it")
     if not path.exists():
-        raise MissingFile(f"there is no file {path}: check the path given for the {what}")
+        raise MissingFile(f"there is no file {path}: check the path given for {what}")
     if path.suffix.lower() not in suffixes:
         raise InvalidInput(
             f"{path} ends in {path.suffix!r}, expected one of {', '.join(suffixes)}: rename it"

@@ -14,7 +14,8 @@ PAGES = [
 ]
 PAGES = [page for page in PAGES if page.is_file()]
 FENCE = re.compile(
-    r"(?:<!-- not run here: (?P<reason>(?:(?!-->).)+?) -->\s*?\n\s*)?"
+    r"(?:<!-- (?:not run here|run here without (?P<without>[^:]+)): "
+    r"(?P<reason>(?:(?!-->).)+?) -->\s*?\n\s*)?"
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```",
     re.MULTILINE | re.DOTALL,
 )
@@ -30,7 +31,8 @@ class Block:
         line: The number of its first line.
         language: What its fence names; "" for none.
         text: Its lines, without the fence's indent.
-        reason: Why it is not run, from the comment above it; "" where it is run.
+        reason: Why it is not run, or not all of it, from the comment above it; "" where it is run.
+        without: Of a block that is run in part, regular expressions of the commands that are not.
     """
 
     page: str
@@ -38,6 +40,12 @@ class Block:
     language: str
     text: str
     reason: str
+    without: tuple[str, ...] = ()
+
+    @property
+    def is_run(self) -> bool:
+        """Whether tests run it, all of it or a part."""
+        return not self.reason or bool(self.without)
 
     @property
     def place(self) -> str:
@@ -55,7 +63,8 @@ def blocks_of(page: Path) -> list[Block]:
         number = text.count("\n", 0, one.start("language")) + 1
         reason = " ".join((one["reason"] or "").split())
         name = str(page.relative_to(ROOT))
-        found.append(Block(name, number, one["language"], "\n".join(lines), reason))
+        without = tuple(re.split(r",\s*", one["without"] or "")) if one["without"] else ()
+        found.append(Block(name, number, one["language"], "\n".join(lines), reason, without))
     return found
 
 

@@ -75,7 +75,7 @@ def read_merge_file(path: str | Path) -> MergeFile:
         BrokenFile: Something in it cannot be used; there is a line about each thing.
         MissingExtra: It is YAML and pyyaml is not installed.
     """
-    document = read_document(Path(path), "a merge")
+    document = read_document(Path(path), "a merge file")
     problems = Problems(str(path), document.line_of)
     top = Record.of(document.content, problems, TOP, what="the merge")
     found = _read(top) if top else None
