@@ -452,4 +452,4 @@ for front in ([], start):
 # - **Facts only.** The equation changes what follows a subject. It knows nothing of habits,
 #   rules or tone.
 #
-# Next: notebook 3, which compares the families of methods.
+# Next: [3. Choose a method](3_choose_a_method.ipynb), which compares the families of methods.

@@ -98,9 +98,7 @@ print(facts[0].text, facts[0].original, "->", facts[0].target)
 tasks["outdated fact"] = Task(
     facts,
     lambda: share([one.text for one in facts], [begins(one.target) for one in facts]),
-    lambda: share(
-        [one.prompt for one in rephrased], [begins(one.answers[0]) for one in rephrased]
-    ),
+    lambda: share([one.prompt for one in rephrased], [begins(one.answers[0]) for one in rephrased]),
     near[::3],
 )
 
@@ -154,7 +152,11 @@ tasks["offensive remark"] = Task(
     polite,
     lambda: share([one.text for one in polite], [is_polite] * 5),
     lambda: share(
-        [statement.format(name) for statement in speech.REMARK_STATEMENTS[1:3] for name in rude[:5]],
+        [
+            statement.format(name)
+            for statement in speech.REMARK_STATEMENTS[1:3]
+            for name in rude[:5]
+        ],
         [is_polite] * 10,
     ),
     [speech.REMARK_STATEMENTS[0].format(name) for name in rude[20:35]],
@@ -234,13 +236,14 @@ for name, task in tasks.items():
 # %% [markdown]
 # Three tasks also have a tool of their own, made of the same parts with another objective:
 # `fairness.debias` makes two answers equally probable, `erasure.erase` takes an answer out of the
-# states of the layers, and the encore below has a vector of politeness.
+# states of the layers, and the encore below has a vector of politeness. (`debias` is given all
+# twenty occupations, in two of the sentences: it needs many examples of a habit.)
 
 # %%
 from emend.erasure import Secret, attack, erase
 from emend.fairness import Occupations, debias
 
-occupations = Occupations(tuple(jobs), tuple(openings[:2]))
+occupations = Occupations(tuple(speech.OCCUPATIONS), tuple(openings[:2]))
 patches["biased habit", "own tool"] = debias(
     model, tokenizer, occupations, prompts=96, passes=4, texts=8
 )
@@ -273,25 +276,30 @@ plt.show()
 # %% [markdown]
 # Read it task by task.
 #
-# - **Outdated fact**: all take, and other wordings mostly follow. Any family will do; look at cost
-#   and at where the edit has to live.
-# - **Biased habit**: a fact editor does what it was asked, *the other pronoun*, and the balance in
-#   other sentences is about as bad as before, turned around. Flipping a bias is not removing it.
-#   The objective matters more than the family: `debias` asks for balance and gets it.
-# - **Offensive remark**: weights and memory follow. The prompt methods do not here: this model
-#   never learned to take a remark from its prompt. A prompt can only use what a model can read.
+# - **Outdated fact**: most edits take, and other wordings mostly follow. The differences are in
+#   "stays": a prompt that names the subject disturbs its other facts, a hypernetwork that makes
+#   five edits at once disturbs its neighbours.
+# - **Biased habit**: a fact editor does what it was asked, *the other pronoun*. Where it writes
+#   firmly (`grace`) the bias is turned around; the others end somewhere between, by accident.
+#   Flipping a bias is not removing it. The objective matters more than the family: `debias` asks
+#   for balance.
+# - **Offensive remark**: weights and memory follow. The prompt methods do not: this model never
+#   learned to take a remark from its prompt. A prompt can only use what a model can read.
 # - **Multi-hop question**: the edit is in the weights, and the question does not use it. What a
 #   model answers in one go, it recalls by another road. Only `mello`, which asks itself one fact
 #   at a time and consults the edits at each step, mostly follows.
-# - **Private number**: see below, because "does not come out" is a weak test.
+# - **Private number**: weights hide it, but look at "stays": `mend` hides four numbers and destroys
+#   everybody else's as well. And "does not come out" is a weak test; see below.
 
 # %%
-assert min(results["outdated fact", method][0] for method in METHODS) >= 0.8
 assert results["outdated fact", "rome"][1] >= 0.6
 hop = {method: results["multi-hop question", method] for method in METHODS}
 assert hop["rome"][0] >= 0.8
 assert hop["mello"][1] >= 0.5 > max(hop[one][1] for one in METHODS if one != "mello")
-assert results["biased habit", "own tool"][1] > results["biased habit", "mend"][1]
+habit = {method: results["biased habit", method] for method in [*METHODS, "own tool"]}
+assert habit["grace"][0] < 0.3
+assert habit["own tool"][1] > max(habit[method][1] for method in METHODS)
+assert results["private number", "mend"][2] < 0.5 < results["private number", "rome"][2]
 assert results["offensive remark", "rome"][1] > results["offensive remark", "ike"][1]
 
 # %% [markdown]
@@ -400,9 +408,8 @@ assert before[0] != after[0]
 # %%
 from emend.arithmetic import FineTuning, finetune, scaled
 
-taught, asked_of = list(world.remarks)[:30], [one for one in rude if one not in taught]
-asked_of = [one for one in asked_of if one in list(world.remarks)[30:]][:20]
-remarks = [speech.REMARK_STATEMENTS[0].format(name) for name in asked_of]
+taught = list(world.remarks)[:30]
+remarks = [speech.REMARK_STATEMENTS[0].format(name) for name in rude if name not in taught][:20]
 
 
 def learned(words):
