@@ -7,6 +7,7 @@ benchmark writes it, so that workers need no directory in common with it, only t
 from __future__ import annotations
 
 import importlib
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from emend.errors import EngineFailure, InvalidInput, MissingExtra, first_line
 
 RETRIES = 3
 """How often a worker is started again, and a unit is tried again after its worker died."""
+
+SECONDS = 10.0
+"""How long a cluster may take to answer."""
 
 
 class Worker:
@@ -98,6 +102,8 @@ class RayEngine:
         given: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address is None:
             given |= {"num_cpus": self.workers, "include_dashboard": False}
+        else:
+            _check_reachable(self.address)
         try:
             ray.init(address=self.address or "local", **given)
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
@@ -105,6 +111,20 @@ class RayEngine:
                 f"Ray cannot be reached at {self.address or 'this machine'} "
                 f"({first_line(error)}): check --address"
             ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():  # "auto", or a name of Ray's own
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise EngineFailure(
+            f"nothing answers at {address} ({first_line(error)}), expected a Ray cluster: start "
+            "one (`ray start --head`), or leave the address out"
+        ) from error
 
 
 def _worked(
