@@ -83,7 +83,7 @@ def command(
         raise MissingExtra.of(error.name or "fastapi", "server", "serve") from error
     from emend.server.engines.transformers import TransformersEngine
 
-    _begin_logs()
+    _begin_logs(log_prompts)
     given = {name: _patch_in(directory) for name, directory in _named(patch or ()).items()}
     network, tokenizer = loading.load(model)
     engine = TransformersEngine(network, tokenizer, max_prompt_tokens)
@@ -92,7 +92,6 @@ def command(
     editor = server.Editor(network, tokenizer, ledger, engine, options)
     limits = server.Limits(
         body_bytes=max_body_bytes,
-        prompt_tokens=max_prompt_tokens,
         waiting=max_waiting,
         edits_per_minute=edits_per_minute,
     )
@@ -140,8 +139,10 @@ def _patch_in(directory: str) -> Any:
     return load_patch(Path(directory))
 
 
-def _begin_logs() -> None:
-    """Write the server's log to standard error, a line an event."""
+def _begin_logs(log_prompts: bool) -> None:
+    """Write the server's log to standard error, a line an event, without what was asked."""
+    if not log_prompts:  # what warns of edits that did not take quotes them
+        logging.getLogger("emend").setLevel(logging.ERROR)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     for name in ("emend.server", "uvicorn.error"):

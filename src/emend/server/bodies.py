@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
@@ -26,9 +27,33 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clean(cls, data: Any) -> Any:
+        _check_texts(data)
+        return data
+
     def given(self) -> dict[str, Any]:
         """Return the fields that were given."""
         return self.model_dump(exclude_unset=True)
+
+
+def _check_texts(data: Any) -> None:
+    """Refuse what JSON can hold and nobody can write: half a surrogate pair, NaN, infinity."""
+    if isinstance(data, str):
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text has half of a surrogate pair, expected Unicode") from None
+    elif isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"found {data}, expected a finite number")
+    elif isinstance(data, dict):
+        for name, value in data.items():  # pyright: ignore[reportUnknownVariableType]
+            _check_texts(name)
+            _check_texts(value)
+    elif isinstance(data, list):
+        for value in data:  # pyright: ignore[reportUnknownVariableType]
+            _check_texts(value)
 
 
 class StreamOptions(Body):
@@ -72,6 +97,12 @@ class Completion(_Generation):
     best_of: Literal[1] | None = None
     suffix: None = None
 
+    @property
+    def texts(self) -> int:
+        """How many texts are asked for."""
+        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return (len(self.prompt) if several else 1) * (self.n or 1)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.max_tokens == 0 and not self.echo:
@@ -111,6 +142,11 @@ class Chat(_Generation):
     max_completion_tokens: Limit | None = None
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
+
+    @property
+    def texts(self) -> int:
+        """How many texts are asked for."""
+        return self.n or 1
 
     def given(self) -> dict[str, Any]:
         """Return the fields that were given, with messages of plain text."""

@@ -31,14 +31,12 @@ class Limits:
     Attributes:
         body_bytes: The longest body.
         body_seconds: For how long a body may arrive.
-        prompt_tokens: The longest prompt.
-        waiting: How many texts may wait for the engine.
+        waiting: How many texts may wait for the engine or be under way.
         edits_per_minute: Changes of the edits, all writers together.
     """
 
     body_bytes: int = 1_000_000
     body_seconds: float = 30.0
-    prompt_tokens: int = 4096
     waiting: int = 256
     edits_per_minute: int = 60
 

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from emend.errors import EmendError
+from emend.errors import EmendError, InvalidInput
 from emend.server.bodies import Chat, Completion, Tokenize
 from emend.server.editor import Editor
 from emend.server.engines import Served
@@ -57,8 +57,13 @@ def openai_router(
 
     async def answered(request: Request, kind: str, body: Completion | Chat) -> Any:
         served = editor.served(body.model)
-        if editor.engine.load >= limits.waiting:
-            raise Busy(f"{limits.waiting} texts wait already: try again in a moment")
+        if body.texts > limits.waiting:
+            raise InvalidInput(
+                f"the request asks for {body.texts} texts, expected at most {limits.waiting} at "
+                "once: send several requests"
+            )
+        if editor.engine.load + body.texts > limits.waiting:
+            raise Busy("too many texts wait already: try again in a moment")
         headers = {"x-emend-ledger-version": str(served.version)}
         if served.hash:
             headers["x-emend-patch"] = served.hash

@@ -57,7 +57,7 @@ class Worker:
     @property
     def load(self) -> int:
         """How many texts wait or are under way, nearly."""
-        under_way = sum(len(one.rows) for one in self._writings)
+        under_way = sum(row.is_open for one in list(self._writings) for row in one.rows)
         return self._arrived.qsize() + len(self._waiting) + len(self._scored) + under_way
 
     def close(self) -> None:
