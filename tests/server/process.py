@@ -97,3 +97,35 @@ class Process:
 
     def __exit__(self, *_):
         self.kill()
+
+
+def acknowledged(server: Process, records, **body) -> dict[str, dict[str, str]]:
+    """Post edits one after another until the server is gone; return those it acknowledged."""
+    made = {}
+    with httpx2.Client(base_url=server.url, timeout=120) as client:
+        for record in records:
+            try:
+                answer = server.edit(record, client, **body)
+            except httpx2.TransportError:
+                break
+            assert answer.status_code == 201, answer.text
+            made[answer.json()["id"]] = record
+    return made
+
+
+def check_after_a_kill(server: Process, made: dict[str, dict[str, str]]) -> set[str]:
+    """Check that what was acknowledged is active and answered, and that nothing is half there.
+
+    Returns:
+        Ids that are active and were not acknowledged: at most the one that was under way.
+    """
+    listed = {one["id"]: one for one in server.client.get("/v1/edits").json()["data"]}
+    active = {id_ for id_, one in listed.items() if one["status"] == "active"}
+    assert set(made) <= active, (made, active)
+    assert len(active - set(made)) <= 1, (made, active)
+    assert {one["status"] for one in listed.values()} <= {"active", "reverted"}, listed
+    asked = [listed[id_] for id_ in sorted(active)]
+    texts = server.texts(server.edited, [one["text"] for one in asked]) if asked else []
+    for one, text in zip(asked, texts, strict=True):
+        assert text.strip().startswith(one["target"].strip()), (one, text)
+    return active - set(made)
