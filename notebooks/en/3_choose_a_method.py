@@ -259,7 +259,7 @@ for name in ("biased habit", "private number"):
 columns = ["none", *METHODS, "own tool"]
 figure, all_axes = plt.subplots(3, 1, figsize=(7, 8), layout="constrained")
 for number, (axes, title) in enumerate(zip(all_axes, ("asked", "follows", "stays"), strict=True)):
-    axes.imshow(torch.zeros(len(tasks), len(columns)), cmap="Greys", vmin=0, vmax=1)
+    axes.imshow(torch.zeros(len(tasks), len(columns)), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     for row, name in enumerate(tasks):
         for column, method in enumerate(columns):
             found = base[name] if method == "none" else results.get((name, method))
