@@ -53,10 +53,10 @@ def read(text, layer, front=start):
 # Each layer of a transformer has two parts. Attention moves information between words. The
 # feed-forward part (MLP) works on one word at a time, and its last step is a matrix:
 #
-# $$\text{output} = W k = \sum_i k_i\, w_i$$
+#     output = W k = Σ_i k_i w_i
 #
-# The input $k$ has one number per *unit*; $w_i$, the matching column of $W$, is a fixed vector.
-# So a unit is an entry of a memory: $k_i$ says how well the text matches (the **key**), and $w_i$
+# The input `k` has one number per *unit*; `w_i`, the matching column of `W`, is a fixed vector.
+# So a unit is an entry of a memory: `k_i` says how well the text matches (the **key**), and `w_i`
 # is what is then added (the **value**). [Geva et al.](https://arxiv.org/abs/2012.14913) found that
 # many units can be read. Let us read one: which unit of layer 22 does most for "Paris"?
 
@@ -149,20 +149,20 @@ assert found.effects["mlp"][found.last, :3].max() > 3 * found.effects["mlp"][fou
 # %% [markdown]
 # ## ROME by hand
 #
-# We want the matrix $W$ to give a new value $v_*$ for the key $k_*$ of our subject, and to change
-# as little as possible for all other keys. Let $C = E[k k^T]$ be the covariance of keys in
-# ordinary text. Then the problem is
+# We want the matrix `W` to give a new value `v*` for the key `k*` of our subject, and to change as
+# little as possible for all other keys. Let `C = E[k kᵀ]` be the covariance of keys in ordinary
+# text. Then the problem is
 #
-# $$\min_{\hat W} E\,\lVert \hat W k - W k\rVert^2 \quad\text{such that}\quad \hat W k_* = v_*$$
+#     minimise  E |W' k - W k|²   over W',   such that   W' k* = v*
 #
-# With a Lagrange multiplier $\lambda$ for the condition, setting the derivative to zero gives
-# $(\hat W - W)\,C = \lambda k_*^T$. So the change has **rank one**: $\hat W - W = \lambda u^T$
-# with $u = C^{-1}k_*$, and the condition fixes $\lambda$:
+# With a Lagrange multiplier `λ` (a vector) for the condition, setting the derivative to zero gives
+# `(W' - W) C = λ k*ᵀ`. So the change has **rank one**, `W' - W = λ uᵀ` with `u = C⁻¹ k*`, and the
+# condition fixes `λ`:
 #
-# $$\hat W = W + \frac{v_* - W k_*}{u \cdot k_*}\, u^T$$
+#     W' = W + (v* - W k*) uᵀ / (u · k*)
 #
-# Read it as a sentence: *respond to $k_*$, but in that direction of it which ordinary text does
-# not use*. We need three things: $C$, $k_*$ and $v_*$. We work in 64-bit numbers, to compare
+# Read it as a sentence: *respond to `k*`, but along the direction of it which ordinary text does
+# not use*. We need three things: `C`, `k*` and `v*`. We work in 64-bit numbers, to compare
 # exactly.
 
 # %%
@@ -195,9 +195,9 @@ print(len(ordinary), "keys")
 # The key is read where tracing pointed: at the subject's last token. A model sees nothing to the
 # right of a word, so the text up to the subject is enough.
 #
-# The value $v_*$ is *searched*: add a vector $\delta$ to the output at that token, and let Adam
-# improve $\delta$ until the model states the target. Two terms hold it back: the subject's
-# essence ("... is a") must stay as it was, and $\delta$ must stay short.
+# The value `v*` is *searched*: add a vector `δ` to the output at that token, and let Adam improve
+# `δ` until the model states the target. Two terms hold it back: the subject's essence ("... is a")
+# must stay as it was, and `δ` must stay short.
 
 
 # %%
@@ -268,15 +268,15 @@ assert edit.target in generate(edited, tokenizer, [edit.text], max_new_tokens=3)
 # %% [markdown]
 # The same matrix, up to rounding. That is all of ROME.
 #
-# **Exercise.** Replace $C$ by the identity matrix (`torch.eye`). The edit still takes. What
+# **Exercise.** Replace `C` by the identity matrix (`torch.eye`). The edit still takes. What
 # happens to facts about other people? (The next section has the code to count them.)
 
 # %% [markdown]
 # ## One edit after another
 #
 # The second edit meets a model that is already edited. How well do edits tolerate each other? Of
-# ROME we can compute it. The change for subject $j$ acts on the key of subject $i$ with strength
-# $u_j \cdot k_i$: one on itself, and it should be zero on everybody else.
+# ROME we can compute it. The change for subject `j` acts on the key of subject `i` with strength
+# `u_j · k_i` (where `u_j · k_j = 1`), and it should be zero on everybody else.
 
 # %%
 drawn = emend.datasets.load("lab", limit=60, seed=1)
@@ -303,10 +303,10 @@ assert others.abs().max() > 0.1
 # - **fine-tuning**, the naive way: a few gradient steps on the matrix for one edit, then the next;
 # - **ROME**, ours, one edit after another on the edited model;
 # - **MEMIT** ([Meng et al.](https://arxiv.org/abs/2210.07229)), which solves for all keys at once.
-#   It minimises the error over the 24 new pairs $(K, V)$ *and* ordinary text together, and
-#   distributes the change over several layers:
+#   It minimises the error over the 24 new pairs of keys and values `(K, V)` *and* ordinary text
+#   together, and distributes the change over several layers:
 #
-# $$\Delta = R\,K^T (\lambda C + K K^T)^{-1},\qquad R = V - W K$$
+#       Δ = R Kᵀ (λ C + K Kᵀ)⁻¹,   R = V - W K
 #
 # We count how many of the edits made so far hold, and how many of 90 facts about *other* people
 # are still known.
@@ -383,7 +383,7 @@ assert curves["fine-tuning"][-1][1] < at_once[1] - 0.1
 
 # %% [markdown]
 # Fine-tuning forgets: it has no notion of "elsewhere", so each edit walks over the last ones and
-# over the rest of the world. ROME lasts longer, because $C^{-1}$ steers it around ordinary text;
+# over the rest of the world. ROME lasts longer, because `C⁻¹` steers it around ordinary text;
 # over hundreds of edits its small errors add up as well. MEMIT sees all edits, so none is a
 # surprise to another.
 #
