@@ -304,9 +304,8 @@ assert others.abs().max() > 0.1
 # - **ROME**, ours, one edit after another on the edited model;
 # - **MEMIT** ([Meng et al.](https://arxiv.org/abs/2210.07229)), which solves for all keys at once.
 #   It minimises the error over the 24 new pairs of keys and values `(K, V)` *and* ordinary text
-#   together, and distributes the change over several layers:
-#
-#       Δ = R Kᵀ (λ C + K Kᵀ)⁻¹,   R = V - W K
+#   together, `Δ = R Kᵀ (λ C + K Kᵀ)⁻¹` with `R = V - W K`, and distributes the change over several
+#   layers.
 #
 # We count how many of the edits made so far hold, and how many of 90 facts about *other* people
 # are still known.
