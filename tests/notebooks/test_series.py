@@ -39,10 +39,44 @@ def test_every_claim_of_a_notebook_holds(script, smollm2, monkeypatch, tmp_path,
 def test_notebooks_have_asserts_exercises_and_limits(script):
     cells = jupytext.read(script).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    assert sum("assert " in cell.source for cell in cells if cell.cell_type == "code") >= 5
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert len(re.findall("^ *assert ", "\n".join(code), flags=re.MULTILINE)) >= 5
     assert len(re.findall(r"\*\*(?:Exercise|Question)\.\*\*", text)) >= 4
     assert "## What this notebook did not show" in text
     assert not any(cell.get("outputs") for cell in cells)
+
+
+COMMON = {
+    "headings": r"^#+(?= )",
+    "links": r"\]\((.+?)\)",
+    "code": r"`([^`]+)`",
+    "cells of tables": r"^\|.*",
+}
+
+
+def _found(name, text):
+    found = re.findall(COMMON[name], text, flags=re.MULTILINE)
+    if name == "cells of tables":
+        return [row.count("|") for row in found]
+    # The order of words differs between languages.
+    return found if name == "headings" else sorted({" ".join(one.split()) for one in found})
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_the_chinese_text_has_all_that_the_english_has(script):
+    notebook = jupytext.read(script)
+    texts = tool.texts_of(tool.translation_of(script))
+    translated = tool.translated(notebook, texts)
+    assert [cell.source for cell in translated.cells if cell.cell_type == "code"] == [
+        cell.source for cell in notebook.cells if cell.cell_type == "code"
+    ]
+    for group, chinese in zip(tool.grouped(notebook), texts, strict=True):
+        english = "\n\n".join(notebook.cells[number].source for number in group)
+        assert re.search("[\u4e00-\u9fff]", chinese)
+        for name in COMMON:
+            assert _found(name, chinese) == _found(name, english), name
+        for word, translation in (("Exercise", "练习"), ("Question", "思考")):
+            assert chinese.count(f"**{translation}。**") == english.count(f"**{word}.**")
 
 
 SMALL = """# %% [markdown]
