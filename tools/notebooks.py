@@ -92,6 +92,8 @@ def write(notebook: Any, folder: Path, script: Path) -> None:
     """Write a notebook and its page with figures; the page ends with the stamp of its sources."""
     name = script.stem
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{name}-*.png"):
+        old.unlink()
     nbformat.write(notebook, folder / f"{name}.ipynb")
     parts: list[str] = []
     for number, cell in enumerate(notebook.cells):

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import runpy
-from pathlib import Path
 
 import pytest
+from tools import series
 
-ROOT = Path(__file__).parents[2]
+from emend.errors import MissingFile
+
 jupytext = pytest.importorskip("jupytext", reason="needs pip install 'emend[notebooks]'")
 pytest.importorskip("nbclient", reason="needs pip install 'emend[notebooks]'")
 
-
-def _tool():
-    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "tools/notebooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = _tool()
+tool = importlib.import_module("tools.notebooks")
 SCRIPTS = tool.scripts()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_every_claim_of_a_notebook_holds(script, smollm2, monkeypatch, tmp_path, capsys):
+def test_every_claim_of_a_notebook_holds(script, monkeypatch, tmp_path, capsys):
     """As a plain script, which loads the libraries once; Jupyter runs the small one below."""
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except MissingFile as error:  # no package index is reachable, and SmolLM2 is not here
+        pytest.skip(str(error))
     assert len(capsys.readouterr().out.splitlines()) > 20
 
 
@@ -116,6 +112,13 @@ def test_the_tool_executes_and_writes_both_languages(monkeypatch, tmp_path):
         for one in ("en", "zh")
     )
     assert first == second
+
+    monkeypatch.setattr(series, "SOURCE", source)
+    places = series.current_pages(built)
+    assert {"series/en/1_small.md", "series/zh/1_small.md"} <= set(places)
+    assert sum(place.endswith(".png") for place in places) == 2
+    script.write_text(SMALL.replace("6 * 7", "7 * 6"), encoding="utf-8")
+    assert series.current_pages(built) == {}  # a page with outputs of other code is not shown
 
 
 def test_a_translation_with_too_few_texts_is_refused(tmp_path):
