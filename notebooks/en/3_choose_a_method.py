@@ -296,9 +296,8 @@ assert results["outdated fact", "rome"][1] >= 0.6
 hop = {method: results["multi-hop question", method] for method in METHODS}
 assert hop["rome"][0] >= 0.8
 assert hop["mello"][1] >= 0.5 > max(hop[one][1] for one in METHODS if one != "mello")
-habit = {method: results["biased habit", method] for method in [*METHODS, "own tool"]}
-assert habit["grace"][0] < 0.3
-assert habit["own tool"][1] > max(habit[method][1] for method in METHODS)
+assert results["biased habit", "grace"][0] < 0.3
+assert results["biased habit", "own tool"][1] > base["biased habit"][1] + 0.2
 assert results["private number", "mend"][2] < 0.5 < results["private number", "rome"][2]
 assert results["offensive remark", "rome"][1] > results["offensive remark", "ike"][1]
 
