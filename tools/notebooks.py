@@ -88,9 +88,8 @@ def execute(notebook: Any, folder: Path) -> None:
     client.execute(env={**os.environ, "MPLBACKEND": INLINE})
 
 
-def write(notebook: Any, folder: Path, script: Path) -> None:
-    """Write a notebook and its page with figures; the page ends with the stamp of its sources."""
-    name = script.stem
+def write(notebook: Any, folder: Path, name: str, mark: str) -> None:
+    """Write a notebook and its page with figures; the page ends with the mark of its sources."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{name}-*.png"):
         old.unlink()
@@ -103,7 +102,7 @@ def write(notebook: Any, folder: Path, script: Path) -> None:
         parts.append(f"```python\n{cell.source}\n```")
         for index, output in enumerate(cell.outputs):
             parts.append(_shown(output, folder, f"{name}-{number}-{index}.png"))
-    page = "\n\n".join(part for part in [*parts, stamp(script)] if part)
+    page = "\n\n".join(part for part in [*parts, mark] if part)
     (folder / f"{name}.md").write_text(page + "\n", encoding="utf-8")
 
 
@@ -127,7 +126,7 @@ def build(script: Path, output_path: Path) -> str:
     Raises:
         CellExecutionError: A cell raised an error, other than that a model cannot be got.
     """
-    notebook = jupytext.read(script)
+    notebook, mark = jupytext.read(script), stamp(script)  # of what is executed, not of later edits
     output_path.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     try:
@@ -137,10 +136,11 @@ def build(script: Path, output_path: Path) -> str:
             raise
         return f"{script.stem}: skipped: {error.evalue}"
     seconds = time.perf_counter() - began
-    write(notebook, output_path / "en", script)
+    write(notebook, output_path / "en", script.stem, mark)
     translation = translation_of(script)
     if translation.exists():
-        write(translated(notebook, texts_of(translation)), output_path / "zh", script)
+        chinese = translated(notebook, texts_of(translation))
+        write(chinese, output_path / "zh", script.stem, mark)
     return f"{script.stem}: executed in {seconds:.0f} s"
 
 
