@@ -125,8 +125,13 @@ def build(script: Path, output_path: Path) -> str:
 
     Raises:
         CellExecutionError: A cell raised an error, other than that a model cannot be got.
+        ValueError: The translation has another number of texts.
     """
-    notebook, mark = jupytext.read(script), stamp(script)  # of what is executed, not of later edits
+    # All are read before minutes of execution, during which they may be edited.
+    notebook, mark, translation = jupytext.read(script), stamp(script), translation_of(script)
+    texts = texts_of(translation) if translation.exists() else None
+    if texts is not None:
+        translated(notebook, texts)
     output_path.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     try:
@@ -137,10 +142,8 @@ def build(script: Path, output_path: Path) -> str:
         return f"{script.stem}: skipped: {error.evalue}"
     seconds = time.perf_counter() - began
     write(notebook, output_path / "en", script.stem, mark)
-    translation = translation_of(script)
-    if translation.exists():
-        chinese = translated(notebook, texts_of(translation))
-        write(chinese, output_path / "zh", script.stem, mark)
+    if texts is not None:
+        write(translated(notebook, texts), output_path / "zh", script.stem, mark)
     return f"{script.stem}: executed in {seconds:.0f} s"
 
 
