@@ -175,9 +175,9 @@ def test_a_changed_plan_is_noticed(measured, tmp_path):
         Runner(plan, tmp_path).changes()
 
 
-def test_samples_hold_every_record(measured, tmp_path):
-    _, _, results = measured
-    paths = log_samples(tmp_path, results)
+def test_samples_hold_every_record(measured):
+    directory, plan, results = measured
+    paths = log_samples(directory / "results", [unit.key for unit in plan.units()])
     names = {path.name for path in paths}
     assert "lab-gptneo_rome_lab_batch-2.jsonl" in names
     lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from emend._io import write_json_lines
+from emend.bench.running import UNITS, read_result
 
 SAMPLES = "samples"
 """The folder of a results folder that holds what was asked and generated, where logged."""
 
 
-def log_samples(directory: str | Path, results: Sequence[Mapping[str, Any]]) -> list[Path]:
+def log_samples(directory: str | Path, keys: Collection[str] | None = None) -> list[Path]:
     """Write what was asked and generated, a file for each model, method, dataset and schedule.
 
     A line is a record of `emend.metrics.Report`, or of a case of MQuAKE or RippleEdits or of
@@ -21,11 +22,16 @@ def log_samples(directory: str | Path, results: Sequence[Mapping[str, Any]]) -> 
 
     Args:
         directory: The results folder; the files are `samples/PLACE.jsonl`.
-        results: Of units, as `Runner.run` returns them.
+        keys: Of the units that are taken; None for all.
 
     Returns:
         The files.
+
+    Raises:
+        BrokenFile: A result cannot be read.
     """
+    paths = sorted((Path(directory) / UNITS).glob("*.json"))
+    results = [read_result(path) for path in paths if keys is None or path.stem in keys]
     places: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         unit = result["unit"]

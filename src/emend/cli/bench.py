@@ -83,16 +83,16 @@ def command(
         runner = bench.Runner(plan, output_path, on_unit=tell, load=loading.load, engine=on_ray)
         for line in runner.changes():
             typer.echo(f"changed since the latest run: {line}", err=True)
-        results = runner.run(part, parts)
-        if log_samples:
-            bench.log_samples(output_path, results)
-    elif limit or seed is not None or shard or log_samples or model:
+        runner.run(part, parts)
+    elif limit or seed is not None or shard or model:
         raise InvalidInput(
-            "model, limit, seed, shard and log_samples need --config FILE: nothing is run without"
+            "model, limit, seed and shard need --config FILE: without it nothing is run"
         )
     board = bench.Board.read(output_path, keys)
     for name in ("leaderboard.md", "leaderboard.html"):
         report.write(board, output_path / name)
+    if log_samples:
+        bench.log_samples(output_path, keys)
     others = None if compare is None else bench.Board.read(compare)
     differences = None if others is None else _differences(board, others)
     if json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from emend import datasets
 from emend.datasets import rippleedits
@@ -16,27 +16,8 @@ from emend.edits import Edit
 from emend.errors import UnknownName
 from emend.metrics._multi_hop import HopReport, evaluate_multi_hop
 from emend.metrics._ripple import RippleReport, evaluate_ripple
-from emend.patches import Patch
 
-Make = Callable[[list[Edit]], Patch]
 Records = Sequence[Mapping[str, Any]]
-
-
-class Evaluation(Protocol):
-    """Makes the edits of cases and asks about them; returns a plain record of each case."""
-
-    def __call__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        cases: Sequence[Any],
-        make: Make,
-        *,
-        edits_at_once: int | None,
-        batch_size: int,
-    ) -> Records:
-        """Evaluate with at most `edits_at_once` edits in the model, or all; one case at least."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -46,14 +27,16 @@ class CaseMeasure:
     Attributes:
         load: Reads the cases of a file, given the dataset's name and the path.
         edits_of: Returns the edits of a case.
-        evaluate: Makes and asks.
+        evaluate: Given model, tokenizer, cases and a function that makes a patch of edits, with
+            `edits_at_once` (None for all; one case at least) and `batch_size`, makes the edits,
+            asks, and returns a plain record of each case.
         scores: Returns the published scores of records by name; None where nothing counted.
         batches: Whether edits of several cases may be in the model at once.
     """
 
     load: Callable[[str, str | os.PathLike[str]], Sequence[Any]]
     edits_of: Callable[[Any], tuple[Edit, ...]]
-    evaluate: Evaluation
+    evaluate: Callable[..., Records]
     scores: Callable[[Records], dict[str, float | None]]
     batches: bool
 
@@ -69,18 +52,8 @@ def case_measure(name: str) -> CaseMeasure:
     return _MEASURES[name]
 
 
-def _ask_hops(
-    model: Any,
-    tokenizer: Any,
-    cases: Sequence[Any],
-    make: Make,
-    *,
-    edits_at_once: int | None,
-    batch_size: int,
-) -> Records:
-    report = evaluate_multi_hop(
-        model, tokenizer, cases, make, edits_at_once=edits_at_once, batch_size=batch_size
-    )
+def _ask_hops(*given: Any, edits_at_once: int | None, batch_size: int) -> Records:
+    report = evaluate_multi_hop(*given, edits_at_once=edits_at_once, batch_size=batch_size)
     return report.records
 
 
@@ -90,17 +63,9 @@ def _hop_scores(records: Records) -> dict[str, float | None]:
     return {title: summary[name] for name, title in names.items()}
 
 
-def _ask_ripples(
-    model: Any,
-    tokenizer: Any,
-    cases: Sequence[Any],
-    make: Make,
-    *,
-    edits_at_once: int | None,
-    batch_size: int,
-) -> Records:
+def _ask_ripples(*given: Any, edits_at_once: int | None, batch_size: int) -> Records:
     del edits_at_once  # each edit is tested alone
-    return evaluate_ripple(model, tokenizer, cases, make, batch_size=batch_size).records
+    return evaluate_ripple(*given, batch_size=batch_size).records
 
 
 def _ripple_scores(records: Records) -> dict[str, float | None]:
