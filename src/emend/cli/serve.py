@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from emend.cli import _options
+from emend.cli._engine import EngineFlags
 from emend.cli._given import check_probes
 from emend.cli._options import flag
 from emend.errors import InvalidInput, MissingExtra, MissingFile
@@ -19,6 +20,8 @@ EXAMPLES = _options.examples(
     "emend serve --model smollm2-135m --ledger facts.db --token_file token.txt",
     "emend serve --model lab/gptneo --ledger facts.db --port 8001 --method rome",
     "emend serve --model smollm2-135m --ledger facts.db --patch polite=patches/polite",
+    "emend serve --model smollm2-135m --ledger facts.db --engine llamacpp",
+    "emend serve --model base.gguf --ledger facts.db --engine llamacpp --max_prompt_tokens 1024",
     "",
     "curl http://127.0.0.1:8000/v1/edits -H 'Authorization: Bearer TOKEN' \\",
     "  -H 'Content-Type: application/json' -d '{\"statement\": "
@@ -35,6 +38,7 @@ def command(
     ledger: Annotated[
         Path, flag("The edits that are served; it is made where there is none.", metavar="FILE")
     ],
+    engine: EngineFlags,
     host: Annotated[str, flag("The address to listen on.", metavar="ADDRESS")] = "127.0.0.1",
     port: Annotated[int, flag("The port to listen on.", min=0, max=65535)] = 8000,
     served_name: Annotated[
@@ -57,7 +61,6 @@ def command(
         flag("One more saved patch to serve, as NAME=DIRECTORY. May be repeated."),
     ] = None,
     max_body_bytes: Annotated[int, flag("The longest body of a request.", min=1)] = 1_000_000,
-    max_prompt_tokens: Annotated[int, flag("The longest prompt.", min=1)] = 4096,
     max_waiting: Annotated[int, flag("How many texts may wait for the engine.", min=1)] = 256,
     edits_per_minute: Annotated[int, flag("Changes of the edits in any minute.", min=1)] = 60,
     drain: Annotated[
@@ -81,15 +84,13 @@ def command(
         from emend import server
     except ImportError as error:
         raise MissingExtra.of(error.name or "fastapi", "server", "serve") from error
-    from emend.server.engines.transformers import TransformersEngine
 
     _begin_logs(log_prompts)
     given = {name: _patch_in(directory) for name, directory in _named(patch or ()).items()}
-    network, tokenizer = loading.load(model)
-    engine = TransformersEngine(network, tokenizer, max_prompt_tokens)
+    network, tokenizer, answering = engine.begin(model, loading)
     name = served_name or model
     options = server.EditorOptions(name, method, chosen, probes, given)
-    editor = server.Editor(network, tokenizer, ledger, engine, options)
+    editor = server.Editor(network, tokenizer, ledger, answering, options)
     limits = server.Limits(
         body_bytes=max_body_bytes,
         waiting=max_waiting,

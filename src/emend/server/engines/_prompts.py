@@ -42,11 +42,14 @@ class PromptReader:
         model: The model.
         tokenizer: Its tokenizer.
         max_tokens: The longest prompt.
+        longest: The longest prompt and answer together; None takes the model's, if it has any.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, max_tokens: int, longest: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
-        self._longest = longest_text(model)
+        self._longest = longest or longest_text(model)
         self._most = min(max_tokens, self._longest or max_tokens)
         self._vocabulary = int(text_config(model).vocab_size)
 

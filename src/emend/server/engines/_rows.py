@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,13 @@ from emend.models.positions import pad
 from emend.models.writing import PromptBatch, settled, text_after
 from emend.server.engines._prompts import Prompt
 from emend.server.engines._sampling import Sampling, TokenScore, scores_of
-
-Finish = Literal["stop", "length"]
+from emend.server.engines._texts import Text
 
 BEFORE = 4
 """Tokens of the prompt that new ones are decoded behind."""
 
 
-class Row:
+class Row(Text):
     """A text that is written, a token at every step.
 
     Args:
@@ -33,14 +32,6 @@ class Row:
         stops: Strings that end the text.
         most: How many of the most probable tokens are kept with each; None keeps no scores.
         tell: Called in the worker's thread after each new token, and where it fails.
-
-    Attributes:
-        tokens: The new ones.
-        scores: Of each new token, where asked for.
-        text: As far as the next tokens cannot change it.
-        finish: Why it ended; None while it goes on.
-        error: What it failed on.
-        cancelled: Set by whoever does not wait any more.
     """
 
     def __init__(
@@ -53,29 +44,20 @@ class Row:
         most: int | None,
         tell: Callable[[], None],
     ) -> None:
-        self.model, self.prompt, self.limit = model, prompt.tokens, limit
-        self.after_space = prompt.after_space
-        self.sampling, self.stops, self.most, self.tell = sampling, stops, most, tell
-        self.tokens: list[int] = []
-        self.scores: list[TokenScore] = []
-        self.text = ""
-        self.finish: Finish | None = None
-        self.error: BaseException | None = None
-        self.cancelled = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it goes on."""
-        return self.finish is None and self.error is None and not self.cancelled
+        super().__init__(prompt, tell)
+        self.model, self.limit = model, limit
+        self.sampling, self.stops, self.most = sampling, stops, most
+        self._tokens: list[int] = []
 
     def add(self, logits: Tensor, tokenizer: Any, ends: set[int]) -> int:
         """Add the token that follows logits (vocabulary,); return it."""
         token = self.sampling.choose(logits.float())
         if self.most is not None:
             self.scores += scores_of(logits[None], [token], self.most)
-        self.tokens.append(token)
+        self._tokens.append(token)
+        self.new_tokens += 1
         is_end = token in ends
-        new = self.tokens[:-1] if is_end else self.tokens
+        new = self._tokens[:-1] if is_end else self._tokens
         whole = text_after(tokenizer, self.prompt[-BEFORE:], new)
         whole = whole.lstrip(" ") if self.after_space else whole
         cuts = [cut for stop in self.stops if (cut := whole.find(stop)) >= 0]
@@ -83,18 +65,13 @@ class Row:
             # The text first: whoever sees that it has ended reads the whole of it.
             self.text = whole[: min(cuts)] if cuts else whole
             self.finish = "stop"
-        elif len(self.tokens) >= self.limit:
+        elif self.new_tokens >= self.limit:
             self.text = whole
             self.finish = "length"
         else:
             self.text = settled(whole, self.stops)
         self.tell()
         return token
-
-    def fail(self, error: BaseException) -> None:
-        """End it by an error."""
-        self.error = error
-        self.tell()
 
 
 class Writing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,8 +18,10 @@ from emend.errors import InvalidInput
 from emend.models import ensure_start
 from emend.patches import WeightPatch
 from emend.server.engines._engine import Release
-from emend.server.engines._prompts import PromptReader
+from emend.server.engines._prompts import Prompt, PromptReader
 from emend.server.engines._request import Request
+from emend.server.engines._rows import Row, Scored
+from emend.server.engines._sampling import Sampling, TokenScore
 from emend.server.engines._worker import Worker
 
 
@@ -72,29 +74,79 @@ class TransformersEngine:
 
     async def answer(self, handle: Any, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """See `Engine`."""
-        request = await self._request(handle, kind, body)
-        try:
-            await request.run()
-        finally:
-            request.cancel()
-        return await asyncio.to_thread(request.whole)
+        return await (await self._request(handle, kind, body)).answer()
 
     async def stream(
         self, handle: Any, kind: str, body: Mapping[str, Any]
     ) -> AsyncIterator[dict[str, Any]]:
         """See `Engine`."""
         request = await self._request(handle, kind, body)
-        try:
-            async for chunk in request.chunks():
-                yield chunk
-        finally:
-            request.cancel()
+        async for chunk in request.stream():
+            yield chunk
 
-    async def _request(self, handle: Any, kind: str, body: Mapping[str, Any]) -> Request:
+    async def _request(self, handle: Any, kind: str, body: Mapping[str, Any]) -> _Request:
         """Read a request's prompts; a long one keeps no other request waiting."""
         prompts = await asyncio.to_thread(self._reader.read, kind, body)
-        limits = [self._reader.limit(kind, body, one) for one in prompts]
-        return Request(self._worker, handle, kind, body, prompts, limits)
+        return _Request(self._worker, handle, self._reader, kind, body, prompts)
+
+
+class _Request(Request[Row]):
+    """A request whose prompts may be echoed, with their scores."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        model: nn.Module,
+        reader: PromptReader,
+        kind: str,
+        body: Mapping[str, Any],
+        prompts: Sequence[Prompt],
+    ) -> None:
+        self._worker, self._model = worker, model
+        super().__init__(reader, kind, body, prompts)
+        echoed = self.prompts if body.get("echo") else ()
+        self._scored = [Scored(model, one.tokens, self.most or 0, self._tell) for one in echoed]
+
+    def _text(self, prompt: Prompt, limit: int, number: int) -> Row:
+        sampling = Sampling(self.temperature, self.top_p, self.seed(number, 2**63))
+        return Row(self._model, prompt, limit, sampling, self.stops, self.most, self._tell)
+
+    def _submit(self, row: Row) -> None:
+        self._worker.submit(row)
+
+    def cancel(self) -> None:
+        """See `Request`."""
+        super().cancel()
+        for one in self._scored:
+            one.cancelled = True
+
+    async def run(self) -> None:
+        """See `Request`."""
+        for one in self._scored:
+            self._worker.submit(one)
+        await self._until(self._scored)
+        if self.body.get("max_tokens") == 0:  # the echo alone
+            return
+        for row, one in zip(self.rows, self._scored, strict=False):  # none are scored without echo
+            if row.limit == 1 and one.next is not None:  # as lm-evaluation-harness asks
+                row.add(one.next, self.reader.tokenizer, set())
+        await super().run()
+
+    def _found(self) -> Iterator[tuple[str, str | None, list[TokenScore] | None]]:
+        """See `Request`."""
+        if not self._scored:
+            yield from super()._found()
+            return
+        for prompt, row, scored in zip(self.prompts, self.rows, self._scored, strict=True):
+            text = prompt.text
+            if text is None:
+                text = self.reader.tokenizer.decode(
+                    list(prompt.tokens), clean_up_tokenization_spaces=False
+                )
+            scores = (scored.scores or [])[prompt.hidden :]
+            scores[:1] = [TokenScore(one.token, None) for one in scores[:1]]
+            both = None if self.most is None else [*scores, *row.scores]
+            yield text + row.text, row.finish or "length", both
 
 
 def sharing_copy(model: nn.Module) -> nn.Module:
