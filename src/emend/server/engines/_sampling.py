@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+COLD = 1e-6
+"""A temperature below it counts as 0: logits divided by it are no numbers any more."""
+
 
 @dataclass(frozen=True)
 class TokenScore:
@@ -51,12 +54,14 @@ class Sampling:
         Args:
             logits: (vocabulary,) float32.
         """
-        if self.temperature == 0.0:
+        if self.temperature < COLD:
             return int(logits.argmax())
         probabilities = (logits.cpu() / self.temperature).softmax(-1)
         ordered, tokens = probabilities.sort(descending=True)
         before = ordered.cumsum(-1) - ordered  # of all more probable ones; 0 for the first
-        ordered = ordered.masked_fill(before >= self.top_p, 0.0)
+        beyond = before >= self.top_p
+        beyond[0] = False  # also where float32 takes top_p for 0
+        ordered = ordered.masked_fill(beyond, 0.0)
         return int(tokens[torch.multinomial(ordered, 1, generator=self._generator)])
 
 
