@@ -12,6 +12,8 @@ pytest.importorskip("xllamacpp", reason="needs llama.cpp (pip install 'emend[lla
 
 PLACE = "The Eiffel Tower is located in the city of"
 EDIT = {"prompt": "{} is located in the city of", "subject": "The Eiffel Tower", "target": "Rome"}
+CHEAP = {"steps": 12}
+"""A shorter search than `memit` does by default."""
 OTHERS = ["The capital of Italy is", "The Louvre is located in the city of", "Water boils at"]
 
 
@@ -21,9 +23,9 @@ def server(smollm2, tmp_path):
 
     base = packaged_gguf(MODELS["smollm2-135m"])
     engine = LlamaCppEngine(*smollm2, base, max_prompt_tokens=256)
-    with serving(
-        *smollm2, tmp_path / "facts.db", engine=engine, method="rome", probes="none"
-    ) as running:
+    options = {"engine": engine, "method": "memit", "settings": CHEAP, "probes": "none"}
+    with serving(*smollm2, tmp_path / "facts.db", **options) as running:
+        running.client.timeout = 280
         yield running
 
 

@@ -22,6 +22,8 @@ EXAMPLES = _options.examples(
     "emend serve --model smollm2-135m --ledger facts.db --patch polite=patches/polite",
     "emend serve --model smollm2-135m --ledger facts.db --engine llamacpp",
     "emend serve --model base.gguf --ledger facts.db --engine llamacpp --max_prompt_tokens 1024",
+    "emend serve --model Qwen/Qwen3-0.6B --ledger facts.db --engine vllm \\",
+    "  --engine_url http://127.0.0.1:8001 --adapter_dir adapters/",
     "",
     "curl http://127.0.0.1:8000/v1/edits -H 'Authorization: Bearer TOKEN' \\",
     "  -H 'Content-Type: application/json' -d '{\"statement\": "

@@ -16,9 +16,17 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from emend._version import __version__
-from emend.errors import Conflict, EmendError, NumericalFailure, StoreFailure, UnknownName
+from emend.errors import (
+    Conflict,
+    EmendError,
+    EndpointFailure,
+    NumericalFailure,
+    StoreFailure,
+    UnknownName,
+)
 from emend.server.edit_routes import edit_router
 from emend.server.editor import DidNotTake, Editor
+from emend.server.engines import Unreachable
 from emend.server.guard import Guard, Limits, error_body
 from emend.server.observing import Observer
 from emend.server.openai_routes import Busy, openai_router
@@ -36,6 +44,8 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (Conflict, 409, "conflict"),
     (Busy, 429, "busy"),
     (StoreFailure, 503, "ledger"),
+    (Unreachable, 503, "engine"),
+    (EndpointFailure, 502, "engine"),
     (ValueError, 400, "invalid"),
     (LookupError, 400, "invalid"),
 )

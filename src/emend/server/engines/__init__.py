@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from emend.server.engines._engine import Engine, Release, Served
+from emend.server.engines._engine import Engine, Release, Served, Unreachable
 
-__all__ = ["Engine", "Release", "Served"]
+__all__ = ["Engine", "Release", "Served", "Unreachable"]

@@ -6,7 +6,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from emend.errors import EndpointFailure
 from emend.patches import Patch
+
+
+class Unreachable(EndpointFailure):
+    """An engine outside this process does not answer, or takes no requests now."""
 
 
 @dataclass(frozen=True)
