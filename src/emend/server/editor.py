@@ -245,7 +245,11 @@ class Editor:
         entries = self.ledger.entries()
         wanted = {one.id for one in entries if one.status == "active"} - derived(entries, ids)
         built, handle = self._solved(wanted, progress)
-        changed = self.ledger.revert(*ids, author=author or self.options.author, reason=reason)
+        try:
+            changed = self.ledger.revert(*ids, author=author or self.options.author, reason=reason)
+        except BaseException:
+            self.engine.discard(handle)
+            raise
         lost = self._activate(built, handle)
         return Change(changed, (), lost, None, self.version, time.perf_counter() - started)
 

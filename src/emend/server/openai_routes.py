@@ -104,7 +104,7 @@ def openai_router(
         return {**found, "chat_template": template if isinstance(template, str) else None}
 
     @router.post("/tokenize")
-    async def tokenize(body: Tokenize) -> dict[str, Any]:
+    def tokenize(body: Tokenize) -> dict[str, Any]:  # not async: a long text keeps nobody waiting
         """Tokenise a text by the model's own tokenizer, without emend's start token."""
         ids = editor.tokenizer(
             body.prompt, add_special_tokens=body.add_special_tokens, verbose=False
