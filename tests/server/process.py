@@ -16,6 +16,13 @@ TOKEN = "a-token-of-tests"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
 class Process:
     """A running server.
 
@@ -29,9 +36,7 @@ class Process:
     def __init__(self, folder: Path, model: str = "lab/gptneo", *more: str, wait: float = 120):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "token.txt").write_text(TOKEN)
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = one.getsockname()[1]
+        self.port = free_port()
         self.ledger, self.log = folder / "facts.db", folder / "serve.log"
         self.base, self.edited = model, f"{model}:facts"
         self.url = f"http://127.0.0.1:{self.port}"

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
+import httpx2
 import pytest
 from tests.browser import Browser, find_browser
+from tests.server.process import free_port
 from tests.server.running import AUTHORIZED, TOKEN
 
 CHROMIUM = find_browser()
@@ -115,3 +121,19 @@ def test_what_a_form_says_is_escaped(server):
     found = server.client.post("/studio/ask", data={"question": "<script>x</script>" * 40})
     assert found.status_code == 200
     assert "<script>" not in found.text
+
+
+def test_the_command_prints_an_address_that_signs_in(tmp_path):
+    arguments = ["studio", "--model", "lab/gptneo", "--ledger", str(tmp_path / "a.db")]
+    command = [sys.executable, "-m", "emend", *arguments, "--port", str(free_port())]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines = iter(process.stderr.readline, "")
+            address = next(found[1] for line in lines if (found := re.match(r"studio: (.+)", line)))
+            next(line for line in lines if "running on" in line.lower())
+            with httpx2.Client(follow_redirects=True, timeout=30) as client:
+                assert 'name="statement"' in client.get(address).text
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()

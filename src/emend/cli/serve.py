@@ -103,6 +103,8 @@ def command(
     typer.echo(f"serving {names} on http://{host}:{port}; Ctrl-C ends", err=True)
     if token_file is None:
         typer.echo(f"writers need the token {token} (--token_file names your own)", err=True)
+    key = f"?token={token}" if token_file is None else ""
+    typer.echo(f"studio: http://{host}:{port}/studio{key}", err=True)
     server.run(app, host, port, drain)
 
 
