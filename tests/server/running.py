@@ -56,19 +56,25 @@ def serving(model, tokenizer, ledger, *, limits=None, engine=None, **options):
     engine = engine or TransformersEngine(model, tokenizer)
     editor = Editor(model, tokenizer, ledger, engine, EditorOptions(**{"name": "base", **options}))
     app = create_app(editor, token=TOKEN, limits=limits or Limits(edits_per_minute=1000))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, access_log=False)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    with listening(app) as port:
+        running = Running(editor, port)
+        with running.client:
+            yield running
+
+
+@contextmanager
+def listening(app):
+    """Run an application until the block ends; gives its port."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
         thread.start()
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
         try:
-            running = Running(editor, listening.getsockname()[1])
-            with running.client:
-                yield running
+            yield bound.getsockname()[1]
         finally:
             server.should_exit = True
             thread.join(30)

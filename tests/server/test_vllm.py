@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 from tests.server.running import serving
@@ -93,7 +94,10 @@ def test_an_engine_that_is_not_there_or_of_another_model_is_refused(lab, stood, 
         (["--engine_url", "http://127.0.0.1:1"], "expected --engine vllm"),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(flags, found, tmp_path, capsys):
+def test_flags_that_do_not_go_together_are_refused(flags, found, tmp_path, capsys, monkeypatch):
+    for name in ("emend.server", "uvicorn.error"):  # the command writes its log to this stderr
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     ledger = str(tmp_path / "facts.db")
     assert run(["serve", "--model", NAME, "--ledger", ledger, *flags]) == 2
     assert found in capsys.readouterr().err

@@ -8,14 +8,11 @@ another base.
 from __future__ import annotations
 
 import json
-import socket
-import threading
-import time
 from contextlib import contextmanager
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from tests.server.running import listening
 
 from emend.patches import load_patch
 from emend.server import Release
@@ -84,17 +81,6 @@ def stand_in(model, tokenizer, name, folder):
     async def chat(request: Request):
         return await state.answer("chat", await request.json())
 
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        try:
-            yield state, f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
-            state.engine.close()
+    with listening(app) as port:
+        yield state, f"http://127.0.0.1:{port}"
+    state.engine.close()

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from emend.errors import EndpointFailure
-from emend.patches import Patch
+from emend.errors import EndpointFailure, InvalidInput
+from emend.patches import Patch, WeightPatch
 
 
 class Unreachable(EndpointFailure):
@@ -29,6 +29,20 @@ class Release:
     patch: Patch
     hash: str
     edits: tuple[str, ...]
+
+
+def weights_of(release: Release) -> WeightPatch:
+    """Return a release's patch, which must be one of weights.
+
+    Raises:
+        InvalidInput: It is a memory, which no engine here serves.
+    """
+    if isinstance(release.patch, WeightPatch):
+        return release.patch
+    raise InvalidInput(
+        f"the method {release.patch.method!r} makes a memory, expected a change of weights to "
+        "serve: name another method (`emend methods`)"
+    )
 
 
 @dataclass(frozen=True)

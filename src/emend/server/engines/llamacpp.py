@@ -29,8 +29,7 @@ from emend.models import ensure_start
 from emend.models.cached import packaged_gguf
 from emend.models.forward import longest_text
 from emend.models.packaged import MODELS, packaged
-from emend.patches import WeightPatch
-from emend.server.engines._engine import Release
+from emend.server.engines._engine import Release, weights_of
 from emend.server.engines._facts import check_facts
 from emend.server.engines._prompts import Prompt, PromptReader
 from emend.server.engines._request import Request
@@ -122,12 +121,7 @@ class LlamaCppEngine:
     def prepare(self, name: str, release: Release) -> Handle:
         """See `Engine`."""
         del name
-        patch = release.patch
-        if not isinstance(patch, WeightPatch):
-            raise InvalidInput(
-                f"the method {patch.method!r} makes a memory, expected a change of weights to "
-                "serve: name another method (`emend methods`)"
-            )
+        patch = weights_of(release)
         if not any(factor.rank for factor in patch.factors.values()):
             return self._base
         path = Path(self._folder.name) / f"{release.hash[:32]}.gguf"

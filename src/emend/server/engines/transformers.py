@@ -14,10 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from emend.errors import InvalidInput
 from emend.models import ensure_start
-from emend.patches import WeightPatch
-from emend.server.engines._engine import Release
+from emend.server.engines._engine import Release, weights_of
 from emend.server.engines._prompts import Prompt, PromptReader
 from emend.server.engines._request import Request
 from emend.server.engines._rows import Row, Scored
@@ -55,14 +53,9 @@ class TransformersEngine:
     def prepare(self, name: str, release: Release) -> nn.Module:
         """See `Engine`."""
         del name
-        if not isinstance(release.patch, WeightPatch):
-            raise InvalidInput(
-                f"the method {release.patch.method!r} makes a memory, expected a change of "
-                "weights to serve: name another method (`emend methods`)"
-            )
-        made = sharing_copy(self._model)
-        if release.patch.factors:
-            release.patch.attach(made, allow_other_base=True)  # built for this very model
+        patch, made = weights_of(release), sharing_copy(self._model)
+        if patch.factors:
+            patch.attach(made, allow_other_base=True)  # built for this very model
         return made
 
     def discard(self, handle: Any) -> None:

@@ -22,7 +22,7 @@ from emend.errors import EndpointFailure, InvalidInput, MissingExtra, first_line
 from emend.models import ensure_start
 from emend.models.start import start_ids
 from emend.patches import WeightPatch
-from emend.server.engines._engine import Release, Unreachable
+from emend.server.engines._engine import Release, Unreachable, weights_of
 from emend.server.engines._facts import check_facts
 from emend.server.engines._prompts import PromptReader
 
@@ -87,12 +87,7 @@ class VllmEngine:
     def prepare(self, name: str, release: Release) -> str:
         """See `Engine`."""
         del name
-        patch = release.patch
-        if not isinstance(patch, WeightPatch):
-            raise InvalidInput(
-                f"the method {patch.method!r} makes a memory, expected a change of weights to "
-                "serve: name another method (`emend methods`)"
-            )
+        patch = weights_of(release)
         if not any(factor.rank for factor in patch.factors.values()):
             return self._options.model
         made = self._written(patch)
