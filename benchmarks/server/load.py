@@ -7,7 +7,8 @@ seconds after the last change. A request has several prompts whose answers the e
 answer must be wholly the one without the edit or wholly the one with it, and the one that the
 version in its header belongs to.
 Part 2: the same clients ask base and edited model in turn, in windows of 5 seconds, and nothing
-is edited. Rates are of requests with 8 prompts about other subjects. One line of JSON at the end.
+is edited. Rates are of requests with 8 prompts about other subjects; the server's CPU time for a
+token is printed too, which other processes disturb less. One line of JSON at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -160,6 +162,12 @@ def under_edits(server: Process, record: dict[str, str], options: argparse.Names
     }  # fmt: skip
 
 
+def cpu_seconds(server: Process) -> float:
+    """Return the CPU time that a server has used."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def throughput(server: Process, edits: list[dict[str, str]], options: argparse.Namespace) -> dict:
     """Part 2."""
     server.edit(edits[0]).raise_for_status()
@@ -167,18 +175,21 @@ def throughput(server: Process, edits: list[dict[str, str]], options: argparse.N
     prompts.append(edits[1]["subject"])
     rates: dict[str, list[float]] = {server.base: [], server.edited: []}
     tokens: dict[str, list[float]] = {server.base: [], server.edited: []}
+    cpu: dict[str, list[float]] = {server.base: [], server.edited: []}
     same = server.texts(server.base, prompts, options.tokens) == server.texts(
         server.edited, prompts, options.tokens
     )
     for turn in range(options.windows):
         for name in (server.base, server.edited)[:: 1 if turn % 2 else -1]:
             clients = Clients(server.url, name, prompts, options.tokens)
-            started = time.perf_counter()
+            started, cpu_before = time.perf_counter(), cpu_seconds(server)
             asyncio.run(clients.run(options.clients, WINDOW))
-            passed = time.perf_counter() - started
+            passed, cpu_passed = time.perf_counter() - started, cpu_seconds(server) - cpu_before
             assert not clients.failed, clients.failed[:3]
             rates[name].append(len(clients.answers) / passed)
-            tokens[name].append(sum(one[3] for one in clients.answers) / passed)
+            count = sum(one[3] for one in clients.answers)
+            tokens[name].append(count / passed)
+            cpu[name].append(1000 * cpu_passed / count)
     ratios = [b / a for a, b in zip(tokens[server.base], tokens[server.edited], strict=True)]
     return {
         "same_texts": same,
@@ -188,6 +199,8 @@ def throughput(server: Process, edits: list[dict[str, str]], options: argparse.N
         "edited_tokens_per_second": round(median(tokens[server.edited]), 1),
         "edited_to_base": [round(one, 3) for one in ratios],
         "median_edited_to_base": round(median(ratios), 3),
+        "cpu_ms_per_token": {name: [round(one, 2) for one in each] for name, each in cpu.items()},
+        "by_cpu_edited_to_base": round(median(cpu[server.base]) / median(cpu[server.edited]), 3),
     }
 
 
