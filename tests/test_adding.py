@@ -26,7 +26,7 @@ EDITS = [
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """Both packages, as files and entry points on the path."""
-    blocks = re.findall(r"`(\w+)\.py`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+    blocks = re.findall(r"`(\w+)\.py`:\n\n(?:<!--.*?-->\n)?```python\n(.*?)```", PAGE, re.DOTALL)
     assert [name for name, _ in blocks] == ["r_rome", "my_metrics"]
     points = re.findall(r'\[project\.entry-points\."([\w.]+)"\]\n(\w+) = "([\w.:]+)"', PAGE)
     for name, code in blocks:

@@ -27,6 +27,7 @@ BUILTIN = {
     "NotEnoughMemory": MemoryError,
     "MissingExtra": ImportError,
     "EndpointFailure": ConnectionError,
+    "EngineFailure": RuntimeError,
 }
 
 

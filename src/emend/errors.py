@@ -96,7 +96,7 @@ class EndpointFailure(EmendError, ConnectionError):
     """An endpoint does not answer, or not in the format that was agreed on."""
 
 
-class EngineFailure(EmendError):
+class EngineFailure(EmendError, RuntimeError):
     """The engine that runs a benchmark's units cannot be reached, or lost a worker for good."""
 
 

@@ -26,8 +26,14 @@ FOREIGN = {
     "cli/_main.py",
 }
 """What names flags of other programs, variables of style sheets, or flags of every command."""
+OF_COMMANDS = {
+    "bench/_ray.py": "bench",
+    "methods/_advice.py": "edit",
+    "server/": "serve",
+}
+"""Places below the command line whose texts one command shows, or names."""
 OF_OTHERS = re.compile(
-    r"\.py --|llama-server|llama-gguf-split --|^--(dest|no-deps|only-binary|no-input)"
+    r"\.py --|ray start|llama-server|llama-gguf-split --|^--(dest|no-deps|only-binary|no-input)"
 )
 
 
@@ -124,6 +130,10 @@ def test_every_flag_that_is_named_exists(place, line, function, text):
             inside = list(COMMANDS.values())
         if inside:
             assert any(flag in flags_of(one) for one in inside), flag
+            continue
+        owners = [name for own, name in OF_COMMANDS.items() if place.startswith(own)]
+        if owners:
+            assert flag in flags_of(COMMANDS[owners[0]]), flag
             continue
         assert place.startswith("cli/"), f"{place}:{line} names {flag}: not all commands have it"
         printers = printed_by(place, function)

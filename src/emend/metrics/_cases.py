@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emend import datasets
+from emend._brief import brief
 from emend.datasets import rippleedits
 from emend.edits import Edit
 from emend.errors import UnknownName
@@ -20,6 +21,7 @@ from emend.metrics._ripple import RippleReport, evaluate_ripple
 Records = Sequence[Mapping[str, Any]]
 
 
+@brief
 @dataclass(frozen=True)
 class CaseMeasure:
     """A measure of cases.

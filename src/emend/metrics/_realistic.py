@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from emend import models
+from emend._brief import brief
 from emend.edits import Edit, answers, check_edits
 from emend.errors import InvalidInput
 from emend.metrics._report import versions
@@ -47,6 +48,7 @@ Write A if the prediction is right, B if it is wrong.
 Verdict:"""
 
 
+@brief
 @dataclass(frozen=True)
 class RealisticReport:
     """Records of realistic evaluation, plain JSON-able data.
