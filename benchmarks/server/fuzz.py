@@ -30,7 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for tests.server
 
 from tests.server.process import AUTHORIZED, Process
 
-LEAK = re.compile(r"Traceback|\.py\b|/src/|site-packages|/tmp/|/work/|/usr/|object at 0x|File \"")
+LEAK = re.compile(
+    r"Traceback|\.py\b|/src/|site-packages|/tmp/|/home/|/root/|/usr/|object at 0x|File \""
+)
 ROUND = 40
 """Cases of each kind that a route gets in a round."""
 
