@@ -10,6 +10,7 @@ import time
 
 import httpx2
 import pytest
+from tests.server.process import LEAK
 from tests.server.running import AUTHORIZED, serving
 from tests.tiny import tiny_model
 
@@ -18,7 +19,6 @@ from emend.ledger import Ledger
 from emend.server import Editor, EditorOptions, Limits
 from emend.server.engines.transformers import TransformersEngine
 
-LEAK = re.compile(r"Traceback|\.py\b|/src/|site-packages|/tmp/|/work/|object at 0x")
 HEAD = (
     "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     "Content-Length: {}\r\n\r\n"

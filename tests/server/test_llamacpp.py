@@ -36,7 +36,7 @@ def release(model, seed, outcomes=()):
             a, b = (torch.randn(*size, generator=generator) for size in ((2, inner), (out, 2)))
             factors[name] = LowRank(a, b * 0.3)
     patch = WeightPatch(factors, base=describe_base(model), outcomes=outcomes)
-    return Release(1, patch, f"{seed:064x}", ())
+    return Release(patch, f"{seed:064x}")
 
 
 @pytest.fixture(scope="module")

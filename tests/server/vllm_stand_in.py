@@ -40,7 +40,7 @@ class StandIn:
             if config["base_model_name_or_path"] != self.name:
                 raise FileNotFoundError(name)
             patch = load_patch(self.folder / name)
-            self.loaded[name] = self.engine.prepare(name, Release(1, patch, name, ()))
+            self.loaded[name] = self.engine.prepare(name, Release(patch, name))
         return self.loaded[name]
 
     async def answer(self, kind, body):

@@ -9,9 +9,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from emend.chat import find_subject, parse_statement
 from emend.edits import Edit, edit_from_record, edit_to_record
-from emend.errors import SubjectNotFound
 from emend.ledger import Entry
 from emend.server.bodies import EditText, NewEdit
 from emend.server.editor import Change, Editor
@@ -91,15 +89,7 @@ def edit_of(editor: Editor, body: EditText) -> Edit:
     """
     if body.edit is not None:
         return edit_from_record(body.edit)
-    statement = parse_statement(body.statement or "")
-    if statement.subject is not None:
-        return statement.edit()
-    found = find_subject(editor.model, editor.tokenizer, statement.text)
-    if found is None:
-        raise SubjectNotFound(
-            f"no subject is found in {statement.text!r}, expected one: mark it with braces"
-        )
-    return statement.edit(found)
+    return editor.read(body.statement or "").edit()
 
 
 def entry_record(entry: Entry) -> dict[str, Any]:

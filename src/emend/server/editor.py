@@ -21,8 +21,16 @@ from typing import Any, TypeVar
 
 from emend import api
 from emend import ledger as ledgers
+from emend.chat import Statement, find_subject, parse_statement
 from emend.edits import Edit
-from emend.errors import Conflict, EmendError, InvalidInput, StoreFailure, UnknownName
+from emend.errors import (
+    Conflict,
+    EmendError,
+    InvalidInput,
+    StoreFailure,
+    SubjectNotFound,
+    UnknownName,
+)
 from emend.ledger import LIVE, Entry, Ledger
 from emend.ledger.solved import patch_hash
 from emend.locate import Trace
@@ -253,6 +261,23 @@ class Editor:
         lost = self._activate(built, handle)
         return Change(changed, (), lost, None, self.version, time.perf_counter() - started)
 
+    def read(self, line: str) -> Statement:
+        """Read a fact typed as a sentence, and find its subject where none is marked.
+
+        Raises:
+            InvalidInput: It is none.
+            SubjectNotFound: Nothing in it can be a subject.
+        """
+        statement = parse_statement(line)
+        if statement.subject is not None:
+            return statement
+        found = find_subject(self.model, self.tokenizer, statement.text)
+        if found is None:
+            raise SubjectNotFound(
+                f"no subject is found in {statement.text!r}, expected one: mark it with braces"
+            )
+        return replace(statement, subject=found)
+
     def check(self, edit: Edit, *, probes: str | None = None, method: str | None = None) -> Change:
         """Solve and measure an edit on the unedited model, without serving or keeping it.
 
@@ -338,8 +363,7 @@ class Editor:
         for own, patch in self.options.patches.items():
             full = f"{name}:{own}"
             hash_ = patch_hash(patch)
-            ids = tuple(sorted(edit.id for edit in patch.edits))
-            handle = self.engine.prepare(full, Release(version, patch, hash_, ids))
+            handle = self.engine.prepare(full, Release(patch, hash_))
             self._served[full] = Served(full, name, version, hash_, handle)
         if self.edited in self._served:
             raise InvalidInput(
@@ -363,9 +387,7 @@ class Editor:
             **self.options.settings,
         )
         self._say(progress, "preparing the engine")
-        release = Release(
-            self.ledger.version, built.patch, built.build.patch_hash, built.build.edits
-        )
+        release = Release(built.patch, built.build.patch_hash)
         return built, self.engine.prepare(self.edited, release)
 
     def _activate(self, built: ledgers.Built, handle: Any) -> tuple[str, ...]:

@@ -19,16 +19,12 @@ class Release:
     """The edits of a ledger at one version, built.
 
     Attributes:
-        version: Of the ledger; see `Ledger.version`.
         patch: The patch; empty where no edit is active.
         hash: Of the patch's content.
-        edits: Ids of the edits that it was built from, sorted.
     """
 
-    version: int
     patch: Patch
     hash: str
-    edits: tuple[str, ...]
 
 
 def weights_of(release: Release) -> WeightPatch:

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from emend.chat import Statement, find_subject, parse_statement
-from emend.errors import EmendError, InvalidInput, SubjectNotFound
+from emend.chat import Statement
+from emend.errors import EmendError, InvalidInput
 from emend.models import has_chat_template
 from emend.report.markup import Markup, style_sheet
 from emend.server.editor import Editor
@@ -123,15 +123,8 @@ class _Studio:
         line = (await _fields(request)).get("statement")
 
         def act() -> Markup:
-            statement = parse_statement(line)
-            found = statement.subject or find_subject(
-                self.editor.model, self.editor.tokenizer, statement.text
-            )
-            if found is None:
-                raise SubjectNotFound(
-                    f"no subject is found in {statement.text!r}, expected one: mark it with braces"
-                )
-            return pages.confirmation(statement.text, found, statement.target, METHODS)
+            found = self.editor.read(line)
+            return pages.confirmation(found.text, found.subject or "", found.target, METHODS)
 
         try:
             return _part(await asyncio.wrap_future(self.editor.submit(act)))
