@@ -122,7 +122,7 @@ def test_long_prompts_take_no_longer() -> None:
     import time
 
     prompt = 'One "two" of l\'three, (four): ' * 3000 + "five:"
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(100):
         assert continuation(prompt, "six")[1] == " six"
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

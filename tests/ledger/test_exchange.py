@@ -332,7 +332,7 @@ def test_a_file_made_to_take_long_does_not(make, tmp_path, kind):
     if kind == "names":
         lines = ["{" + ",".join(f'"{index}":1' for index in range(90_000)) + ',"89999":1}']
     path = _write(tmp_path / "x.jsonl", *lines)
-    started = time.perf_counter()
+    started = time.process_time()
     if kind in ("chain", "alternating"):
         ledger = make("facts")
         assert len(ledger.import_file(path)) == many
@@ -340,7 +340,7 @@ def test_a_file_made_to_take_long_does_not(make, tmp_path, kind):
     else:
         with pytest.raises(BrokenFile):
             make("facts").import_file(path)
-    assert time.perf_counter() - started < 10  # one to three seconds on two shared cores
+    assert time.process_time() - started < 10  # one to three seconds
 
 
 def test_a_field_of_a_hundred_megabytes_is_refused_without_being_kept(make, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import select
 import socket
 import time
 
@@ -45,7 +46,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def running(tiny, tmp_path_factory):
-    limits = Limits(body_seconds=1.5, edits_per_minute=1000)
+    limits = Limits(body_seconds=4, edits_per_minute=1000)
     path = tmp_path_factory.mktemp("ledger") / "facts.db"
     engine = TransformersEngine(*tiny, max_prompt_tokens=40)
     with serving(*tiny, path, method="rome", limits=limits, engine=engine) as found:
@@ -99,13 +100,12 @@ def test_a_slow_client_keeps_nobody_waiting_and_is_given_up(running):
     body = json.dumps(ASKED).encode()
     head = HEAD.format(len(body))
     slow = [socket.create_connection(("127.0.0.1", running.port), timeout=20) for _ in range(20)]
-    started = time.monotonic()
     try:
         for one in slow:
             one.sendall(head.encode() + body[: len(body) // 2])
         for _ in range(5):
             assert running.complete("base", "Anna Berg", max_tokens=3)
-        assert time.monotonic() - started < 1.5
+        assert not select.select(slow, [], [], 0)[0]  # none was given up: all were waited for
         slow[0].sendall(body[len(body) // 2 :])
         assert b" 200 " in slow[0].recv(65536).splitlines()[0]
         for one in slow[1:]:
