@@ -1,6 +1,6 @@
 """Compute what a large benchmark costs from the units that a small one measured.
 
-    emend bench --config benchmarks/leaderboard/smollm2.yaml --output_path results/smollm2
+    emend bench --config benchmarks/leaderboard/counterfact.yaml --output_path results/leaderboard
     python benchmarks/leaderboard/cost.py results/smollm2 --models 100 --edits 10000
 
 A unit is a batch with its evaluation, on one worker; units are independent, so that N workers

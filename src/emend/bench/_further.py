@@ -53,11 +53,12 @@ class Further:
             text = Path(path).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"cannot read {path} ({error}): give a text file") from None
+        tokens = self.plan.perplexity_tokens
         if self._perplexity_before is None:
             with models.base(model):
-                self._perplexity_before = models.perplexity(model, tokenizer, [text])
+                self._perplexity_before = models.perplexity(model, tokenizer, [text], tokens=tokens)
         with patch.applied(model):
-            after = models.perplexity(model, tokenizer, [text])
+            after = models.perplexity(model, tokenizer, [text], tokens=tokens)
         return {"perplexity": {"before": self._perplexity_before, "after": after}}
 
     def _tasks(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:

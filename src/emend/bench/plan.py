@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 FIELDS = (
     *("models", "methods", "datasets", "schedules", "evaluate", "metrics"),
-    *("limit", "seed", "perplexity", "batch_size", "published"),
+    *("limit", "seed", "perplexity", "perplexity_tokens", "batch_size", "published"),
     *("tasks", "include_path", "task_limit", "realistic", "in_chat", "judge", "judge_url"),
     "expected",
 )
@@ -61,6 +61,7 @@ class Plan:
         limit: The largest number of edits of a dataset.
         seed: Seed of draws.
         perplexity: A file of running text; its perplexity is measured before and after.
+        perplexity_tokens: Its first so many tokens are read; None for all.
         batch_size: Prompts in one forward pass.
         published: Whether datasets whose own measures need more than edits (MQuAKE, RippleEdits)
             are also measured by those.
@@ -81,6 +82,7 @@ class Plan:
     limit: int | None = None
     seed: int = 0
     perplexity: str | None = None
+    perplexity_tokens: int | None = None
     batch_size: int = 32
     published: bool = True
     tasks: Tasks | None = None
@@ -125,7 +127,7 @@ class Plan:
         """Yield the units, those of one model together."""
         read = {source: source.edits(self.limit, self.seed) for source in self.sources}
         cases = {s: s.cases(self.limit) if self.published else () for s in self.sources}
-        text = None if self.perplexity is None else _identity.file_digest(Path(self.perplexity))
+        text = self._text_identity()
         common: dict[str, Any] = {"metrics": sorted(self.metrics), "seed": self.seed}
         if self.realistic:
             common["realistic"] = [self.in_chat, self.judge, self.judge_url]
@@ -149,6 +151,12 @@ class Plan:
                 for group, edits in case_parts(name, cases[source], schedule):
                     yield Unit(*place, edits, asked, form, name, group)
 
+    def _text_identity(self) -> Any:
+        if self.perplexity is None:
+            return None
+        digest = _identity.file_digest(Path(self.perplexity))
+        return digest if self.perplexity_tokens is None else [digest, self.perplexity_tokens]
+
 
 def _weights(model: str) -> str | None:
     """Hash the files of a model that is a file or directory; None for one known by its name."""
@@ -171,9 +179,10 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
         "schedules": _parsed(top, "schedules", Schedule.parse),
         "evaluate": _evaluate(top),
         "metrics": measures,
-        "limit": int(top.number("limit", least=1)) if "limit" in top.values else None,
+        "limit": _count(top, "limit"),
         "seed": int(top.number("seed", 0)),
         "perplexity": None if texts is None else str(directory / texts),
+        "perplexity_tokens": _count(top, "perplexity_tokens"),
         "batch_size": int(top.number("batch_size", 32, least=1)),
         "published": top.flag("published", True),
         "tasks": _tasks(top, directory),
@@ -185,6 +194,11 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
     }
 
 
+def _count(record: Record, name: str) -> int | None:
+    """Read a number of at least 1 that may be left out."""
+    return int(record.number(name, least=1)) if name in record.values else None
+
+
 def _present(found: Iterable[T | None]) -> tuple[T, ...]:
     """Leave out what could not be read, which is noted."""
     return tuple(one for one in found if one is not None)
@@ -193,7 +207,7 @@ def _present(found: Iterable[T | None]) -> tuple[T, ...]:
 def _tasks(top: Record, directory: Path) -> Tasks | None:
     """Read which tasks are run."""
     names, path = top.texts("tasks", distinct=True), top.text("include_path", required=False)
-    limit = int(top.number("task_limit", least=1)) if "task_limit" in top.values else None
+    limit = _count(top, "task_limit")
     try:
         return tasks_of(names, None if path is None else str(directory / path), limit)
     except InvalidInput as error:
@@ -227,7 +241,7 @@ def _parsed(top: Record, name: str, parse: Any) -> tuple[Any, ...]:
 def _source(record: Record, directory: Path) -> Source | None:
     name, path = record.text("name"), record.text("path", required=False)
     first = int(record.number("first", 0))
-    last = int(record.number("last", least=1)) if "last" in record.values else None
+    last = _count(record, "last")
     if name is None:
         return None
     digest = record.text("sha256", required=False)

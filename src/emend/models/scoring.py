@@ -347,7 +347,12 @@ WINDOW = 512
 
 
 def perplexity(
-    model: nn.Module, tokenizer: Any, texts: Sequence[str], *, batch_size: int = 8
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 8,
+    tokens: int | None = None,
 ) -> float:
     """Return the exponential of the mean negative log-probability per token.
 
@@ -360,6 +365,7 @@ def perplexity(
         tokenizer: Its tokenizer.
         texts: Running texts.
         batch_size: Windows in one forward pass.
+        tokens: The first so many tokens of each text are read; None for all.
 
     Returns:
         1 or more; infinity where it is too large for a float, NaN where the model gives NaN.
@@ -374,6 +380,7 @@ def perplexity(
     front = front_ids(tokenizer)
     size = max(size - len(front), 1)
     ids = text_tokens(tokenizer, [text for text in texts if text.strip()])
+    ids = [row[:tokens] for row in ids]
     windows = [(*front, *row[at : at + size]) for row in ids for at in range(0, len(row), size)]
     windows = [window for window in windows if len(window) > 1]
     if not windows:
