@@ -162,6 +162,26 @@ def test_realistic_evaluation_with_a_judge(tmp_path):
         Plan.read(put(tmp_path / "plan.json", realistic=True, judge="gpt2"))
 
 
+def test_side_effects_are_measured_by_the_same_probes_for_every_dataset(tmp_path):
+    given = {"methods": ["ft"], "schedules": ["single", "batch:2"], "side_effects": True}
+    plan = Plan.read(put(tmp_path / "plan.json", **given), limit=2)
+    Runner(plan, tmp_path / "results").run()
+    keys = [unit.key for unit in plan.units()]
+    board = Board.read(tmp_path / "results", keys)
+    for point in board.points:
+        assert point.drift.mean > 0
+        assert {kind: 0 <= part <= whole for kind, (part, whole) in point.changed.items()} == {
+            "neighbors": True,
+            "other facts": True,
+        }
+    assert "drift" in board.to_dict()["points"][0]
+    text = report.write(board, tmp_path / "board.md").read_text()
+    assert "lab, single: side effects" in text
+    assert "neighbors changed" in text
+    without = Plan.read(put(tmp_path / "plan.json", **{**given, "side_effects": False}), limit=2)
+    assert not set(keys) & {unit.key for unit in without.units()}
+
+
 def test_a_changed_plan_is_noticed(measured, tmp_path):
     directory, plan, _ = measured
     assert Runner(plan, directory / "results").changes() == []

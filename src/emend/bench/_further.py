@@ -1,14 +1,16 @@
-"""What a plan measures besides its measures of edits: general ability, and realistic evaluation."""
+"""What a plan measures besides its measures of edits: ability, side effects, realistic answers."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emend import metrics, models
+from emend import metrics, models, probes
 from emend.bench._tasks import Values, paired
 from emend.edits import Edit
 from emend.errors import InvalidInput, UnsupportedModel
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from emend.bench.plan import Plan
 
 logger = logging.getLogger("emend")
+
+Made = Sequence[tuple[Patch, Sequence[Edit]]]
+"""Patches with the edits in each."""
 
 VERDICTS = "verdicts.jsonl"
 """The file of a results folder that caches what a judge wrote."""
@@ -39,6 +44,11 @@ class Further:
     def forget(self) -> None:
         """Forget the values before; the model is another one now."""
         self._perplexity_before = self._tasks_before = None
+
+    def of(self, model: Any, tokenizer: Any, made: Made) -> dict[str, Any]:
+        """Measure what the plan names for edits in their patches, whatever the schedule."""
+        effects = self.side_effects(model, tokenizer, made)
+        return {**effects, **self.realistic(model, tokenizer, made)}
 
     def ability(self, model: Any, tokenizer: Any, patch: Patch) -> dict[str, Any]:
         """Measure what the model can do in general before and after."""
@@ -76,9 +86,7 @@ class Further:
             logger.warning(f"{patch.method}: {error}")
             return {"tasks": {}, "tasks_left_out": str(error)}
 
-    def realistic(
-        self, model: Any, tokenizer: Any, made: Sequence[tuple[Patch, Sequence[Edit]]]
-    ) -> dict[str, Any]:
+    def realistic(self, model: Any, tokenizer: Any, made: Made) -> dict[str, Any]:
         """Ask edits realistically, each with the patch that it is in."""
         if not self.plan.realistic:
             return {}
@@ -93,6 +101,28 @@ class Further:
                 )
             records += report.records
         return {"realistic": records}
+
+    def side_effects(self, model: Any, tokenizer: Any, made: Made) -> dict[str, Any]:
+        """Measure subject drift, and a blast radius of probes that are made for every edit.
+
+        Probes that edits have are not asked here, so that the same is asked of any dataset.
+        """
+        if not self.plan.side_effects:
+            return {}
+        drift: dict[str, float] = {}
+        asked: Counter[str] = Counter()
+        changed: Counter[str] = Counter()
+        for patch, edits in made:
+            with patch.applied(model):
+                drift |= metrics.subject_drift(model, tokenizer, edits)
+            bare = [replace(edit, probes=()) for edit in edits]
+            radius = probes.blast_radius(model, tokenizer, patch, edits=bare)
+            if radius is None:  # an endpoint has none
+                continue
+            for group in radius.asked:
+                asked[group] += radius.asked[group]
+                changed[group] += radius.changed(group)
+        return {"side_effects": {"drift": drift, "asked": asked, "changed": changed}}
 
     @cached_property
     def _judge(self) -> metrics.Judge | None:

@@ -31,6 +31,11 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
 }
 """Columns of a leaderboard: the measure, and its group."""
 
+KINDS: Mapping[str, Sequence[str]] = {
+    "neighbors": ("neighborhood",),
+    "other facts": ("relation_specificity", "forgetfulness"),
+}
+"""Groups of made probes by what they are called in side effects."""
 
 MOMENTS = ("before", "after")
 
@@ -113,6 +118,28 @@ class Point:
         """Shares of realistic evaluation; see `metrics.RealisticReport.summary`."""
         records = [record for one in self.results for record in one.get("realistic", ())]
         return metrics.realistic_scores(records)
+
+    @cached_property
+    def drift(self) -> Interval | None:
+        """Mean subject drift in nats a token; see `metrics.subject_drift`."""
+        values = [value for one in self._effects for value in one["drift"].values()]
+        return interval(values)
+
+    @cached_property
+    def changed(self) -> dict[str, tuple[int, int]]:
+        """Probes made by emend whose answer changed, and how many were asked, by kind."""
+        return {
+            kind: (
+                sum(one["changed"].get(group, 0) for one in self._effects for group in groups),
+                sum(one["asked"].get(group, 0) for one in self._effects for group in groups),
+            )
+            for kind, groups in KINDS.items()
+            if self._effects
+        }
+
+    @property
+    def _effects(self) -> list[Mapping[str, Any]]:
+        return [one["side_effects"] for one in self.results if one.get("side_effects")]
 
     @cached_property
     def intervals(self) -> dict[str, Interval | None]:
@@ -251,11 +278,12 @@ class Board:
         return {"hash": self.hash, "points": points, "expected": expected}
 
 
+def _interval_data(found: Interval | None) -> dict[str, float] | None:
+    return None if found is None else dataclasses.asdict(found)
+
+
 def _point_data(point: Point) -> dict[str, Any]:
-    shown = {
-        name: None if one is None else {"mean": one.mean, "low": one.low, "high": one.high}
-        for name, one in point.intervals.items()
-    }
+    shown = {name: _interval_data(one) for name, one in point.intervals.items()}
     return {
         **{"model": point.model, "method": point.method, "dataset": point.dataset},
         **{"schedule": point.schedule, "edits": point.edits, **shown},
@@ -263,5 +291,7 @@ def _point_data(point: Point) -> dict[str, Any]:
         **({"cases": point.cases} if point.cases else {}),
         **({"tasks": point.tasks} if point.tasks else {}),
         **({"realistic": point.realistic} if point.realistic else {}),
+        **({"drift": _interval_data(point.drift)} if point.drift else {}),
+        **({"changed": point.changed} if point.changed else {}),
         **{"published": point.published, "errors": point.errors},
     }

@@ -38,7 +38,7 @@ FIELDS = (
     *("models", "methods", "datasets", "schedules", "evaluate", "metrics"),
     *("limit", "seed", "perplexity", "perplexity_tokens", "batch_size", "published"),
     *("tasks", "include_path", "task_limit", "realistic", "in_chat", "judge", "judge_url"),
-    "expected",
+    *("side_effects", "expected"),
 )
 SOURCE_FIELDS = ("name", "path", "first", "last", "sha256")
 
@@ -61,7 +61,7 @@ class Plan:
         limit: The largest number of edits of a dataset.
         seed: Seed of draws.
         perplexity: A file of running text; its perplexity is measured before and after.
-        perplexity_tokens: Its first so many tokens are read; None for all.
+        perplexity_tokens: How many of its tokens, from the first, are read; None for all.
         batch_size: Prompts in one forward pass.
         published: Whether datasets whose own measures need more than edits (MQuAKE, RippleEdits)
             are also measured by those.
@@ -70,6 +70,8 @@ class Plan:
         in_chat: Whether that is in the tokenizer's chat template.
         judge: The endpoint's model that judges these answers, "openai-chat:NAME".
         judge_url: Its address.
+        side_effects: Whether `metrics.subject_drift` and a blast radius of probes that emend makes
+            are measured.
         expected: Published numbers, shown next to those measured; nothing depends on them.
     """
 
@@ -90,6 +92,7 @@ class Plan:
     in_chat: bool = False
     judge: str | None = None
     judge_url: str | None = None
+    side_effects: bool = False
     expected: tuple[Expected, ...] = ()
 
     @classmethod
@@ -131,6 +134,8 @@ class Plan:
         common: dict[str, Any] = {"metrics": sorted(self.metrics), "seed": self.seed}
         if self.realistic:
             common["realistic"] = [self.in_chat, self.judge, self.judge_url]
+        if self.side_effects:
+            common["side_effects"] = True
         weights = {model: _weights(model) for model in self.models}
         points = itertools.product(self.models, self.variants, self.sources, self.schedules)
         for model, variant, source, schedule in points:
@@ -190,6 +195,7 @@ def _fields(top: Record, directory: Path) -> dict[str, Any]:
         "in_chat": top.flag("in_chat", False),
         "judge": _judge(top),
         "judge_url": top.text("judge_url", required=False),
+        "side_effects": top.flag("side_effects", False),
         "expected": _present(map(Expected.of, top.records("expected", EXPECTED_FIELDS))),
     }
 

@@ -181,7 +181,7 @@ class Runner:
 
         def make(edit: Edit) -> Patch:
             patch = self._edit(model, tokenizer, unit, [edit])
-            if self.plan.realistic:
+            if self.plan.realistic or self.plan.side_effects:
                 made.append((patch, [edit]))
             return patch
 
@@ -190,7 +190,7 @@ class Runner:
             metrics=self.plan.metrics,
             batch_size=self.plan.batch_size,
         )
-        return {**_data(report), **self._further.realistic(model, tokenizer, made)}
+        return {**_data(report), **self._further.of(model, tokenizer, made)}
 
     def _cases(self, model: Any, tokenizer: Any, unit: Unit) -> dict[str, Any]:
         """Ask the questions of cases, each alone or with the edits of all in the model."""
@@ -248,7 +248,7 @@ class Runner:
         """Measure what else the plan names with all edits in one patch."""
         return {
             **self._further.ability(model, tokenizer, patch),
-            **self._further.realistic(model, tokenizer, [(patch, edits)]),
+            **self._further.of(model, tokenizer, [(patch, edits)]),
         }
 
 

@@ -17,6 +17,7 @@ from emend.metrics._classifier import (
     read_labelled,
 )
 from emend.metrics._cost import Cost, cost_of
+from emend.metrics._drift import subject_drift
 from emend.metrics._evaluate import evaluate, evaluate_each
 from emend.metrics._judging import exact_match, same_answer
 from emend.metrics._metric import Answer, Metric, Outcomes, Question, Record
@@ -68,6 +69,7 @@ __all__ = [
     "records_of_score",
     "registry",
     "same_answer",
+    "subject_drift",
     "train_classifier",
     "values_by_edit",
     "verified",

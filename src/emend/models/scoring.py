@@ -365,7 +365,7 @@ def perplexity(
         tokenizer: Its tokenizer.
         texts: Running texts.
         batch_size: Windows in one forward pass.
-        tokens: The first so many tokens of each text are read; None for all.
+        tokens: How many tokens of each text, from the first, are read; None for all.
 
     Returns:
         1 or more; infinity where it is too large for a float, NaN where the model gives NaN.

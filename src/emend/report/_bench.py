@@ -128,6 +128,7 @@ def _further(dataset: str, schedule: str, points: Sequence[Point]) -> list[Table
             *(f"{title}: general ability", points, [point.tasks for point in points]),
             f"tasks of lm-evaluation-harness; {brackets}",
         ),
+        _side_effects(f"{title}: side effects", points),
     ]
     return [one for one in found if one is not None]
 
@@ -150,6 +151,32 @@ def _scores(
         for point, one in zip(points, values, strict=True)
     ]
     return Table(title, ["model", "method", "edits", *names], rows, note=note)
+
+
+def _side_effects(title: str, points: Sequence[Point]) -> Table | None:
+    """Make the table of subject drift and of probes whose answers changed."""
+    found = [point for point in points if point.drift or point.changed]
+    if not found:
+        return None
+    kinds = list(dict.fromkeys(kind for point in found for kind in point.changed))
+    rows = [
+        [
+            *(point.model, point.method, str(point.edits), _nats(point.drift)),
+            *(_part(*point.changed.get(kind, (0, 0))) for kind in kinds),
+        ]
+        for point in found
+    ]
+    columns = ["model", "method", "edits", "drift", *(f"{kind} changed" for kind in kinds)]
+    note = "drift of what the model states of the subjects, nats a token; probes made by emend"
+    return Table(title, columns, rows, note=note)
+
+
+def _nats(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _part(part: int, whole: int) -> str:
+    return f"{part} of {whole}" if whole else "–"
 
 
 def _compared(name: str, expected: Expected, point: Point) -> str:
