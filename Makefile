@@ -8,7 +8,7 @@ BENCHMARKS ?= $(filter-out benchmarks/lab_%,$(wildcard benchmarks/[a-z]*.py))
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test test-real check format bench docs notebooks clean
+.PHONY: help install models demo test test-real check format bench leaderboard docs notebooks clean
 
 help:
 	@echo "make demo    edit six facts of a real model, take one back, write demo/report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   lint, format, types, imports, words"
 	@echo "make format  fix what ruff can fix"
 	@echo "make bench   run the benchmarks"
+	@echo "make leaderboard  measure the methods on real models (hours), write docs/leaderboard.md"
 	@echo "make docs    build the documentation into site/"
 	@echo "make notebooks  execute the hands-on series into build/series/ (make docs then shows it)"
 	@echo "make clean   remove what was built (not $(VENV))"
@@ -59,6 +60,12 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+# Hours; a run that was killed goes on where it was. LIMIT="--limit 20" takes fewer edits.
+leaderboard: models
+	@set -e; for plan in counterfact single mquake; do \
+	$(BIN)/emend bench --config benchmarks/leaderboard/$$plan.yaml $(LIMIT) --output_path results/leaderboard; done
+	$(BIN)/python benchmarks/leaderboard/page.py results/leaderboard docs/leaderboard.md
 
 $(VENV)/.docs: $(VENV)/.installed
 	@echo "installing emend[docs] into $(VENV) (the first time, some minutes)"

@@ -99,6 +99,12 @@ class Point:
         return self.report.timing.get("per_edit")
 
     @property
+    def cpu_seconds(self) -> float | None:
+        """Mean CPU seconds an edit takes with its evaluation."""
+        spent = [one["cpu_seconds"] for one in self.results if "records" in one]
+        return sum(spent) / self.edits if self.edits else None
+
+    @property
     def perplexity(self) -> float | None:
         """Mean relative change of perplexity; None where it was not measured."""
         found = [one["perplexity"] for one in self.results if one.get("perplexity")]
@@ -288,6 +294,7 @@ def _point_data(point: Point) -> dict[str, Any]:
         **{"model": point.model, "method": point.method, "dataset": point.dataset},
         **{"schedule": point.schedule, "edits": point.edits, **shown},
         **{"perplexity_change": point.perplexity, "seconds_per_edit": point.seconds},
+        "cpu_seconds_per_edit": point.cpu_seconds,
         **({"cases": point.cases} if point.cases else {}),
         **({"tasks": point.tasks} if point.tasks else {}),
         **({"realistic": point.realistic} if point.realistic else {}),

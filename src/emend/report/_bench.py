@@ -105,9 +105,14 @@ def _board(dataset: str, schedule: str, points: Sequence[Point]) -> Table:
     """Make the leaderboard of a dataset and schedule, the best first."""
     return Table(
         f"{dataset}, {schedule}",
-        ["model", "method", "edits", *COLUMNS, "perplexity", "s / edit"],
+        ["model", "method", "edits", *COLUMNS, "perplexity", "s / edit", "CPU s / edit"],
         [_row(point) for point in points],
-        note="; ".join(f"{point.method}: {point.errors[0]}" for point in _failed(points)),
+        note="; ".join(
+            [
+                "CPU s with evaluation",
+                *(f"{point.method}: {point.errors[0]}" for point in _failed(points)),
+            ]
+        ),
     )
 
 
@@ -215,7 +220,8 @@ def _row(point: Point) -> list[str]:
     cells = [_interval_text(point.intervals[column]) for column in COLUMNS]
     change = point.perplexity
     perplexity = "–" if change is None else f"{100 * change:+.1f}%"
-    return [point.model, point.method, str(point.edits), *cells, perplexity, plain(point.seconds)]
+    seconds = [plain(point.seconds), plain(point.cpu_seconds)]
+    return [point.model, point.method, str(point.edits), *cells, perplexity, *seconds]
 
 
 def _interval_text(found: Interval | None) -> str:
