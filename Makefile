@@ -63,7 +63,7 @@ bench: $(VENV)/.installed
 
 # Hours; a run that was killed goes on where it was. LIMIT="--limit 20" takes fewer edits.
 leaderboard: models
-	@set -e; for plan in counterfact single mquake; do \
+	@set -e; for plan in counterfact single tens mquake; do \
 	$(BIN)/emend bench --config benchmarks/leaderboard/$$plan.yaml $(LIMIT) --output_path results/leaderboard; done
 	$(BIN)/python benchmarks/leaderboard/page.py results/leaderboard docs/leaderboard.md
 

@@ -23,6 +23,11 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
+def cache_directory(folder: str) -> Path:
+    """Return a folder of the cache: in ``$EMEND_CACHE``, or ``~/.cache/emend``."""
+    return Path(os.environ.get("EMEND_CACHE") or Path.home() / ".cache" / "emend") / folder
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """Write a file so that a reader sees the old one or the new one, never a half of either.

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from emend import _identity
+from emend._io import cache_directory
 from emend._progress import progress
 from emend.errors import InvalidInput, NumericalFailure
 from emend.models import base, ensure_start, join_targets, model_fingerprint, tokens_fingerprint
-from emend.models.cached import cache_directory
 from emend.models.forward import evaluating, head_at, target_nll
 from emend.models.hooks import changing, frozen
 from emend.models.placing import device_of
@@ -118,7 +118,7 @@ def _place(
         texts=_identity.texts_digest(part for pair in texts for part in pair),
         settings=settings,
     )
-    return cache_directory().parent / "vectors" / key
+    return cache_directory("vectors") / key
 
 
 def _train(

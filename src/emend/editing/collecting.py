@@ -8,7 +8,6 @@ was killed resumes from its last checkpoint, with the same result to the last bi
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emend import _identity
+from emend import _identity, _io
 from emend._brief import brief
 from emend._progress import progress
 from emend._warn import warn
@@ -77,7 +76,7 @@ class Covariance:
 
 def cache_directory() -> Path:
     """Return the directory of cached covariances: in ``$EMEND_CACHE``, or ``~/.cache/emend``."""
-    return Path(os.environ.get("EMEND_CACHE") or Path.home() / ".cache" / "emend") / "moments"
+    return _io.cache_directory("moments")
 
 
 def collect_covariance(

@@ -24,6 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emend._brief import count_text
+from emend._io import cache_directory
+from emend._progress import announce
 from emend._settings import Count, NotNegative, Seed
 from emend.editing.aims import Aim
 from emend.editing.contexts import BEGUN, Contexts
@@ -35,8 +38,8 @@ from emend.editing.memory import check_edit
 from emend.editing.objective import Site
 from emend.editing.ridge import RIDGE, Inverse, ridge_write
 from emend.editing.sources import OwnSamples, TextsSetting, texts_for
-from emend.editing.target_values import SearchSettings, Value, optimise_values
-from emend.editing.value_cache import cached_values, edit_of
+from emend.editing.target_values import SearchSettings, Value
+from emend.editing.value_cache import FOLDER, Saved, cached_values, edit_of, stored_values
 from emend.edits import Edit
 from emend.errors import UnknownName
 from emend.models import ModelView
@@ -145,6 +148,7 @@ class Session:
             self._filled["aim"] = aim.record()
         self._state: dict[str, Tensor] = {}
         self._seconds: dict[str, float] = {}
+        self._saved = Saved()
         self._note: dict[str, Any] = {}
         self._since = time.perf_counter()
 
@@ -246,8 +250,8 @@ class Session:
     def optimise(self, layer: int, settings: SearchSettings) -> list[Value]:
         """Optimise each edit's value at a layer's MLP output, in the order given."""
         view, tokenizer = self.view, self.tokenizer
-        found = optimise_values(view, tokenizer, self.edits, self.templates, layer, settings)
-        self.lap("search")
+        found, saved = stored_values(view, tokenizer, self.edits, self.templates, layer, settings)
+        self._lap_search(saved)
         return found
 
     def target_values(self, layer: int, settings: SearchSettings, site: Site = "mlp") -> Tensor:
@@ -257,12 +261,23 @@ class Session:
             (E, hidden_size) float32 (float64 for a float64 model).
         """
         known = self.previous.state if isinstance(self.previous, WeightPatch) else None
-        values, self._state = cached_values(
+        values, self._state, saved = cached_values(
             *(self.view, self.tokenizer, self.ordered, self.templates, layer),
             *(settings, site, known),
         )
-        self.lap("search")
+        self._lap_search(saved)
         return values
+
+    def _lap_search(self, saved: Saved) -> None:
+        """Add the seconds of a search; values that were read count as when they were optimised."""
+        self.lap("search")
+        if saved.values:
+            self._seconds["search"] += saved.seconds
+            self._saved = saved
+            announce(
+                f"{count_text(saved.values, 'value')} of {len(self.edits)} read from "
+                f"{cache_directory(FOLDER)}, and not optimised again"
+            )
 
     def keys_and_outputs(self, layer: int) -> KeysAndOutputs:
         """Read keys and outputs of the ordered edits at a layer, in all contexts."""
@@ -359,7 +374,12 @@ class Session:
             "method": self.method,
             "config": {name: v for name, v in settings.items() if name not in UNRECORDED},
             "base": describe_base(self.model),
-            "timing": {"precompute": 0.0, **self._seconds, "per_edit": spent / len(self.edits)},
+            "timing": {
+                "precompute": 0.0,
+                **self._seconds,
+                "per_edit": spent / len(self.edits),
+                **({"saved_cpu": self._saved.cpu_seconds} if self._saved.values else {}),
+            },
         }
 
     def _module(self, place: int | str) -> str:

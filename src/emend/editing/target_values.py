@@ -24,7 +24,8 @@ model predicts which words follow a name and not what it knows of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -145,6 +146,23 @@ class Value:
         return self.target - self.initial
 
 
+@dataclass(frozen=True)
+class Found:
+    """Values that were optimised as one problem.
+
+    Attributes:
+        edits: Numbers of their edits.
+        values: One for each.
+        seconds: What the optimisation took, by the clock.
+        cpu_seconds: The same of the CPU.
+    """
+
+    edits: Sequence[int]
+    values: Sequence[Value]
+    seconds: float
+    cpu_seconds: float
+
+
 def optimise_values(
     view: ModelView,
     tokenizer: Any,
@@ -154,6 +172,7 @@ def optimise_values(
     settings: SearchSettings | None = None,
     *,
     site: Site = "mlp",
+    on_found: Callable[[Found], None] | None = None,
 ) -> list[Value]:
     """Optimise the value of each edit at the output of one layer or of its down-projection.
 
@@ -171,6 +190,7 @@ def optimise_values(
             refer to: "mlp", the down-projection's output (ROME), or "block", the layer's
             (MEMIT). With "attention+mlp" (PMET) the outputs of both are optimised together, each
             with its own delta and clamp; the value is the down-projection's.
+        on_found: Called with each value, or those optimised as one, as soon as they are found.
 
     Returns:
         E values, in the order of the edits.
@@ -196,10 +216,13 @@ def optimise_values(
     with evaluating(view.model), frozen(view.model), one_call:
         size = 1 if published else settings.chunk
         for members in progress(chunks(jobs, size), "optimising values"):
-            for job, values in zip(
-                members, _optimise(view, members, layer, settings, site), strict=True
-            ):
+            began = time.perf_counter(), time.process_time()
+            optimised = _optimise(view, members, layer, settings, site)
+            spent = time.perf_counter() - began[0], time.process_time() - began[1]
+            for job, values in zip(members, optimised, strict=True):
                 found.update(zip(job.edits, values, strict=True))
+                if on_found is not None:
+                    on_found(Found(job.edits, values, *(one / len(members) for one in spent)))
     return [found[index] for index in range(len(edits))]
 
 

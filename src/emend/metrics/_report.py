@@ -169,14 +169,15 @@ def versions() -> dict[str, str]:
 def joined_timing(timings: Sequence[Mapping[str, Any]], edits: int) -> dict[str, Any]:
     """Join the timing of several patches.
 
-    Seconds are added up, ``per_edit`` is their mean over the edits, memory is the peak. The
+    Seconds are added up, ``per_edit`` is their mean over the edits, memory is the peak. What was
+    read from the cache of values has the seconds that it took when it was optimised. The
     precomputation is what the first patch found undone; later ones reuse it, so it is added.
     """
     known = [timing for timing in timings if timing]
     if not known:
         return {}
     joined: dict[str, Any] = {"edits": edits}
-    for name in ("search", "precompute"):
+    for name in ("search", "precompute", "saved_cpu"):
         values = [timing[name] for timing in known if timing.get(name) is not None]
         if values:
             joined[name] = sum(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import tempfile
 import warnings
@@ -14,6 +13,7 @@ from typing import Any
 
 import filelock
 
+from emend import _io
 from emend._io import whole_directory, write_json
 from emend._progress import announce
 from emend.models.gguf import CONVERSION, check_reader, convert
@@ -127,7 +127,7 @@ def cached_at(model: PackagedModel) -> Path | None:
 
 def cache_directory() -> Path:
     """Give the directory of converted models: ``models`` in ``$EMEND_CACHE`` or ~/.cache/emend."""
-    return Path(os.environ.get("EMEND_CACHE") or Path.home() / ".cache" / "emend") / "models"
+    return _io.cache_directory("models")
 
 
 def _name(name: str, digest: str) -> str:

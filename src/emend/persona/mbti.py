@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from emend import _identity, methods
+from emend._io import cache_directory
 from emend.datasets import QUESTION_LAYOUT, read_edits
-from emend.editing.collecting import cache_directory
 from emend.edits import Edit
 from emend.errors import BrokenFile, EmendError, InvalidInput, MissingFile, StoreFailure
 from emend.models import ModelView, model_fingerprint, tokens_fingerprint
@@ -191,7 +191,7 @@ def style_vector(model: Any, tokenizer: Any, texts: list[Edit], **settings: Any)
         settings=chosen,
         texts=[(one.text, one.target) for one in texts],
     )
-    place = cache_directory().parent / "styles" / key
+    place = cache_directory("styles") / key
     with suppress(EmendError):
         cached = load_patch(place)
         if isinstance(cached, WeightPatch):
