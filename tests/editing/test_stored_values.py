@@ -96,6 +96,10 @@ def test_another_method_or_weight_reads_the_same_values(tiny, folder, optimised)
     assert first.timing["saved_cpu"] > 0
     made("memit", EDITS, tiny, steps=3)
     assert len(optimised.seen) == 3
+    made("rome", EDITS[:1], tiny, layer=1)
+    optimised.seen.clear()
+    made("emmet", EDITS[:1], tiny, layer=1)
+    assert optimised.seen == []
 
 
 def test_what_a_value_depends_on_is_in_its_key(tiny, folder, optimised):

@@ -191,6 +191,7 @@ def _keys(
     """Hash all that the value of each edit depends on."""
     asked = dataclasses.asdict(dataclasses.replace(settings, aim=None))
     del asked["chunk"]  # no result depends on it
+    del asked["share_subject"]  # what it decides is in the companions
     if settings.aim is not None:
         asked["aim"] = settings.aim.record()
     common = {
@@ -219,7 +220,7 @@ def _companions(edits: Sequence[Edit], requests: Sequence[list[str]]) -> dict[st
     found: dict[str, list[list[str]]] = {}
     for edit, request in zip(edits, requests, strict=True):
         found.setdefault(edit.subject, []).append(request)
-    return {subject: sorted(requests) for subject, requests in found.items()}
+    return {subject: sorted(requests) for subject, requests in found.items() if len(requests) > 1}
 
 
 def _request(edit: Edit, settings: SearchSettings) -> list[str]:
