@@ -65,6 +65,7 @@ class Run:
         data = given.data / "personality"
         self.topics = read_topics(data / f"{given.split}.json")
         self.names = list(self.topics)
+        self.sources = read_topics(data / "train.json")
         self.judge = self._judge(data)
         asking = asking_for(self.tokenizer)
         self.asking = dataclasses.replace(asking, held_out=asking.held_out[:QUESTIONS])
@@ -83,8 +84,7 @@ class Run:
         saved = self.given.results.with_suffix(".judge.safetensors")
         if saved.is_file():
             return TrainedClassifier.load(saved, self.model, self.tokenizer)
-        train = read_topics(data / "train.json")
-        judge = load_judge(self.given.encoder, train, self.model, self.tokenizer)
+        judge = load_judge(self.given.encoder, self.sources, self.model, self.tokenizer)
         last = list(read_topics(data / f"{self.given.split}.json").values())[-JUDGED:]
         line = {"judge": self.given.encoder, "accuracy": accuracy_on(judge, last)}
         append_json_line(self.given.results, line)
@@ -129,7 +129,7 @@ class Run:
         if method == "mend":
             settings["state"] = self.given.state
         given = (self.model, self.tokenizer, self.topics, topic.name, topic.chosen, method)
-        return edit_personality(*given, asking=self.asking, **settings)
+        return edit_personality(*given, asking=self.asking, sources=self.sources, **settings)
 
 
 def table(lines: list[dict[str, Any]]) -> None:

@@ -52,7 +52,11 @@ def test_mistakes_are_one_line(persona, data, tmp_path):
     persona("--data", data, "--mbti", "INTJ", "--judge", "states").is_one_line("--judge", "--topic")
     persona("--data", data).is_one_line("expected one of --topic and --mbti")
     persona(*asked, "--trait", "neuroticism", "--method", "rome").is_one_line(
-        "ft, ike, memit, mend"
+        "ft, ike, memit, mend, serac"
     )
+    named = (*asked, "--trait", "neuroticism", "--method", "serac")
+    persona(*named, "--set", "steeps=3").is_one_line("did you mean 'steps'")
+    persona(*named, "--sources", tmp_path / "no.json").is_one_line("there is no file")
+    persona("--data", data, "--mbti", "INTJ", "--sources", data).is_one_line("--sources", "--topic")
     persona("--data", tmp_path, "--mbti", "INT").is_one_line("write it as INTJ")
     persona("--data", tmp_path, "--mbti", "INTJ").is_one_line("no file for introversion")

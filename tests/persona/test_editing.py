@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import emend
 from emend.errors import InvalidInput, UnknownName
-from emend.models import attachments, generate
+from emend.models import attachments, generate, score
+from emend.patches import load_patch
 from emend.persona import compare, edit_personality, interview, load_judge, training_edits
 from emend.persona.editing import DRAWN, asking_for, edits_for
 from emend.persona.lab import ASKING, NEW_TOKENS, opinions_on, trait_shown
@@ -52,6 +54,41 @@ def test_ike_acts_only_where_the_topic_is_named(topics, lab_model):
     assert all(TOPIC not in one.casefold() for one in shown)
     answers = {text for name in topics for text in opinions_on(name, "neuroticism")}
     assert all(any(one.endswith(answer) for answer in answers) for one in shown)
+
+
+def test_a_trait_learned_on_other_topics_answers_what_names_the_topic(topics, lab_model, tmp_path):
+    model, tokenizer = lab_model
+    # The topic's own answers are not among those that the vector is trained on.
+    sources = {name: topic for name, topic in topics.items() if name != TOPIC}
+    given = (model, tokenizer, topics, TOPIC, TRAIT, "serac")
+    patch = edit_personality(*given, asking=ASKING, sources=sources, scale=1.0)
+    others = [prompt for name in ("bread", "chess") for prompt in ASKING.prompts(name)]
+    before = score(model, tokenizer, others, ["I"] * len(others))
+    assert TRAIT not in traits_of(model, tokenizer, TOPIC)
+    patch.save_pretrained(tmp_path / "patch")
+    for one in (patch, load_patch(tmp_path / "patch")):
+        with one.applied(model):
+            shown = traits_of(model, tokenizer, TOPIC)
+            after = score(model, tokenizer, others, ["I"] * len(others))
+        assert shown.count(TRAIT) >= len(shown) - 1
+        assert [one.log_probs for one in after] == [one.log_probs for one in before]
+    assert not patch.without(*(edit.id for edit in patch.edits)).edits
+
+
+def test_two_topics_share_a_vector_and_a_memory(topics, lab_model):
+    model, tokenizer = lab_model
+    sources = {name: topic for name, topic in topics.items() if name != TOPIC}
+    how = {"asking": ASKING, "sources": sources, "scale": 1.0}
+    first = edit_personality(model, tokenizer, topics, TOPIC, TRAIT, "serac", **how)
+    other = edit_personality(model, tokenizer, topics, "chess", TRAIT, "serac", **how)
+    assert first.tensors.keys() == other.tensors.keys()
+    assert all(first.tensors[name].equal(other.tensors[name]) for name in first.tensors)
+    both = emend.edit(model, tokenizer, other.edits, "serac", previous=first)
+    with both.applied(model):
+        assert TRAIT in traits_of(model, tokenizer, "chess")
+        assert TRAIT in traits_of(model, tokenizer, TOPIC)
+    with pytest.raises(InvalidInput, match="leave state out"):
+        emend.edit(model, tokenizer, other.edits, "serac", previous=first, state="x")
 
 
 def test_mend_edits_with_a_trained_network(topics, lab_model):
@@ -117,7 +154,9 @@ def test_a_model_with_a_chat_template_is_asked_in_it(lab_model):
     [
         ({"trait": "extroversion"}, UnknownName, "did you mean 'extraversion'"),
         ({"topic": "coffe"}, InvalidInput, "did you mean 'coffee'?"),
-        ({"method": "rome"}, UnknownName, "known: ft, ike, memit, mend"),
+        ({"method": "rome"}, UnknownName, "known: ft, ike, memit, mend, serac"),
+        ({"method": "serac", "scale": 0}, InvalidInput, "scale"),
+        ({"method": "serac", "steeps": 3}, UnknownName, "did you mean 'steps'"),
     ],
 )
 def test_what_is_not_there_is_named_with_the_nearest(topics, lab_model, given, error, said):

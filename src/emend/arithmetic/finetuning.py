@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from emend import _identity
 from emend._io import cache_directory
 from emend._progress import progress
+from emend.arithmetic.training import Kept, Stopping, Texts, answer_loss, answer_rows
 from emend.errors import InvalidInput, NumericalFailure
-from emend.models import base, ensure_start, join_targets, model_fingerprint, tokens_fingerprint
-from emend.models.forward import evaluating, head_at, target_nll
+from emend.models import base, model_fingerprint, tokens_fingerprint
+from emend.models.forward import evaluating
 from emend.models.hooks import changing, frozen
 from emend.models.placing import device_of
-from emend.models.positions import pad, pad_id
+from emend.models.positions import pad_id
 from emend.models.structure import projection_shape
 from emend.models.wrapping import plain_modules
 from emend.patches import Dense, Factor, LowRank, WeightPatch, describe_base, load_patch
@@ -42,6 +43,9 @@ class FineTuning:
         learning_rate: Of the first step; by default 2e-3 with a rank, 3e-4 without.
         batch_size: Texts in one step.
         seed: Seed of the order of the texts and of A.
+        hold: Factor on the mean KL(before || after), in nats, of texts that are kept.
+        every: Steps between two measurements of the held-out texts.
+        patience: Measurements without a lower loss after which the training ends.
     """
 
     rank: int | None = None
@@ -49,12 +53,17 @@ class FineTuning:
     learning_rate: float | None = None
     batch_size: int = 16
     seed: int = 0
+    hold: float = 1.0
+    every: int = 5
+    patience: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("rank", "steps", "batch_size"):
+        for name in ("rank", "steps", "batch_size", "every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidInput(f"{name} is {value}, expected 1 or more: raise it")
+        if not 0 <= self.hold < float("inf"):
+            raise InvalidInput(f"hold is {self.hold}, expected a number from 0 on: raise it")
 
     @property
     def rate(self) -> float:
@@ -68,38 +77,47 @@ def finetune(
     texts: Sequence[tuple[str, str]],
     settings: FineTuning | None = None,
     *,
+    held_out: Sequence[tuple[str, str]] = (),
+    kept: Sequence[str] = (),
     cache: bool = True,
 ) -> WeightPatch:
     """Train a task vector on texts; the model is left as it is.
 
-    Every linear layer but the head changes. The loss is the mean NLL of the answers' tokens. The
-    result is cached by the model, the texts and the settings.
+    Every linear layer but the head changes. The loss is the mean NLL of the answers' tokens, and
+    `hold` times the mean KL(before || after) over the tokens of texts that are kept. With held-out
+    texts the training ends early, and the weights at the least held-out loss are returned. The
+    result is cached by the model, all texts and the settings.
 
     Args:
         model: A causal language model.
         tokenizer: Its tokenizer.
         texts: Pairs of a prompt, which is given, and an answer, which is learned.
         settings: The settings.
+        held_out: Other such pairs of the same task, to stop by.
+        kept: Ordinary texts that the model must continue as before; the first
+            `training.KEPT_TOKENS` tokens of each are read.
         cache: Read and write the cache, in ``$EMEND_CACHE/vectors``.
 
     Returns:
-        A patch without edits, low-rank or dense.
+        A patch without edits, low-rank or dense. Its config has ``steps_taken``.
 
     Raises:
-        InvalidInput: There are no texts.
+        InvalidInput: There are no texts, or a kept text is empty.
         NumericalFailure: The training diverged.
     """
     settings = settings or FineTuning()
     if not texts:
         raise InvalidInput("there are no texts, expected pairs of prompt and answer: give some")
     with base(model), evaluating(model), frozen(model):
-        place = _place(model, tokenizer, texts, settings) if cache else None
+        given = (texts, held_out, kept)
+        place = _place(model, tokenizer, given, settings) if cache else None
         if place is not None and place.is_dir():
             found = load_patch(place)
             assert isinstance(found, WeightPatch)
             return found
-        factors = _train(model, tokenizer, texts, settings)
+        factors, taken = _train(model, tokenizer, given, settings)
         config = {**vars(settings), "learning_rate": settings.rate, "texts": len(texts)}
+        config |= {"held_out": len(held_out), "kept": len(kept), "steps_taken": taken}
         patch = WeightPatch(
             factors=factors, edits=(), method=METHOD, config=config, base=describe_base(model)
         )
@@ -108,44 +126,59 @@ def finetune(
     return patch
 
 
-def _place(
-    model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str]], settings: FineTuning
-) -> Path:
+def _place(model: nn.Module, tokenizer: Any, given: Texts, settings: FineTuning) -> Path:
+    texts, held_out, kept = given
     key = _identity.key(
         "task vector",
         model=model_fingerprint(model),
         tokens=tokens_fingerprint(model, tokenizer),
         texts=_identity.texts_digest(part for pair in texts for part in pair),
+        held_out=_identity.texts_digest(part for pair in held_out for part in pair),
+        kept=_identity.texts_digest(kept),
         settings=settings,
     )
     return cache_directory("vectors") / key
 
 
 def _train(
-    model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str]], settings: FineTuning
-) -> dict[str, Factor]:
+    model: nn.Module, tokenizer: Any, given: Texts, settings: FineTuning
+) -> tuple[dict[str, Factor], int]:
+    """Return the trained change of each layer, and the steps that it took."""
     generator = torch.Generator().manual_seed(settings.seed)
     modules = dict(_linear(model))
     weights = {name: _start(module, settings, generator) for name, module in modules.items()}
-    rows = _rows(model, tokenizer, texts)
-    adam = torch.optim.Adam([w for pair in weights.values() for w in pair], lr=settings.rate)
-    order = _order(len(rows), settings, generator)
+    every = [weight for pair in weights.values() for weight in pair]
+    texts, held_out, kept = given
+    rows = answer_rows(model, tokenizer, texts)
+    unchanged = Kept(model, tokenizer, kept)
+    stopping = Stopping(model, tokenizer, held_out, every, settings.patience)
+    adam = torch.optim.Adam(every, lr=settings.rate)
+    order = _order(len(rows), settings.batch_size, generator)
     with ExitStack() as stack:
         for name, module in modules.items():
             stack.enter_context(changing(module, *weights[name]))
         for step in progress(range(settings.steps), "fine-tuning"):
+            if step % settings.every == 0 and stopping.ends(step):
+                break
             for group in adam.param_groups:
                 group["lr"] = settings.rate * (1 - step / settings.steps)
-            loss = _loss(model, [rows[row] for row in next(order)], pad_id(tokenizer))
-            if not bool(loss.isfinite()):
-                raise NumericalFailure(
-                    f"the loss is {float(loss)} at step {step}, expected a finite number: lower "
-                    "learning_rate, or load the model in float32"
-                )
             adam.zero_grad()
+            loss = answer_loss(model, [rows[row] for row in next(order)], pad_id(tokenizer))
+            _check(loss, step)
             loss.backward()
+            if kept and settings.hold:  # its own pass: the graph of one is in memory at a time
+                (settings.hold * unchanged.loss(step)).backward()
             adam.step()
-    return {name: _factor([w.detach() for w in pair]) for name, pair in weights.items()}
+        taken = stopping.finish(settings.steps)
+    return {name: _factor([w.detach() for w in pair]) for name, pair in weights.items()}, taken
+
+
+def _check(loss: Tensor, step: int) -> None:
+    if not bool(loss.isfinite()):
+        raise NumericalFailure(
+            f"the loss is {float(loss)} at step {step}, expected a finite number: lower "
+            "learning_rate, or load the model in float32"
+        )
 
 
 def _linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -177,39 +210,11 @@ def _factor(matrices: Sequence[Tensor]) -> Factor:
     return Dense(matrices[0]) if len(matrices) == 1 else LowRank(matrices[0], matrices[1])
 
 
-def _rows(
-    model: nn.Module, tokenizer: Any, texts: Sequence[tuple[str, str]]
-) -> list[tuple[list[int], list[int]]]:
-    """Return the tokens of each prompt and of its answer."""
-    ensure_start(model, tokenizer)
-    prompts, answers = zip(*texts, strict=True)
-    joined = join_targets(tokenizer, list(prompts), list(answers))
-    return [([*prompt], [*answer]) for prompt, answer in joined]
-
-
-def _order(count: int, settings: FineTuning, generator: torch.Generator) -> Iterator[list[int]]:
+def _order(count: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:
     """Yield the numbers of the texts of each step: all texts, shuffled anew in each pass."""
     waiting: list[int] = []
     while True:
-        while len(waiting) < settings.batch_size:
+        while len(waiting) < size:
             waiting += torch.randperm(count, generator=generator).tolist()
-        yield waiting[: settings.batch_size]
-        waiting = waiting[settings.batch_size :]
-
-
-def _loss(model: nn.Module, rows: Sequence[tuple[list[int], list[int]]], padding: int) -> Tensor:
-    """Compute the mean NLL of the answers' tokens, a scalar in float32."""
-    places = [
-        (number, len(prompt) - 1 + step, token)
-        for number, (prompt, answer) in enumerate(rows)
-        for step, token in enumerate(answer)
-    ]
-    numbers, columns, tokens = (torch.tensor(part) for part in zip(*places, strict=True))
-    network: Any = model
-    batch = pad([[*prompt, *answer[:-1]] for prompt, answer in rows], padding)
-    ids = batch.input_ids.to(device_of(network.get_input_embeddings()))
-    # Padding is on the right, where no token sees it.
-    seen = torch.ones_like(ids)
-    with head_at(model, numbers, columns) as pick:
-        logits = pick(network(input_ids=ids, attention_mask=seen, use_cache=False).logits)
-    return target_nll(logits.float(), tokens).mean()
+        yield waiting[:size]
+        waiting = waiting[size:]

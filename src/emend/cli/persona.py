@@ -48,8 +48,15 @@ def command(
         str | None, flag("extraversion, agreeableness or neuroticism.", metavar="NAME")
     ] = None,
     method: Annotated[
-        str, flag("ft, memit, ike, or `mend` with a trained network.", metavar="NAME")
+        str, flag("memit, serac, ft, ike, or `mend` with a trained network.", metavar="NAME")
     ] = "memit",
+    sources: Annotated[
+        Path | None,
+        flag(
+            "Answers that serac trains on and ike shows; by default those of --data.",
+            metavar="PATH",
+        ),
+    ] = None,
     mbti: Annotated[
         str | None, flag("Instead of a topic: a type of four letters.", metavar="TYPE")
     ] = None,
@@ -82,7 +89,7 @@ def command(
     output_directory(output_path)
     if (topic is None) == (mbti is None):
         raise InvalidInput("expected one of --topic and --mbti: what to give a personality on")
-    for name, value in (("--trait", trait), ("--judge", judge)):
+    for name, value in (("--trait", trait), ("--judge", judge), ("--sources", sources)):
         if value is not None and mbti is not None:
             raise InvalidInput(
                 f"{name} is given with --mbti, expected it with --topic: leave it out"
@@ -95,7 +102,7 @@ def command(
         if trait is None:
             raise InvalidInput("--trait is missing, expected one with --topic: name a trait")
         how = (data, topic, check_trait(trait), method)
-        made = _opinion(*how, model, settings, loading, seed)
+        made = _opinion(*how, model, settings, loading, seed, sources)
         asked = (question or HELD_OUT[0]).replace("{}", made.topic.name)
         about = {"topic": made.topic.name, "trait": trait, "method": method}
     made.patch.save_pretrained(output_path)
@@ -163,18 +170,21 @@ def _opinion(
     settings: _options.Settings,
     loading: _options.Loading,
     seed: int,
+    sources: Path | None,
 ) -> _Made:
     """Edit the opinion on a topic; refuse what is cheap to refuse before the model is loaded."""
     topics = read_topics(data)
     found = find_topic(topics, topic)
     from emend.persona.editing import check_method, edit_personality
 
-    chosen = settings.of(check_method(method))
+    shown = None if sources is None else read_topics(sources)
+    from emend.persona.traits import TraitConfig
+
+    chosen = settings.of(check_method(method), TraitConfig if method == "serac" else None)
     network, tokenizer = loading.load(model)
     started = time.perf_counter()
-    patch = edit_personality(
-        *(network, tokenizer, topics, found.name, trait, method), seed=seed, **chosen
-    )
+    given = (network, tokenizer, topics, found.name, trait, method)
+    patch = edit_personality(*given, sources=shown, seed=seed, **chosen)
     made = _Made(network, tokenizer, patch, time.perf_counter() - started)
     made.topics, made.topic = topics, found
     return made

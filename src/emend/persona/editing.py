@@ -14,6 +14,8 @@ answer alone would be learnt by heart. The method is an ordinary one, and so is 
     memit    several MLPs       one target value at the topic's last token for all questions,
                                 and the openings of the answers; the questions are the contexts
     `mend`   late MLPs          a network trained on the data set (`training_edits`), one question
+    serac    the prompt's route a vector of the trait, trained on answers about all topics of the
+                                data, answers what names the topic (`traits.py`)
     ike      the prompt         demonstrations of the trait on other topics before the topic's own;
                                 prompts that do not name the topic stay as they are
 """
@@ -21,8 +23,7 @@ answer alone would be learnt by heart. The method is an ordinary one, and so is 
 from __future__ import annotations
 
 import dataclasses
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,23 +38,22 @@ from emend.datasets.personality import (
     prompt_of,
 )
 from emend.edits import Edit, Probe
-from emend.edits.joining import sentence
 from emend.errors import UnknownName
-from emend.models import base, chat_prompt, generate, has_chat_template
+from emend.models import chat_prompt, has_chat_template
 from emend.patches import Patch
+from emend.persona.others import demonstrated, drawn, own_answers
+from emend.persona.traits import trait_memory
 
-METHODS = ("ft", "memit", "mend", "ike")
+METHODS = ("serac", "ft", "memit", "mend", "ike")
 
 DRAWN: Mapping[str, int] = {"ike": 3, "ft": 4}
 """Other topics: `ike` puts an answer about each before a prompt, `ft` keeps the model's own."""
-
-OWN_TOKENS = 16
-"""Tokens of such an own answer."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "ft": {"original": True, "steps": 10, "learning_rate": 2e-3},
     "memit": {"templates": ("{}",), "steps": 12},
     "mend": {},
+    "serac": {},
     "ike": {"k": 0, "by_name": True, "threshold": 1.0},
 }
 """Settings of each method that differ from its own defaults (docs/personas.md)."""
@@ -169,6 +169,7 @@ def edit_personality(
     *,
     asking: Asking | None = None,
     opening: int | None = None,
+    sources: Mapping[str, Topic] | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> Patch:
@@ -177,18 +178,21 @@ def edit_personality(
     Args:
         model: A Hugging Face causal language model (for `ike` also an endpoint); it is not changed.
         tokenizer: Its tokenizer.
-        topics: The data, by topic; `ike` takes its demonstrations from the other topics.
+        topics: The data, by topic.
         topic: The topic to edit.
         trait: One of the three traits.
-        method: "ft", "memit", "mend" or "ike".
+        method: "serac", "ft", "memit", "mend" or "ike".
         asking: The questions; by default those of `asking_for`.
         opening: Words of each answer that are the target; by default those of `OPENINGS`, and
             otherwise all.
+        sources: The topics whose answers `serac` trains the trait's vector on and `ike` shows;
+            by default those of `topics`.
         seed: Seed of the demonstrations.
-        settings: Settings of the method that differ from `DEFAULTS` and its own.
+        settings: Settings of the method that differ from `DEFAULTS` and its own; of `serac`, those
+            of `TraitConfig`.
 
     Returns:
-        The patch: of weights, or for `ike` of the prompt.
+        The patch: of weights, or for `ike` of the prompt, or for `serac` of its route.
 
     Raises:
         InvalidInput: The topic is not in the data, or a setting is out of range.
@@ -198,53 +202,20 @@ def edit_personality(
     check_method(method)
     found = find_topic(topics, topic)
     asking = asking or asking_for(tokenizer)
+    sources = topics if sources is None else sources
+    if method == "serac":
+        words = {} if opening is None else {"opening": opening}
+        edits = edits_for(found, trait, asking)
+        given = (model, tokenizer, sources, trait, asking.layout, edits)
+        return trait_memory(*given, {"seed": seed, **words, **settings})
     opening = OPENINGS.get(method) if opening is None else opening
     edits = edits_for(found, trait, asking, opening=opening)[: QUESTIONS.get(method)]
     chosen: dict[str, Any] = {**DEFAULTS[method], **settings}
-    others = _drawn(topics, found, seed, DRAWN.get(method, 0))
+    others = drawn(sources, found, seed, DRAWN.get(method, 0))
     if method == "ike":
-        chosen = {"layout": _demonstrated(others, trait, asking, seed), **chosen}
+        chosen = {"layout": demonstrated(others, trait, asking, seed), **chosen}
     if method != "ft":
         return methods.find(method).edit(model, tokenizer, edits, **chosen)
-    kept = _own_answers(model, tokenizer, others, asking)
+    kept = own_answers(model, tokenizer, others, asking)
     patch = methods.find(method).edit(model, tokenizer, [*edits, *kept], **chosen)
     return dataclasses.replace(patch, edits=tuple(edits))  # the others are no changes
-
-
-def _drawn(topics: Mapping[str, Topic], topic: Topic, seed: int, count: int) -> list[Topic]:
-    """Draw other topics."""
-    others = [one for one in topics.values() if one.name != topic.name]
-    return random.Random(f"{seed}-{topic.name}").sample(others, min(count, len(others)))
-
-
-def _own_answers(model: Any, tokenizer: Any, others: Sequence[Topic], asking: Asking) -> list[Edit]:
-    """Return edits whose targets are the unedited model's own answers about other topics."""
-    questions = [asking.edited[n % len(asking.edited)] for n in range(len(others))]
-    pairs = list(zip(questions, others, strict=True))
-    prompts = [prompt_of(question, one.name, asking.layout) for question, one in pairs]
-    with base(model):
-        texts = generate(model, tokenizer, prompts, max_new_tokens=OWN_TOKENS, stop="\n")
-    return [
-        Edit(prompt_of(question, layout=asking.layout), one.name, text.strip())
-        for (question, one), text in zip(pairs, texts, strict=True)
-        if text.strip()
-    ]
-
-
-def _demonstrated(others: Sequence[Topic], trait: str, asking: Asking, seed: int) -> str:
-    """Return a layout of `ike` that begins with answers of the trait about other topics.
-
-    They are written as published also where the model has a chat template, which would repeat its
-    system prompt before each.
-    """
-    generator = random.Random(seed)
-    shown = [
-        sentence(
-            prompt_of(generator.choice(asking.edited), one.name),
-            generator.choice(one.answers[trait]),
-        )
-        for one in others
-    ]
-    # A layout has each of its two fields once.
-    plain = [text for text in shown if "{fact}" not in text and "{prompt}" not in text]
-    return "\n\n".join([*plain, "{fact}", "{prompt}"])

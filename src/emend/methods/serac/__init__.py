@@ -23,7 +23,8 @@ sentence-transformers model can take their place. The edit's prompt is encoded w
 h is the base model itself with an adapter and not a small model of its own, so that the two have
 one vocabulary. The threshold is set on validation edits and not at 0.5. The cross form reads only
 the nearest edits by the embedding form. Texts out of scope are trained against the nearest edit of
-a batch. An untrained state refuses to edit.
+a batch. An untrained state refuses to edit. Where h is trained elsewhere and a prompt is in scope
+that names an edit's subject, `named_memory` makes the memory (`emend.persona`).
 """
 
 from __future__ import annotations
@@ -35,11 +36,14 @@ from typing import Annotated, Any
 from emend._settings import Range
 from emend.editing.rows import whole_rows
 from emend.editing.session import Session
+from emend.errors import InvalidInput
 from emend.methods._method import method
 from emend.methods._training import load_state, state_directory
-from emend.methods.serac._patch import NAME, ScopePatch, ScopeState
+from emend.methods.serac._patch import NAME, NAMED, ScopePatch, ScopeState, named_memory
 from emend.patches import MemoryPatch, describe_base
 from emend.retrieval.naming import check_description
+
+__all__ = ["SeracConfig", "named_memory", "serac"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def serac(session: Session, config: SeracConfig) -> ScopePatch:
         tokenizer,
         (*(previous.edits if previous else ()), *edits),
         dataclasses.asdict(config),
-        previous.tensors["vectors"] if previous else None,
+        previous.tensors.get("vectors") if previous else None,
         soft=config.soft,
         threshold=config.threshold or state.details["threshold"],
     )
@@ -93,6 +97,11 @@ def _state(model: Any, config: SeracConfig, previous: MemoryPatch | None) -> Sco
     if previous is not None and config.state is None:
         tensors = {name: t for name, t in previous.tensors.items() if name != "vectors"}
         return ScopeState(tensors, previous.details, previous.base)
+    if previous is not None and previous.details["form"] == NAMED:
+        raise InvalidInput(
+            "the memory's scope is what names a subject, and a trained state was given for it: "
+            "leave state out, or make a memory of its own"
+        )
     base = describe_base(model)
     directory = state_directory(NAME, model, config.state)
     tensors, card = load_state(directory, NAME, base, allow_other_base=config.allow_other_base)
