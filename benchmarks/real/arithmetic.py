@@ -8,8 +8,9 @@ The texts are in examples/arithmetic/. Negation: of 48 questions with a rude and
 are trained on with the rude one, 10 choose the scale and 10 are reported; the targets are the
 perplexities of the rude and of the polite replies after the questions, the control is that of
 WikiText-2 (validation chooses, test is reported). Addition: the professions of 20 invented people
-and the colours of 20 invented things, in three wordings; a fourth chooses the scale, a fifth is
-reported.
+and the colours of 20 invented things, in three wordings; a fourth chooses the scale, of those
+whose WikiText-2 perplexity rises by 5% at most, and a fifth is reported. What chooses the scale
+also ends the training, which keeps other paragraphs of WikiText-2's validation part.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ from emend.models import generate, perplexity
 
 TEXTS = Path(__file__).parent.parent.parent / "examples" / "arithmetic"
 PARAGRAPHS, LETTERS = 8, 300
-TUNING = FineTuning(rank=16, steps=40, batch_size=8)
+KEPT = 24
+"""Paragraphs of the validation part, after those that choose the scale, that training keeps."""
+TUNING = FineTuning(rank=8, steps=60, batch_size=8, learning_rate=1e-3)
+RISE = 1.05
+"""Of addition: the factor by which the control perplexity may rise."""
 WORDINGS = {
     "jobs": (
         "{} works as a",
@@ -71,12 +76,12 @@ def rows(name: str) -> list[dict[str, str]]:
     return [json.loads(one) for one in lines]
 
 
-def wikitext(split: str, folder: Path) -> list[str]:
+def wikitext(split: str, folder: Path, first: int = 0, count: int = PARAGRAPHS) -> list[str]:
     """The beginnings of some paragraphs of WikiText-2."""
     text = next(folder.glob(f"*{split}*")).read_text(encoding="utf-8")
     paragraphs = [one.strip() for one in text.split("\n")]
     chosen = [one for one in paragraphs if len(one) > 400 and not one.startswith("=")]
-    return [one[:LETTERS] for one in chosen[:PARAGRAPHS]]
+    return [one[:LETTERS] for one in chosen[first : first + count]]
 
 
 def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> dict[str, Any]:
@@ -88,7 +93,12 @@ def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
         for split, part in (("training", training), ("validation", validation), ("test", test))
         for tone in ("rude", "polite")
     }
-    vector = finetune(model, tokenizer, pairs["training", "rude"], given.tuning)
+    kept = wikitext("valid", given.folder, PARAGRAPHS, KEPT)
+    vector = finetune(
+        *(model, tokenizer, pairs["training", "rude"], given.tuning),
+        held_out=pairs["validation", "rude"],
+        kept=kept,
+    )
     plain = {split: wikitext(split, given.folder) for split in ("valid", "test")}
 
     def of_replies(split: str, tone: str) -> Callable[[Any], float]:
@@ -103,7 +113,7 @@ def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
         scales=given.scales,
         log_path=log,
     )
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"steps": vector.config["steps_taken"]}
     prompts = [one["prompt"] for one in test[:4]]
     cases = {"before": 0.0, "after": found.scale, "with the vector added": -1.0}
     for when, scale in cases.items():
@@ -118,18 +128,22 @@ def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
 def addition(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> dict[str, Any]:
     """Learn professions and colours by the sum of their vectors."""
     facts = {task: rows(task) for task in WORDINGS}
+    kept = wikitext("valid", given.folder, PARAGRAPHS, KEPT)
+
+    def told(task: str, wordings: Sequence[str]) -> list[tuple[str, str]]:
+        return [
+            (form.format(one["subject"]), f"{one['answer']}.")
+            for one in facts[task]
+            for form in wordings
+        ]
+
     vectors = {
         task: finetune(
-            model,
-            tokenizer,
-            [
-                (form.format(one["subject"]), f"{one['answer']}.")
-                for one in facts[task]
-                for form in WORDINGS[task][:3]
-            ],
-            given.tuning,
+            *(model, tokenizer, told(task, forms[:3]), given.tuning),
+            held_out=told(task, forms[3:4]),
+            kept=kept,
         )
-        for task in WORDINGS
+        for task, forms in WORDINGS.items()
     }
 
     def right(task: str, wording: int) -> Callable[[Any], float]:
@@ -139,16 +153,21 @@ def addition(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
 
     whole = vectors["jobs"] + vectors["colours"]
     plain = {split: wikitext(split, given.folder) for split in ("valid", "test")}
+    control = Measure("perplexity", lambda one: perplexity(one, tokenizer, plain["valid"]), True)
     found = tune(
         model,
         whole,
         goal="addition",
         targets=[Measure(task, right(task, 3)) for task in WORDINGS],
-        control=Measure("perplexity", lambda one: perplexity(one, tokenizer, plain["valid"]), True),
+        control=control,
+        bound=RISE * control.of(model),
         scales=given.scales,
         log_path=log,
     )
-    values: dict[str, Any] = {"perplexity before": perplexity(model, tokenizer, plain["test"])}
+    values: dict[str, Any] = {
+        f"{task} steps": vector.config["steps_taken"] for task, vector in vectors.items()
+    }
+    values["perplexity before"] = perplexity(model, tokenizer, plain["test"])
     test_of = partial(right, wording=4)
     values |= lab_arithmetic.gains(model, vectors, whole, found.scale, test_of)
     with scaled(model, whole, found.scale):
@@ -165,7 +184,10 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS))
     parser.add_argument("--every", type=int, default=1, help="points of the grid, in steps of 0.05")
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--learning_rate", type=float, default=TUNING.learning_rate)
+    parser.add_argument("--rank", type=int, default=TUNING.rank)
+    parser.add_argument("--steps", type=int, default=TUNING.steps)
+    parser.add_argument("--hold", type=float, default=TUNING.hold)
     parser.add_argument("--wikitext", type=Path, default=WIKITEXT)
     parser.add_argument("--results", type=Path, default=Path("arithmetic.jsonl"))
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
@@ -174,7 +196,8 @@ def main() -> None:
     wanted = {name: EXPERIMENTS[name] for name in given.experiments}
     models = [] if given.show else [given.model]
     path = given.show or given.results
-    tuning = replace(TUNING, learning_rate=given.learning_rate)
+    named = ("learning_rate", "rank", "steps", "hold")
+    tuning = replace(TUNING, **{name: getattr(given, name) for name in named})
     about = Given(given.wikitext, SCALES[:: given.every], tuning)
     lines = lab_arithmetic.measured(path, models, wanted, about)
     print(lab_arithmetic.show(lines))

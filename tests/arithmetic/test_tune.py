@@ -81,6 +81,21 @@ def test_negation_takes_the_largest_scale_within_the_bound(model, patch, applied
     assert tight.scale == 0.0  # no scale is within: nothing is forgotten
 
 
+def test_addition_takes_the_best_mean_within_a_bound_that_is_given(model, patch, applied):
+    best = Measure("a", lambda network: applied(network))
+    rises = Measure("perplexity", lambda network: 20 + applied(network), lower_is_better=True)
+    given = {"goal": "addition", "targets": [best], "control": rises, "scales": [0.2, 0.4, 1.0]}
+    free = tune(model, patch, **given)
+    assert (free.scale, free.bound) == (max(free.points, key=lambda one: one.control).scale, None)
+    second = sorted(one.control for one in free.points)[-2]
+    bounded = tune(model, patch, **given, bound=second)
+    assert (bounded.chosen.control, bounded.bound) == (second, second)
+    assert bounded.scale != free.scale
+    assert tune(model, patch, **given, bound=19.0).scale == 0.0
+    with pytest.raises(InvalidInput, match="there is no control metric"):
+        tune(model, patch, goal="addition", targets=[best], bound=20.5)
+
+
 def test_addition_takes_the_best_mean(model, patch, applied):
     peak = Measure("a", lambda network: 1 - (applied(network) - 0.3) ** 2)
     flat = constant("b", 0.5)

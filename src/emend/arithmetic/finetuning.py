@@ -128,14 +128,20 @@ def finetune(
 
 def _place(model: nn.Module, tokenizer: Any, given: Texts, settings: FineTuning) -> Path:
     texts, held_out, kept = given
+    used: dict[str, Any] = vars(settings).copy()
+    further = {name: used.pop(name) for name in ("hold", "every", "patience")}
+    inputs: dict[str, Any] = {"settings": used}
+    if held_out:
+        digest = _identity.texts_digest(part for pair in held_out for part in pair)
+        inputs["held_out"] = [digest, further["every"], further["patience"]]
+    if kept:
+        inputs["kept"] = [_identity.texts_digest(kept), further["hold"]]
     key = _identity.key(
         "task vector",
         model=model_fingerprint(model),
         tokens=tokens_fingerprint(model, tokenizer),
         texts=_identity.texts_digest(part for pair in texts for part in pair),
-        held_out=_identity.texts_digest(part for pair in held_out for part in pair),
-        kept=_identity.texts_digest(kept),
-        settings=settings,
+        **inputs,
     )
     return cache_directory("vectors") / key
 

@@ -5,7 +5,8 @@ steps of 0.05.
 
     negation    the largest scale whose control metric stays within its bound: at least 95% of its
                 value at scale 0, or for a perplexity at most 0.5 above it
-    addition    the scale with the best mean of the target metrics
+    addition    the scale with the best mean of the target metrics; with a bound of its own
+                choosing (not published), the best of those whose control metric stays within it
 
 Each point of the grid is a line of JSON, written when it is measured, so that a killed run goes on
 from the next point.
@@ -124,8 +125,8 @@ def tune(
         goal: The published rule to choose by; see above.
         targets: The metrics to improve; "negation" only reports them.
         control: The metric to keep. "negation" needs one.
-        bound: The value that the control metric must keep to in place of the published bound; of
-            "negation" only.
+        bound: The value that the control metric must keep to, in place of the published bound for
+            "negation"; "addition" has none unless it is given here.
         scales: The grid; 0 is always measured, since the bound refers to it.
         log_path: A file of JSON lines, to go on from.
 
@@ -134,6 +135,11 @@ def tune(
         NumericalFailure: A metric is not a number at every scale.
     """
     _check(goal, targets, control, scales)
+    if bound is not None and control is None:
+        raise InvalidInput(
+            f"the bound is {bound} and there is no control metric, expected one that it bounds: "
+            "give control"
+        )
     grid = sorted({0.0, *map(float, scales)})
     measures = [*targets, *([control] if control else [])]
     known, key = _known(model, vector, measures, log_path)
@@ -147,9 +153,10 @@ def tune(
                 append_json_line(Path(log_path), {"key": key, "scale": scale, "values": values})
         own = {one.name: values[one.name] for one in targets}
         points.append(Point(scale, own, values[control.name] if control else None))
-    bound = _bound(points[0], control, bound) if goal == "negation" else None
+    bound = _bound(points[0], control, bound) if goal == "negation" else bound
     lower = {one.name: one.lower_is_better for one in measures}
-    chosen = _best(points, lower) if goal == "addition" else _largest(points, control, bound)
+    kept = points if bound is None else _within(points, control, bound)
+    chosen = _best(kept, lower) if goal == "addition" else kept[-1]
     name = control.name if control else ""
     return Tuning(goal, chosen.scale, tuple(points), name, bound, lower)
 
@@ -205,15 +212,15 @@ def _bound(at_zero: Point, control: Measure | None, given: float | None) -> floa
     return at_zero.control + RISE if control.lower_is_better else at_zero.control * SHARE
 
 
-def _largest(points: Sequence[Point], control: Measure | None, bound: float | None) -> Point:
-    """Return the largest scale within the bound; scale 0 where no other is."""
-    assert control is not None and bound is not None
+def _within(points: Sequence[Point], control: Measure | None, bound: float) -> list[Point]:
+    """Return the points within the bound, by scale; scale 0 where no other is."""
+    assert control is not None
 
     def within(value: float) -> bool:
         return value <= bound if control.lower_is_better else value >= bound
 
     kept = [one for one in points if one.control is not None and within(one.control)]
-    return max(kept, key=lambda one: one.scale, default=points[0])
+    return kept or [points[0]]
 
 
 def _best(points: Sequence[Point], lower: Mapping[str, bool]) -> Point:

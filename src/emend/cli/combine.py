@@ -65,8 +65,8 @@ class TuningFlags:
     bound: Annotated[
         float | None,
         flag(
-            "The value that --control must keep to; by default 95% of its own at scale 0, or for a "
-            "perplexity 0.5 above it."
+            "The value that --control must keep to; for negation by default 95% of its own at "
+            "scale 0, or for a perplexity 0.5 above it; for addition none."
         ),
     ] = None
     log_path: Annotated[

@@ -53,7 +53,7 @@ def command(
     sources: Annotated[
         Path | None,
         flag(
-            "Answers that serac trains on and ike shows; by default those of --data.",
+            "Answers for serac to train on and ike to show; default: those of --data.",
             metavar="PATH",
         ),
     ] = None,
