@@ -122,6 +122,7 @@ class Grid:
                 *(model, tokenizer, part),
                 method=variant.method,
                 previous=previous,
+                probes="none",
                 **variant.settings,
             )
             seconds = (time.process_time() - started) / len(part)

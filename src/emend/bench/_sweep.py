@@ -283,7 +283,8 @@ class _Trial:
 
     def _edit(self, edits: Sequence[Edit], setting: Mapping[str, Any]) -> Any:
         given = {**self.settings, **setting}
-        patch = api.edit(self.model, self.tokenizer, edits, method=self.method, **given)
+        how = {"method": self.method, "probes": "none"}  # the sweep's measures ask
+        patch = api.edit(self.model, self.tokenizer, edits, **how, **given)
         # Contexts are of the model: those of the first patch serve all others.
         if self.takes_templates and isinstance(patch, WeightPatch) and patch.templates:
             self.settings.setdefault("templates", patch.templates)

@@ -150,6 +150,7 @@ class Runner:
         model, tokenizer = self._model(unit.model)
         started = time.process_time()
         about = {"key": unit.key, "unit": unit.about}
+        measured: dict[str, Any]
         try:
             measured = self._measure(model, tokenizer, unit)
         except EmendError as error:
@@ -215,7 +216,9 @@ class Runner:
     ) -> Patch:
         variant = unit.variant
         given = (model, tokenizer, edits)
-        return api.edit(*given, method=variant.method, previous=previous, **variant.settings)
+        # What else changes is measured by the plan's own measures.
+        how = {"method": variant.method, "previous": previous, "probes": "none"}
+        return api.edit(*given, **how, **variant.settings)
 
     def _evaluated(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> Report:
         names, size = self.plan.metrics, self.plan.batch_size

@@ -64,7 +64,7 @@ def command(
         network,
         tokenizer,
         instances,
-        lambda edits: api.edit(network, tokenizer, edits, method=method, **chosen),
+        lambda edits: api.edit(network, tokenizer, edits, method=method, probes="none", **chosen),
         edits_at_once=edits_at_once,
         batch_size=batch_size,
     )

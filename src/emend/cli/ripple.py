@@ -50,7 +50,7 @@ def command(
         network,
         tokenizer,
         cases,
-        lambda edits: api.edit(network, tokenizer, edits, method=method, **chosen),
+        lambda edits: api.edit(network, tokenizer, edits, method=method, probes="none", **chosen),
         batch_size=batch_size,
     )
     report.settings.update(
