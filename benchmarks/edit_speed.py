@@ -145,7 +145,8 @@ def run_rome(model: Any, tokenizer: Words, texts: tuple[str, ...]) -> dict[str, 
     prior = key_covariance(view, tokenizer, [ROME_LAYER], texts_for(view, tokenizer, texts))
     moment = prior.matrix(ROME_LAYER)
     inverse = torch.linalg.inv(with_ridge(moment.double(), RIDGE)).float()
-    settings = {"layer": ROME_LAYER, "steps": ROME_STEPS, "norm_penalty": 0.5}
+    settings: dict[str, Any] = {"layer": ROME_LAYER, "steps": ROME_STEPS}
+    settings["ablation"] = {"norm_penalty": 0.5}
     settings |= {"templates": templates, "texts": texts}
     # The published objective and R-ROME's one key, in the engine's own order of sums.
     settings |= {"original": True, "cov_weight": 0.0}

@@ -69,10 +69,10 @@ def main() -> None:
         model, tokenizer = emend.load(name)
         view, edits = ModelView(model), datasets.load("lab", limit=given.edits, seed=1)
         session = Session(model, tokenizer, edits)
-        search = Search(norm_penalty=0.5, preserve_factor=0.3)
+        own = {"norm_penalty": 0.5, "preserve_factor": 0.3, "share_subject": True}
         for kind in ("published", "default"):
             settings = session.search_settings(
-                search, published=kind == "published", site="block", share_subject=True
+                Search(), published=kind == "published", site="block", **own
             )
             compare(f"{name}, {kind}", view, tokenizer, edits, settings)
 

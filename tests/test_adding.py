@@ -54,7 +54,7 @@ def test_the_method_edits_like_one_of_ours(installed, capsys):
         assert (found - expected).norm() < 1e-4 * expected.norm()
     assert run(["methods", "r_rome", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert {"layer", "steps", "preserve"} <= {one["name"] for one in shown["settings"]}
+    assert {"layer", "steps", "texts"} <= {one["name"] for one in shown["settings"]}
     assert all(one["help"] for one in shown["settings"])
 
 

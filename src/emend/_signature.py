@@ -2,7 +2,7 @@
 
     def memit(
         session: Session,
-        search: Search = Search(preserve_factor=0.3),
+        search: Search = Search(steps=30),
         *,
         layers: tuple[int, ...] | None = None,
     ) -> WeightPatch:

@@ -153,7 +153,7 @@ def test_an_aim_that_does_not_stop_takes_all_steps():
 def test_methods_minimise_the_aim(method):
     model, tokenizer, _ = tiny(torch.float32)
     one, other = (tokenizer.encode(text)[-1] for text in (" Paris", " Warsaw"))
-    settings = {"steps": 12} if method == "ft" else {**QUICK, "norm_penalty": 0.0}
+    settings = {"steps": 12} if method == "ft" else {**QUICK, "ablation": {"norm_penalty": 0.0}}
     if method == "alphaedit":
         settings |= {"quantile": 0.3, "norm_weight": 0.0}
     aim = Even(one, other)

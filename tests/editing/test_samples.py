@@ -63,7 +63,7 @@ def test_a_start_token_of_emends_own_is_not_counted() -> None:
 @pytest.mark.parametrize("name", CLOSED_FORM)
 def test_every_method_takes_them_and_says_so(name) -> None:
     model, tokenizer = tiny_model("gpt2")
-    settings = {"templates": ("{}",), "steps": 6, "norm_penalty": 0.0}
+    settings = {"templates": ("{}",), "steps": 6, "ablation": {"norm_penalty": 0.0}}
     if name == "alphaedit":
         settings["quantile"] = 0.05
     patch = registry().get(name).edit(model, tokenizer, EDITS, **settings)

@@ -141,7 +141,7 @@ def test_what_was_solved_is_for_the_same_inputs_only(method, change, ledger):
     elif change == "precision":
         model = model.to(torch.bfloat16)
     else:
-        settings["norm_penalty"] = 0.7
+        settings["preserve_factor"] = 0.7
     assert build(ledger, model, tokenizer, **settings).solved == 2
     assert build(ledger, model, tokenizer, **settings).solved == 0
 

@@ -20,7 +20,7 @@ from emend.patches import load_patch
 NAMES = registry().names()
 ARCHITECTURES = ("gpt2", "gpt_neo", "llama", "gemma2")
 # Where outputs are as small as a tiny model's, the penalty outweighs all else.
-SHORT = {"templates": ("{}", "Yes. {}"), "steps": 6, "norm_penalty": 0.0}
+SHORT = {"templates": ("{}", "Yes. {}"), "steps": 6, "ablation": {"norm_penalty": 0.0}}
 FAST = {
     "rome": SHORT,
     "grace": {"steps": 10},

@@ -29,7 +29,7 @@ def test_columns_of_the_found_units_are_shifted_and_no_others(architecture) -> N
     model, tokenizer = tiny_model(architecture)
     view = ModelView(model)
     edit = EDITS[0]
-    patch = kn.edit(model, tokenizer, [edit], steps=4, threshold=0.3, remove=2.0, add=3.0)
+    patch = kn.edit(model, tokenizer, [edit], steps=4, threshold=0.3)
     attribution = reference.attribute(model, tokenizer, edit.text, "Warsaw", steps=4)
     units = coarse(attribution, 0.3)
     assert patch.statistics["neurons"] == {"first": [list(unit) for unit in units]}
@@ -38,7 +38,7 @@ def test_columns_of_the_found_units_are_shifted_and_no_others(architecture) -> N
     old = embedded(model, tokenizer, edit.text, "Warsaw")
     expected = {layer: torch.zeros_like(view.matrix(layer)) for layer, _ in units}
     for layer, unit in units:
-        expected[layer][:, unit] = 3 * new - 2 * old
+        expected[layer][:, unit] = 8 * new - old
     names = {view.name_of(view.down_projection(layer)): layer for layer in expected}
     assert set(names) == set(patch.factors)
     for name, layer in names.items():

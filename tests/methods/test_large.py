@@ -9,6 +9,7 @@ from tests.tiny import TEXT, tiny_model
 from tests.two_devices import FIRST, SECOND, split, two_devices
 
 from emend import _tensors
+from emend.editing.gradients import mlp_modules
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
 from emend.methods import registry
@@ -17,7 +18,7 @@ from emend.models.placing import device_of, stored_weights
 from emend.models.structure import find_blocks
 from emend.patches import Dense, load_patch
 
-SHORT = {"templates": ("{}", "Yes. {}"), "steps": 8, "norm_penalty": 0.0}
+SHORT = {"templates": ("{}", "Yes. {}"), "steps": 8, "ablation": {"norm_penalty": 0.0}}
 METHODS = {
     "rome": SHORT,
     "memit": SHORT,
@@ -72,9 +73,8 @@ def test_half_precision_agrees_to_its_rounding(name, architecture, tmp_path):
         return model.to(dtype), tokenizer  # the same weights to the last bit
 
     model, tokenizer = model_in(torch.float32)
-    settings = {} if name == "ft" else {"norm_penalty": 1e-3}  # or else little is changed
-    if name in ("rome", "memit", "emmet"):
-        settings["ablation"] = {"optimizer": "adam"}  # moves where L-BFGS finds nothing better
+    # Adam moves where L-BFGS finds nothing better; with the usual penalty little is changed.
+    settings = {} if name == "ft" else {"ablation": {"optimizer": "adam", "norm_penalty": 1e-3}}
     patch = edit(name, model, tokenizer, **settings)
     before = logits(model, tokenizer)
     with patch.applied(model):
@@ -227,10 +227,11 @@ def test_ultraedit_of_a_mixture_takes_the_blocks_that_can_be_edited():
         assert patch.config["layers"] == expected
         assert list(patch.factors) == [f"model.layers.{expected[0]}.mlp.down_proj"]
     model, tokenizer = tiny_model("qwen2_moe")
-    both = edit("ultraedit", model, tokenizer, site="both", layers=(2,))
-    assert {name.rpartition("shared_expert.")[2] for name in both.factors} == {
+    into, down = mlp_modules(ModelView(model), 2)
+    assert [name.rpartition("shared_expert.")[2] for name in (*into, down)] == [
         *("gate_proj", "up_proj", "down_proj")
-    }
+    ]
+    assert list(edit("ultraedit", model, tokenizer, layers=(2,)).factors) == [down]
 
 
 def test_routed_blocks_between_edited_ones_are_passed_through():

@@ -88,7 +88,7 @@ def test_known_values_are_not_optimised_again(monkeypatch) -> None:
     monkeypatch.setattr(value_cache, "optimise_values", counted)
     made("memit", MORE[3:], model, tokenizer, previous=first)
     assert optimised == ["fourth"]
-    made("memit", MORE[3:], model, tokenizer, previous=first, norm_penalty=0.1)
+    made("memit", MORE[3:], model, tokenizer, previous=first, preserve_factor=0.1)
     assert len(optimised) == 5  # with other settings they are other values
 
 

@@ -47,7 +47,7 @@ def test_published_key_gives_the_target_value(architecture) -> None:
 
 def test_target_becomes_likelier() -> None:
     model, tokenizer = tiny_model("llama")
-    settings = {**FAST, "steps": 25, "clamp": 100.0, "norm_penalty": 0.0}
+    settings = {**FAST, "steps": 25, "clamp": 100.0, "ablation": {"norm_penalty": 0.0}}
     patch = rome.edit(model, tokenizer, EDITS[:1], **settings)
     before = score(model, tokenizer, [EDITS[0].text], [EDITS[0].target])[0].mean
     with patch.applied(model):

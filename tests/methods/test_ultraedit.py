@@ -111,20 +111,16 @@ def test_warm_up_counts_in_the_statistics() -> None:
     assert float(counts[1]) == pytest.approx(2 * float(counts[0]))
 
 
-def test_sites_and_modules() -> None:
+def test_down_projections_of_the_last_quarter_are_changed() -> None:
     model, tokenizer = tiny_model("llama")
-    both = ultraedit.edit(model, tokenizer, EDITS[:2], layers=(-1,), site="both")
-    assert sorted(name.rsplit(".", 1)[1] for name in both.factors) == [
-        "down_proj",
-        "gate_proj",
-        "up_proj",
-    ]
-    assert all(isinstance(factor, LowRank) for factor in both.factors.values())
+    patch = ultraedit.edit(model, tokenizer, EDITS[:2])
+    assert list(patch.factors) == ["model.layers.3.mlp.down_proj"]
+    assert all(isinstance(factor, LowRank) for factor in patch.factors.values())
 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"turn": 0}, {"site": "left"}, {"layers": (9,)}, {"eta": -1}, {"warmup": -1}],
+    [{"turn": 0}, {"layers": (9,)}, {"eta": -1}, {"warmup": -1}],
 )
 def test_settings_without_meaning_are_refused(setting) -> None:
     model, tokenizer = tiny_model("gpt2")

@@ -102,7 +102,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None
 def test_change_of_the_weights(name: str, tag: str) -> None:
     facts = recorded(name)
     edits = [edit_of(name, tag)]
-    settings = {"layer": LAYER, "steps": steps_of(tag), "norm_penalty": 0.5, "clamp": 3.0}
+    settings = {"layer": LAYER, "steps": steps_of(tag), "clamp": 3.0}
+    settings["ablation"] = {"norm_penalty": 0.5}
     settings |= {"templates": facts.templates, "texts": facts.texts}
     patch = rome.edit(facts.model, facts.tokenizer, edits, original=True, **settings)
     assert isinstance(patch, WeightPatch)

@@ -10,11 +10,12 @@ from emend.editing.keys import KeysAndOutputs, subject_keys
 from emend.editing.layerwise import LayerwiseReplay, distribute_residuals
 from emend.editing.ridge import RIDGE, rank_one, respond, ridge_write
 from emend.editing.rows import Row, context_rows, subject_rows
-from emend.editing.session import ENOUGH, Search, Session
+from emend.editing.session import ENOUGH, NORM_PENALTY, Search, Session
 from emend.editing.target_values import SearchSettings, Value, optimise_values
 
 __all__ = [
     "ENOUGH",
+    "NORM_PENALTY",
     "RIDGE",
     "Aim",
     "Covariance",

@@ -27,7 +27,7 @@ from torch import Tensor
 from emend._brief import count_text
 from emend._io import cache_directory
 from emend._progress import announce
-from emend._settings import Count, NotNegative, Seed
+from emend._settings import Count, Seed
 from emend.editing.aims import Aim
 from emend.editing.contexts import BEGUN, Contexts
 from emend.editing.covariance import KeyCovariance, key_covariance
@@ -61,6 +61,10 @@ a method does not take the published optimisation (docs/defaults.md)."""
 
 PUBLISHED_CLAMP = 4.0
 
+NORM_PENALTY, LLAMA_NORM_PENALTY = 0.5, 1e-3
+"""Factor on |delta| / |v0|^2, as published; the second for models with a gated MLP or rotary
+positions, except in methods that spread an edit over several layers."""
+
 COV_WEIGHT = 0.1
 """Lambda of MEMIT and PMET by default, in intermediate sizes."""
 
@@ -75,14 +79,6 @@ class Search:
     steps: Count | None = None
     """Forward passes of the optimisation; by default 20 of L-BFGS; published: 25 of Adam (gated
     MLPs or rotary positions) or 20 (others)."""
-    norm_penalty: NotNegative | None = None
-    """Factor on |delta| / |v0|^2; by default 1e-3 (gated or rotary) or 0.5."""
-    preserve: tuple[str, ...] = ()
-    """Further prompts, each with one "{}" for the subject, whose answers must not change (their
-    first three tokens); those that ask for what is edited are found and left out."""
-    preserve_factor: NotNegative = 1.0
-    """Factor on the mean KL divergence over what is preserved: these prompts, and the model's own
-    statements of the subject."""
     templates: tuple[str, ...] | None = None
     """Contexts, each with one "{}", the bare one first; by default sampled from the model."""
     texts: TextsSetting | None = None
@@ -214,8 +210,8 @@ class Session:
     def search_settings(
         self,
         search: Search,
-        *,
         site: Site = "mlp",
+        *,
         published: bool = False,
         clamp: float | None = None,
         **own: Any,
@@ -228,7 +224,8 @@ class Session:
             published: Take published values, not emend's defaults, for what the user leaves open.
             clamp: Bound on |delta| / |v0|; None takes 4 (published) or 8 at an MLP's output, and
                 0.75 elsewhere.
-            own: Fields of `SearchSettings` that the method sets.
+            own: Fields of `SearchSettings` that the method sets, such as ``preserve_factor``, the
+                factor on the mean KL(before || after) of what the model states of the subject.
         """
         like_llama = self.view.is_llama_like
         usual: dict[str, Any] = {"optimizer": "lbfgs", "steps": STEPS}
@@ -236,13 +233,12 @@ class Session:
         if published:
             usual = {"steps": 25 if like_llama else 20, "clamp": PUBLISHED_CLAMP}
         # One edit at a time, so that a value is the same to the last bit whatever else is edited.
-        usual |= {"chunk": 1, "norm_penalty": 1e-3 if like_llama else 0.5}
-        given = {"steps": search.steps, "norm_penalty": search.norm_penalty, "clamp": clamp}
+        usual |= {"chunk": 1, "norm_penalty": LLAMA_NORM_PENALTY if like_llama else NORM_PENALTY}
+        given = {"steps": search.steps, "clamp": clamp}
         usual |= {name: value for name, value in given.items() if value is not None}
         if clamp is None and site != "mlp":
             usual["clamp"] = BLOCK_CLAMP
-        usual |= {"preserve": search.preserve, "preserve_factor": search.preserve_factor}
-        usual |= {"aim": self.aim}
+        usual["aim"] = self.aim
         settings = SearchSettings(**{**usual, **own, **self._search})
         self.fill(steps=settings.steps, norm_penalty=settings.norm_penalty)
         return settings

@@ -31,7 +31,7 @@ from typing import Annotated
 from torch import Tensor
 
 from emend._settings import NotNegative, Range
-from emend.editing import Search, Session, null_space, ridge_write
+from emend.editing import NORM_PENALTY, Search, Session, null_space, ridge_write
 from emend.editing.covariance import NullSpace
 from emend.methods._method import method
 from emend.patches import Factor, WeightPatch
@@ -52,7 +52,7 @@ WEIGHT = 0.1
 )
 def alphaedit(
     session: Session,
-    search: Search = Search(norm_penalty=0.5, preserve_factor=0.3),
+    search: Search = Search(),
     *,
     layers: tuple[int, ...] | None = None,
     quantile: Annotated[float, Range(above=0, below=1)] = 0.02,
@@ -82,7 +82,9 @@ def alphaedit(
     for layer in session.covariance.on_disk:
         freed(layer)
     site = session.site(layers[-1])
-    settings = session.search_settings(search, site=site, published=True, share_subject=True)
+    settings = session.search_settings(
+        search, site, published=True, share_subject=True, norm_penalty=NORM_PENALTY
+    )
     targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
 
     def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:

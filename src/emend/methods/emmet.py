@@ -46,6 +46,7 @@ def emmet(
     *,
     layer: int | None = None,
     cov_weight: NotNegative | None = None,
+    preserve_factor: NotNegative = 1.0,
     original: bool = False,
 ) -> WeightPatch:
     """Optimise a target value for each edit and write all of them in one layer.
@@ -56,13 +57,17 @@ def emmet(
         layer: Layer to edit; by default at 0.17 of the depth (gated or rotary) or 0.35 (others).
         cov_weight: Lambda; by default 0.03 times the intermediate size, published 0.1. 0 writes
             every value exactly, and fails where two keys are equal.
+        preserve_factor: Factor on the mean KL(before || after) of what the model states of the
+            subject.
         original: The published form: Adam, nothing preserved, written at the mean key.
     """
     layer = session.one_layer(layer)
     session.prepare([layer], search)
     if cov_weight is None:
         cov_weight = PUBLISHED_WEIGHT if original else SLACK * session.view.intermediate_size(layer)
-    settings = session.search_settings(search, published=original, share_subject=True)
+    settings = session.search_settings(
+        search, published=original, share_subject=True, preserve_factor=preserve_factor
+    )
     targets = session.target_values(layer, settings)  # (E, hidden_size)
     sites = session.keys_and_outputs(layer)  # (E, C, ...)
     keys = sites.keys.double()

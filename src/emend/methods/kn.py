@@ -7,8 +7,8 @@ Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers", arXiv 2104.0869
     paper     here                what
     W_i       a column            output of unit i (column of the down-projection)
     e(.)      `_embedded`         input embedding of an answer; of several tokens, their sum
-    lambda1   remove              1
-    lambda2   add                 8
+    lambda1   REMOVE              1
+    lambda2   ADD                 8
     Attr      `locate.attribute`  integrated gradients of P(old) along the activations
     t, p      threshold, share    coarse set: Attr > t max; kept: in more than p of the prompts
 
@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emend._settings import Count, NotNegative, Share
+from emend._settings import Count, Share
 from emend.editing import Session, context_rows
 from emend.edits import Edit
 from emend.errors import UnsupportedModel
@@ -47,6 +47,9 @@ from emend.patches import LowRank, WeightPatch
 
 BATCH = 256
 """Tokens run at once."""
+
+REMOVE, ADD = 1.0, 8.0
+"""Factors on the embeddings of the old and the new answer, as published."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,6 @@ def kn(
     threshold: Share = 0.2,
     share: Share = 0.5,
     steps: Count = 20,
-    remove: NotNegative = 1.0,
-    add: NotNegative = 8.0,
 ) -> WeightPatch:
     """Find each edit's units on the unedited model and shift their columns.
 
@@ -87,8 +88,6 @@ def kn(
         share: Units are taken that count in more than this share of the prompts (p), which are the
             edit's own and its rephrase probes.
         steps: Steps of the integration (S).
-        remove: Factor on the old answer's embedding (lambda1).
-        add: Factor on the new answer's embedding (lambda2).
     """
     view, edits = session.view, session.edits
     _check_embeddings(view)
@@ -98,7 +97,7 @@ def kn(
     old = old_answers(session.model, session.tokenizer, edits)
     found = _neurons(view, session.tokenizer, edits, old, how)
     return session.patch(
-        _factors(session, old, found, remove, add),
+        _factors(session, old, found),
         layers=how.layers,
         statistics={
             "neurons": {e.id: [list(n) for n in found[e.id]] for e in edits},
@@ -180,15 +179,13 @@ def _factors(
     session: Session,
     old: dict[str, list[int]],
     found: dict[str, list[Neuron]],
-    remove: float,
-    add: float,
 ) -> dict[str, LowRank]:
     """Make one row of A (a unit vector) and one column of B for each unit of each edit."""
     view, edits = session.view, session.edits
     joined = join_targets(session.tokenizer, [e.text for e in edits], [e.target for e in edits])
     rows: dict[int, list[tuple[int, Tensor, str]]] = {}
     for edit, (_, new) in zip(edits, joined, strict=True):
-        shift = add * _embedded(view, new) - remove * _embedded(view, old[edit.id])
+        shift = ADD * _embedded(view, new) - REMOVE * _embedded(view, old[edit.id])
         for layer, unit in found[edit.id]:
             rows.setdefault(layer, []).append((unit, shift, edit.id))
     factors: dict[str, LowRank] = {}

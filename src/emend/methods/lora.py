@@ -7,7 +7,7 @@ editor, Zhang et al. 2024, arXiv 2401.01286.
 
     paper   here                what
     r       rank                rows of A
-    alpha   alpha               the change is scaled by alpha / r; the patch has it in B
+    alpha   ALPHA               the change is scaled by alpha / r; the patch has it in B
     A, B    factors             A starts at random (by seed), B at zero
     W       modules, layers     by default down-projections of five early layers; as published query
                                 and value projections of all layers
@@ -63,6 +63,10 @@ REACH = 2
 BATCH = 32
 """Edits in one step."""
 
+ALPHA = 32.0
+"""The change is scaled by alpha / rank; with Adam another alpha is nearly another step size (the
+paper, section 4.1)."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -94,7 +98,6 @@ def lora(
     layers: tuple[int, ...] | None = None,
     modules: tuple[str, ...] | None = None,
     rank: Count = 8,
-    alpha: Positive = 32.0,
     steps: Count | None = None,
     learning_rate: Positive | None = None,
     hold: NotNegative = 1.0,
@@ -111,7 +114,6 @@ def lora(
             down-projections (in a layer without one that can be edited, as published: queries and
             values).
         rank: Rank of the change of each matrix.
-        alpha: The change is scaled by alpha / rank.
         steps: Most passes over all edits; by default 40, published 70 (30 for GPT-2 XL).
         learning_rate: Step size of Adam; by default 2e-3, published 5e-3.
         hold: Factor on the mean KL(before || after) of what is preserved.
@@ -139,7 +141,7 @@ def lora(
         batches = answer_batches(*where, BATCH)
         count = form.preserved
         preserved = preserved_batches(*where, statements=count, others=count, seed=seed)
-        adapter = {"r": rank, "lora_alpha": alpha, "lora_dropout": form.dropout}
+        adapter = {"r": rank, "lora_alpha": ALPHA, "lora_dropout": form.dropout}
         with _seeded(seed), injected(session.model, names, adapter) as adapters:
             weights = [w for layer in adapters.values() for w in _matrices(layer)]
             for weight in weights:

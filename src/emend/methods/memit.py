@@ -24,7 +24,7 @@ OLMo 2), one layer is edited, at that MLP's output.
 from __future__ import annotations
 
 from emend._settings import NotNegative
-from emend.editing import Search, Session
+from emend.editing import NORM_PENALTY, Search, Session
 from emend.methods._method import method
 from emend.patches import WeightPatch
 
@@ -41,10 +41,11 @@ from emend.patches import WeightPatch
 )
 def memit(
     session: Session,
-    search: Search = Search(norm_penalty=0.5, preserve_factor=0.3),
+    search: Search = Search(),
     *,
     layers: tuple[int, ...] | None = None,
     cov_weight: NotNegative | None = None,
+    preserve_factor: NotNegative = 0.3,
     original: bool = False,
 ) -> WeightPatch:
     """Optimise a target value for each edit and write all of them layer by layer.
@@ -56,12 +57,21 @@ def memit(
             depth.
         cov_weight: Lambda; by default 0.1 times the intermediate size (published: 15000 for
             GPT-J, 20000 for GPT-2 XL).
+        preserve_factor: Factor on the mean KL(before || after) of what the model states of the
+            subject.
         original: The published form: Adam, nothing preserved, written at the mean key.
     """
     layers = session.several_layers(layers)
     session.prepare(layers, search)
     site = session.site(layers[-1])
-    settings = session.search_settings(search, site=site, published=original, share_subject=True)
+    settings = session.search_settings(
+        search,
+        site,
+        published=original,
+        share_subject=True,
+        norm_penalty=NORM_PENALTY,
+        preserve_factor=preserve_factor,
+    )
     targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
     write = session.ridge_writer(cov_weight)
     changes = session.distribute(targets, layers, write, site, all_keys=not original)

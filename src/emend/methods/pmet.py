@@ -26,7 +26,7 @@ unedited model and edits are sorted by id; lambda is in proportion to the key's 
 from __future__ import annotations
 
 from emend._settings import NotNegative
-from emend.editing import Search, Session
+from emend.editing import NORM_PENALTY, Search, Session
 from emend.methods._method import method
 from emend.patches import WeightPatch
 
@@ -36,6 +36,7 @@ STOP_KL = 0.01
 """The optimisation ends where they are, and the KL term is at most this."""
 PUBLISHED = {
     "learning_rate": 0.2,
+    "norm_penalty": NORM_PENALTY,
     "kl_factor": 1.0,
     "easing": EASED,
     "stop_kl": STOP_KL,
@@ -54,7 +55,7 @@ PUBLISHED = {
 )
 def pmet(
     session: Session,
-    search: Search = Search(steps=30, norm_penalty=0.5, preserve_factor=0.3),
+    search: Search = Search(steps=30),
     *,
     layers: tuple[int, ...] | None = None,
     cov_weight: NotNegative | None = None,

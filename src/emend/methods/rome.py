@@ -39,7 +39,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from emend._settings import Positive
+from emend._settings import NotNegative, Positive
 from emend.editing import Search, Session, Value, rank_one, respond
 from emend.editing.contexts import BEGUN, ROME_CONTEXTS
 from emend.editing.ridge import directions
@@ -67,6 +67,7 @@ def rome(
     *,
     layer: int | None = None,
     clamp: Positive | None = None,
+    preserve_factor: NotNegative = 1.0,
     original: bool = False,
 ) -> WeightPatch:
     """Optimise a target value for each edit and write it at its keys.
@@ -76,13 +77,19 @@ def rome(
         search: How values are optimised.
         layer: Layer to edit; by default at 0.17 of the depth (gated or rotary) or 0.35 (others).
         clamp: Bound on |delta| / |v0|; by default 8, published 4.
+        preserve_factor: Factor on the mean KL(before || after) of what the model states of the
+            subject.
         original: The published form: Adam, 21 contexts, nothing preserved, key and output of the
             bare prompt in the update, no ridge, and sums in the published order.
     """
     layer = session.one_layer(layer)
     session.prepare([layer], search, ROME_CONTEXTS if original else BEGUN)
     settings = session.search_settings(
-        search, published=original, clamp=clamp, published_order=original
+        search,
+        published=original,
+        clamp=clamp,
+        preserve_factor=preserve_factor,
+        published_order=original,
     )
     values = session.optimise(layer, settings)
     ridge = 0.0 if original else session.direction_ridge

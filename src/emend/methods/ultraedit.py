@@ -38,7 +38,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -51,7 +50,6 @@ from emend.editing.gradients import (
     TokenGradients,
     Whitener,
     linear_modules,
-    mlp_modules,
     token_gradients,
 )
 from emend.editing.layerwise import changed
@@ -89,7 +87,6 @@ def ultraedit(
     session: Session,
     *,
     layers: tuple[int, ...] | None = None,
-    site: Literal["down", "up", "both"] = "down",
     turn: Count = 100,
     strength: Positive = 1.5,
     eta: Positive | None = None,
@@ -101,8 +98,7 @@ def ultraedit(
 
     Args:
         session: The edits and the engine.
-        layers: Layers whose MLPs are edited; by default the last quarter.
-        site: Edit the down-projections, those into the MLP (gate and up), or both.
+        layers: Layers whose down-projections are edited; by default the last quarter.
         turn: Edits written at once; the next ones see the edited model.
         strength: Change of the outputs at a target token, relative to them, over all modules.
         eta: The published step (1e-6) instead of strength; alpha is then absolute, and statistics
@@ -115,10 +111,7 @@ def ultraedit(
     if layers is None:
         layers = view.editable_from(round(0.75 * view.num_layers))
     layers = tuple(sorted(view.numbered(layers)))
-    names: list[str] = []
-    for layer in layers:
-        into, down = mlp_modules(view, layer)
-        names += {"down": [down], "up": into, "both": [*into, down]}[site]
+    names = [view.name_of(view.down_projection(layer)) for layer in layers]
     rows = [each[0] for each in context_rows(session.tokenizer, session.edits, ["{}"])]
     run = _Run(view, names, Step(strength, eta, alpha, whiten))
     if isinstance(session.previous, WeightPatch):
