@@ -9,7 +9,7 @@ import pytest
 
 import emend
 
-ROOMS = ["emend", *(f"emend.{room}" for room in emend._ROOMS)]
+ROOMS = ["emend", *(f"emend.{room}" for room in sorted({*dir(emend)} - {*emend.__all__}))]
 
 
 @pytest.mark.parametrize("room", ROOMS)

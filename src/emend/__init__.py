@@ -13,13 +13,15 @@ Importing this package does no work: each name is looked up when it is first use
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emend._lazy import lazily
 from emend._version import __version__
 
 if TYPE_CHECKING:
+    from emend import api as api
     from emend import arithmetic as arithmetic
+    from emend import bench as bench
     from emend import chat as chat
     from emend import datasets as datasets
     from emend import editing as editing
@@ -51,27 +53,7 @@ if TYPE_CHECKING:
     from emend.patches import Patch as Patch
     from emend.patches import load_patch as load_patch
 
-_HOME = {
-    "audit": "emend.api",
-    "edit": "emend.api",
-    "evaluate": "emend.api",
-    "load": "emend.api",
-    "trace": "emend.api",
-    "trace_many": "emend.api",
-    "sweep": "emend.bench",
-    "Edit": "emend.edits",
-    "Probe": "emend.edits",
-    "read_edits": "emend.datasets",
-    "write_edits": "emend.datasets",
-    "EmendError": "emend.errors",
-    "Ledger": "emend.ledger",
-    "Patch": "emend.patches",
-    "load_patch": "emend.patches",
-}
-_ROOMS = (
-    *("api", "arithmetic", "bench", "chat", "datasets", "edits", "erasure", "errors", "editing"),
-    *("lab", "ledger", "locate", "methods", "metrics", "models", "patches", "probes", "report"),
-)
+__getattr__, __dir__ = lazily(__name__)
 
 __all__ = [  # noqa: RUF022 - in the order in which people meet them
     "load",
@@ -91,16 +73,3 @@ __all__ = [  # noqa: RUF022 - in the order in which people meet them
     "EmendError",
     "__version__",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what `name` stands for, when it is first asked for."""
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"emend.{name}")
-    raise AttributeError(f"module 'emend' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS})

@@ -15,7 +15,7 @@ from tests.server.process import LEAK
 from tests.server.running import AUTHORIZED, serving
 from tests.tiny import tiny_model
 
-from emend.errors import StoreFailure
+from emend.errors import InvalidInput, StoreFailure
 from emend.ledger import Ledger
 from emend.server import Editor, EditorOptions, Limits
 from emend.server.engines.transformers import TransformersEngine
@@ -227,6 +227,17 @@ def test_a_full_queue_is_refused(tiny, tmp_path):
 def test_one_server_has_a_ledger(running, tiny):
     with pytest.raises(StoreFailure, match="served by another process"):
         Editor(*tiny, running.editor.ledger.path, TransformersEngine(*tiny), EditorOptions("base"))
+
+
+def test_a_ledger_of_another_model_is_refused_and_let_go(tiny, tmp_path):
+    path = tmp_path / "facts.db"
+    other = tiny_model("gpt2")
+    Editor(*other, path, TransformersEngine(*other), EditorOptions("base")).close()
+    engine = TransformersEngine(*tiny)
+    for _ in range(2):  # the second is not refused because the first still has the ledger
+        with pytest.raises(InvalidInput, match="the ledger is of the model 'base' with"):
+            Editor(*tiny, path, engine, EditorOptions("base"))
+    engine.close()
 
 
 def test_a_conflict_is_refused_or_won_and_what_does_not_take_changes_nothing(server, edits):

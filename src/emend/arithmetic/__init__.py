@@ -14,8 +14,9 @@ By file:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from emend._lazy import lazily
 
 if TYPE_CHECKING:
     from emend.arithmetic.combining import Combined as Combined
@@ -37,34 +38,25 @@ if TYPE_CHECKING:
     from emend.arithmetic.vectors import Made as Made
     from emend.arithmetic.vectors import vector as vector
 
-_HOME = {
-    "Combined": "combining",
-    "combine": "combining",
-    "combine_config": "mergekit",
-    "Vector": "dense",
-    "is_vector": "dense",
-    "load_vector": "dense",
-    "scaled": "dense",
-    "FineTuning": "finetuning",
-    "finetune": "finetuning",
-    "parse": "formula",
-    "measure": "measures",
-    "METHODS": "merging",
-    "Merging": "merging",
-    "Measure": "tuning",
-    "Tuning": "tuning",
-    "tune": "tuning",
-    "Made": "vectors",
-    "vector": "vectors",
-}
+__getattr__, __dir__ = lazily(__name__)
 
-__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
-    *_HOME,
+__all__ = [
+    "METHODS",
+    "Combined",
+    "FineTuning",
+    "Made",
+    "Measure",
+    "Merging",
+    "Tuning",
+    "Vector",
+    "combine",
+    "combine_config",
+    "finetune",
+    "is_vector",
+    "load_vector",
+    "measure",
+    "parse",
+    "scaled",
+    "tune",
+    "vector",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what `name` stands for, when it is first asked for: torch is not loaded before."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"emend.arithmetic.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'emend.arithmetic' has no attribute {name!r}")

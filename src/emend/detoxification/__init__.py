@@ -9,9 +9,9 @@ Imports no torch: what needs it is imported when first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emend._lazy import lazily
 from emend.datasets.safeedit import TESTS, SafetyCase, read_cases
 from emend.detoxification.control import Control, read_facts, read_paragraphs
 from emend.detoxification.lab_cases import (
@@ -29,14 +29,7 @@ if TYPE_CHECKING:
     from emend.detoxification.measuring import measure as measure
     from emend.detoxification.negation import negate as negate
 
-_HOME = {
-    "Detoxification": "detoxifying",
-    "METHODS": "detoxifying",
-    "detoxify": "detoxifying",
-    "Safety": "measuring",
-    "measure": "measuring",
-    "negate": "negation",
-}
+__getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "METHODS",
@@ -56,10 +49,3 @@ __all__ = [
     "read_facts",
     "read_paragraphs",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"emend.detoxification.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'emend.detoxification' has no attribute {name!r}")

@@ -192,6 +192,8 @@ def _keys(
     asked = dataclasses.asdict(dataclasses.replace(settings, aim=None))
     del asked["chunk"]  # no result depends on it
     del asked["share_subject"]  # what it decides is in the companions
+    if not (settings.preserve or settings.statements):
+        del asked["preserve_factor"]  # nothing is preserved
     if settings.aim is not None:
         asked["aim"] = settings.aim.record()
     common = {

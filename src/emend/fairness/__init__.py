@@ -11,9 +11,9 @@ Importing this package loads no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emend._lazy import lazily
 from emend.fairness.occupations import Occupations, read_occupations, shipped_occupations
 
 if TYPE_CHECKING:
@@ -26,24 +26,18 @@ if TYPE_CHECKING:
     from emend.fairness.sentences import sentence_bias as sentence_bias
     from emend.fairness.shared import SharedSettings as SharedSettings
 
-_LAZY = {
-    "debiasing": ("EvenPair", "debias"),
-    "pronouns": ("PronounReport", "pronoun_gap"),
-    "shared": ("SharedSettings",),
-    "sentences": ("BiasReport", "comparison_edits", "sentence_bias"),
-}
-_HOME = {name: module for module, names in _LAZY.items() for name in names}
+__getattr__, __dir__ = lazily(__name__)
 
-__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "BiasReport",
+    "EvenPair",
     "Occupations",
+    "PronounReport",
+    "SharedSettings",
+    "comparison_edits",
+    "debias",
+    "pronoun_gap",
     "read_occupations",
+    "sentence_bias",
     "shipped_occupations",
-    *_HOME,
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"emend.fairness.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'emend.fairness' has no attribute {name!r}")

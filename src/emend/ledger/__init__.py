@@ -5,9 +5,9 @@ The store is one SQLite file and loads no torch; what makes patches is imported 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emend._lazy import lazily
 from emend.errors import Conflict
 from emend.ledger.store import (
     LIVE,
@@ -44,34 +44,38 @@ if TYPE_CHECKING:
     from emend.ledger.suite import parse_suite as parse_suite
     from emend.ledger.suite import read_suite as read_suite
 
-_LAZY = {
-    "building": ("Built", "build"),
-    "entailment": ("Derived", "Entailment", "Skipped", "entail"),
-    "expansion": ("Expansion", "asker", "expand"),
-    "junit": ("junit_xml",),
-    "release_check": ("Check", "ReleaseCheck", "check"),
-    "rules": ("Rules", "lab_rules", "parse_rules", "read_rules"),
-    "solved": ("Similar", "similar"),
-    "suite": ("Suite", "parse_suite", "read_suite"),
-}
-_HOME = {name: module for module, names in _LAZY.items() for name in names}
+__getattr__, __dir__ = lazily(__name__)
 
-__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
     "LIVE",
     "STATUSES",
     "Build",
+    "Built",
+    "Check",
     "Conflict",
+    "Derived",
+    "Entailment",
     "Entry",
     "Event",
+    "Expansion",
     "Ledger",
     "Measurement",
+    "ReleaseCheck",
+    "Rules",
+    "Similar",
+    "Skipped",
     "Solved",
-    *_HOME,
+    "Suite",
+    "asker",
+    "build",
+    "check",
+    "entail",
+    "expand",
+    "junit_xml",
+    "lab_rules",
+    "parse_rules",
+    "parse_suite",
+    "read_rules",
+    "read_suite",
+    "similar",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"emend.ledger.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'emend.ledger' has no attribute {name!r}")

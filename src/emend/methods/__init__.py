@@ -6,9 +6,9 @@ and `about` reads each declaration from its source. `advise` recommends one for 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emend._lazy import lazily
 from emend._registry import METHODS, Registry
 from emend.errors import InvalidInput
 from emend.methods._about import About, Continuation, read_about
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from emend.methods._trainers import lab_split as lab_split
     from emend.methods._trainers import trained as trained
     from emend.methods._trainers import trainer as trainer
+
+__getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "About",
@@ -79,12 +81,3 @@ def _about(known: Registry[Method], name: str) -> About:
     found = known.source(name)
     declared = None if found is None else read_about(*found)
     return known.get(name) if declared is None else declared
-
-
-def __getattr__(name: str) -> Any:
-    """Import `Method`, `method` and the trainers at first use."""
-    if name in ("Method", "method"):
-        return getattr(importlib.import_module("emend.methods._method"), name)
-    if name in ("Trainer", "lab_split", "trained", "trainer"):
-        return getattr(importlib.import_module("emend.methods._trainers"), name)
-    raise AttributeError(f"module 'emend.methods' has no attribute {name!r}")

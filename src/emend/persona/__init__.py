@@ -10,9 +10,9 @@ Imports no torch: what needs it is imported when first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emend._lazy import lazily
 from emend.datasets.personality import TRAITS, Topic, read_topics
 
 if TYPE_CHECKING:
@@ -29,12 +29,7 @@ if TYPE_CHECKING:
     from emend.persona.mbti import mbti_patch as mbti_patch
     from emend.persona.mbti import style_vector as style_vector
 
-_HOME = {
-    **dict.fromkeys(("Asking", "edit_personality", "training_edits"), "editing"),
-    **dict.fromkeys(("Comparison", "Interview", "compare", "interview"), "interviews"),
-    **dict.fromkeys(("EndpointJudge", "accuracy_on", "load_judge"), "judging"),
-    **dict.fromkeys(("mbti_patch", "style_vector"), "mbti"),
-}
+__getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "TRAITS",
@@ -53,10 +48,3 @@ __all__ = [
     "style_vector",
     "training_edits",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"emend.persona.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'emend.persona' has no attribute {name!r}")

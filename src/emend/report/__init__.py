@@ -6,9 +6,9 @@ Every kind of result (an evaluation, a trace, average effects, a lens) has the s
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emend._lazy import lazily
 from emend.report.tables import Table, to_markdown, to_rich
 
 if TYPE_CHECKING:
@@ -17,18 +17,14 @@ if TYPE_CHECKING:
     from emend.report._views import view_of as view_of
     from emend.report._views import write as write
 
-_VIEWS = ("check_suffix", "terminal", "view_of", "write")
+__getattr__, __dir__ = lazily(__name__)
 
-__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
     "Table",
+    "check_suffix",
+    "terminal",
     "to_markdown",
     "to_rich",
-    *_VIEWS,
+    "view_of",
+    "write",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import what reads results, and with it torch, when it is first asked for."""
-    if name in _VIEWS:
-        return getattr(importlib.import_module("emend.report._views"), name)
-    raise AttributeError(f"module 'emend.report' has no attribute {name!r}")

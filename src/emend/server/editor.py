@@ -34,7 +34,7 @@ from emend.errors import (
 from emend.ledger import LIVE, Entry, Ledger
 from emend.ledger.solved import patch_hash
 from emend.locate import Trace
-from emend.patches import BlastRadius, Outcome, Patch
+from emend.patches import BlastRadius, Outcome, Patch, describe_base
 from emend.probes import blast_radius
 from emend.server.engines import Engine, Release, Served
 
@@ -132,7 +132,11 @@ class Editor:
         self._lock = threading.Lock()
         self._served: dict[str, Served] = {}
         self._took: dict[str, bool] = {}
-        self._pool.submit(self._begin).result()
+        try:
+            self._pool.submit(self._begin).result()
+        except BaseException:
+            self._release()
+            raise
 
     # Reading.
 
@@ -347,6 +351,9 @@ class Editor:
         """Finish what is under way, and close engine and ledger."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self.engine.close()
+        self._release()
+
+    def _release(self) -> None:
         self.ledger.close()
         self._held.close()
 
@@ -401,8 +408,7 @@ class Editor:
         new = Served(self.edited, self.options.name, version, built.build.patch_hash, handle)
         with self._lock:
             before = self._served.get(self.edited)
-            self._served[self.edited] = new
-        self._renumber()
+            self._served = {**self._numbered(version), self.edited: new}
         if before is not None:
             self.engine.discard(before.handle)
         return lost
@@ -411,9 +417,10 @@ class Editor:
         """Name the ledger's version in answers of all models, where the same edits are active."""
         version = self.ledger.version
         with self._lock:
-            self._served = {
-                name: replace(one, version=version) for name, one in self._served.items()
-            }
+            self._served = self._numbered(version)
+
+    def _numbered(self, version: int) -> dict[str, Served]:
+        return {name: replace(one, version=version) for name, one in self._served.items()}
 
     def _admitted(self, edit: Edit, supersede: bool) -> tuple[Edit, set[str]]:
         """Return an edit under an id that is free, and the ids that it takes out."""
@@ -462,24 +469,14 @@ def derived(entries: Iterable[Entry], ids: Iterable[str]) -> set[str]:
 def open_ledger(path: Path, model: Any, name: str) -> Ledger:
     """Open a ledger, or make one for a model where there is none.
 
-    Raises:
-        InvalidInput: It is of another model.
+    Whether it is of this model is checked where its edits are built.
     """
-    from emend.patches import base_difference, describe_base
-
     base = {**describe_base(model), "name": name}
     if not path.exists():
         return Ledger.create(path, base)
     ledger = Ledger.open(path)
-    own = ledger.base
-    if own is None:
+    if ledger.base is None:
         ledger.set_base(base)
-    elif (difference := base_difference(own, base)) is not None:
-        ledger.close()
-        raise InvalidInput(
-            f"{path} is of the model {own.get('name')!r} with {difference[0]}, found one with "
-            f"{difference[1]}: serve that model, or name another ledger"
-        )
     return ledger
 
 

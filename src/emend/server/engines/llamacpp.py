@@ -17,7 +17,7 @@ import asyncio
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from emend.models.forward import longest_text
 from emend.models.packaged import MODELS, packaged
 from emend.server.engines._engine import Release, weights_of
 from emend.server.engines._facts import check_facts
+from emend.server.engines._local import LocalEngine
 from emend.server.engines._prompts import Prompt, PromptReader
 from emend.server.engines._request import Request
 from emend.server.engines._running import LlamaOptions, LlamaText, RunningLlama
@@ -68,7 +69,7 @@ class Handle:
         return [text.text for text in texts]
 
 
-class LlamaCppEngine:
+class LlamaCppEngine(LocalEngine):
     """Answers by llama.cpp in this process.
 
     Args:
@@ -133,26 +134,11 @@ class LlamaCppEngine:
         check_facts(self.name, patch, self._tokenizer, made.greedy)
         return made
 
-    def discard(self, handle: Any) -> None:
-        """See `Engine`; requests that hold it keep it alive."""
-
     def close(self) -> None:
         """See `Engine`."""
         for one in tuple(self._servers):
             one.close()
         self._folder.cleanup()
-
-    async def answer(self, handle: Handle, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Engine`."""
-        return await (await self._request(handle, kind, body)).answer()
-
-    async def stream(
-        self, handle: Handle, kind: str, body: Mapping[str, Any]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """See `Engine`."""
-        request = await self._request(handle, kind, body)
-        async for chunk in request.stream():
-            yield chunk
 
     async def _request(self, handle: Handle, kind: str, body: Mapping[str, Any]) -> _Request:
         """Read a request's prompts; a long one keeps no other request waiting."""

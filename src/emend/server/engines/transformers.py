@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from emend.models import ensure_start
 from emend.server.engines._engine import Release, weights_of
+from emend.server.engines._local import LocalEngine
 from emend.server.engines._prompts import Prompt, PromptReader
 from emend.server.engines._request import Request
 from emend.server.engines._rows import Row, Scored
@@ -23,7 +24,7 @@ from emend.server.engines._sampling import Sampling, TokenScore
 from emend.server.engines._worker import Worker
 
 
-class TransformersEngine:
+class TransformersEngine(LocalEngine):
     """Answers by a model in this process.
 
     Args:
@@ -58,24 +59,9 @@ class TransformersEngine:
             patch.attach(made, allow_other_base=True)  # built for this very model
         return made
 
-    def discard(self, handle: Any) -> None:
-        """See `Engine`; requests that hold it keep it alive."""
-
     def close(self) -> None:
         """See `Engine`."""
         self._worker.close()
-
-    async def answer(self, handle: Any, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Engine`."""
-        return await (await self._request(handle, kind, body)).answer()
-
-    async def stream(
-        self, handle: Any, kind: str, body: Mapping[str, Any]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """See `Engine`."""
-        request = await self._request(handle, kind, body)
-        async for chunk in request.stream():
-            yield chunk
 
     async def _request(self, handle: Any, kind: str, body: Mapping[str, Any]) -> _Request:
         """Read a request's prompts; a long one keeps no other request waiting."""
