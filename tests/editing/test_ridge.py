@@ -5,7 +5,7 @@ import torch
 from tests.reference import closed_form as reference
 
 from emend.editing.covariance import null_space, spectrum_of
-from emend.editing.ridge import Projector, directions, inverse, rank_one, ridge_write
+from emend.editing.ridge import Held, Projector, directions, inverse, rank_one, ridge_write
 from emend.errors import NumericalFailure
 from emend.patches import Dense, LowRank
 
@@ -31,6 +31,17 @@ def test_memit_in_either_form(count) -> None:
     for form in ("dual", "direct", None):
         change = ridge_write(inverse(prior, 0.0), keys, residuals, 7.0, form)
         assert relative(change.dense(), expected) < 3e-7  # float32 factors
+
+
+@pytest.mark.parametrize("count", [2, 8, 30])
+def test_held_pairs_are_more_pairs_of_the_same_least_squares(count) -> None:
+    prior, keys, residuals = problem(2 * count)
+    written, others = keys[:count], Held(keys[count:], residuals[count:] * 0.1)
+    wanted = torch.cat([residuals[:count], others.residuals])
+    expected = reference.memit_update(keys.T, wanted.T, prior, 7.0)
+    for form in ("dual", "direct"):
+        change = ridge_write(inverse(prior, 0.0), written, residuals[:count], 7.0, form, others)
+        assert relative(change.dense(), expected) < 3e-7
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 60])

@@ -14,7 +14,7 @@ from emend.editing.aims import Scored
 from emend.errors import InvalidInput, UnknownName
 from emend.fairness import Occupations, debias, pronoun_gap
 from emend.fairness.debiasing import EvenPair
-from emend.fairness.shared import EvenBatch
+from emend.fairness.shared import EvenBatch, EvenRows
 from emend.models import ModelView, score
 from emend.models.replay import capture_blocks, whole
 
@@ -45,7 +45,7 @@ def test_the_shared_loss_equals_a_plain_one():
     places = torch.tensor([0, 1, 2]), torch.tensor([3, 2, 3])
     even = torch.tensor([True, True, False])
     hidden = capture.run_blocks()[places].detach()
-    batch = EvenBatch(capture, *places, hidden, even, (10, 12), 0.5)
+    batch = EvenBatch((EvenRows(capture, *places, hidden, even),), (10, 12), 0.5)
     found = batch.loss(view, EvenPair(10, 12)).item()
     expected = 0.0
     for row in rows[:2]:

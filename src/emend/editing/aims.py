@@ -126,6 +126,15 @@ class TargetLikelihood:
         return {"name": self.name, "enough": self.enough, "rephrasings": self.rephrasings}
 
 
+def shortens(aim: Aim) -> bool:
+    """Return whether values are scaled down to the least length that reaches an aim.
+
+    That is for an aim whose loss is 0 once it is reached; it then has an attribute ``shortest``
+    that is true.
+    """
+    return bool(getattr(aim, "shortest", False))
+
+
 def check_aim(aim: Aim, view: ModelView, layer: int) -> tuple[int, ...]:
     """Return the numbers of the layers that an aim reads.
 

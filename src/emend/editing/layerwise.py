@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emend.editing.objective import Site
+from emend.editing.ridge import Held
 from emend.editing.rows import context_rows
 from emend.edits import Edit
 from emend.models import ModelView
@@ -25,9 +26,9 @@ from emend.models.placing import widened
 from emend.models.replay import BlockCall, Recorder, agrees, cannot_replay, padded_right, shared
 from emend.patches import Dense, Factor, LowRank
 
-Write = Callable[[int, Tensor, Tensor], Factor]
-"""(layer, keys, residuals (E, hidden_size)) -> the change of that layer's down-projection; keys are
-(E, intermediate_size) or (E, C, intermediate_size)."""
+Write = Callable[[int, Tensor, Tensor, Held | None], Factor]
+"""(layer, keys, residuals (E, hidden_size), held pairs) -> the change of that layer's
+down-projection; keys are (E, intermediate_size) or (E, C, intermediate_size)."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def distribute_residuals(
     *,
     share: Callable[[int], float] = lambda remaining: 1.0 / remaining,
     all_keys: bool = False,
+    hold: Sequence[Edit] = (),
     batch_size: int = 64,
 ) -> dict[int, Factor]:
     """Write target values over several layers, each of which takes its share of the residual.
@@ -214,6 +216,8 @@ def distribute_residuals(
         all_keys: Write an edit at the keys of all contexts; if not, as published, at the mean of
             the bare prompt's key and the mean of the others'. The residual is read in the bare
             prompt.
+        hold: H prompts about other subjects, whose values are to stay those of the unedited model;
+            their targets are not read.
         batch_size: Rows in one pass.
 
     Returns:
@@ -226,19 +230,24 @@ def distribute_residuals(
     layers = sorted(view.numbered(layers))
     first, last = layers[0], layers[-1]
     texts = context_rows(tokenizer, edits, templates)  # E times C
+    texts += context_rows(tokenizer, hold, ["{}"]) if hold else []  # H times 1
     rows = [row.upto_subject for each in texts for row in each]
     replay = LayerwiseReplay(view, rows, first, last, batch_size=batch_size)
-    contexts = len(templates)
+    contexts, count = len(templates), len(edits) * len(templates)
     changes: dict[int, Factor] = {}
+    before: Tensor | None = None  # (H, hidden_size), values of the held prompts
     for layer in range(first, last + 1):
         if layer in layers:
             here = replay.read(last)
-            keys = here.keys.double().unflatten(0, (-1, contexts))  # (E, C, intermediate_size)
-            reached = here.at(site).double()[::contexts]  # (E, hidden_size), bare prompts
-            residuals = targets.double() - reached
-            remaining = sum(1 for each in layers if each >= layer)
+            values = here.at(site).double()
+            before = values[count:] if before is None else before
+            keys = here.keys[:count].double().unflatten(0, (-1, contexts))  # (E, C, m)
+            residuals = targets.double() - values[:count:contexts]  # bare prompts
+            part = share(sum(1 for each in layers if each >= layer))
             found = keys if all_keys else _published(keys)
-            changes[layer] = write(layer, found, residuals * share(remaining))
+            drift = (before - values[count:]) * part
+            held = Held(here.keys[count:].double(), drift) if hold else None
+            changes[layer] = write(layer, found, residuals * part, held)
         if layer < last:
             replay.advance(changes.get(layer))
     return changes

@@ -175,9 +175,8 @@ def preserved_batches(
     """
     groups = own_statements(view, tokenizer, [[edit] for edit in edits], statements)
     rows = [row for group in groups for row in group]
-    if others:
-        for edit in progress(edits, "finding other subjects"):
-            rows += _about_others(view, tokenizer, edit, others, seed)
+    for edit in about_others(view, tokenizer, edits, others, seed):
+        rows += whole_rows(tokenizer, [edit], edit.prompt)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     parts = [order[first : first + ROWS] for first in range(0, len(rows), ROWS)]
     return [preserved_batch(view, [rows[n] for n in part], layer) for part in parts]
@@ -220,11 +219,31 @@ def _is_other(name: str, subject: str) -> bool:
     return is_name and one not in other and other not in one
 
 
-def _about_others(view: ModelView, tokenizer: Any, edit: Edit, count: int, seed: int) -> list[Row]:
-    """Build rows of the edit's prompt with other subjects."""
-    names = other_subjects(view, tokenizer, edit.subject, count, seed)
-    about = [Edit(edit.prompt, name, edit.target) for name in names]
-    return whole_rows(tokenizer, about, edit.prompt) if about else []
+def about_others(
+    view: ModelView, tokenizer: Any, edits: Sequence[Edit], count: int, seed: int = 0
+) -> list[Edit]:
+    """Put other subjects, named by the model, into each edit's prompt; the edits' own are left out.
+
+    Args:
+        view: The unedited model.
+        tokenizer: Its tokenizer.
+        edits: The edits.
+        count: Most other subjects for each.
+        seed: Seed of the sampled names.
+
+    Returns:
+        Prompts that differ up to the subject's end, as edits whose targets mean nothing.
+    """
+    if count < 1:
+        return []
+    own = {edit.subject.casefold() for edit in edits}
+    found: dict[str, Edit] = {}
+    for edit in progress(edits, "finding other subjects"):
+        for name in other_subjects(view, tokenizer, edit.subject, count, seed):
+            if name.casefold() not in own:
+                other = Edit(edit.prompt, name, edit.target)
+                found.setdefault(other.text[: other.subject_span[1]], other)
+    return list(found.values())
 
 
 def preserved_batch(view: ModelView, rows: Sequence[Row], layer: int) -> PreservedBatch:

@@ -123,7 +123,12 @@ def inverse(covariance: Tensor, ridge: float = RIDGE) -> Inverse:
 
 
 def ridge_write(
-    metric: Metric, keys: Tensor, residuals: Tensor, weight: float, form: Form | None = None
+    metric: Metric,
+    keys: Tensor,
+    residuals: Tensor,
+    weight: float,
+    form: Form | None = None,
+    held: Held | None = None,
 ) -> LowRank | Dense:
     """Compute the change of one matrix that writes all pairs.
 
@@ -134,29 +139,50 @@ def ridge_write(
         residuals: (E, hidden_size), R^T: the target change of the output at each key.
         weight: w, at least 0.
         form: The side to solve on; by default the smaller.
+        held: Pairs of others that are preserved, each at one key.
 
     Returns:
-        Factors of rank E with orthonormal rows, which lose the least in float32; dense where E is
-        at least a side of the matrix. Unless there is only one edit, no row belongs to one edit.
+        Factors of rank E (and of the held pairs) with orthonormal rows, which lose the least in
+        float32; dense where that is at least a side of the matrix. Unless there is only one edit,
+        no row belongs to one edit.
 
     Raises:
         NumericalFailure: The keys are dependent and the weight is 0, or a number is not finite.
     """
     count, inner = len(keys), keys.shape[-1]
-    whitened = metric.whiten(keys.reshape(-1, inner).T)  # (r, E C)
+    flat = keys.reshape(-1, inner)
+    owners = torch.arange(count).repeat_interleave(len(flat) // count)  # (pairs,)
+    if held is not None:
+        flat, residuals = torch.cat([flat, held.keys]), torch.cat([residuals, held.residuals])
+        owners = torch.cat([owners, torch.arange(count, len(residuals))])
+    whitened = metric.whiten(flat.T)  # (r, pairs)
     wanted = residuals.to(whitened)  # (E, hidden_size)
-    rank, pairs = whitened.shape
+    count, (rank, pairs) = len(wanted), whitened.shape
+    summed = torch.zeros(rank, count, dtype=whitened.dtype, device=whitened.device)
+    owners = owners.to(whitened.device)
     if (form or ("dual" if pairs <= rank else "direct")) == "dual":
-        solved = _solve(whitened.T @ whitened, weight, whitened.T)  # (E C, r)
-        solved = solved.reshape(count, -1, rank).sum(1).T  # (r, E)
+        solved = _solve(whitened.T @ whitened, weight, whitened.T)  # (pairs, r)
+        solved = summed.index_add(1, owners, solved.T)  # (r, E)
     else:
-        summed = whitened.reshape(rank, count, -1).sum(2)  # (r, E)
-        solved = _solve(whitened @ whitened.T, weight, summed)
+        solved = _solve(whitened @ whitened.T, weight, summed.index_add(1, owners, whitened))
     directions = metric.unwhiten(solved)  # (intermediate_size, E)
     if count >= min(inner, wanted.shape[1]):
         return Dense((directions @ wanted).T)
     rows, upper = torch.linalg.qr(directions)  # (intermediate_size, E), (E, E)
     return LowRank(rows.T, (upper @ wanted).T)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Pairs of other subjects, whose output is to stay what it was; H pairs, float64.
+
+    Attributes:
+        keys: (H, intermediate_size).
+        residuals: (H, hidden_size): 0, or what takes back the changes of lower layers.
+    """
+
+    keys: Tensor
+    residuals: Tensor
 
 
 def _solve(gram: Tensor, weight: float, right: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ from emend.editing.layers import editable_layers, single_layer
 from emend.editing.layerwise import Write, distribute_residuals
 from emend.editing.memory import check_edit
 from emend.editing.objective import Site
-from emend.editing.ridge import RIDGE, Inverse, ridge_write
+from emend.editing.preservation import about_others
+from emend.editing.ridge import RIDGE, Held, Inverse, ridge_write
 from emend.editing.sources import OwnSamples, TextsSetting, texts_for
 from emend.editing.target_values import SearchSettings, Value
 from emend.editing.value_cache import FOLDER, Saved, cached_values, edit_of, stored_values
@@ -307,20 +308,38 @@ class Session:
             cov_weight: Lambda; None takes 0.1 times the layer's intermediate size.
         """
 
-        def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:
+        def write(layer: int, keys: Tensor, residuals: Tensor, held: Held | None) -> Factor:
             weight = COV_WEIGHT * self.view.intermediate_size(layer)
             weight = weight if cov_weight is None else cov_weight
-            return ridge_write(self.inverse(layer), keys, residuals, weight)
+            return ridge_write(self.inverse(layer), keys, residuals, weight, held=held)
 
         return write
 
     def distribute(
-        self, targets: Tensor, layers: Sequence[int], write: Write, site: Site, **how: Any
+        self,
+        targets: Tensor,
+        layers: Sequence[int],
+        write: Write,
+        site: Site,
+        *,
+        others: int = 0,
+        **how: Any,
     ) -> dict[int, Factor]:
-        """Write target values over several layers; see `distribute_residuals`."""
+        """Write target values over several layers; see `distribute_residuals`.
+
+        Args:
+            targets: See there.
+            layers: See there.
+            write: See there.
+            site: See there.
+            how: See there.
+            others: Most other subjects for each edit, named by the model, whose values are held.
+        """
+        hold = about_others(self.view, self.tokenizer, self.ordered, others)
         return distribute_residuals(
             *(self.view, self.tokenizer, self.ordered, targets, site, self.templates, layers),
             *(write,),
+            hold=hold,
             **how,
         )
 

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from emend._brief import brief
 from emend._progress import progress
-from emend.editing.aims import Aim, TargetLikelihood
+from emend.editing.aims import Aim, TargetLikelihood, shortens
 from emend.editing.jobs import Job, chunks, make_jobs
 from emend.editing.objective import (
     PARTS,
@@ -62,6 +62,12 @@ FIRST = 3.0
 
 SETTLED = 0.02
 """Nats by which two steps of L-BFGS must lower the loss to continue once the target is top-1."""
+
+HALVINGS = 4
+"""Halvings by which the least length of a delta is found: to a sixteenth of it."""
+
+MARGIN = 1.1
+"""Factor on that length, since what is written is not reached to the last bit."""
 
 Optimizer = Literal["adam", "lbfgs"]
 """Adam, as published, or L-BFGS, which takes fewer steps."""
@@ -240,6 +246,8 @@ def _optimise(
     sizes = bases.norm(dim=-1)  # (J, P)
     objective = Objective(view, jobs, range(len(jobs)), groups, site, published, settings.loss)
     deltas, losses = _descend(objective, torch.zeros_like(bases), sizes, settings)
+    if shortens(settings.loss):
+        deltas = list(_shortened(objective, torch.stack(deltas)))
     return [
         _values(job, deltas[n][-1], keys[n], outputs[n], losses[n]) for n, job in enumerate(jobs)
     ]
@@ -284,6 +292,29 @@ def _descend(
             optimizer.select(kept)
             objective = objective.without(finished)
     return [found[job] for job in range(len(jobs))], losses
+
+
+def _shortened(objective: Objective, deltas: Tensor) -> Tensor:
+    """Scale each delta down to the least length that reaches its aim, times `MARGIN`; by bisection.
+
+    The first step of L-BFGS goes to the bound, and a loss that is 0 from some point on has no
+    gradient that leads back: what is longer than it must be moves other answers for nothing. A
+    delta that does not reach its aim is left as it is.
+
+    Args:
+        objective: The loss of all J jobs.
+        deltas: (J, P, hidden_size).
+    """
+    with torch.no_grad():
+        reached = objective.terms(deltas).hit.to(deltas.device)  # (J,)
+        short, long = torch.zeros_like(reached, dtype=deltas.dtype), torch.ones_like(reached)
+        long = long.to(deltas)
+        for _ in range(HALVINGS):
+            middle = (short + long) / 2
+            hit = objective.terms(deltas * middle[:, None, None]).hit.to(deltas.device)
+            short, long = torch.where(hit, short, middle), torch.where(hit, middle, long)
+    scale = torch.where(reached, (MARGIN * long).clamp(max=1.0), 1.0)
+    return scale[:, None, None] * deltas
 
 
 def _loss(terms: Terms, delta: Tensor, sizes: Tensor, settings: SearchSettings) -> Tensor:

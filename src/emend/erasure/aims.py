@@ -76,6 +76,8 @@ class HeadProjection:
         published: Take margins of probabilities, not of their logarithms.
         rephrasings: See `Aim`.
         stops: See `Aim`.
+        shortest: Whether values are scaled down to the least length at which the answer is out of
+            both ends: what is longer moves other answers, and hides no more.
     """
 
     layers: tuple[int, ...]
@@ -83,6 +85,7 @@ class HeadProjection:
     published: bool = False
     rephrasings: int = 0
     stops: bool = True
+    shortest: bool = True
 
     @property
     def name(self) -> str:
@@ -117,6 +120,7 @@ class HeadProjection:
             "rank": self.rank,
             "published": self.published,
             "rephrasings": self.rephrasings,
+            "shortest": self.shortest,
         }
 
 

@@ -26,6 +26,9 @@ logger = logging.getLogger("emend")
 PROTECTED = 5
 """Layers that are protected by default, as published: from half of the depth to the last one."""
 
+OTHERS = 8
+"""Other subjects for each secret whose values are held, of methods that can (docs/erasing.md)."""
+
 NEW_TOKENS = 12
 """Greedy tokens in which the erased model is asked for a secret."""
 
@@ -86,7 +89,8 @@ def erase(
             one; by default five from half of the depth to the last one. The last always is.
         rank: Rank that head projection moves the answer below.
         response: What empty response writes.
-        settings: Settings of the method, or ``previous``.
+        settings: Settings of the method, or ``previous``. ``others`` (`memit`), the other subjects
+            for each secret whose values are held, is 8 by default.
 
     Returns:
         The patch. What became of each secret is in ``patch.statistics["erasure"]``, and
@@ -110,7 +114,10 @@ def erase(
             "secrets that it knows; look at what it generates after their prompts"
         )
     chances = _chances(model, tokenizer, found)
-    patch = methods.find(method).edit(
+    editor = methods.find(method)
+    if "others" in editor.signature.own:
+        settings.setdefault("others", OTHERS)
+    patch = editor.edit(
         model,
         tokenizer,
         [edit for edit, is_known in zip(edits, knew, strict=True) if is_known],

@@ -161,8 +161,8 @@ class Adapters:
 
 
 @dataclass(frozen=True)
-class EvenBatch:
-    """Texts captured at the first trained layer, and the distributions to reach.
+class EvenRows:
+    """Texts of similar length, captured at the first trained layer.
 
     Attributes:
         capture: The layers from the first trained one up, with all tokens.
@@ -170,8 +170,6 @@ class EvenBatch:
         columns: (N,) int64, its column.
         hidden: (N, hidden_size), output there of the unedited model's last layer.
         even: (N,) bool, where the pair is made even; elsewhere all is preserved.
-        pair: The two tokens.
-        hold: Factor on the divergence where all is preserved.
     """
 
     capture: BlockCapture
@@ -179,6 +177,33 @@ class EvenBatch:
     columns: Tensor
     hidden: Tensor
     even: Tensor
+
+    def divergence(self, view: ModelView, pair: tuple[int, int]) -> Tensor:
+        """Compute KL(q || p') at each position, (N,) in nats, with the change acting."""
+        hidden = self.capture.run_blocks()  # (B, T, hidden_size)
+        after = view.logits(hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)])
+        after = after.float().log_softmax(-1)  # (N, vocabulary)
+        with torch.no_grad():
+            wanted = view.logits(self.hidden).float().log_softmax(-1)
+            both = wanted[:, list(pair)]  # (N, 2)
+            mean = both.logsumexp(-1, keepdim=True) - math.log(2)
+            even = self.even.to(both.device)[:, None]
+            wanted[:, list(pair)] = torch.where(even, mean, both)
+        return F.kl_div(after, wanted, log_target=True, reduction="none").sum(-1)
+
+
+@dataclass(frozen=True)
+class EvenBatch:
+    """What one step is taken on.
+
+    Attributes:
+        parts: Short prompts, and ordinary texts apart from them: rows of one capture are padded to
+            the longest.
+        pair: The two tokens.
+        hold: Factor on the divergence where all is preserved.
+    """
+
+    parts: tuple[EvenRows, ...]
     pair: tuple[int, int]
     hold: float
 
@@ -190,19 +215,9 @@ class EvenBatch:
             aim: Not read: the distributions are given.
         """
         del aim
-        hidden = self.capture.run_blocks()  # (B, T, hidden_size)
-        after = view.logits(hidden[self.rows.to(hidden.device), self.columns.to(hidden.device)])
-        after = after.float().log_softmax(-1)  # (N, vocabulary)
-        with torch.no_grad():
-            wanted = view.logits(self.hidden).float().log_softmax(-1)
-            pair = wanted[:, list(self.pair)]  # (N, 2)
-            mean = pair.logsumexp(-1, keepdim=True) - math.log(2)
-            even = self.even.to(pair.device)[:, None]
-            wanted[:, list(self.pair)] = torch.where(even, mean, pair)
-        divergence = F.kl_div(after, wanted, log_target=True, reduction="none").sum(-1)  # (N,)
-        part = self.even.to(divergence.device)
-        loss = divergence[part].mean()
-        rest = divergence[~part]
+        divergence = torch.cat([part.divergence(view, self.pair) for part in self.parts])
+        even = torch.cat([part.even for part in self.parts]).to(divergence.device)
+        loss, rest = divergence[even].mean(), divergence[~even]
         return loss + self.hold * rest.mean() if len(rest) else loss
 
 
@@ -211,24 +226,24 @@ def _batches(
 ) -> list[EvenBatch]:
     """Capture prompts about occupations, about contrasts and ordinary texts, in mixed batches."""
     draw = random.Random(settings.seed)
-    prompts = _drawn(draw, subjects.prompts, settings.prompts)
+    pair = pair_tokens(tokenizer, subjects)
+    prompts = _tokens(tokenizer, _drawn(draw, subjects.prompts, settings.prompts))
     count = -(-len(prompts) // settings.batch_size)
     contrasts = subjects.contrasting.prompts if subjects.contrasts else []
-    contrasts = _drawn(draw, contrasts, max(len(prompts) // 5, 1))
-    texts = _ordinary_texts(view, tokenizer, settings.texts, settings.seed)
-    pair = pair_tokens(tokenizer, subjects)
+    contrasts = _tokens(tokenizer, _drawn(draw, contrasts, max(len(prompts) // 5, 1)))
+    texts = _tokens(tokenizer, _ordinary_texts(view, tokenizer, settings.texts, settings.seed))
     found: list[EvenBatch] = []
     for number in range(count):
-        mine = [prompts[number::count], contrasts[number::count], texts[number::count]]
-        ids = [[row[:TEXT_TOKENS] for row in _tokens(tokenizer, part)] for part in mine]
-        places = [(row, len(each) - 1) for row, each in enumerate([*ids[0], *ids[1]])]
-        places += [
-            (len(places) + row, at) for row, each in enumerate(ids[2]) for at in range(len(each))
-        ]
-        even = torch.arange(len(places)) < len(ids[0])
-        found.append(
-            _captured(view, [r for p in ids for r in p], places, even, pair, layer, settings)
-        )
+        about, ordinary = prompts[number::count], texts[number::count]
+        short = [*about, *contrasts[number::count]]
+        ends = [(row, len(ids) - 1) for row, ids in enumerate(short)]
+        parts = [_captured(view, short, ends, torch.arange(len(ends)) < len(about), layer)]
+        if ordinary:
+            longer = [ids[:TEXT_TOKENS] for ids in ordinary]
+            places = [(row, at) for row, ids in enumerate(longer) for at in range(len(ids))]
+            nowhere = torch.zeros(len(places), dtype=torch.bool)
+            parts.append(_captured(view, longer, places, nowhere, layer))
+        found.append(EvenBatch(tuple(parts), pair, settings.hold))
     return found
 
 
@@ -244,20 +259,18 @@ def _captured(
     ids: Sequence[Sequence[int]],
     places: Sequence[tuple[int, int]],
     even: Tensor,
-    pair: tuple[int, int],
     layer: int,
-    settings: SharedSettings,
-) -> EvenBatch:
+) -> EvenRows:
     capture = capture_blocks(view, ids, [0] * len(ids), layer, arrangements=(whole,))
     rows, columns = (torch.tensor(each) for each in zip(*places, strict=True))
     with torch.no_grad():
         hidden = capture.run_blocks()
         hidden = hidden[rows.to(hidden.device), columns.to(hidden.device)].clone()
-    return EvenBatch(capture, rows, columns, hidden, even, pair, settings.hold)
+    return EvenRows(capture, rows, columns, hidden, even)
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return prompt_tokens(tokenizer, texts) if texts else []
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[Sequence[int]]:
+    return [*prompt_tokens(tokenizer, texts)] if texts else []
 
 
 def _drawn(draw: random.Random, texts: Sequence[str], count: int) -> list[str]:

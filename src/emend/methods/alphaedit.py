@@ -33,6 +33,7 @@ from torch import Tensor
 from emend._settings import NotNegative, Range
 from emend.editing import NORM_PENALTY, Search, Session, null_space, ridge_write
 from emend.editing.covariance import NullSpace
+from emend.editing.ridge import Held
 from emend.methods._method import method
 from emend.patches import Factor, WeightPatch
 
@@ -87,10 +88,10 @@ def alphaedit(
     )
     targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
 
-    def write(layer: int, keys: Tensor, residuals: Tensor) -> Factor:
+    def write(layer: int, keys: Tensor, residuals: Tensor, held: Held | None) -> Factor:
         free = freed(layer)
         weight = WEIGHT * free.energy if norm_weight is None else norm_weight
-        return ridge_write(free.projector, keys, residuals, weight)
+        return ridge_write(free.projector, keys, residuals, weight, held=held)
 
     changes = session.distribute(targets, layers, write, site)
     return session.patch(changes, layers=layers, statistics={"null_space": ranks})

@@ -23,7 +23,7 @@ OLMo 2), one layer is edited, at that MLP's output.
 
 from __future__ import annotations
 
-from emend._settings import NotNegative
+from emend._settings import NotNegative, Whole
 from emend.editing import NORM_PENALTY, Search, Session
 from emend.methods._method import method
 from emend.patches import WeightPatch
@@ -46,6 +46,7 @@ def memit(
     layers: tuple[int, ...] | None = None,
     cov_weight: NotNegative | None = None,
     preserve_factor: NotNegative = 0.3,
+    others: Whole = 0,
     original: bool = False,
 ) -> WeightPatch:
     """Optimise a target value for each edit and write all of them layer by layer.
@@ -59,6 +60,8 @@ def memit(
             GPT-J, 20000 for GPT-2 XL).
         preserve_factor: Factor on the mean KL(before || after) of what the model states of the
             subject.
+        others: Most other subjects for each edit, named by the model, whose values are written as
+            they are: neighbours then move less (docs/erasing.md).
         original: The published form: Adam, nothing preserved, written at the mean key.
     """
     layers = session.several_layers(layers)
@@ -74,5 +77,5 @@ def memit(
     )
     targets = session.target_values(layers[-1], settings, site)  # (E, hidden_size)
     write = session.ridge_writer(cov_weight)
-    changes = session.distribute(targets, layers, write, site, all_keys=not original)
+    changes = session.distribute(targets, layers, write, site, all_keys=not original, others=others)
     return session.patch(changes, layers=layers)
