@@ -66,6 +66,17 @@ _ARGUMENT = re.compile(r"\b(pass|take|with|or|and) ([a-z_]+)=([^\s,;:)]+)")
 _ALTERNATIVE = re.compile(r",? or [^,:]*?\b([a-z_]+)=True\b")
 
 
+COMMANDS = (
+    *(demo, methods, datasets, convert, edit, chat, serve, studio, eval, multihop, ripple),
+    *(bench, stats, sweep, train, persona, trace, memory, lens, neurons),
+    *(audit, erase, fairness, debias, detoxify, export, vector, combine),
+)
+"""In the order of `emend --help`."""
+
+GROUPS = (models, ledger, patch, lab)
+"""Commands that have commands of their own."""
+
+
 def _app() -> typer.Typer:
     app = typer.Typer(
         name="emend",
@@ -76,40 +87,11 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for module in (
-        demo,
-        methods,
-        datasets,
-        convert,
-        edit,
-        chat,
-        serve,
-        studio,
-        eval,
-        multihop,
-        ripple,
-        bench,
-        stats,
-        sweep,
-        train,
-        persona,
-        trace,
-        memory,
-        lens,
-        neurons,
-        audit,
-        erase,
-        fairness,
-        debias,
-        detoxify,
-        export,
-        vector,
-        combine,
-    ):
+    for module in COMMANDS:
         app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
-    for group in (models, ledger, patch, lab):
+    for group in GROUPS:
         app.add_typer(group.app, name=group.NAME)
-    for one in (app, *(group.app for group in (models, ledger, patch, lab))):
+    for one in (app, *(group.app for group in GROUPS)):
         for info in (*one.registered_commands, one.registered_callback):
             if info is not None and info.callback is not None:
                 info.callback = typer_command(info.callback)

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +35,25 @@ def print_json(data: Mapping[str, Any]) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on standard output."""
     print_rich(to_rich(Table(title, columns, list(rows))))
+
+
+def deliver(
+    report: Any,
+    show: Callable[[dict[str, Any]], None],
+    *,
+    json: bool,
+    output_path: Path | None,
+    samples: bool = False,
+) -> None:
+    """Save a report of cases, and print its summary: as JSON, or as `show` prints it."""
+    if output_path:
+        report.save(output_path, samples=samples)
+    if json:
+        print_json({"summary": report.summary, "settings": report.settings})
+        return
+    show(report.summary)
+    if output_path:
+        typer.echo(f"written to {output_path}")
 
 
 def print_rich(renderable: Any) -> None:

@@ -33,32 +33,35 @@ class FormChoice(str, Enum):
     completion = "completion"
 
 
+_Patch = Annotated[
+    Path | None,
+    flag(
+        "A saved patch of any kind, or a LoRA adapter of PEFT or in GGUF; without it "
+        "nothing is edited yet.",
+        metavar="PATH",
+    ),
+]
+_Form = Annotated[
+    FormChoice,
+    flag(
+        "How questions are put: in the model's chat template, or as texts to continue; "
+        "auto takes the template where there is one."
+    ),
+]
+_AllowOtherBase = Annotated[bool, flag("Take a patch that was made for other weights too.")]
+
+
 def command(
     *,
     model: _options.Model,
-    patch: Annotated[
-        Path | None,
-        flag(
-            "A saved patch of any kind, or a LoRA adapter of PEFT or in GGUF; without it "
-            "nothing is edited yet.",
-            metavar="PATH",
-        ),
-    ] = None,
+    patch: _Patch = None,
     prompt: Annotated[str | None, flag("Ask one question and leave.", metavar="TEXT")] = None,
-    form: Annotated[
-        FormChoice,
-        flag(
-            "How questions are put: in the model's chat template, or as texts to continue; "
-            "auto takes the template where there is one."
-        ),
-    ] = FormChoice.auto,
+    form: _Form = FormChoice.auto,
     max_new_tokens: Annotated[int, flag("The longest answer, in tokens.", min=1)] = 64,
     method: _options.Method = "rome",
     settings: _options.Settings,
     probes: _options.Probes = "auto",
-    allow_other_base: Annotated[
-        bool, flag("Take a patch that was made for other weights too.")
-    ] = False,
+    allow_other_base: _AllowOtherBase = False,
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:

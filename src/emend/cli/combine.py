@@ -98,48 +98,58 @@ class TuningFlags:
         output_file(self.curve)
 
 
+_Formula = Annotated[
+    str | None,
+    typer.Argument(help="Such as 0.4*a + 0.3*b - c, c + (b - a), or (-a).", metavar="FORMULA"),
+]
+_Model = Annotated[
+    str | None,
+    flag("The base: smollm2-135m, lab/gptneo, a directory or a .gguf file.", metavar="MODEL"),
+]
+_Vector = Annotated[
+    list[str] | None,
+    flag(
+        "A vector, a patch or a LoRA adapter, by its name in the formula. May be repeated.",
+        metavar="NAME=PATH",
+    ),
+]
+_Config = Annotated[
+    Path | None,
+    flag("Or a merge file of mergekit, instead of formula and vectors.", metavar="FILE"),
+]
+_Method = Annotated[
+    str,
+    flag("linear, task_arithmetic, ties, dare_linear or dare_ties.", metavar="NAME"),
+]
+_Density = Annotated[
+    float | None,
+    flag(
+        "Share of the numbers that ties (0.2 by default) and dare_* (0.5) keep.",
+        metavar="SHARE",
+    ),
+]
+_Output = Annotated[
+    str, flag("What to write: checkpoint, vector (dense) or patch.", metavar="WORD")
+]
+_Tolerance = Annotated[
+    float | None, flag("Of a patch: the largest relative error.", metavar="SHARE")
+]
+
+
 def command(
-    formula: Annotated[
-        str | None,
-        typer.Argument(help="Such as 0.4*a + 0.3*b - c, c + (b - a), or (-a).", metavar="FORMULA"),
-    ] = None,
+    formula: _Formula = None,
     *,
     output_path: Annotated[Path, flag("Where to write the result.", metavar="DIRECTORY")],
-    model: Annotated[
-        str | None,
-        flag("The base: smollm2-135m, lab/gptneo, a directory or a .gguf file.", metavar="MODEL"),
-    ] = None,
-    vector: Annotated[
-        list[str] | None,
-        flag(
-            "A vector, a patch or a LoRA adapter, by its name in the formula. May be repeated.",
-            metavar="NAME=PATH",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        flag("Or a merge file of mergekit, instead of formula and vectors.", metavar="FILE"),
-    ] = None,
-    method: Annotated[
-        str,
-        flag("linear, task_arithmetic, ties, dare_linear or dare_ties.", metavar="NAME"),
-    ] = "linear",
-    density: Annotated[
-        float | None,
-        flag(
-            "Share of the numbers that ties (0.2 by default) and dare_* (0.5) keep.",
-            metavar="SHARE",
-        ),
-    ] = None,
+    model: _Model = None,
+    vector: _Vector = None,
+    config: _Config = None,
+    method: _Method = "linear",
+    density: _Density = None,
     scale: Annotated[float, flag("Factor of the merged vector.")] = 1.0,
     seed: Annotated[int, flag("Seed of what dare_* keeps.")] = 0,
-    output: Annotated[
-        str, flag("What to write: checkpoint, vector (dense) or patch.", metavar="WORD")
-    ] = "checkpoint",
+    output: _Output = "checkpoint",
     rank: Annotated[int | None, flag("Of a patch: the largest rank of a layer.", min=1)] = None,
-    tolerance: Annotated[
-        float | None, flag("Of a patch: the largest relative error.", metavar="SHARE")
-    ] = None,
+    tolerance: _Tolerance = None,
     tuning: TuningFlags,
     accept_license: _options.AcceptLicense = False,
     json: _options.Json = False,
@@ -155,33 +165,20 @@ def command(
 
     if config is not None:
         _refuse_with_config(formula, model, vector, tuning)
-        made = arithmetic.combine_config(
-            config, output_path, seed=seed, accept_license=accept_license
-        )
-        _tell(made, None, json)
+        how: dict[str, Any] = {"seed": seed, "accept_license": accept_license}
+        _tell(arithmetic.combine_config(config, output_path, **how), None, json)
         return
     if formula is None or model is None:
         raise InvalidInput("expected a formula with --model and --vector, or --config FILE")
-    paths = _named(vector or [])
     merging = arithmetic.Merging(cast("Any", method), density, seed, scale)
-    given: dict[str, Any] = {
-        "base": model,
-        "vectors": paths,
-        "accept_license": accept_license,
-    }
+    given: dict[str, Any] = {"base": model, "vectors": _named(vector or [])}
+    given["accept_license"] = accept_license
     found = None
     if tuning.tune is not None:
         found = _tuned(formula, merging, output_path, tuning, given)
         merging = replace(merging, scale=scale * found.scale)
-    made = arithmetic.combine(
-        formula,
-        output_path=output_path,
-        settings=merging,
-        output=cast("Any", output),
-        rank=rank,
-        tolerance=tolerance,
-        **given,
-    )
+    given |= {"output": output, "rank": rank, "tolerance": tolerance}
+    made = arithmetic.combine(formula, output_path=output_path, settings=merging, **given)
     _tell(made, found, json)
 
 

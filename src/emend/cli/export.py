@@ -25,44 +25,48 @@ EXAMPLES = _options.examples(
 )
 
 
+_Format = Annotated[
+    str,
+    flag(
+        "peft (a folder for PEFT, vLLM, SGLang), gguf (an adapter for llama.cpp), merged "
+        "(a Hugging Face checkpoint) or merged-gguf (a whole model for llama.cpp, Ollama).",
+        metavar="WORD",
+    ),
+]
+_OutputPath = Annotated[Path, flag("A directory, or a file named .gguf, to write.", metavar="PATH")]
+_Model = Annotated[
+    str | None,
+    flag(
+        "The model that is merged into, or that a patch which names no architecture is "
+        "for; by default the one that the patch was made for.",
+        metavar="MODEL",
+    ),
+]
+_BaseModel = Annotated[
+    str | None, flag("Of peft: what the engine's --model will say of the base.", metavar="NAME")
+]
+_BaseGguf = Annotated[
+    Path | None,
+    flag(
+        "The base in GGUF: checked against the adapter, and what merged-gguf starts from.",
+        metavar="FILE",
+    ),
+]
+_Quantization = Annotated[
+    str,
+    flag("Of merged-gguf: how the changed tensors are stored: f32, f16 or q8_0.", metavar="TYPE"),
+]
+
+
 def command(
     *,
     patch: Annotated[Path, flag("A saved patch.", metavar="DIRECTORY")],
-    format: Annotated[
-        str,
-        flag(
-            "peft (a folder for PEFT, vLLM, SGLang), gguf (an adapter for llama.cpp), merged "
-            "(a Hugging Face checkpoint) or merged-gguf (a whole model for llama.cpp, Ollama).",
-            metavar="WORD",
-        ),
-    ],
-    output_path: Annotated[
-        Path, flag("A directory, or a file named .gguf, to write.", metavar="PATH")
-    ],
-    model: Annotated[
-        str | None,
-        flag(
-            "The model that is merged into, or that a patch which names no architecture is "
-            "for; by default the one that the patch was made for.",
-            metavar="MODEL",
-        ),
-    ] = None,
-    base_model: Annotated[
-        str | None, flag("Of peft: what the engine's --model will say of the base.", metavar="NAME")
-    ] = None,
-    base_gguf: Annotated[
-        Path | None,
-        flag(
-            "The base in GGUF: checked against the adapter, and what merged-gguf starts from.",
-            metavar="FILE",
-        ),
-    ] = None,
-    quantization: Annotated[
-        str,
-        flag(
-            "Of merged-gguf: how the changed tensors are stored: f32, f16 or q8_0.", metavar="TYPE"
-        ),
-    ] = "f16",
+    format: _Format,
+    output_path: _OutputPath,
+    model: _Model = None,
+    base_model: _BaseModel = None,
+    base_gguf: _BaseGguf = None,
+    quantization: _Quantization = "f16",
     allow_other_base: Annotated[bool, flag("Merge into a model with other weights too.")] = False,
     json: _options.Json = False,
     loading: _options.Loading,

@@ -21,19 +21,22 @@ EXAMPLES = _options.examples(
 )
 
 
+_Texts = Annotated[
+    str | None,
+    flag(
+        "A text file, a JSONL, a dataset, or lab; several are separated by commas. By "
+        "default the lab's for its models, and for others what the model writes itself.",
+        metavar="FILE|NAME",
+    ),
+]
+
+
 def command(
     *,
     model: _options.Model,
     layer: Annotated[int | None, flag("A block; without it, all are compared.")] = None,
     unit: Annotated[int | None, flag("One unit of --layer; else the strongest.")] = None,
-    texts: Annotated[
-        str | None,
-        flag(
-            "A text file, a JSONL, a dataset, or lab; several are separated by commas. By "
-            "default the lab's for its models, and for others what the model writes itself.",
-            metavar="FILE|NAME",
-        ),
-    ] = None,
+    texts: _Texts = None,
     limit: Annotated[int, flag("Read at most this many texts.", min=1)] = 1000,
     top: Annotated[int, flag("Triggers, tokens and units that are shown.", min=1)] = 10,
     json: _options.Json = False,

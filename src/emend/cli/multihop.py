@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from emend.cli import _options
 from emend.cli._given import check_log, keep_answers, output_directory
 from emend.cli._options import flag
-from emend.cli._output import number, percent, print_json, print_table
+from emend.cli._output import deliver, number, percent, print_table
 from emend.cli._settings import as_data
 
 NAME = "multihop"
@@ -27,15 +28,16 @@ EXAMPLES = _options.examples(
 COLUMNS = ("multi_hop", "questions", "edit_wise", "instance_wise", "old_answer")
 
 
+_EditsAtOnce = Annotated[int | None, flag("Edits in the model at once; all by default.", min=1)]
+
+
 def command(
     *,
     model: _options.Model,
     method: _options.Method = "mello",
     dataset: Annotated[str, flag("lab, mquake, or another with such questions.")] = "lab",
     path: Annotated[Path | None, flag("The dataset's file.", metavar="FILE")] = None,
-    edits_at_once: Annotated[
-        int | None, flag("Edits in the model at once; all by default.", min=1)
-    ] = None,
+    edits_at_once: _EditsAtOnce = None,
     limit: Annotated[int | None, flag("Take at most this many instances.", min=1)] = None,
     seed: _options.Seed = 0,
     settings: _options.Settings,
@@ -71,17 +73,12 @@ def command(
     report.settings.update(
         method=method, method_settings=as_data(chosen), dataset=dataset, seed=seed
     )
-    if output_path:
-        report.save(output_path, samples=log_samples)
-    if json:
-        print_json({"summary": report.summary, "settings": report.settings})
-        return
-    _show(report.summary, f"{method} on {model}, {dataset}")
-    if output_path:
-        typer.echo(f"written to {output_path}")
+    title = f"{method} on {model}, {dataset}"
+    show = partial(_show, title)
+    deliver(report, show, json=json, output_path=output_path, samples=log_samples)
 
 
-def _show(summary: dict[str, Any], title: str) -> None:
+def _show(title: str, summary: dict[str, Any]) -> None:
     rows = [[f"{hops} hops", *_cells(shares)] for hops, shares in summary["by_hops"].items()]
     print_table(title, ("", "n", *COLUMNS), [*rows, ["all", *_cells(summary)]])
     if "failures" in summary:

@@ -35,21 +35,24 @@ class Attribution:
     seed: _options.Seed = 0
 
 
+_Prompt = Annotated[
+    list[str] | None, flag("A wording of the fact up to its answer. May be repeated.")
+]
+_Answer = Annotated[
+    str | None, flag("The answer; by default what the model says after the first wording.")
+]
+_Edits = Annotated[
+    str | None,
+    flag("Instead of --prompt: the originals of a file's edits, or of lab's.", metavar="FILE|lab"),
+]
+
+
 def command(
     *,
     model: _options.Model,
-    prompt: Annotated[
-        list[str] | None, flag("A wording of the fact up to its answer. May be repeated.")
-    ] = None,
-    answer: Annotated[
-        str | None, flag("The answer; by default what the model says after the first wording.")
-    ] = None,
-    edits: Annotated[
-        str | None,
-        flag(
-            "Instead of --prompt: the originals of a file's edits, or of lab's.", metavar="FILE|lab"
-        ),
-    ] = None,
+    prompt: _Prompt = None,
+    answer: _Answer = None,
+    edits: _Edits = None,
     limit: Annotated[int, flag("Take at most this many edits.", min=1)] = 20,
     how: Attribution,
     top: Annotated[int, flag("Units that are shown.", min=1)] = 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from emend.cli import _options
 from emend.cli._given import output_directory
 from emend.cli._options import flag
-from emend.cli._output import number, percent, print_json, print_table
+from emend.cli._output import deliver, number, percent, print_table
 from emend.cli._settings import as_data
 
 NAME = "ripple"
@@ -56,17 +57,12 @@ def command(
     report.settings.update(
         method=method, method_settings=as_data(chosen), path=path.name, seed=seed
     )
-    if output_path:
-        report.save(output_path)
-    if json:
-        print_json({"summary": report.summary, "settings": report.settings})
-        return
-    _show(report.summary, f"{method} on {model}, {path.name}")
-    if output_path:
-        typer.echo(f"written to {output_path}")
+    title = f"{method} on {model}, {path.name}"
+    show = partial(_show, title)
+    deliver(report, show, json=json, output_path=output_path)
 
 
-def _show(summary: dict[str, Any], title: str) -> None:
+def _show(title: str, summary: dict[str, Any]) -> None:
     typer.echo(f"success: {percent(summary['success'])} of {summary['n']} edits")
     rows = [
         [name, percent(one["score"]), number(one["edits"]), number(one["tests"])]

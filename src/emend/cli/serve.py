@@ -34,43 +34,47 @@ SHORTEST = 8
 """Characters that a token has at least."""
 
 
+_Ledger = Annotated[
+    Path, flag("The edits that are served; it is made where there is none.", metavar="FILE")
+]
+_ServedName = Annotated[
+    str | None,
+    flag("What requests call the base model; by default what --model says.", metavar="NAME"),
+]
+_TokenFile = Annotated[
+    Path | None,
+    flag(
+        "A file with the token that writers must send; without it one is made for this run "
+        "and printed.",
+        metavar="FILE",
+    ),
+]
+_Patch = Annotated[
+    list[str] | None,
+    flag("One more saved patch to serve, as NAME=DIRECTORY. May be repeated."),
+]
+_Drain = Annotated[float, flag("Seconds that requests under way may take after SIGTERM.", min=1)]
+_LogPrompts = Annotated[bool, flag("Write prompts into the log, which by default holds none.")]
+
+
 def command(
     *,
     model: _options.Model,
-    ledger: Annotated[
-        Path, flag("The edits that are served; it is made where there is none.", metavar="FILE")
-    ],
+    ledger: _Ledger,
     engine: EngineFlags,
     host: Annotated[str, flag("The address to listen on.", metavar="ADDRESS")] = "127.0.0.1",
     port: Annotated[int, flag("The port to listen on.", min=0, max=65535)] = 8000,
-    served_name: Annotated[
-        str | None,
-        flag("What requests call the base model; by default what --model says.", metavar="NAME"),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        flag(
-            "A file with the token that writers must send; without it one is made for this run "
-            "and printed.",
-            metavar="FILE",
-        ),
-    ] = None,
+    served_name: _ServedName = None,
+    token_file: _TokenFile = None,
     method: _options.Method = "memit",
     settings: _options.Settings,
     probes: _options.Probes = "auto",
-    patch: Annotated[
-        list[str] | None,
-        flag("One more saved patch to serve, as NAME=DIRECTORY. May be repeated."),
-    ] = None,
+    patch: _Patch = None,
     max_body_bytes: Annotated[int, flag("The longest body of a request.", min=1)] = 1_000_000,
     max_waiting: Annotated[int, flag("How many texts may wait for the engine.", min=1)] = 256,
     edits_per_minute: Annotated[int, flag("Changes of the edits in any minute.", min=1)] = 60,
-    drain: Annotated[
-        float, flag("Seconds that requests under way may take after SIGTERM.", min=1)
-    ] = 30.0,
-    log_prompts: Annotated[
-        bool, flag("Write prompts into the log, which by default holds none.")
-    ] = False,
+    drain: _Drain = 30.0,
+    log_prompts: _LogPrompts = False,
     loading: _options.Loading,
 ) -> None:
     """Serve a model and its edits by OpenAI's interface, and edit facts while it runs.
@@ -88,24 +92,27 @@ def command(
         raise MissingExtra.of(error.name or "fastapi", "server", "serve") from error
 
     _begin_logs(log_prompts)
-    given = {name: _patch_in(directory) for name, directory in _named(patch or ()).items()}
+    given = _patches(patch or ())
     network, tokenizer, answering = engine.begin(model, loading)
     name = served_name or model
     options = server.EditorOptions(name, method, chosen, probes, given)
     editor = server.Editor(network, tokenizer, ledger, answering, options)
     limits = server.Limits(
-        body_bytes=max_body_bytes,
-        waiting=max_waiting,
-        edits_per_minute=edits_per_minute,
+        body_bytes=max_body_bytes, waiting=max_waiting, edits_per_minute=edits_per_minute
     )
     app = server.create_app(editor, token=token, limits=limits, log_prompts=log_prompts)
-    names = ", ".join(one.name for one in editor.all_served())
-    typer.echo(f"serving {names} on http://{host}:{port}; Ctrl-C ends", err=True)
-    if token_file is None:
-        typer.echo(f"writers need the token {token} (--token_file names your own)", err=True)
-    key = f"?token={token}" if token_file is None else ""
-    typer.echo(f"studio: http://{host}:{port}/studio{key}", err=True)
+    names = [one.name for one in editor.all_served()]
+    _announce(names, f"http://{host}:{port}", token if token_file is None else None)
     server.run(app, host, port, drain)
+
+
+def _announce(names: list[str], address: str, token: str | None) -> None:
+    """Print who answers where, and the token where one was made."""
+    typer.echo(f"serving {', '.join(names)} on {address}; Ctrl-C ends", err=True)
+    if token is not None:
+        typer.echo(f"writers need the token {token} (--token_file names your own)", err=True)
+    key = "" if token is None else f"?token={token}"
+    typer.echo(f"studio: {address}/studio{key}", err=True)
 
 
 def _token(file: Path | None) -> str:
@@ -126,7 +133,10 @@ def _token(file: Path | None) -> str:
     return token
 
 
-def _named(texts: list[str] | tuple[str, ...]) -> dict[str, str]:
+def _patches(texts: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """Load the patches of NAME=DIRECTORY, once all of them are read right."""
+    from emend.patches import load_patch
+
     found: dict[str, str] = {}
     for text in texts:
         name, sign, directory = text.partition("=")
@@ -135,13 +145,7 @@ def _named(texts: list[str] | tuple[str, ...]) -> dict[str, str]:
                 f"--patch is {text!r}, expected NAME=DIRECTORY with a name of its own"
             )
         found[name] = directory
-    return found
-
-
-def _patch_in(directory: str) -> Any:
-    from emend.patches import load_patch
-
-    return load_patch(Path(directory))
+    return {name: load_patch(Path(directory)) for name, directory in found.items()}
 
 
 def _begin_logs(log_prompts: bool) -> None:

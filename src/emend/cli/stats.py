@@ -78,40 +78,26 @@ def command(
     wanted = integers("--layers", layers)
     import torch
 
-    from emend.editing.collecting import (
-        TOKENS_PER_KEY,
-        cache_directory,
-        collect_covariance,
-        warn_of_few,
-    )
-    from emend.editing.sources import OwnSamples, own_samples, sources_named, texts_for
+    from emend.editing.collecting import cache_directory, collect_covariance, warn_of_few
+    from emend.editing.sources import sources_named
     from emend.models import ModelView
 
     # refused before a model is loaded
     named = None if texts is None else sources_named(texts.split(","))
     network, tokenizer = loading.load(model)
     view = ModelView(network)
-    source = texts_for(view, tokenizer, named)
     chosen = view.editable if layers == "all" else _layers_of(view, wanted)
-    if isinstance(source, OwnSamples):
-        source, count = own_samples(view, tokenizer, tokens), None
-    else:
-        count = tokens or TOKENS_PER_KEY * max(view.intermediate_size(layer) for layer in chosen)
+    source, count = _source(view, tokenizer, named, tokens, chosen)
     options: dict[str, Any] = {"max_tokens": count, "window": window, "batch_size": batch_size}
-    number = getattr(torch, sum_dtype.value)
-    estimate = _estimate(view, source, chosen, number, options)
+    options["dtype"] = getattr(torch, sum_dtype.value)
+    estimate = _estimate(view, source, chosen, **options)
     if not json:
         typer.echo(_told(chosen, source.name, count, estimate))
     if not ignore_memory:
         _check_disk(estimate["disk"], cache_directory())
     started = time.perf_counter()
-    found = collect_covariance(
-        *(view, tokenizer, source, chosen),
-        **options,
-        dtype=number,
-        cache=cache_directory(),
-        ignore_memory=ignore_memory,
-    )
+    options |= {"cache": cache_directory(), "ignore_memory": ignore_memory}
+    found = collect_covariance(view, tokenizer, source, chosen, **options)
     first = found[chosen[0]]
     warn_of_few(first.count, len(first.matrix), source)
     result = {
@@ -123,6 +109,19 @@ def command(
         "cache": cache_directory() if all(one.file for one in found.values()) else None,
     }
     print_json(result) if json else _tell(result)
+
+
+def _source(
+    view: Any, tokenizer: Any, named: Any, tokens: int | None, layers: tuple[int, ...]
+) -> tuple[Any, int | None]:
+    """Return the texts to read, and how many tokens; None where the texts have so many."""
+    from emend.editing.collecting import TOKENS_PER_KEY
+    from emend.editing.sources import OwnSamples, own_samples, texts_for
+
+    source = texts_for(view, tokenizer, named)
+    if isinstance(source, OwnSamples):
+        return own_samples(view, tokenizer, tokens), None
+    return source, tokens or TOKENS_PER_KEY * max(map(view.intermediate_size, layers))
 
 
 def _layers_of(view: Any, wanted: list[int] | None) -> tuple[int, ...]:
@@ -137,7 +136,7 @@ def _layers_of(view: Any, wanted: list[int] | None) -> tuple[int, ...]:
 
 
 def _estimate(
-    view: Any, source: Any, layers: tuple[int, ...], dtype: Any, options: dict[str, Any]
+    view: Any, source: Any, layers: tuple[int, ...], *, dtype: Any, **options: Any
 ) -> dict[str, int | None]:
     from emend.editing.memory import available, estimate_covariance
     from emend.editing.token_batches import layout_for

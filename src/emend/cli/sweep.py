@@ -24,22 +24,24 @@ EXAMPLES = _options.examples(
 RESULTS = "sweep.jsonl"
 
 
+_Width = Annotated[int | None, flag("Layers in a window, for methods that edit several.", min=1)]
+_Together = Annotated[
+    bool | None,
+    typer.Option(
+        "--together/--alone",
+        help="Edit all facts at once, or each alone on the clean model.",
+        show_default=False,
+    ),
+]
+
+
 def command(
     *,
     model: _options.Model,
     method: _options.Method = "rome",
     layers: Annotated[str, flag("Which to try: all, or e.g. 0,1,2.", metavar="LAYERS")] = "all",
-    width: Annotated[
-        int | None, flag("Layers in a window, for methods that edit several.", min=1)
-    ] = None,
-    together: Annotated[
-        bool | None,
-        typer.Option(
-            "--together/--alone",
-            help="Edit all facts at once, or each alone on the clean model.",
-            show_default=False,
-        ),
-    ] = None,
+    width: _Width = None,
+    together: _Together = None,
     edits: _options.Edits = None,
     limit: Annotated[int, flag("On how many facts each layer is tried.", min=1)] = 20,
     seed: _options.Seed = 0,

@@ -69,24 +69,25 @@ class Tracing:
         return {"kinds": (*kinds, *severed), **{name: getattr(self, name) for name in names}}
 
 
+_Prompt = Annotated[str | None, flag("With {} for the subject, or with the subject in it.")]
+_Answer = Annotated[str | None, flag("What is asked about; by default what the model says.")]
+_Facts = Annotated[
+    str | None,
+    flag(
+        "Instead of --prompt: average over facts; the originals of a file's edits, the "
+        "known facts as Meng et al. published them, or lab.",
+        metavar="FILE|lab",
+    ),
+]
+
+
 def command(
     *,
     model: _options.Model,
-    prompt: Annotated[
-        str | None, flag("With {} for the subject, or with the subject in it.")
-    ] = None,
+    prompt: _Prompt = None,
     subject: Annotated[str | None, flag("What the prompt is about.")] = None,
-    answer: Annotated[
-        str | None, flag("What is asked about; by default what the model says.")
-    ] = None,
-    facts: Annotated[
-        str | None,
-        flag(
-            "Instead of --prompt: average over facts; the originals of a file's edits, the "
-            "known facts as Meng et al. published them, or lab.",
-            metavar="FILE|lab",
-        ),
-    ] = None,
+    answer: _Answer = None,
+    facts: _Facts = None,
     limit: Annotated[int, flag("Trace at most this many facts.", min=1)] = 1000,
     how: Tracing,
     output_path: _options.OutputFile = None,

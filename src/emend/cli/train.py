@@ -35,13 +35,14 @@ VALIDATED = 0.1
 """Part of the subjects of --edits that is validated on and not trained on."""
 
 
+_Method = Annotated[str, flag("What to train: mend, ke, malmen or serac.", metavar="NAME")]
+
+
 def command(
     *,
     model: _options.Model,
     output_path: Annotated[Path, flag("Where to keep the network.", metavar="DIRECTORY")],
-    method: Annotated[
-        str, flag("What to train: mend, ke, malmen or serac.", metavar="NAME")
-    ] = "mend",
+    method: _Method = "mend",
     edits: _options.Edits = None,
     steps: Annotated[int | None, flag("Steps of training, at most.", min=1)] = None,
     settings: _options.Settings,
@@ -51,27 +52,17 @@ def command(
 ) -> None:
     """Train what a method edits a model with, on edits with their probes (by default the lab's)."""
     output_directory(output_path)
-    own = None if edits is None else read_edits(edits)
-    if own is None and not model.startswith("lab/"):
-        raise InvalidInput(
-            f"no --edits are given for {model}, expected a file of edits to train on: "
-            "only models of the lab come with edits of their own"
-        )
+    own = _edits(edits, model)
     from emend import methods
 
     trainer = methods.trainer(method)
-    given = settings.of(method, trainer.settings_type, steps=steps, seed=seed)
-    chosen: Any = trainer.settings_type(**given)
+    kind: Any = trainer.settings_type
+    chosen = kind(**settings.of(method, kind, steps=steps, seed=seed))
     training, validation = methods.lab_split() if own is None else split(own)
     network, tokenizer = loading.load(model)
     started = time.perf_counter()
     found = trainer.train(
-        network,
-        tokenizer,
-        training,
-        validation,
-        output_path,
-        chosen,
+        *(network, tokenizer, training, validation, output_path, chosen),
         report=None if json else _tell(chosen.steps),
     )
     result = {
@@ -83,12 +74,19 @@ def command(
         "output_path": output_path,
         "validation": dataclasses.asdict(found),
     }
-    if json:
-        print_json(result)
-        return
-    typer.echo(f"kept the network of step {found.step}: {output_path}")
-    words = ["emend", "edit", "--model", model, "--method", method, "--set", f"state={output_path}"]
-    typer.echo(f"edit with it: {shlex.join(words)} --edits FILE --output_path patch/")
+    print_json(result) if json else _tell_of(result)
+
+
+def _edits(path: Path | None, model: str) -> list[Edit] | None:
+    """Read the edits of the file; None for the lab's own."""
+    if path is not None:
+        return read_edits(path)
+    if model.startswith("lab/"):
+        return None
+    raise InvalidInput(
+        f"no --edits are given for {model}, expected a file of edits to train on: "
+        "only models of the lab come with edits of their own"
+    )
 
 
 def split(edits: list[Edit]) -> tuple[list[Edit], list[Edit]]:
@@ -108,6 +106,14 @@ def split(edits: list[Edit]) -> tuple[list[Edit], list[Edit]]:
     chosen = {subjects[int(number * step)] for number in range(count)}
     training = [edit for edit in edits if edit.subject not in chosen]
     return training, [edit for edit in edits if edit.subject in chosen]
+
+
+def _tell_of(result: dict[str, Any]) -> None:
+    state = result["output_path"]
+    typer.echo(f"kept the network of step {result['validation']['step']}: {state}")
+    words = ["emend", "edit", "--model", result["model"], "--method", result["method"]]
+    words += ["--set", f"state={state}"]
+    typer.echo(f"edit with it: {shlex.join(words)} --edits FILE --output_path patch/")
 
 
 def _tell(steps: int) -> Callable[[Any], None]:

@@ -21,32 +21,37 @@ EXAMPLES = _options.examples(
 )
 
 
+_Base = Annotated[
+    str,
+    flag(
+        "The model before training: smollm2-135m, lab/gptneo, a directory or a .gguf file.",
+        metavar="MODEL",
+    ),
+]
+_Adapter = Annotated[
+    Path | None,
+    flag("Or a LoRA adapter for the base: a PEFT folder, or a .gguf file.", metavar="PATH"),
+]
+_Rank = Annotated[
+    int | None,
+    flag("Write a patch of this rank for each linear layer, with its error.", min=1),
+]
+_Tolerance = Annotated[
+    float | None,
+    flag("Write a patch of the smallest rank within this relative error.", metavar="SHARE"),
+]
+_Dtype = Annotated[str, flag("Of a dense vector: float32, bfloat16 or float16.", metavar="DTYPE")]
+
+
 def command(
     *,
-    base: Annotated[
-        str,
-        flag(
-            "The model before training: smollm2-135m, lab/gptneo, a directory or a .gguf file.",
-            metavar="MODEL",
-        ),
-    ],
+    base: _Base,
     output_path: Annotated[Path, flag("Where to write the vector.", metavar="DIRECTORY")],
     tuned: Annotated[str | None, flag("The model after training.", metavar="MODEL")] = None,
-    adapter: Annotated[
-        Path | None,
-        flag("Or a LoRA adapter for the base: a PEFT folder, or a .gguf file.", metavar="PATH"),
-    ] = None,
-    rank: Annotated[
-        int | None,
-        flag("Write a patch of this rank for each linear layer, with its error.", min=1),
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        flag("Write a patch of the smallest rank within this relative error.", metavar="SHARE"),
-    ] = None,
-    dtype: Annotated[
-        str, flag("Of a dense vector: float32, bfloat16 or float16.", metavar="DTYPE")
-    ] = "float32",
+    adapter: _Adapter = None,
+    rank: _Rank = None,
+    tolerance: _Tolerance = None,
+    dtype: _Dtype = "float32",
     accept_license: _options.AcceptLicense = False,
     json: _options.Json = False,
 ) -> None:

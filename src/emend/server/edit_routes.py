@@ -23,7 +23,12 @@ _FIELDS = ("status", "author", "reason", "source", "tags", "time", "changed", "p
 def edit_router(editor: Editor, observer: Observer) -> APIRouter:
     """Make the routes under /v1/edits. Those that change something need the token (`Guard`)."""
     router = APIRouter(tags=["edits"])
+    _add_reading(router, editor)
+    _add_changing(router, editor, observer)
+    return router
 
+
+def _add_reading(router: APIRouter, editor: Editor) -> None:
     @router.get("/v1/edits")
     async def edits(
         status: Status | None = None, subject: str | None = None, tag: str | None = None
@@ -53,6 +58,8 @@ def edit_router(editor: Editor, observer: Observer) -> APIRouter:
 
         return {"object": "edit.check", **change_record(await _done(editor, act))}
 
+
+def _add_changing(router: APIRouter, editor: Editor, observer: Observer) -> None:
     @router.post("/v1/edits", status_code=201)
     async def add(body: NewEdit) -> Any:
         """Propose, solve, verify, measure and serve an edit, or change nothing."""
@@ -77,8 +84,6 @@ def edit_router(editor: Editor, observer: Observer) -> APIRouter:
         observer.edits.labels("reverted").inc()
         reverted = [entry_record(one) for one in change.entries]
         return {"object": "edit.reverted", "reverted": reverted, **change_record(change)}
-
-    return router
 
 
 def edit_of(editor: Editor, body: EditText) -> Edit:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -33,6 +34,7 @@ def openai_router(
     """Make the routes under /v1 that OpenAI's clients use, and those that lm-eval asks for."""
     router = APIRouter(tags=["models"])
     started = int(time.time())
+    answers = _Answers(editor, observer, limits, log_prompts)
 
     def described(one: Served) -> dict[str, Any]:
         return {
@@ -55,7 +57,32 @@ def openai_router(
         """Describe one model."""
         return described(editor.served(name))
 
-    async def answered(request: Request, kind: str, body: Completion | Chat) -> Any:
+    @router.post("/v1/completions")
+    async def completions(request: Request, body: Completion) -> Any:
+        """Continue texts."""
+        return await answers.to(request, "completions", body)
+
+    @router.post("/v1/chat/completions")
+    async def chat(request: Request, body: Chat) -> Any:
+        """Answer in a chat."""
+        return await answers.to(request, "chat", body)
+
+    _add_tokenizer(router, editor)
+    return router
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """How requests are answered: by whom, within which limits, and what is logged."""
+
+    editor: Editor
+    observer: Observer
+    limits: Limits
+    log_prompts: bool
+
+    async def to(self, request: Request, kind: str, body: Completion | Chat) -> Any:
+        """Answer a request for texts, whole or as a stream."""
+        editor, limits = self.editor, self.limits
         served = editor.served(body.model)
         if body.texts > limits.waiting:
             raise InvalidInput(
@@ -70,31 +97,23 @@ def openai_router(
         noted: dict[str, Any] = {"model": served.name, "ledger_version": served.version}
         request.state.noted = noted
         given = body.given()
-        if log_prompts:
+        if self.log_prompts:
             noted["prompt"] = given.get("prompt") or given.get("messages")
         if body.stream:
             chunks = editor.engine.stream(served.handle, kind, given)
             first = await anext(chunks, None)  # what is refused, is refused before the stream
-            lines = _lines(first, chunks, served, observer)
+            lines = _lines(first, chunks, served, self.observer)
             return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
         answer = await _unless_gone(request, editor.engine.answer(served.handle, kind, given))
         if answer is None:
             return Response(status_code=LEFT)
         tokens = answer.get("usage", {}).get("completion_tokens", 0)
-        observer.tokens.labels(served.name).inc(tokens)
+        self.observer.tokens.labels(served.name).inc(tokens)
         noted["tokens"] = tokens
         return JSONResponse({**answer, "model": served.name}, headers=headers)
 
-    @router.post("/v1/completions")
-    async def completions(request: Request, body: Completion) -> Any:
-        """Continue texts."""
-        return await answered(request, "completions", body)
 
-    @router.post("/v1/chat/completions")
-    async def chat(request: Request, body: Chat) -> Any:
-        """Answer in a chat."""
-        return await answered(request, "chat", body)
-
+def _add_tokenizer(router: APIRouter, editor: Editor) -> None:
     @router.get("/tokenizer_info")
     async def tokenizer_info() -> dict[str, Any]:
         """Name the special tokens, as lm-evaluation-harness asks."""
@@ -110,8 +129,6 @@ def openai_router(
             body.prompt, add_special_tokens=body.add_special_tokens, verbose=False
         )["input_ids"]
         return {"tokens": ids, "count": len(ids)}
-
-    return router
 
 
 async def _lines(
