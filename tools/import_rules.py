@@ -29,14 +29,7 @@ class PrivateModules(Contract):
             ignore_imports=self.ignore_imports,
             unmatched_alerting=AlertLevel.ERROR,
         )
-        modules = {self.root, *graph.find_descendants(self.root)}
-        found = sorted(
-            (importer, imported)
-            for imported in modules
-            if _is_private(imported, self.root)
-            for importer in graph.find_modules_that_directly_import(imported)
-            if _room(importer, self.root) != _room(imported, self.root)
-        )
+        found = private_imports(graph, self.root)
         return ContractCheck(
             kept=not found,
             warnings=list(removed.warnings),
@@ -52,6 +45,17 @@ class PrivateModules(Contract):
             "Import a public name of the other room instead: export it from the room's "
             "__init__.py, or drop the underscore from its module's name."
         )
+
+
+def private_imports(graph: grimp.ImportGraph, root: str) -> list[tuple[str, str]]:
+    """Return each import of another room's private module, as importer and imported."""
+    return sorted(
+        (importer, imported)
+        for imported in {root, *graph.find_descendants(root)}
+        if _is_private(imported, root)
+        for importer in graph.find_modules_that_directly_import(imported)
+        if _room(importer, root) != _room(imported, root)
+    )
 
 
 def _room(module: str, root: str) -> str:
