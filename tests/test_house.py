@@ -18,6 +18,16 @@ SOURCE = ROOT / "src" / "emend"
 FILES = sorted(SOURCE.rglob("*.py"))
 TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 NAMES = [str(file.relative_to(SOURCE)) for file in FILES]
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+house, plain_english = tool("house"), tool("plain_english")
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -173,10 +183,16 @@ def test_pages_of_the_documentation_are_there():
         assert f": {page.name}" in listed
 
 
+def test_settings_and_long_functions_stay_few():
+    counts = house.setting_counts()
+    assert max(counts.values()) <= 10, counts
+    assert sum(counts.values()) <= 110, counts
+    texts = [file.read_text(encoding="utf-8") for file in FILES]
+    lengths = [length for text in texts for length in house.function_lengths(text)]
+    assert sum(length > house.LONG for length in lengths) <= 20
+
+
 def test_words_that_make_the_english_hard_to_follow_are_found():
-    spec = importlib.util.spec_from_file_location("plain_english", ROOT / "tools/plain_english.py")
-    plain_english = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plain_english)
     refused = plain_english.findings("What is said\nmend the file that Stands beside it")
     assert [(line, word) for line, word, _ in refused] == [
         (1, "is said"),

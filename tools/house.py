@@ -94,7 +94,6 @@ def imports() -> tuple[str, int]:
     Imports for the type checker alone do not count.
     """
     import grimp
-
     from tools.import_rules import private_imports
 
     graph = grimp.build_graph("emend", exclude_type_checking_imports=True)
@@ -147,8 +146,8 @@ def seconds_of(*words: str) -> float:
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a Markdown table whose columns after the first are numbers."""
-    print(f"| {' | '.join(header)} |\n|---|{'---:|' * (len(header) - 1)}")
-    print("\n".join(f"| {' | '.join(row)} |" for row in rows), end="\n\n")
+    top = f"| {' | '.join(header)} |\n|---|{'---:|' * (len(header) - 1)}\n"
+    sys.stdout.write(top + "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n")
 
 
 if __name__ == "__main__":

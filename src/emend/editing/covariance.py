@@ -1,4 +1,6 @@
-"""Key covariances of several layers, loaded one at a time, with their factors and null spaces.
+"""Key covariances C of several layers, loaded one at a time, with their factors and null spaces.
+
+C is computed in `editing/collecting.py`, where it is not known.
 
 Null space: AlphaEdit, Fang et al. 2025, arXiv 2410.02355: P = U U^T, with U the eigenvectors of
 C = E[k k^T] whose eigenvalues are small.
