@@ -114,7 +114,7 @@ def command(
 def _source(
     view: Any, tokenizer: Any, named: Any, tokens: int | None, layers: tuple[int, ...]
 ) -> tuple[Any, int | None]:
-    """Return the texts to read, and how many tokens; None where the texts have so many."""
+    """Return the texts to read, and the most tokens of it; None for all."""
     from emend.editing.collecting import TOKENS_PER_KEY
     from emend.editing.sources import OwnSamples, own_samples, texts_for
 
