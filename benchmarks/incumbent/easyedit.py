@@ -18,6 +18,7 @@ ships for Llama-2-7B (Llama-3-8B for AlphaEdit) but for device, the last layer a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import math
@@ -146,25 +147,45 @@ class Incumbent:
 
     def _moment(self, model: Any, tokenizer: Any, layer: str, *_: Any, **__: Any) -> Tensor:
         """Return E[k k^T] of a down-projection over plain text, in place of the hub's corpus."""
-        if layer in self._moments:
-            return self._moments[layer]
-        module = model.get_submodule(layer)
-        total, count = torch.zeros(module.in_features, module.in_features), 0
-
-        def add(_: Any, given: tuple[Tensor, ...]) -> None:
-            nonlocal total, count
-            keys = given[0].flatten(0, 1).float()
-            total += keys.T @ keys
-            count += len(keys)
-
-        ids = tokenizer(self.texts, return_tensors="pt")["input_ids"][0][:TOKENS]
-        handle = module.register_forward_pre_hook(add)
-        with torch.no_grad():
-            for at in range(0, len(ids), 512):
-                model.model(ids[None, at : at + 512])
-        handle.remove()
-        self._moments[layer] = total / count
+        if layer not in self._moments:
+            started = time.process_time()
+            wanted = [self._hparams.rewrite_module_tmp.format(n) for n in self._hparams.layers]
+            self._moments |= moments(model, tokenizer, self.texts, {layer, *wanted})
+            print(f"second moments: {time.process_time() - started:.0f} CPU s", flush=True)
         return self._moments[layer]
+
+
+class _Enough(Exception):
+    """The last module whose inputs are wanted has been reached."""
+
+
+def moments(model: Any, tokenizer: Any, texts: str, layers: set[str]) -> dict[str, Tensor]:
+    """Return the second moments of some modules' inputs over text, all of them in one pass."""
+    found = {name: torch.zeros(()) for name in layers}
+    count, reached = 0, 0
+
+    def add(name: str, given: tuple[Tensor, ...]) -> None:
+        nonlocal reached
+        keys = given[0].flatten(0, 1).float()
+        found[name] = found[name] + keys.T @ keys
+        reached += 1
+        if reached == len(layers):  # what comes after is not wanted
+            raise _Enough
+
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(lambda _, given, n=name: add(n, given))
+        for name in layers
+    ]
+    ids = tokenizer(texts, return_tensors="pt")["input_ids"][0][:TOKENS]
+    with torch.no_grad():
+        for at in range(0, len(ids), 512):
+            reached = 0
+            with contextlib.suppress(_Enough):
+                model.model(ids[None, at : at + 512])
+            count += len(ids[at : at + 512])
+    for handle in handles:
+        handle.remove()
+    return {name: total / count for name, total in found.items()}
 
 
 def bare_package(checkout: Path, name: str) -> None:

@@ -95,16 +95,22 @@ def ask(
     questions share them.
     """
     questions = list(dict.fromkeys(questions))
-    scores = _scores(model, tokenizer, questions, batch_size)
     lengths = _lengths(tokenizer, questions)
-    texts = _texts(model, tokenizer, lengths, batch_size)
+    has_scores = not isinstance(model, models.Endpoint)  # it gives no probabilities
+    asked: dict[str, tuple[dict[str, None], dict[int, None]]] = {}
+    for question in questions:
+        targets, wanted = asked.setdefault(question.prompt, ({}, {}))
+        targets.update(dict.fromkeys(_candidates(question) if has_scores else ()))
+        wanted[lengths[question]] = None
+    inquiries = [models.Inquiry(p, tuple(targets), tuple(w)) for p, (targets, w) in asked.items()]
+    found = models.inquire(model, tokenizer, inquiries, batch_size=batch_size)
+    replies = dict(zip(asked, found, strict=True))
     return {
         question: Answer(
-            text=texts[question.prompt, lengths[question]],
+            text=replies[question.prompt].texts[lengths[question]],
             scores={
-                answer: scores[question.prompt, answer]
-                for answer in _candidates(question)
-                if (question.prompt, answer) in scores
+                answer: replies[question.prompt].scores[answer]
+                for answer in (_candidates(question) if has_scores else ())
             },
         )
         for question in questions
@@ -114,20 +120,6 @@ def ask(
 def _candidates(question: Question) -> tuple[str, ...]:
     """Return the accepted answers and the rival."""
     return question.answers if question.rival is None else (*question.answers, question.rival)
-
-
-def _scores(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Iterable[Question],
-    batch_size: int,
-) -> dict[tuple[str, str], models.Score]:
-    pairs = list(dict.fromkeys((q.prompt, answer) for q in questions for answer in _candidates(q)))
-    if not pairs or isinstance(model, models.Endpoint):  # it gives no probabilities
-        return {}
-    prompts, targets = ([pair[side] for pair in pairs] for side in (0, 1))
-    found = models.score(model, tokenizer, prompts, targets, batch_size=batch_size)
-    return dict(zip(pairs, found, strict=True))
 
 
 def _lengths(
@@ -164,21 +156,3 @@ def tokens_of(tokenizer: Any, text: str) -> int:
 
 def _rounded_up(count: int) -> int:
     return next((size for size in _BUCKETS if size >= count), count)
-
-
-def _texts(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    lengths: Mapping[Question, int],
-    batch_size: int,
-) -> dict[tuple[str, int], str]:
-    by_length: dict[int, dict[str, Any]] = {}
-    for question, length in lengths.items():
-        by_length.setdefault(length, {})[question.prompt] = None
-    texts: dict[tuple[str, int], str] = {}
-    for length, prompts in sorted(by_length.items()):
-        found = models.generate(
-            model, tokenizer, list(prompts), max_new_tokens=length, batch_size=batch_size
-        )
-        texts.update(((prompt, length), text) for prompt, text in zip(prompts, found, strict=True))
-    return texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emend.models.answering import Inquiry, Reply, inquire
 from emend.models.architecture import Architecture
 from emend.models.attachments import (
     Attachment,
@@ -44,8 +45,10 @@ __all__ = [
     "Encoded",
     "Endpoint",
     "HookAttachment",
+    "Inquiry",
     "MixtureComponent",
     "ModelView",
+    "Reply",
     "Score",
     "Start",
     "TextAttachment",
@@ -63,6 +66,7 @@ __all__ = [
     "forget_fingerprints",
     "generate",
     "has_chat_template",
+    "inquire",
     "is_endpoint",
     "join_target",
     "join_targets",

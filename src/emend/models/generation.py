@@ -89,7 +89,7 @@ def continuations(
         asked = _asked(model, tokenizer, prompts, in_chat=in_chat)
         found = _write(model, tokenizer, asked, max_new_tokens, stops, batch_size)
     return [
-        Continuation(one.text if in_chat else _placed(prompt, one.text), one.log_probs)
+        Continuation(one.text if in_chat else placed(prompt, one.text), one.log_probs)
         for prompt, one in zip(prompts, found, strict=True)
     ]
 
@@ -130,7 +130,7 @@ def stream(
         with torch.no_grad(), evaluating(model):
             writing.step()
         text = writing.text_so_far() if writing.is_open else writing.found()[0].text
-        yield text if in_chat else _placed(prompt, text)
+        yield text if in_chat else placed(prompt, text)
 
 
 def _checked(max_new_tokens: int, stop: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ def _checked(max_new_tokens: int, stop: str | Sequence[str] | None) -> tuple[str
     return stops
 
 
-def _placed(prompt: str, text: str) -> str:
+def placed(prompt: str, text: str) -> str:
     """Return a text without the space that it begins with where the prompt ends with one."""
     return text if without_end_spaces(prompt) == prompt else text.lstrip(" ")
 

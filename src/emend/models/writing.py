@@ -67,6 +67,13 @@ class PromptBatch:
         self.batch.start += length
         return logits
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some rows alone, by their places."""
+        places = torch.tensor(rows)
+        self.cache.batch_select_indices(places)
+        self.prompts = [self.prompts[row] for row in rows]
+        self.batch.ends = self.batch.ends[places]
+
     def next_tokens(self, chosen: Sequence[int]) -> list[list[int]]:
         """Return what to read next: the rest of the longer prompts, else the chosen tokens."""
         read, self.read = self.read, self.read + 1
