@@ -139,7 +139,7 @@ def plain_values(
             long += time.process_time() - began
     asked = [one for record in records for one in asked_of(record)]
     found = {
-        one[:2]: values(one[0], one[2], one[3], old, new)
+        (one[0], one[1].strip()): values(one[0], one[2], one[3], old, new)
         for one, old, new in zip(asked, *heard, strict=True)
     }
     return found, long
