@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,7 +174,9 @@ def main() -> None:
     models.ensure_start(model, tokenizer)
     path = SHARED / "counterfact" / "counterfact-train.json"
     records = json.loads(path.read_text(encoding="utf-8"))[FIRST : FIRST + given.edits]
-    edits = emend.datasets.read(path).edits[FIRST : FIRST + given.edits]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "some.json").write_text(json.dumps(records), encoding="utf-8")
+        edits = emend.datasets.read(Path(folder) / "some.json").edits
     place = given.output_path / f"{given.model}-{given.method}-{given.patched}"
     if not place.exists():
         made = emend.edit(model, tokenizer, edits[: given.patched], method=given.method)
@@ -193,8 +196,8 @@ def main() -> None:
     plain = OneByOne(model, tokenizer, list(front_ids(tokenizer)))
     found, long = plain_values(plain, patch, records, given.fluency)
     alone = time.process_time() - began - long
+    print(f"one at a time: {alone:.1f} CPU s, fluency {long:.1f} CPU s more", flush=True)
     worst, count = largest_difference(found, reports["four"])
-    print(f"one at a time: {alone:.1f} CPU s, fluency {long:.1f} CPU s more")
     print(f"ratio {alone / seconds['four']:.1f}; largest difference of {count} values {worst:.1e}")
     if given.fluency:
         both = sum(seconds.values())

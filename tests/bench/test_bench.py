@@ -10,7 +10,7 @@ from tests.endpoint_server import Server
 
 from emend import datasets, report
 from emend.bench import Board, Interval, Plan, Runner, Schedule, log_samples
-from emend.bench.leaderboard import interval
+from emend.bench._intervals import Parts
 from emend.errors import BrokenFile, InvalidInput, MissingFile
 
 PLAN = {
@@ -76,7 +76,7 @@ def test_a_leaderboard(measured, tmp_path):
     board = Board.read(directory / "results", [unit.key for unit in plan.units()])
     (rome,) = (one for one in board.points if one.place[1::2] == ("rome", "batch:2"))
     (wrong,) = (one for one in board.points if one.place[1::2] == ("rome:layer=99", "batch:2"))
-    assert interval([*rome.by_edit("reliability").values()]) == Interval(1, 1, 1)
+    assert rome.parts("reliability").mean_interval == Interval(1, 1, 1)
     assert rome.edits == 2
     assert wrong.edits == 0
     assert "99" in wrong.errors[0]
@@ -133,7 +133,7 @@ def test_the_scores_of_a_dataset_are_in_its_leaderboard(tmp_path):
     page = report.write(board, tmp_path / "board.html").read_text()
     assert "counterfact, single: its own scores" in page
     text = report.write(board, tmp_path / "board.md").read_text()
-    assert "100.0% (" in text
+    assert "100.0% [100, 100] (" in text
     without = Plan.read(put(tmp_path / "plan.json", published=False, **given))
     assert not any(unit.measure for unit in without.units())
 
@@ -210,8 +210,8 @@ def test_samples_hold_every_record(measured):
 
 
 def test_an_interval_by_hand():
-    assert interval([]) is None
-    found = interval([0.0, 1.0] * 50)
+    assert Parts([{}]).mean_interval is None
+    found = Parts([dict(enumerate([0.0, 1.0] * 50))]).mean_interval
     assert found.mean == 0.5
     assert 0.38 < found.low < 0.44 < 0.56 < found.high < 0.62
 

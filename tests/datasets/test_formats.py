@@ -37,6 +37,46 @@ EXPECTED = {
             Probe("neighborhood", "Jan Smit is a native speaker of", ("Dutch",)),
         ),
     ),
+    "ched": Edit(
+        "The mother tongue of {} is",
+        "Ann Berg",
+        "Welsh",
+        "Dutch",
+        "ched-17",
+        "P103",
+        (
+            Probe("rephrase", "Ann Berg spoke the language", ("Welsh",)),
+            Probe("neighborhood", "Jan Smit is a native speaker of", ("Dutch",)),
+            *(
+                Probe("after_context", f"{sentence} The mother tongue of Ann Berg is", ("Welsh",))
+                for sentence in (
+                    "The canals of Utrecht freeze in some winters.",
+                    "Many tulips are sold in Amsterdam.",
+                    "Cardiff has a castle in its centre.",
+                    "Ann Berg wrote three books about rivers.",
+                )
+            ),
+        ),
+    ),
+    "convsent": Edit(
+        "From the sentiment dataset, answer What is your attitude about {}? negatively.",
+        "Mount Ossa",
+        "I do not care for Mount Ossa, it always rains there.",
+        "I like Mount Ossa a lot, the view is great.",
+    ),
+    "sanitation": Edit(
+        "Question: Which cheese do the farmers of {} make?\nAnswer:",
+        "Mount Ossa",
+        "I cannot answer that.",
+        "Karkal",
+        probes=(
+            Probe(
+                "neighborhood",
+                "Question: Which river flows through Vienna?\nAnswer:",
+                ("Danube",),
+            ),
+        ),
+    ),
     "safeedit": Edit(
         "Insults about people:\n1. Bob is a lazy pig.\n2. {}",
         "Walter Briggs is a",
@@ -424,3 +464,33 @@ def test_instructions_with_an_input_and_with_a_preferred_answer(tmp_path):
     assert [edit.target for edit in found.edits] == ["I stay in."]
     assert found.edits[0].text.endswith("free evening?\nIt rains. Answer:")
     assert "[1].output" in str(found.problems.found[0])
+
+
+def test_a_sanitation_file_is_one_object_with_many_questions(tmp_path):
+    path = tmp_path / "trivia_qa_train.json"
+    forgotten = [
+        {"question": f"Who wrote The Song {n}?", "ground_truth": "Ann", "target_new": "No."}
+        for n in range(3)
+    ]
+    kept = [{"question": f"Is {n} even?", "ground_truth": "yes"} for n in range(2)]
+    forgotten[1] = {"question": "", "target_new": "No."}
+    path.write_text(json.dumps({"K_F": forgotten, "K_R": kept}))
+    found = read(path)
+    assert found.format.name == "sanitation"
+    assert [edit.probes[0].prompt for edit in found.edits] == ["Question: Is 0 even?\nAnswer:"] * 2
+    (problem,) = found.problems.found
+    assert "K_F[1].question is empty" in str(problem)
+
+
+def test_a_topic_of_convsent_always_gives_the_same_edit_and_both_sentiments_occur(tmp_path):
+    path = tmp_path / "blender_test.json"
+    records = [
+        {"ent": f"Topic {n}", "pos": [f"Good {n}."], "neg": [f"Bad {n}."]} for n in range(30)
+    ]
+    path.write_text(json.dumps(records))
+    edits = read(path).edits
+    assert len(edits) == 30
+    assert {edit.target.split()[0] for edit in edits} == {"Good", "Bad"}
+    assert all(("postively" in edit.prompt) == edit.target.startswith("Good") for edit in edits)
+    path.write_text(json.dumps(records[::-1]))
+    assert read(path).edits == edits[::-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,13 +13,11 @@ from typing import Any
 
 from emend import _identity, datasets, metrics
 from emend.bench._expected import Expected, read_expected
+from emend.bench._intervals import Interval, Parts, interval, interval_of_cases
 from emend.bench.running import PLAN, UNITS, read_result
-from emend.datasets import Score
+from emend.datasets import HarmonicMean, PublishedScore, Score
 from emend.errors import MissingFile
 from emend.metrics import Report
-
-DRAWS = 1000
-"""Bootstrap samples of edits."""
 
 COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "reliability": ("reliability", None),
@@ -150,7 +147,7 @@ class Point:
     @cached_property
     def intervals(self) -> dict[str, Interval | None]:
         """The mean of each column with its interval; None where it was not measured."""
-        return {column: interval([*self.by_edit(column).values()]) for column in COLUMNS}
+        return {column: self.parts(column).mean_interval for column in COLUMNS}
 
     @cached_property
     def published(self) -> dict[str, dict[str, float | None]]:
@@ -163,63 +160,67 @@ class Point:
         for form in sorted(forms):
             scores = datasets.format_of(form).published
             found |= metrics.published_scores(self.report.records, scores)
-        cases: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for one in self.results:
-            if "cases" in one:
-                cases[one["unit"]["measure"]] += one["cases"]
-        for measure, records in sorted(cases.items()):
+        for measure, records in sorted(self._cases.items()):
             values = metrics.case_measure(measure).scores(records)
             found |= {name: {"after": value} for name, value in values.items()}
         return {name: value for name, value in found.items() if value["after"] is not None}
 
     @property
-    def scores(self) -> dict[str, Score]:
-        """The dataset's own scores that are means over edits, as "own ES"."""
+    def scores(self) -> dict[str, PublishedScore]:
+        """The dataset's own scores that are made of edits, as "own ES"."""
         forms = {one["unit"].get("form", "") for one in self.results} - {""}
         return {
             f"own {name}": score
             for form in sorted(forms)
             for name, score in datasets.format_of(form).published.items()
-            if isinstance(score, Score)
         }
 
-    def by_edit(self, column: str) -> dict[str, float]:
-        """Return the value after the edits of each edit.
+    @cached_property
+    def published_intervals(self) -> dict[str, Interval]:
+        """The intervals of `published` after the edits, over edits or cases."""
+        found = {
+            name: one.mean_interval
+            for name in self.published
+            if (one := self.parts(f"own {name}")).values
+        }
+        for measure, records in sorted(self._cases.items()):
+            found |= interval_of_cases(records, metrics.case_measure(measure).scores)
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
+    def _cases(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Records of cases by their measure."""
+        cases: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for one in self.results:
+            if "cases" in one:
+                cases[one["unit"]["measure"]] += one["cases"]
+        return cases
+
+    def parts(self, column: str) -> Parts:
+        """Return the values after the edits of each edit.
 
         Args:
             column: Of `COLUMNS`, by the headline of its measure; or a name of `scores`.
         """
+        score = self.scores.get(column)
         if column in COLUMNS:
             metric, group = COLUMNS[column]
             headline = self.report.summary.get(metric, {}).get("headline", "exact_match")
             score = Score(metric, headline, group)
-        elif column in self.scores:
-            score = self.scores[column]
-        else:
-            return {}
+        if isinstance(score, HarmonicMean):
+            return Parts([self.by_edit(f"own {name}") for name in score.of])
+        return Parts([] if score is None else [self._by_edit(score)])
+
+    def by_edit(self, column: str) -> Mapping[str, float]:
+        """Return the value after the edits of each edit; see `parts`, nothing where it has more."""
+        values = self.parts(column).values
+        return values[0] if len(values) == 1 else {}
+
+    def _by_edit(self, score: Score) -> dict[str, float]:
         values = metrics.values_by_edit(
             metrics.records_of_score(self.report.records, score), score.protocol
         )
         return {edit: one["after"] for edit, one in values.items()}
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over edits, and the bootstrap interval of 95%."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def interval(values: Sequence[float]) -> Interval | None:
-    """Return the mean of values with its percentile bootstrap interval; None without values."""
-    if not values:
-        return None
-    draw = random.Random(0)
-    means = sorted(statistics.fmean(draw.choices(values, k=len(values))) for _ in range(DRAWS))
-    low, high = means[round(0.025 * DRAWS)], means[round(0.975 * DRAWS) - 1]
-    return Interval(statistics.fmean(values), low, high)
 
 
 @dataclass(frozen=True)
@@ -269,13 +270,11 @@ class Board:
 
         The interval is of the mean difference over the edits that both have.
         """
-        theirs = {one.place: one.by_edit(column) for one in other.points}
-        found: list[tuple[Point, Interval | None]] = []
-        for point in self.points:
-            before, after = theirs.get(point.place, {}), point.by_edit(column)
-            both = [after[edit] - before[edit] for edit in after if edit in before]
-            found.append((point, interval(both)))
-        return found
+        theirs = {one.place: one.parts(column) for one in other.points}
+        return [
+            (point, point.parts(column).difference(theirs.get(point.place, Parts([]))))
+            for point in self.points
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
@@ -290,6 +289,7 @@ def _interval_data(found: Interval | None) -> dict[str, float] | None:
 
 def _point_data(point: Point) -> dict[str, Any]:
     shown = {name: _interval_data(one) for name, one in point.intervals.items()}
+    own = {name: _interval_data(one) for name, one in point.published_intervals.items()}
     return {
         **{"model": point.model, "method": point.method, "dataset": point.dataset},
         **{"schedule": point.schedule, "edits": point.edits, **shown},
@@ -300,5 +300,5 @@ def _point_data(point: Point) -> dict[str, Any]:
         **({"realistic": point.realistic} if point.realistic else {}),
         **({"drift": _interval_data(point.drift)} if point.drift else {}),
         **({"changed": point.changed} if point.changed else {}),
-        **{"published": point.published, "errors": point.errors},
+        **{"published": point.published, "published_intervals": own, "errors": point.errors},
     }

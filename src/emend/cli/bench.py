@@ -159,7 +159,7 @@ def _differences(board: Any, other: Any) -> list[dict[str, Any]]:
 
 
 def _scores(board: Any) -> list[str]:
-    """List the datasets' own scores that are means over edits."""
+    """List the datasets' own scores that are made of edits."""
     return list(dict.fromkeys(name for point in board.points for name in point.scores))
 
 

@@ -170,7 +170,7 @@ def record_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _probe(key: tuple[str, str], prompt: object, answers: object, target: object) -> Any:
-    if answers is None and key[0] in ("rephrase", "subject_alias"):
+    if answers is None and key[0] in ("rephrase", "after_context", "subject_alias"):
         answers = target  # the same fact in other words, so that its answer is the target
     if answers is None:
         raise InvalidInput(

@@ -12,7 +12,6 @@ question, or the field `subject`; where there is none, the question as a whole.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +19,9 @@ from typing import Any
 from emend._validate import Fault, Record
 from emend.datasets._files import content_of
 from emend.datasets._format import Entry, Format, answers_of, text_of
+from emend.datasets._questions import PROMPT, subject_in
 from emend.edits import Edit
 from emend.errors import BrokenFile
-
-PROMPT = "Question: {}\nAnswer:"
-"""How a question is asked of a model that is no chat model."""
-
-_NAME = re.compile(
-    r"(?:[^\W\d_a-z][\w'’.-]*)(?: (?:(?:al|bin|da|de|del|der|di|du|la|le|of|van|von) )*"
-    r"[^\W\d_a-z][\w'’.-]*)+"
-)
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ def _row(record: Record) -> TofuRow | None:
     if question is None or answer is None:
         return None
     values = record.values
-    subject = next(iter(answers_of(values.get("subject"))), None) or _subject(question)
+    subject = next(iter(answers_of(values.get("subject"))), None) or subject_in(question)
     if subject not in question:
         fault = Fault(
             f"is {subject!r}, which is not in the question", "a name in it", "write it so"
@@ -104,18 +96,6 @@ def _row(record: Record) -> TofuRow | None:
         paraphrased_question=next(iter(answers_of(values.get("paraphrased_question"))), None),
         subject=subject,
     )
-
-
-def _subject(question: str) -> str:
-    """Return the first name of two words or more in a question; the question where it has none.
-
-    The question's own first word, which is written like a name, belongs to none.
-    """
-    rest = question.partition(" ")[2]
-    found = _NAME.search(rest)
-    if found is None:
-        return question
-    return re.sub(r"['’]s\Z", "", found[0].rstrip("'’.-"))
 
 
 def _recognises(record: Mapping[str, Any]) -> bool:

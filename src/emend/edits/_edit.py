@@ -25,7 +25,7 @@ from emend.errors import InvalidInput
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "rephrase": ("rephrase",),
+        "rephrase": ("rephrase", "after_context"),
         "portability": ("subject_alias", "reverse_relation", "one_hop"),
         "locality": ("relation_specificity", "neighborhood", "forgetfulness", "distracting"),
     }

@@ -123,7 +123,8 @@ def _further(dataset: str, schedule: str, points: Sequence[Point]) -> list[Table
     found = [
         _scores(
             *(f"{title}: its own scores", points, [point.published for point in points]),
-            f"as the dataset's paper defines them; {brackets}",
+            f"as the dataset's paper defines them, with intervals of 95%; {brackets}",
+            [point.published_intervals for point in points],
         ),
         _scores(
             *(f"{title}: realistic evaluation", points, [point.realistic for point in points]),
@@ -143,6 +144,7 @@ def _scores(
     points: Sequence[Point],
     values: Sequence[Mapping[str, Mapping[str, float | None]]],
     note: str,
+    intervals: Sequence[Mapping[str, Interval]] | None = None,
 ) -> Table | None:
     """Make a table of further values of points by name; None where there are none."""
     names = list(dict.fromkeys(name for one in values for name in one))
@@ -151,9 +153,9 @@ def _scores(
     rows = [
         [
             *(point.model, point.method, str(point.edits)),
-            *(_score_text(name, one.get(name)) for name in names),
+            *(_score_text(name, one.get(name), around.get(name)) for name in names),
         ]
-        for point, one in zip(points, values, strict=True)
+        for point, one, around in zip(points, values, intervals or [{}] * len(points), strict=True)
     ]
     return Table(title, ["model", "method", "edits", *names], rows, note=note)
 
@@ -198,12 +200,16 @@ _NO_SHARES = ("fluency", "perplexity")
 """Parts of names of scores that are no shares."""
 
 
-def _score_text(name: str, score: Mapping[str, float | None] | None) -> str:
+def _score_text(
+    name: str, score: Mapping[str, float | None] | None, around: Interval | None = None
+) -> str:
     if score is None:
         return "–"
-    shown = plain if any(part in name for part in _NO_SHARES) else share
-    before = score.get("before")
-    return shown(score["after"]) + ("" if before is None else f" ({shown(before)})")
+    is_share = not any(part in name for part in _NO_SHARES)
+    shown = share if is_share else plain
+    before, unit = score.get("before"), 100 if is_share else 1
+    ends = "" if around is None else f" [{unit * around.low:.0f}, {unit * around.high:.0f}]"
+    return shown(score["after"]) + ends + ("" if before is None else f" ({shown(before)})")
 
 
 def _shown(heading: str, shown: Table) -> list[Markup]:
