@@ -86,6 +86,7 @@ def counterfact_point(share):
         "records": records,
         "metrics": ["reliability"],
         "settings": {},
+        "cpu_seconds": 1.0,
         "timing": {},
     }
     return Point("m", "rome", "counterfact", "batch:20", [result])

@@ -71,7 +71,7 @@ def test_each_prompt_is_read_once(monkeypatch):
 
 def test_an_end_of_text_ends_a_text_and_texts_as_long_as_the_model_reads_are_asked_apart():
     model, tokenizer = tiny_model("llama")
-    (end,) = {tokenizer.eos_token_id}
+    end = tokenizer.eos_token_id
     prompts = PROMPTS[:5]
     with torch.no_grad():
         head = model.get_output_embeddings()
