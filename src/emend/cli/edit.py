@@ -95,12 +95,7 @@ def command(
     patch = _with_blast(network, tokenizer, patch, probes, output_path)
     about = {"model": model, "method": method, "edits": len(wanted), "seconds": seconds}
     result = _result(patch, about, previous, output_path)
-    if json:
-        print_json(result)
-    else:
-        _print(result, edits, limit)
-        print_outcomes(patch.outcomes)
-        print_blast(patch.blast)
+    print_json(result) if json else _print(result, patch, edits, limit)
     check_strict(strict, patch.outcomes)
 
 
@@ -149,7 +144,7 @@ def _check_directory(path: Path) -> None:
         )
 
 
-def _print(result: dict[str, Any], edits: Path | None, limit: int | None) -> None:
+def _print(result: dict[str, Any], made: Any, edits: Path | None, limit: int | None) -> None:
     count = "1 edit" if result["edits"] == 1 else f"{result['edits']} edits"
     seconds, patch = f"{result['seconds']:.1f} s", result["output_path"]
     held = f"{result['edits_held']} with those of {result['previous']}, "
@@ -160,3 +155,5 @@ def _print(result: dict[str, Any], edits: Path | None, limit: int | None) -> Non
     probes += ["--limit", str(limit)] if probes and limit else []
     words = ["emend", "eval", "--model", str(result["model"]), "--patch", str(patch), *probes]
     typer.echo(f"measure it with: {shlex.join(words)}")
+    print_outcomes(made.outcomes)
+    print_blast(made.blast)

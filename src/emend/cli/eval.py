@@ -54,7 +54,7 @@ _IncludePath = Annotated[
 _Realistic = Annotated[
     bool, flag("Also let the model answer freely, up to a full stop or line break.")
 ]
-_Judge = Annotated[
+_JudgeName = Annotated[
     str | None, flag("Who judges it: openai:NAME or openai-chat:NAME.", metavar="MODEL")
 ]
 
@@ -75,7 +75,7 @@ def command(
     task_limit: Annotated[int | None, flag("Documents of each task.", min=1)] = None,
     realistic: _Realistic = False,
     in_chat: Annotated[bool, flag("Ask that in the tokenizer's chat template.")] = False,
-    judge: _Judge = None,
+    judge: _JudgeName = None,
     judge_url: Annotated[str | None, flag("The judge's address.", metavar="URL")] = None,
     json: _options.Json = False,
     loading: _options.Loading,
@@ -96,13 +96,11 @@ def command(
     check_probes(probes)
     from emend import bench, patches
 
-    names = [] if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
     if (in_chat or judge or judge_url) and not realistic:
         raise InvalidInput("in_chat, judge and judge_url need --realistic: add it")
-    verdicts = None if output_path is None else output_path / bench.VERDICTS
-    judging = None if judge is None else bench.judge_of(judge, judge_url, verdicts)
+    asking = _Asking(in_chat, _judge(judge, judge_url, output_path)) if realistic else None
+    names = [] if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
     wanted_tasks = bench.tasks_of(names, include_path and str(include_path), task_limit)
-
     loaded = read_patch_early(patch)
     wanted = _edits(given, loaded.edits if loaded else (), patch)[:limit]
     network, tokenizer = loading.load(model)
@@ -114,7 +112,7 @@ def command(
         batch_size=batch_size,
         allow_other_base=allow_other_base,
         tasks=wanted_tasks,
-        realistic=_Asking(in_chat, judging) if realistic else None,
+        realistic=asking,
     )
     if output_path:
         _save(found, output_path, log_samples)
@@ -124,6 +122,14 @@ def command(
     _tell(found, f"{patch} on {model}, edits: {len(wanted)}")
     if output_path:
         typer.echo(f"written to {output_path}")
+
+
+def _judge(name: str | None, url: str | None, output_path: Path | None) -> Judge | None:
+    """Return the judge of a name, whose verdicts are kept with the results."""
+    from emend import bench
+
+    verdicts = None if output_path is None else output_path / bench.VERDICTS
+    return None if name is None else bench.judge_of(name, url, verdicts)
 
 
 def _print_pairs(values: Mapping[str, Mapping[str, Any]]) -> None:

@@ -101,14 +101,14 @@ def command(
         body_bytes=max_body_bytes, waiting=max_waiting, edits_per_minute=edits_per_minute
     )
     app = server.create_app(editor, token=token, limits=limits, log_prompts=log_prompts)
-    names = [one.name for one in editor.all_served()]
-    _announce(names, f"http://{host}:{port}", token if token_file is None else None)
+    _announce(editor, f"http://{host}:{port}", token if token_file is None else None)
     server.run(app, host, port, drain)
 
 
-def _announce(names: list[str], address: str, token: str | None) -> None:
+def _announce(editor: Any, address: str, token: str | None) -> None:
     """Print who answers where, and the token where one was made."""
-    typer.echo(f"serving {', '.join(names)} on {address}; Ctrl-C ends", err=True)
+    names = ", ".join(one.name for one in editor.all_served())
+    typer.echo(f"serving {names} on {address}; Ctrl-C ends", err=True)
     if token is not None:
         typer.echo(f"writers need the token {token} (--token_file names your own)", err=True)
     key = "" if token is None else f"?token={token}"

@@ -98,14 +98,12 @@ def command(
     started = time.perf_counter()
     options |= {"cache": cache_directory(), "ignore_memory": ignore_memory}
     found = collect_covariance(view, tokenizer, source, chosen, **options)
+    seconds = time.perf_counter() - started
     first = found[chosen[0]]
     warn_of_few(first.count, len(first.matrix), source)
     result = {
-        "model": model,
-        "source": source.name,
+        **{"model": model, "source": source.name, "seconds": seconds, "estimate": estimate},
         "layers": [_row(layer, moment) for layer, moment in found.items()],
-        "seconds": time.perf_counter() - started,
-        "estimate": estimate,
         "cache": cache_directory() if all(one.file for one in found.values()) else None,
     }
     print_json(result) if json else _tell(result)

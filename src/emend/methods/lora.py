@@ -124,11 +124,10 @@ def lora(
     require_peft()
     _refuse_adapted(session.model)
     form = ORIGINAL if original else DEFAULT
-    chosen = _layers(session.view, layers, original)
-    if original or modules is not None:
-        names = adapted_modules(session.view, chosen, modules)
-    else:
-        names = early_modules(session.view, chosen)
+    view = session.view
+    chosen = _layers(view, layers, original)
+    by_name = original or modules is not None
+    names = adapted_modules(view, chosen, modules) if by_name else early_modules(view, chosen)
     settings = TrainingSettings(
         *(steps or form.steps, learning_rate or form.learning_rate),
         aim=TargetLikelihood(form.enough),
@@ -136,19 +135,18 @@ def lora(
         hold=hold,
     )
     session.fill(layers=chosen, steps=settings.steps, learning_rate=settings.learning_rate)
-    where = (session.view, session.tokenizer, session.edits, chosen[0])
+    where = (view, session.tokenizer, session.edits, chosen[0])
     with evaluating(session.model), frozen(session.model):
         batches = answer_batches(*where, BATCH)
         count = form.preserved
         preserved = preserved_batches(*where, statements=count, others=count, seed=seed)
         adapter = {"r": rank, "lora_alpha": ALPHA, "lora_dropout": form.dropout}
         with _seeded(seed), injected(session.model, names, adapter) as adapters:
-            weights = [w for layer in adapters.values() for w in _matrices(layer)]
-            for weight in weights:
-                weight.requires_grad_(True)
+            each = (one for adapter in adapters.values() for one in _matrices(adapter))
+            weights = [one.requires_grad_(True) for one in each]
             in_model = nullcontext  # the adapter acts without a hook
             label = "training the adapter"
-            train(session.view, weights, batches, preserved, settings, in_model, label=label)
+            train(view, weights, batches, preserved, settings, in_model, label=label)
             factors = {name: _factor(one) for name, one in adapters.items()}
     return session.patch(factors)
 

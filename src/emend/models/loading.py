@@ -96,9 +96,8 @@ def load(
     source = checkpoint_source(name, accept_license)
     if name.startswith(LAB) and not Path(name).is_dir():
         chosen = chosen or torch.float32
-    options: dict[str, Any] = {"dtype": chosen or "auto"}
-    if device_map is not None:
-        options |= _spread(device_map, offload_folder)
+    spread = {} if device_map is None else _spread(device_map, offload_folder)
+    options: dict[str, Any] = {"dtype": chosen or "auto", **spread}
     if load_in_4bit or load_in_8bit:
         options |= _quantised(load_in_4bit, load_in_8bit, chosen)
         options.setdefault("device_map", {"": place})

@@ -222,15 +222,19 @@ class Editor:
                 entry.id, author=author, reason=reason, supersede=supersede
             )
         except BaseException as error:
-            if handle is not None:
-                self.engine.discard(handle)
-            why = str(error) if isinstance(error, EmendError) else type(error).__name__
-            self.ledger.reject(entry.id, author=self.options.author, reason=why[:500])
-            self._renumber()
+            self._take_back(entry.id, handle, error)
             raise
         lost = self._activate(built, handle)
         seconds = time.perf_counter() - started
         return Change(changed, own, lost, found, self.version, seconds)
+
+    def _take_back(self, id_: str, handle: Any, error: BaseException) -> None:
+        """Reject a proposal that failed, and note why."""
+        if handle is not None:
+            self.engine.discard(handle)
+        why = str(error) if isinstance(error, EmendError) else type(error).__name__
+        self.ledger.reject(id_, author=self.options.author, reason=why[:500])
+        self._renumber()
 
     def revert(
         self,
