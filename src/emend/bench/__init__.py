@@ -9,6 +9,7 @@ from emend.bench._grid import COLUMNS, Grid, Variant, mean, measure_columns
 from emend.bench._ray import RayEngine
 from emend.bench._real_demo import RealDemo, real_demo
 from emend.bench._samples import log_samples
+from emend.bench._shards import RayShards
 from emend.bench._sweep import Row, Sweep, sweep
 from emend.bench._tasks import Tasks, tasks_of
 from emend.bench._units import Schedule, Source, Unit
@@ -28,6 +29,7 @@ __all__ = [
     "Plan",
     "Point",
     "RayEngine",
+    "RayShards",
     "RealDemo",
     "Row",
     "Runner",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,25 +77,37 @@ class RayEngine:
             EngineFailure: The cluster cannot be reached, or a worker died too often.
             MissingExtra: Ray is not installed.
         """
-        ray = _ray()
+        ray = ray_library()
+        actors: list[Any] = []
+        with self.cluster(ray):
+            try:
+                options = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
+                kind = ray.remote(num_cpus=1, num_gpus=self.gpus, **options)(Worker)
+                count = min(self.workers, len(units))
+                actors += [kind.remote(plan, str(directory), load) for _ in range(count)]
+                yield from _worked(ray, actors, units)
+            except ray.exceptions.RayActorError as error:
+                raise EngineFailure(
+                    f"a worker of Ray died more than {RETRIES} times ({first_line(error)}): give "
+                    "workers more memory, or take fewer; what was measured is in the folder"
+                ) from error
+            finally:
+                for actor in actors:
+                    ray.kill(actor)
+
+    @contextmanager
+    def cluster(self, ray: Any) -> Generator[None, None, None]:
+        """Connect to the cluster, or start one here, unless this process has one; end what began.
+
+        Raises:
+            EngineFailure: It cannot be reached.
+        """
         own = not ray.is_initialized()
         if own:
             self._start(ray)
-        actors: list[Any] = []
         try:
-            options = {"max_restarts": RETRIES, "max_task_retries": RETRIES}
-            kind = ray.remote(num_cpus=1, num_gpus=self.gpus, **options)(Worker)
-            count = min(self.workers, len(units))
-            actors = [kind.remote(plan, str(directory), load) for _ in range(count)]
-            yield from _worked(ray, actors, units)
-        except ray.exceptions.RayActorError as error:
-            raise EngineFailure(
-                f"a worker of Ray died more than {RETRIES} times ({first_line(error)}): give "
-                "workers more memory, or take fewer; what was measured is in the folder"
-            ) from error
+            yield
         finally:
-            for actor in actors:
-                ray.kill(actor)
             if own:
                 ray.shutdown()
 
@@ -146,8 +159,13 @@ def _worked(
         yield number, result
 
 
-def _ray() -> Any:
+def ray_library() -> Any:
+    """Return Ray.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise MissingExtra.of("ray", "ray", "run a benchmark on Ray") from error
+        raise MissingExtra.of("ray", "ray", "compute on Ray") from error

@@ -14,7 +14,7 @@ from emend.cli import _options
 from emend.cli._given import integers
 from emend.cli._options import flag
 from emend.cli._output import print_json, print_table
-from emend.errors import NotEnoughMemory
+from emend.errors import InvalidInput, NotEnoughMemory
 
 NAME = "stats"
 EXAMPLES = _options.examples(
@@ -22,6 +22,7 @@ EXAMPLES = _options.examples(
     "emend stats --model lab/gptneo                    # over the lab's corpus",
     "emend stats --model gpt2 --texts wiki.txt --layers 3,4,5",
     "emend stats --model gpt2 --texts notes.jsonl?field=body --tokens 100000",
+    "emend stats --model gpt2 --texts wiki.txt --engine ray --workers 8",
     "emend stats --model gpt2 --layers all \\",
     "      --texts 'Salesforce/wikitext?config=wikitext-103-raw-v1&split=train'",
     "",
@@ -71,11 +72,16 @@ def command(
     batch_size: Annotated[int | None, flag("Windows in one pass.", min=1)] = None,
     sum_dtype: Annotated[Dtype, flag("Of the sums; editors read float32.")] = Dtype.float32,
     ignore_memory: Annotated[bool, flag("Begin even if it seems not to fit.")] = False,
+    engine: Annotated[str, flag("local, or ray: shards that add up (extra ray).")] = "local",
+    workers: Annotated[int, flag("Processes of --engine ray.", min=1)] = 2,
+    address: Annotated[str | None, flag("A cluster of Ray; by default one is started.")] = None,
+    gpus: Annotated[float, flag("GPUs of each worker of Ray.", min=0)] = 0,
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
     """Collect key covariances in one pass; a run that was killed goes on where it was."""
     wanted = integers("--layers", layers)
+    on_ray = _engine(engine, workers, address, gpus)
     import torch
 
     from emend.editing.collecting import cache_directory, collect_covariance, warn_of_few
@@ -96,7 +102,7 @@ def command(
     if not ignore_memory:
         _check_disk(estimate["disk"], cache_directory())
     started = time.perf_counter()
-    options |= {"cache": cache_directory(), "ignore_memory": ignore_memory}
+    options |= {"cache": cache_directory(), "ignore_memory": ignore_memory, "shards": on_ray}
     found = collect_covariance(view, tokenizer, source, chosen, **options)
     seconds = time.perf_counter() - started
     first = found[chosen[0]]
@@ -107,6 +113,19 @@ def command(
         "cache": cache_directory() if all(one.file for one in found.values()) else None,
     }
     print_json(result) if json else _tell(result)
+
+
+def _engine(engine: str, workers: int, address: str | None, gpus: float) -> Any:
+    """Return what runs the batches elsewhere; None where they run here."""
+    if engine not in ("local", "ray"):
+        raise InvalidInput(f"engine is {engine!r}, expected local or ray")
+    if engine == "local":
+        if address or gpus:
+            raise InvalidInput("address and gpus need --engine ray: add it")
+        return None
+    from emend.bench import RayEngine, RayShards
+
+    return RayShards(RayEngine(workers, address, gpus))
 
 
 def _source(

@@ -9,10 +9,10 @@ was killed resumes from its last checkpoint, with the same result to the last bi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from emend.editing.samples import OwnSamples
 from emend.editing.sources import Given, as_source
 from emend.editing.sums import MASSIVE, Sums
 from emend.editing.texts import Source
-from emend.editing.token_batches import WINDOW, Layout, Position, batches_of, layout_for
+from emend.editing.token_batches import WINDOW, Batch, Layout, Position, batches_of, layout_for
 from emend.errors import InvalidInput, NumericalFailure
 from emend.models import ModelView, base, ensure_start, model_fingerprint, tokens_fingerprint
 
@@ -37,6 +37,9 @@ TOKENS_PER_KEY = 20
 SECONDS = 60.0
 """Seconds between two checkpoints of the sums."""
 
+
+Shards: TypeAlias = Callable[[Sums, Iterator[Batch]], None]
+"""Adds the keys of batches to sums; takes all batches."""
 
 REMEDY = "take fewer layers or a smaller batch, or start anyway with ignore_memory"
 _GONE = "{} is missing or broken: collect the statistics again"
@@ -92,6 +95,7 @@ def collect_covariance(
     batch_size: int | None = None,
     seconds: float = SECONDS,
     ignore_memory: bool = False,
+    shards: Shards | None = None,
 ) -> dict[int, Covariance]:
     """Collect the key covariances of several layers over all tokens of ``texts``.
 
@@ -113,6 +117,8 @@ def collect_covariance(
             whose cache they fit, and 8 elsewhere.
         seconds: Time between two checkpoints, from which a killed run resumes.
         ignore_memory: Start even where the free memory is too small.
+        shards: Runs the batches elsewhere and adds what comes back, such as `bench.RayShards`;
+            without checkpoints.
 
     Returns:
         By layer, counted from 0.
@@ -136,7 +142,8 @@ def collect_covariance(
             needed = estimate_covariance(view, missing, dtype, tokens)
             check_fits(needed.memory, "key covariances", REMEDY, view.device(missing[0]))
         files = {layer: cache / names[layer] for layer in missing} if cache else {}
-        found |= _run(Sums(view, missing, dtype), source, tokenizer, layout, files, seconds)
+        sums = Sums(view, missing, dtype)
+        found |= _run(sums, source, tokenizer, layout, files, seconds, shards)
     return {layer: one for layer, one in found.items() if one is not None}
 
 
@@ -217,14 +224,15 @@ def _run(
     layout: Layout,
     files: dict[int, Path],
     seconds: float,
+    shards: Shards | None,
 ) -> dict[int, Covariance]:
     """Collect the covariances of the layers of some sums, and cache them in files, if any."""
     path = None
-    if files:
+    if files and shards is None:
         of = [file.name for file in files.values()]
         run = _identity.key("key covariance", of=of, rows=layout.rows)
         path = files[sums.layers[0]].with_name(f"{run}.partial")
-    count = _collect(sums, source, tokenizer, layout, path, seconds)
+    count = _collect(sums, source, tokenizer, layout, path, seconds, shards)
     found: dict[int, Covariance] = {}
     for layer, matrix in sums.whole().items():
         left_out = sums.left_out[layer]
@@ -245,6 +253,7 @@ def _collect(
     layout: Layout,
     path: Path | None,
     seconds: float,
+    shards: Shards | None,
 ) -> int:
     """Run the source through the model and return the number of tokens."""
     position = sums.restore(path) if path else Position()
@@ -256,6 +265,8 @@ def _collect(
         total = -(-(layout.limit - position.tokens) // (layout.window * layout.rows))
     written = time.monotonic()
     with base(sums.view.model):
+        if shards is not None:
+            shards(sums, batches)
         for batch in progress(batches, "collecting key covariances", total):
             sums.run(batch)
             if path and time.monotonic() - written >= seconds:

@@ -11,7 +11,7 @@ of times as long as all others (Sun et al. 2024, arXiv 2402.17762; Yu et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,22 @@ class Sums:
         view: The model.
         layers: Layers whose keys are summed, counted from 0, each once.
         dtype: Dtype of the sums.
+        bounds: Longest key that counts, by layer; by default from the first batch.
 
     Attributes:
         matrices: (intermediate_size, intermediate_size) of each layer; only the lower triangle is
             valid until `whole` is called.
         left_out: Number of tokens left out at each layer.
+        bounds: Longest key that counts, by layer.
     """
 
-    def __init__(self, view: ModelView, layers: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        view: ModelView,
+        layers: Sequence[int],
+        dtype: torch.dtype,
+        bounds: Mapping[int, float] | None = None,
+    ) -> None:
         self.view, self.layers, self.dtype = view, tuple(layers), dtype
         self.matrices = {
             layer: torch.zeros(
@@ -57,7 +65,7 @@ class Sums:
             for layer in layers
         }
         self.left_out = dict.fromkeys(self.layers, 0)
-        self._bounds: dict[int, float] = {}
+        self.bounds = dict(bounds or {})
 
     def run(self, batch: Batch) -> None:
         """Run a batch up to the last layer's keys and add each layer's keys to its sum.
@@ -112,12 +120,25 @@ class Sums:
     def _usual(self, layer: int, keys: Tensor) -> Tensor:
         """Drop massive keys of (N, intermediate_size); non-finite keys stay, to be reported."""
         lengths = keys.norm(dim=1)  # (N,)
-        if layer not in self._bounds:
-            self._bounds[layer] = MASSIVE * float(lengths.median())
-        massive = (lengths > self._bounds[layer]) & lengths.isfinite()
+        if layer not in self.bounds:
+            self.bounds[layer] = MASSIVE * float(lengths.median())
+        massive = (lengths > self.bounds[layer]) & lengths.isfinite()
         found = int(massive.sum())
         self.left_out[layer] += found
         return keys[~massive] if found else keys
+
+    def part(self) -> Sums:
+        """Return empty sums that leave out the same keys, for a shard of the batches.
+
+        What is massive is decided by the first batch, so that it must have been run here.
+        """
+        return Sums(self.view, self.layers, self.dtype, self.bounds)
+
+    def add(self, matrices: Mapping[int, Tensor], left_out: Mapping[int, int]) -> None:
+        """Add the sums of a shard."""
+        for layer in self.layers:
+            self.matrices[layer] += matrices[layer].to(self.matrices[layer])
+            self.left_out[layer] += left_out[layer]
 
     def whole(self) -> dict[int, Tensor]:
         """Return the sums as symmetric matrices on the CPU; this consumes the sums."""
@@ -135,7 +156,7 @@ class Sums:
             "documents": position.documents,
             "tokens": position.tokens,
             "left_out": [self.left_out[layer] for layer in self.layers],
-            "bounds": [self._bounds.get(layer) for layer in self.layers],
+            "bounds": [self.bounds.get(layer) for layer in self.layers],
         }
         tensor_cache.write(
             path, {**tensors, "pending": tensor_cache.as_tokens(position.pending)}, note
@@ -150,7 +171,7 @@ class Sums:
         self.matrices = dict(zip(self.layers, found[1:], strict=True))
         self.left_out = dict(zip(self.layers, note["left_out"], strict=True))
         bounds = zip(self.layers, note["bounds"], strict=True)
-        self._bounds = {layer: bound for layer, bound in bounds if bound is not None}
+        self.bounds = {layer: bound for layer, bound in bounds if bound is not None}
         return Position(note["documents"], note["tokens"], found[0][1:].tolist())
 
 
