@@ -42,7 +42,8 @@ def test_parts_that_are_added_up_here_are_the_whole():
             part = sums.part()
             assert part.bounds == sums.bounds != {}
             part.run(batch)
-            sums.add(part.matrices, part.left_out)
+            for layer in sums.layers:
+                sums.add(layer, part.matrices[layer], part.left_out[layer])
 
     assert_equal(collected(view, tokenizer, shards=shards), local)
 

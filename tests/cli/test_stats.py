@@ -98,6 +98,8 @@ def test_misuse(emend, model_directory, texts_file, monkeypatch, cache) -> None:
     )
     emend(*given, "--layers", "9").is_one_line("4 blocks")
     emend(*given, "--tokens", "0").is_one_line("--tokens")
+    emend(*given, "--engine", "slurm").is_one_line("engine is 'slurm'", "local or ray")
+    emend(*given, "--gpus", "0.5").is_one_line("need --engine ray")
     monkeypatch.setattr(memory, "available", lambda _device: 1000)
     refused = emend(*given, "--json")
     refused.is_one_line("of memory", "1.0 kB are free", "ignore_memory")

@@ -8,11 +8,11 @@ float64 the order of the additions matters to the last bits alone.
 from __future__ import annotations
 
 import importlib
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from emend.bench._ray import RayEngine, ray_library
@@ -49,13 +49,13 @@ class RayShards:
         if first is None:
             return
         sums.run(first)
-        rest = [{"batch": pickle.dumps(batch)} for batch in batches]
+        rest = [_packed(batch) for batch in batches]
         if not rest:
             return
         with self.engine.cluster(ray):
             self._run(ray, sums, rest)
 
-    def _run(self, ray: Any, sums: Sums, batches: Sequence[dict[str, bytes]]) -> None:
+    def _run(self, ray: Any, sums: Sums, batches: Sequence[dict[str, Any]]) -> None:
         data = _data_library()
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -65,7 +65,7 @@ class RayShards:
         found = data.from_items(batches, override_num_blocks=min(SHARDS * workers, len(batches)))
         found = found.map_batches(
             Shard,
-            fn_constructor_args=(model, pickle.dumps(_empty(sums))),
+            fn_constructor_args=(model, sums.layers, sums.dtype, sums.bounds),
             compute=data.ActorPoolStrategy(size=workers),
             batch_size=size,
             batch_format="numpy",
@@ -74,7 +74,9 @@ class RayShards:
         )
         try:
             for row in found.iter_rows():
-                sums.add(*pickle.loads(row["sums"]))
+                matrix = torch.frombuffer(bytearray(row["sum"]), dtype=sums.dtype)
+                layer = int(row["layer"])
+                sums.add(layer, matrix.view_as(sums.matrices[layer]), int(row["left_out"]))
         except ray.exceptions.RayError as error:
             raise EngineFailure(
                 f"a shard of the key covariances failed ({first_line(error)}): give workers more "
@@ -87,20 +89,41 @@ class Shard:
 
     Args:
         model: The model in Ray's store, or what loads it.
-        empty: Layers, dtype and bounds of the sums, pickled.
+        layers: See `Sums`; so are dtype and bounds.
     """
 
-    def __init__(self, model: Any, empty: bytes) -> None:
+    def __init__(
+        self, model: Any, layers: Sequence[int], dtype: torch.dtype, bounds: Mapping[int, float]
+    ) -> None:
         loaded: Any = model() if callable(model) else ray_library().get(model)
-        layers, dtype, bounds = pickle.loads(empty)
         self._sums = Sums(ModelView(loaded), layers, dtype, bounds)
 
-    def __call__(self, rows: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Sum the keys of some batches."""
+    def __call__(self, rows: dict[str, Any]) -> dict[str, list[Any]]:
+        """Sum the keys of some batches; give a row for each layer."""
         sums = self._sums.part()
-        for batch in rows["batch"]:
-            sums.run(pickle.loads(batch))
-        return {"sums": [pickle.dumps((sums.matrices, sums.left_out))]}
+        for number in range(len(rows["tokens"])):
+            sums.run(_unpacked({name: column[number] for name, column in rows.items()}))
+        return {
+            "layer": [*sums.layers],
+            "sum": [sums.matrices[layer].cpu().numpy().tobytes() for layer in sums.layers],
+            "left_out": [sums.left_out[layer] for layer in sums.layers],
+        }
+
+
+def _packed(batch: Batch) -> dict[str, Any]:
+    """Write a batch as a row of plain values; see `_unpacked`."""
+    return {
+        "ids": batch.input_ids.numpy().tobytes(),
+        "width": batch.input_ids.shape[1],
+        "real": b"" if batch.real is None else batch.real.numpy().tobytes(),
+        "tokens": batch.tokens,
+    }
+
+
+def _unpacked(row: Mapping[str, Any]) -> Batch:
+    ids = torch.frombuffer(bytearray(row["ids"]), dtype=torch.int64)
+    real = torch.frombuffer(bytearray(row["real"]), dtype=torch.bool) if row["real"] else None
+    return Batch(ids.view(-1, int(row["width"])), real, int(row["tokens"]))
 
 
 def _data_library() -> Any:
@@ -108,7 +131,3 @@ def _data_library() -> Any:
         return importlib.import_module("ray.data")
     except ImportError as error:  # Ray alone does not bring what its data library needs
         raise MissingExtra.of("ray[data]", "ray", "add up shards on Ray") from error
-
-
-def _empty(sums: Sums) -> tuple[Any, ...]:
-    return sums.layers, sums.dtype, sums.bounds

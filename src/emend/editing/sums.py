@@ -134,11 +134,10 @@ class Sums:
         """
         return Sums(self.view, self.layers, self.dtype, self.bounds)
 
-    def add(self, matrices: Mapping[int, Tensor], left_out: Mapping[int, int]) -> None:
-        """Add the sums of a shard."""
-        for layer in self.layers:
-            self.matrices[layer] += matrices[layer].to(self.matrices[layer])
-            self.left_out[layer] += left_out[layer]
+    def add(self, layer: int, matrix: Tensor, left_out: int) -> None:
+        """Add a layer's sum, (intermediate_size, intermediate_size), of a shard."""
+        self.matrices[layer] += matrix.to(self.matrices[layer])
+        self.left_out[layer] += left_out
 
     def whole(self) -> dict[int, Tensor]:
         """Return the sums as symmetric matrices on the CPU; this consumes the sums."""
