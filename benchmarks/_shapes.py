@@ -65,7 +65,7 @@ class Words:
         self.words[number + 1] = word
         return number + 1
 
-    def decode(self, ids) -> str:
+    def decode(self, ids, **_options) -> str:
         """The words of ids; of those not seen before, the number."""
         return "".join(" " + self.words.get(int(number), f"<{number}>") for number in ids)
 
