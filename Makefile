@@ -8,7 +8,7 @@ BENCHMARKS ?= $(filter-out benchmarks/lab_%,$(wildcard benchmarks/[a-z]*.py))
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test test-real check format bench leaderboard docs notebooks clean
+.PHONY: help install models demo test test-real check format bench leaderboard lab-leaderboard docs notebooks clean
 
 help:
 	@echo "make demo    edit six facts of a real model, take one back, write demo/report.html"
@@ -19,6 +19,7 @@ help:
 	@echo "make format  fix what ruff can fix"
 	@echo "make bench   run the benchmarks"
 	@echo "make leaderboard  measure the methods on real models (hours), write docs/leaderboard.md"
+	@echo "make lab-leaderboard  the same on the models of the lab, write the tables of docs/lab.md"
 	@echo "make docs    build the documentation into site/"
 	@echo "make notebooks  execute the hands-on series into build/series/ (make docs then shows it)"
 	@echo "make clean   remove what was built (not $(VENV))"
@@ -66,6 +67,11 @@ leaderboard: models
 	@set -e; for plan in counterfact single tens mquake; do \
 	$(BIN)/emend bench --config benchmarks/leaderboard/$$plan.yaml $(LIMIT) --output_path results/leaderboard; done
 	$(BIN)/python benchmarks/leaderboard/page.py results/leaderboard docs/leaderboard.md
+
+lab-leaderboard: install
+	@set -e; for plan in ten hundred thousand; do \
+	$(BIN)/emend bench --config benchmarks/leaderboard/lab/$$plan.yaml $(LIMIT) --output_path results/lab; done
+	$(BIN)/python benchmarks/leaderboard/page.py results/lab docs/lab.md --plans benchmarks/leaderboard/lab
 
 $(VENV)/.docs: $(VENV)/.installed
 	@echo "installing emend[docs] into $(VENV) (the first time, some minutes)"

@@ -2,6 +2,7 @@
 
     make leaderboard LIMIT="--limit 20"
     python benchmarks/leaderboard/page.py results/leaderboard docs/leaderboard.md
+    python benchmarks/leaderboard/page.py results/lab docs/lab.md --plans benchmarks/leaderboard/lab
 
 Of each model, method, dataset and schedule the largest number of edits is shown whose units are all
 measured, so that the page grows with the folder, and never mixes runs of different size.
@@ -21,7 +22,7 @@ from emend.bench import Board, Plan, Unit
 from emend.bench.running import UNITS
 from emend.report import Table, to_markdown, view_of
 
-PLANS = sorted(Path(__file__).parent.glob("*.yaml"))
+PLANS = Path(__file__).parent
 SIZES = (None, 50, 20, 10)
 """Edits of a dataset, the largest first; None for all that a plan names."""
 
@@ -34,19 +35,20 @@ def main() -> None:
     )
     parser.add_argument("results", type=Path, help="a folder of emend bench")
     parser.add_argument("page", type=Path, help="the page whose tables are replaced")
+    parser.add_argument("--plans", type=Path, default=PLANS, help="the folder of the plans")
     given = parser.parse_args()
     text = given.page.read_text("utf-8")
     front, _, rest = text.partition(BEGIN)
     _, _, back = rest.partition(END)
-    tables = "\n\n".join(sections(board_of(given.results)))
+    tables = "\n\n".join(sections(board_of(given.results, given.plans)))
     write_text(given.page, f"{front}{BEGIN}\n\n{tables}\n\n{END}{back}")
 
 
-def board_of(results: Path) -> Board:
+def board_of(results: Path, plans: Path) -> Board:
     """Read the largest complete measurement of each place."""
     there = {path.stem for path in (results / UNITS).glob("*.json")}
     keys: list[str] = []
-    for plan in PLANS:
+    for plan in sorted(plans.glob("*.yaml")):
         places: set[tuple[str, ...]] = set()
         for size in SIZES:
             for place, units in _by_place(Plan.read(plan, limit=size)).items():

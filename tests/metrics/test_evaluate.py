@@ -73,7 +73,7 @@ def test_summary_and_records(tiny):
     model, tokenizer = tiny
     patch = random_patch(model, "llama", timing={"per_edit": 2.0, "precompute": 5.0})
     with patch.applied(model):
-        report = evaluate(model, tokenizer, edits())
+        report = evaluate(model, tokenizer, edits(), metrics=MEASURES)
     assert set(report.summary) == set(MEASURES)
     reliability = report.summary["reliability"]
     assert reliability["before"] == reliability["protocols"]["exact_match"]["before"]
@@ -95,6 +95,12 @@ def test_summary_and_records(tiny):
     assert {record["schedule"] for record in report.records} == {"batch"}
     assert report.settings["methods"] == {"random": {}}
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_fluency_is_measured_where_it_is_named(tiny):
+    model, tokenizer = tiny
+    report = evaluate(model, tokenizer, edits())
+    assert set(report.summary) == set(MEASURES) - {"fluency"}
 
 
 def test_without_a_patch_nothing_changes_and_each_question_is_asked_once(tiny, monkeypatch):

@@ -73,6 +73,7 @@ def command(
     tasks: _Tasks = None,
     include_path: _IncludePath = None,
     task_limit: Annotated[int | None, flag("Documents of each task.", min=1)] = None,
+    fluency: Annotated[bool, flag("Also how varied a text is after each edit's prompt.")] = False,
     realistic: _Realistic = False,
     in_chat: Annotated[bool, flag("Ask that in the tokenizer's chat template.")] = False,
     judge: _JudgeName = None,
@@ -80,7 +81,7 @@ def command(
     json: _options.Json = False,
     loading: _options.Loading,
 ) -> None:
-    """Measure a patch: every metric before and after, on --edits or on the edits it holds.
+    """Measure a patch: the metrics before and after, on --edits or on the edits it holds.
 
     A patch holds its edits without their probes: those come with --edits, and generalization,
     portability and locality are measured with them. For edits without any, emend makes probes
@@ -111,6 +112,7 @@ def command(
         probes=probes,
         batch_size=batch_size,
         allow_other_base=allow_other_base,
+        fluency=fluency,
         tasks=wanted_tasks,
         realistic=asking,
     )
@@ -204,6 +206,7 @@ def _measured(
     probes: str,
     batch_size: int,
     allow_other_base: bool,
+    fluency: bool,
     tasks: Tasks | None,
     realistic: _Asking | None,
 ) -> _Found:
@@ -211,11 +214,12 @@ def _measured(
     from emend import probes as measure
 
     bare = {edit.id for edit in edits if not edit.probes}
+    names = metrics.registry().names() if fluency else None
     edits = measure.with_probes(network, tokenizer, edits, probes)
     before = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
     with patch.applied(network, allow_other_base=allow_other_base):
         after = measure.plain_perplexity(network, tokenizer) if probes != "none" else None
-        report = api.evaluate(network, tokenizer, edits, batch_size=batch_size)
+        report = api.evaluate(network, tokenizer, edits, metrics=names, batch_size=batch_size)
         samples = [one for each in models.attachments(network) for one in each.samples()]
         abilities = tasks and tasks.compare(network, tokenizer)
         answers = realistic and metrics.evaluate_realistic(

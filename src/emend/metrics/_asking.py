@@ -32,18 +32,22 @@ def registry() -> Registry[Metric]:
 
 
 def chosen(names: Iterable[str] | None) -> list[Metric]:
-    """Find the measures of these names, all of them for None, in the customary order.
+    """Find the measures of these names, in the customary order; for None those by default.
 
     Raises:
         UnknownName: There is no such measure.
         InvalidInput: The list of names is empty.
     """
-    known = registry().names()
-    wanted = list(dict.fromkeys(known if names is None else names))
+    known = registry()
+    if names is None:
+        names = [name for name in known.names() if known.get(name).by_default]
+    wanted = list(dict.fromkeys(names))
     if not wanted:
-        raise InvalidInput("no metrics are named, expected at least one: leave it out for all")
+        raise InvalidInput(
+            "no metrics are named, expected at least one: leave it out for those by default"
+        )
     ranked = [*(name for name in ORDER if name in wanted), *(n for n in wanted if n not in ORDER)]
-    return [registry().get(name) for name in ranked]
+    return [known.get(name) for name in ranked]
 
 
 def items_of(edits: Iterable[Edit], metrics: Sequence[Metric]) -> list[Item]:

@@ -39,7 +39,7 @@ def evaluate(
         tokenizer: Its tokenizer.
         edits: The edits to ask about, with their probes; all are in the patch at once
             (schedule "batch"). Translations are asked about as edits of their own.
-        metrics: Names of measures; None for all.
+        metrics: Names of measures; None for all but `fluency`, whose long texts cost the most.
         batch_size: Prompts per forward pass; the results do not depend on it.
         seconds_per_edit: What an edit took, where the patch does not say.
 
@@ -99,7 +99,7 @@ def evaluate_each(
             with all of them in its patch.
         patches: What gives an edit's own patch: a function of the edit (which is timed), a
             mapping by edit id, or one patch of which each edit can be taken alone.
-        metrics: Names of measures; None for all.
+        metrics: Names of measures; None for all but `fluency`, whose long texts cost the most.
         batch_size: Prompts per forward pass; the results do not depend on it.
 
     Returns:

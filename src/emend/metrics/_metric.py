@@ -69,6 +69,7 @@ class Metric:
         summarize: Records of this measure and the patch's timing to the entry in the summary;
             None for the mean over probes, groups and edits, in this order.
         grouped: Whether the summary also shows each group by itself.
+        by_default: Whether it is taken where no measures are named.
     """
 
     name: str
@@ -79,3 +80,4 @@ class Metric:
     unit: str = "share"
     summarize: Summarize | None = None
     grouped: bool = False
+    by_default: bool = True

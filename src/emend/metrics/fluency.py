@@ -53,4 +53,5 @@ fluency = Metric(
     judge=_judge,
     headline=ENTROPY,
     unit="bits x 100",
+    by_default=False,  # it costs more than all others together
 )
