@@ -73,7 +73,7 @@ def test_reports_and_ledgers_are_one_line(tmp_path):
     patch = emend.edit(model, tokenizer, EDITS, method="ft", steps=1)
     with patch.applied(model):
         report = emend.evaluate(model, tokenizer, EDITS)
-    assert repr(report) == f"Report: 2 edits, 6 measures, {len(report.records)} records"
+    assert repr(report) == f"Report: 2 edits, 5 measures, {len(report.records)} records"
     with emend.Ledger.create(tmp_path / "facts.db") as ledger:
         assert repr(ledger) == f"Ledger: {tmp_path / 'facts.db'}"
 
