@@ -8,9 +8,12 @@ The texts are in examples/arithmetic/. Negation: of 48 questions with a rude and
 are trained on with the rude one, 10 choose the scale and 10 are reported; the targets are the
 perplexities of the rude and of the polite replies after the questions, the control is that of
 WikiText-2 (validation chooses, test is reported). Addition: the professions of 20 invented people
-and the colours of 20 invented things, in three wordings; a fourth chooses the scale, of those
-whose WikiText-2 perplexity rises by 5% at most, and a fifth is reported. What chooses the scale
-also ends the training, which keeps other paragraphs of WikiText-2's validation part.
+and the colours of 20 invented things, in three wordings; a fourth chooses the scale, a fifth is
+reported.
+
+With --careful what chooses the scale also ends the training, which keeps other paragraphs of
+WikiText-2's validation part, and an addition's scale is one whose WikiText-2 perplexity rises by
+5% at most.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ TEXTS = Path(__file__).parent.parent.parent / "examples" / "arithmetic"
 PARAGRAPHS, LETTERS = 8, 300
 KEPT = 24
 """Paragraphs of the validation part, after those that choose the scale, that training keeps."""
-TUNING = FineTuning(rank=8, steps=60, batch_size=8, learning_rate=1e-3)
+TUNING = FineTuning(rank=16, steps=40, batch_size=8)
+CAREFUL = FineTuning(rank=8, steps=60, batch_size=8, learning_rate=1e-3)
 RISE = 1.05
 """Of addition: the factor by which the control perplexity may rise."""
 WORDINGS = {
@@ -65,6 +69,13 @@ class Given(NamedTuple):
     folder: Path
     scales: Sequence[float]
     tuning: FineTuning
+    careful: bool
+
+    def training(self, held_out: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """What a careful training is given besides the texts to learn."""
+        if not self.careful:
+            return {}
+        return {"held_out": held_out, "kept": wikitext("valid", self.folder, PARAGRAPHS, KEPT)}
 
 
 WIKITEXT = Path(__file__).resolve().parents[3] / "shared" / "data" / "wikitext2"
@@ -84,6 +95,11 @@ def wikitext(split: str, folder: Path, first: int = 0, count: int = PARAGRAPHS) 
     return [one[:LETTERS] for one in chosen[first : first + count]]
 
 
+def taken(vector: Any) -> int:
+    """The steps of a vector's training; one cached by an older version took all of them."""
+    return vector.config.get("steps_taken", vector.config["steps"])
+
+
 def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> dict[str, Any]:
     """Forget rude replies."""
     texts = rows("replies")
@@ -93,12 +109,8 @@ def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
         for split, part in (("training", training), ("validation", validation), ("test", test))
         for tone in ("rude", "polite")
     }
-    kept = wikitext("valid", given.folder, PARAGRAPHS, KEPT)
-    vector = finetune(
-        *(model, tokenizer, pairs["training", "rude"], given.tuning),
-        held_out=pairs["validation", "rude"],
-        kept=kept,
-    )
+    further = given.training(pairs["validation", "rude"])
+    vector = finetune(model, tokenizer, pairs["training", "rude"], given.tuning, **further)
     plain = {split: wikitext(split, given.folder) for split in ("valid", "test")}
 
     def of_replies(split: str, tone: str) -> Callable[[Any], float]:
@@ -113,7 +125,7 @@ def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
         scales=given.scales,
         log_path=log,
     )
-    values: dict[str, Any] = {"steps": vector.config["steps_taken"]}
+    values: dict[str, Any] = {"steps": taken(vector)}
     prompts = [one["prompt"] for one in test[:4]]
     cases = {"before": 0.0, "after": found.scale, "with the vector added": -1.0}
     for when, scale in cases.items():
@@ -128,7 +140,6 @@ def negation(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
 def addition(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> dict[str, Any]:
     """Learn professions and colours by the sum of their vectors."""
     facts = {task: rows(task) for task in WORDINGS}
-    kept = wikitext("valid", given.folder, PARAGRAPHS, KEPT)
 
     def told(task: str, wordings: Sequence[str]) -> list[tuple[str, str]]:
         return [
@@ -140,8 +151,7 @@ def addition(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
     vectors = {
         task: finetune(
             *(model, tokenizer, told(task, forms[:3]), given.tuning),
-            held_out=told(task, forms[3:4]),
-            kept=kept,
+            **given.training(told(task, forms[3:4])),
         )
         for task, forms in WORDINGS.items()
     }
@@ -160,13 +170,11 @@ def addition(name: str, model: Any, tokenizer: Any, given: Given, log: Path) -> 
         goal="addition",
         targets=[Measure(task, right(task, 3)) for task in WORDINGS],
         control=control,
-        bound=RISE * control.of(model),
+        bound=RISE * control.of(model) if given.careful else None,
         scales=given.scales,
         log_path=log,
     )
-    values: dict[str, Any] = {
-        f"{task} steps": vector.config["steps_taken"] for task, vector in vectors.items()
-    }
+    values: dict[str, Any] = {f"{task} steps": taken(vector) for task, vector in vectors.items()}
     values["perplexity before"] = perplexity(model, tokenizer, plain["test"])
     test_of = partial(right, wording=4)
     values |= lab_arithmetic.gains(model, vectors, whole, found.scale, test_of)
@@ -184,10 +192,10 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS))
     parser.add_argument("--every", type=int, default=1, help="points of the grid, in steps of 0.05")
-    parser.add_argument("--learning_rate", type=float, default=TUNING.learning_rate)
-    parser.add_argument("--rank", type=int, default=TUNING.rank)
-    parser.add_argument("--steps", type=int, default=TUNING.steps)
-    parser.add_argument("--hold", type=float, default=TUNING.hold)
+    parser.add_argument("--careful", action="store_true", help="see above")
+    for setting in ("learning_rate", "rank", "steps", "hold"):
+        kind = int if setting in ("rank", "steps") else float
+        parser.add_argument(f"--{setting}", type=kind, help="of the training")
     parser.add_argument("--wikitext", type=Path, default=WIKITEXT)
     parser.add_argument("--results", type=Path, default=Path("arithmetic.jsonl"))
     parser.add_argument("--show", type=Path, help="only print the tables of such a file")
@@ -196,9 +204,10 @@ def main() -> None:
     wanted = {name: EXPERIMENTS[name] for name in given.experiments}
     models = [] if given.show else [given.model]
     path = given.show or given.results
-    named = ("learning_rate", "rank", "steps", "hold")
-    tuning = replace(TUNING, **{name: getattr(given, name) for name in named})
-    about = Given(given.wikitext, SCALES[:: given.every], tuning)
+    named = {name: getattr(given, name) for name in ("learning_rate", "rank", "steps", "hold")}
+    changed = {name: value for name, value in named.items() if value is not None}
+    tuning = replace(CAREFUL if given.careful else TUNING, **changed)
+    about = Given(given.wikitext, SCALES[:: given.every], tuning, given.careful)
     lines = lab_arithmetic.measured(path, models, wanted, about)
     print(lab_arithmetic.show(lines))
     if given.plot:
