@@ -22,7 +22,7 @@ from emend.models.passes import HookAttachment
 from emend.models.scoring import Score, score
 from emend.models.shared import PromptRow, SharedPrompts
 
-TOGETHER = 4
+TOGETHER = 2
 """Prompts of one length that are worth a batch of their own."""
 
 SHORT = 16
