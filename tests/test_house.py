@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 import emend
-from emend.cli import app
+from emend.cli import whole_app
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "emend"
@@ -155,7 +155,7 @@ def _name(requirement):
 
 def test_every_command_and_flag_is_in_the_documentation():
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    for words, command in _commands("emend", typer.main.get_command(app)):
+    for words, command in _commands("emend", typer.main.get_command(whole_app())):
         assert words in page
         for parameter in command.params:
             for flag in parameter.opts:

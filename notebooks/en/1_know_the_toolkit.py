@@ -152,10 +152,10 @@ follows = (
 )
 made = emend.probes.make(model, tokenizer, edit)
 probed = emend.Edit(edit.prompt, edit.subject, edit.target, probes=(*made, *follows))
-with patch.applied(model):
-    report = emend.evaluate(model, tokenizer, [probed])
-
 names = ["reliability", "generalization", "portability", "locality"]
+with patch.applied(model):
+    report = emend.evaluate(model, tokenizer, [probed], metrics=[*names, "fluency"])
+
 for name in names:
     values = report.summary[name]
     print(f"{name:15} before {values['before']:.2f}  after {values['after']:.2f}")

@@ -10,13 +10,13 @@ import pytest
 import typer.main
 
 from emend import __version__
-from emend.cli import app
+from emend.cli import whole_app
 from emend.datasets import read_edits
 from emend.patches import load_patch
 
 
 def _commands():
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in typer.main.get_command(whole_app()).commands.items():
         nested = getattr(command, "commands", None)
         yield from ((name, one) for one in nested) if nested else ((name,),)
 

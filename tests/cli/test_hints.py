@@ -12,11 +12,11 @@ import typer.main
 from tests.tiny import tiny_model
 
 import emend as package
-from emend.cli import app
+from emend.cli import whole_app
 from emend.cli._main import as_flags, command_of
 
 SOURCE = Path(package.__file__).parent
-APP = typer.main.get_command(app)
+APP = typer.main.get_command(whole_app())
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_]*\b(?!-)")
 COMMAND = re.compile(r"(?<![\w/.])emend [a-z]+[^`]*")
 FOREIGN = {

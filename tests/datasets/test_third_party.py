@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import emend
 from emend import datasets
-from emend.cli import app
+from emend.cli import whole_app
 from emend.edits import Edit, Probe
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-formats.md"
@@ -64,7 +64,7 @@ def test_it_is_loaded_by_name(theirs):
 
 
 def test_its_example_is_shown_and_read(theirs, tmp_path):
-    shown = CliRunner().invoke(app, ["datasets", "capitals", "--json"])
+    shown = CliRunner().invoke(whole_app(), ["datasets", "capitals", "--json"])
     assert shown.exit_code == 0
     example = json.loads(shown.stdout)["example"]
     (tmp_path / "one.json").write_text(json.dumps([example]))

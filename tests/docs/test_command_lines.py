@@ -9,9 +9,9 @@ import pytest
 import typer.main
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, command_lines, inline_commands
 
-from emend.cli import app
+from emend.cli import whole_app
 
-APP = typer.main.get_command(app)
+APP = typer.main.get_command(whole_app())
 SHOWN = [(block.place, words) for block in BLOCKS for words in command_lines(block)]
 INLINE = [(str(page.relative_to(ROOT)), words) for page in PAGES for words in inline_commands(page)]
 OURS = [(place, words[1:]) for place, words in SHOWN if words[0] == "emend"]

@@ -13,46 +13,14 @@ import traceback
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import typer
 import typer.main
 
 from emend._version import __version__
-from emend.cli import (
-    audit,
-    bench,
-    chat,
-    combine,
-    convert,
-    datasets,
-    debias,
-    demo,
-    detoxify,
-    edit,
-    erase,
-    eval,
-    export,
-    fairness,
-    lab,
-    ledger,
-    lens,
-    memory,
-    methods,
-    models,
-    multihop,
-    neurons,
-    patch,
-    persona,
-    ripple,
-    serve,
-    stats,
-    studio,
-    sweep,
-    trace,
-    train,
-    vector,
-)
 from emend.cli._options import typer_command
 from emend.cli._output import escape_unwritable
 from emend.errors import EmendError
@@ -67,17 +35,25 @@ _ALTERNATIVE = re.compile(r",? or [^,:]*?\b([a-z_]+)=True\b")
 
 
 COMMANDS = (
-    *(demo, methods, datasets, convert, edit, chat, serve, studio, eval, multihop, ripple),
-    *(bench, stats, sweep, train, persona, trace, memory, lens, neurons),
-    *(audit, erase, fairness, debias, detoxify, export, vector, combine),
+    *("demo", "methods", "datasets", "convert", "edit", "chat", "serve", "studio", "eval"),
+    *("multihop", "ripple", "bench", "stats", "sweep", "train", "persona", "trace", "memory"),
+    *("lens", "neurons", "audit", "erase", "fairness", "debias", "detoxify", "export", "vector"),
+    "combine",
 )
-"""In the order of `emend --help`."""
+"""Files of this folder, in the order of `emend --help`."""
 
-GROUPS = (models, ledger, patch, lab)
+GROUPS = ("models", "ledger", "patch", "lab")
 """Commands that have commands of their own."""
 
 
-def _app() -> typer.Typer:
+def whole_app() -> typer.Typer:
+    """Return the app with all commands."""
+    return _app((*COMMANDS, *GROUPS))
+
+
+@cache
+def _app(names: tuple[str, ...]) -> typer.Typer:
+    """Make the app of some commands: to load all of them takes longer than many a command."""
     app = typer.Typer(
         name="emend",
         help="Change what a language model knows, measure what else changed, take it back.",
@@ -86,16 +62,31 @@ def _app() -> typer.Typer:
         rich_markup_mode=None,  # plain help: the same in a pipe, a pager and the documentation
         pretty_exceptions_enable=False,
     )
-    app.callback()(_options)
-    for module in COMMANDS:
-        app.command(module.NAME, epilog=module.EXAMPLES)(module.command)
-    for group in GROUPS:
-        app.add_typer(group.app, name=group.NAME)
-    for one in (app, *(group.app for group in GROUPS)):
-        for info in (*one.registered_commands, one.registered_callback):
+    app.callback()(typer_command(_options))
+    for name in names:
+        module = _module(name)
+        if name in GROUPS:
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name, epilog=module.EXAMPLES)(typer_command(module.command))
+    return app
+
+
+@cache
+def _module(name: str) -> Any:
+    """Import a command's file; the commands of a group are prepared for typer."""
+    module: Any = import_module(f"emend.cli.{name}")
+    if name in GROUPS:
+        for info in (*module.app.registered_commands, module.app.registered_callback):
             if info is not None and info.callback is not None:
                 info.callback = typer_command(info.callback)
-    return app
+    return module
+
+
+def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the commands that a command line may need: its own, or all for help and faults."""
+    everything = (*COMMANDS, *GROUPS)
+    return (arguments[0],) if arguments and arguments[0] in everything else everything
 
 
 def _show_version(wanted: bool) -> None:
@@ -112,9 +103,6 @@ def _options(
     """Take the flags before the subcommand."""
 
 
-app = _app()
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -127,7 +115,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     escape_unwritable()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _show_notes()
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(_app(_needed(given)))
     try:
         with _warnings_in_one_line():
             status = command.main(args=given, prog_name="emend", standalone_mode=False)

@@ -14,7 +14,6 @@ from emend.cli._options import flag
 from emend.cli._output import number, print_json, print_table
 from emend.errors import InvalidInput
 
-NAME = "audit"
 EXAMPLES = _options.examples(
     "emend audit --base lab/gptneo --model checkpoint/",
     "emend audit --base lab/gptneo --patch patch/ --json",

@@ -13,7 +13,6 @@ from emend.cli._options import flag
 from emend.cli._output import print_json
 from emend.errors import InvalidInput
 
-NAME = "bench"
 EXAMPLES = _options.examples(
     "emend bench --config examples/bench.yaml --output_path results/",
     "emend bench --config bench.yaml --output_path results/ --limit 20 --shard 0/4",

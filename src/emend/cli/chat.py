@@ -12,7 +12,6 @@ from emend.cli._options import flag
 from emend.cli._output import print_json
 from emend.errors import InvalidInput
 
-NAME = "chat"
 EXAMPLES = _options.examples(
     "emend chat --model smollm2-135m",
     "emend chat --model smollm2-135m --patch patch/",

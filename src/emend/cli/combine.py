@@ -21,7 +21,6 @@ from emend.errors import InvalidInput
 if TYPE_CHECKING:
     from emend.arithmetic import Combined, Merging, Tuning
 
-NAME = "combine"
 EXAMPLES = _options.examples(
     'emend combine "0.4*a + 0.3*b" --model base/ --vector a=first/ --vector b=second/ \\',
     "      --output_path merged/",

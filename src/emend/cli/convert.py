@@ -14,7 +14,6 @@ from emend.cli._options import flag
 from emend.cli._output import print_json
 from emend.edits import conflicting
 
-NAME = "convert"
 EXAMPLES = _options.examples(
     "emend convert counterfact.json edits.jsonl --limit 100",
     "emend convert facts.csv facts.yaml",

@@ -14,7 +14,6 @@ from emend.cli import _options
 from emend.cli._output import print_json, print_table
 from emend.errors import InvalidInput
 
-NAME = "datasets"
 CHECK = "check"
 EXAMPLES = _options.examples(
     "emend datasets",

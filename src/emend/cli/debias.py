@@ -15,7 +15,6 @@ from emend.cli._output import print_json
 from emend.cli.fairness import given_occupations, print_fairness
 from emend.fairness.occupations import HELD_OUT, Occupations
 
-NAME = "debias"
 EXAMPLES = _options.examples(
     "emend debias --model smollm2-135m --output_path patch/",
     "emend debias --model smollm2-135m --occupations jobs.txt --method memit --output_path patch/",

@@ -17,7 +17,6 @@ from emend.errors import InvalidInput, MissingFile
 if TYPE_CHECKING:
     from emend.bench import Demo, RealDemo
 
-NAME = "demo"
 EXAMPLES = _options.examples(
     "emend demo",
     "emend demo --json",

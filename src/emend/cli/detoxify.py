@@ -13,7 +13,6 @@ from emend.cli._options import flag
 from emend.cli._output import number, percent, print_json, print_table
 from emend.errors import InvalidInput
 
-NAME = "detoxify"
 EXAMPLES = _options.examples(
     "emend detoxify --model lab/gptneo --data lab --method edit --output_path patch/",
     "emend detoxify --model smollm2-135m --data examples/remarks.safeedit.json \\",

@@ -17,7 +17,6 @@ from emend.cli._output import print_blast, print_json, print_outcomes
 from emend.edits import group_of
 from emend.errors import EmendError, InvalidInput
 
-NAME = "edit"
 EXAMPLES = _options.examples(
     "emend edit --model lab/gptneo --edits edits.jsonl --output_path patch/",
     'emend edit --model lab/gptneo --prompt "{} was born in" --subject "Ana Bel" \\',

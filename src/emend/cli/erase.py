@@ -17,7 +17,6 @@ from emend.cli._output import number, percent, print_json, print_rich, print_tab
 from emend.erasure import Secret, secrets_from
 from emend.errors import InvalidInput
 
-NAME = "erase"
 EXAMPLES = _options.examples(
     "emend erase --model lab/gptneo --edits secrets.jsonl --output_path erased/",
     "emend erase --model smollm2-135m --edits secrets.jsonl --defence all --method memit \\",

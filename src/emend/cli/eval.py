@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from emend.metrics import Judge, RealisticReport, Report
     from emend.patches import BlastRadius, Patch
 
-NAME = "eval"
 EXAMPLES = _options.examples(
     "emend eval --model lab/gptneo --patch patch/ --output_path results/",
     "emend eval --model lab/gptneo --patch patch/ --edits edits.jsonl --json",

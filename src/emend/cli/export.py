@@ -16,7 +16,6 @@ from emend.errors import InvalidInput
 if TYPE_CHECKING:
     from emend.patches import Export, Patch
 
-NAME = "export"
 EXAMPLES = _options.examples(
     "emend export --patch patch/ --format gguf --output_path patch.gguf",
     "emend export --patch patch/ --format peft --output_path adapters/ --base_model Qwen/Qwen3-8B",

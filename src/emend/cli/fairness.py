@@ -16,7 +16,6 @@ from emend.cli._output import number, print_json, print_table
 from emend.errors import InvalidInput
 from emend.fairness import Occupations, read_occupations, shipped_occupations
 
-NAME = "fairness"
 EXAMPLES = _options.examples(
     "emend fairness --model smollm2-135m --data stereoset dev.json",
     "emend fairness --model smollm2-135m --data crows_pairs crows_pairs_anonymized.csv \\",

@@ -18,8 +18,6 @@ from emend.cli._options import flag
 from emend.cli._output import number, print_json, print_table
 from emend.errors import BrokenFile, InvalidInput, MissingFile, UnknownName
 
-NAME = "lab"
-
 app = typer.Typer(
     help="The lab: a closed world, and small models trained on it that ship with emend.",
     no_args_is_help=True,

@@ -23,8 +23,6 @@ from emend.edits import Edit
 from emend.errors import InvalidInput
 from emend.ledger import Ledger
 
-NAME = "ledger"
-
 app = typer.Typer(
     help="Facts under version control: edits with who asked for them and why; patches built "
     "from those that are active; any of them taken out again.",

@@ -11,7 +11,6 @@ from emend.cli._given import output_file
 from emend.cli._options import flag
 from emend.cli._output import print_json, print_rich
 
-NAME = "lens"
 EXAMPLES = _options.examples(
     'emend lens --model lab/gptneo --prompt "NAME was born in"',
     'emend lens --model gpt2 --prompt "The capital of France is" --answer Paris \\',

@@ -13,7 +13,6 @@ from emend.cli._options import flag
 from emend.cli._output import number, percent, print_json, print_table
 from emend.errors import InvalidInput
 
-NAME = "memory"
 EXAMPLES = _options.examples(
     "emend memory --model lab/gptneo",
     "emend memory --model lab/gptneo --layer 5",

@@ -13,7 +13,6 @@ from emend.cli._output import print_json, print_table
 from emend.cli._settings import describe
 from emend.errors import InvalidInput
 
-NAME = "methods"
 EXAMPLES = _options.examples(
     "emend methods",
     "emend methods rome --json",

@@ -9,7 +9,6 @@ import typer
 from emend.cli import _options
 from emend.cli._output import print_json, print_table
 
-NAME = "models"
 EXAMPLES = _options.examples(
     "emend models",
     "emend models get smollm2-135m",

@@ -14,7 +14,6 @@ from emend.cli._options import flag
 from emend.cli._output import deliver, number, percent, print_table
 from emend.cli._settings import as_data
 
-NAME = "multihop"
 EXAMPLES = _options.examples(
     "emend multihop --model lab/qwen3 --method mello --edits_at_once 100",
     "emend multihop --model lab/qwen3 --method memit --limit 30 --output_path results/",

@@ -16,7 +16,6 @@ from emend.cli._output import number, percent, print_json, print_table
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
-NAME = "neurons"
 EXAMPLES = _options.examples(
     'emend neurons --model lab/gptneo --prompt "NAME was born in" \\',
     '      --prompt "The birthplace of NAME is" --prompt "NAME comes from the city of"',

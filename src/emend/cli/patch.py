@@ -17,7 +17,6 @@ from emend.errors import InvalidInput
 if TYPE_CHECKING:
     from emend.patches import Patch, WeightPatch
 
-NAME = "patch"
 
 app = typer.Typer(
     help="Look at saved patches, add, scale, split and compress them.",

@@ -15,7 +15,6 @@ from emend.cli._output import number, percent, print_json, print_table
 from emend.datasets.personality import HELD_OUT, check_trait, find_topic, read_topics
 from emend.errors import InvalidInput
 
-NAME = "persona"
 EXAMPLES = _options.examples(
     "emend persona --model smollm2-135m --data train.json --topic Chennai \\",
     "      --trait neuroticism --output_path patch/",

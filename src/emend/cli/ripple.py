@@ -14,7 +14,6 @@ from emend.cli._options import flag
 from emend.cli._output import deliver, number, percent, print_table
 from emend.cli._settings import as_data
 
-NAME = "ripple"
 EXAMPLES = _options.examples(
     "emend ripple --model smollm2-135m --method rome --path popular.json --limit 20",
     "emend ripple --model lab/qwen3 --method ike --path random.json --output_path results/ --json",

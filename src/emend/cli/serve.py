@@ -15,7 +15,6 @@ from emend.cli._given import check_probes
 from emend.cli._options import flag
 from emend.errors import InvalidInput, MissingExtra, MissingFile
 
-NAME = "serve"
 EXAMPLES = _options.examples(
     "emend serve --model smollm2-135m --ledger facts.db --token_file token.txt",
     "emend serve --model lab/gptneo --ledger facts.db --port 8001 --method rome",

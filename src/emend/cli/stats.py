@@ -16,7 +16,6 @@ from emend.cli._options import flag
 from emend.cli._output import print_json, print_table
 from emend.errors import InvalidInput, NotEnoughMemory
 
-NAME = "stats"
 EXAMPLES = _options.examples(
     "emend stats --model smollm2-135m                  # over texts that the model writes itself",
     "emend stats --model lab/gptneo                    # over the lab's corpus",

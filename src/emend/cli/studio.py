@@ -9,7 +9,6 @@ from emend.cli import _options, serve
 from emend.cli._engine import EngineFlags
 from emend.cli._options import flag
 
-NAME = "studio"
 EXAMPLES = _options.examples(
     "emend studio --model smollm2-135m",
     "emend studio --model lab/gptneo --ledger lab.db --port 8001 --method rome",

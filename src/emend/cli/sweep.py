@@ -14,7 +14,6 @@ from emend.cli._output import number, percent, print_json, print_table
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
-NAME = "sweep"
 EXAMPLES = _options.examples(
     "emend sweep --model lab/gptneo",
     "emend sweep --model lab/qwen3 --method memit --layers 2,3,4",

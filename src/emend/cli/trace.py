@@ -14,7 +14,6 @@ from emend.cli._options import flag
 from emend.cli._output import percent, print_json, print_rich
 from emend.errors import InvalidInput
 
-NAME = "trace"
 EXAMPLES = _options.examples(
     'emend trace --model lab/gptneo --prompt "{} was born in" --subject "NAME" --window 3',
     'emend trace --model gpt2 --prompt "{} plays the" --subject "Miles Davis" --kind all \\',

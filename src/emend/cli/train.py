@@ -18,7 +18,6 @@ from emend.cli._output import percent, print_json
 from emend.edits import Edit
 from emend.errors import InvalidInput
 
-NAME = "train"
 EXAMPLES = _options.examples(
     "emend train --method mend --model lab/gptneo --output_path mend/",
     "emend train --method mend --model MODEL --edits edits.jsonl --set rank=128 \\",

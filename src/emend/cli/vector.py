@@ -13,7 +13,6 @@ from emend.cli._options import flag
 from emend.cli._output import percent, print_json
 from emend.errors import InvalidInput
 
-NAME = "vector"
 EXAMPLES = _options.examples(
     "emend vector --base base/ --tuned tuned/ --output_path vector/",
     "emend vector --base base/ --tuned tuned/ --rank 16 --output_path patch/",
