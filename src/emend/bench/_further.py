@@ -40,10 +40,12 @@ class Further:
         self.plan, self.directory = plan, directory
         self._perplexity_before: float | None = None
         self._tasks_before: Values | None = None
+        self._made: dict[tuple[Edit, ...], list[Edit]] = {}
 
     def forget(self) -> None:
         """Forget the values before; the model is another one now."""
         self._perplexity_before = self._tasks_before = None
+        self._made.clear()
 
     def of(self, model: Any, tokenizer: Any, made: Made) -> dict[str, Any]:
         """Measure what the plan names for edits in their patches, whatever the schedule."""
@@ -115,14 +117,22 @@ class Further:
         for patch, edits in made:
             with patch.applied(model):
                 drift |= metrics.subject_drift(model, tokenizer, edits)
-            bare = [replace(edit, probes=()) for edit in edits]
-            radius = probes.blast_radius(model, tokenizer, patch, edits=bare)
+            asked_of = self._probed(model, tokenizer, edits)
+            radius = probes.blast_radius(model, tokenizer, patch, "given", edits=asked_of)
             if radius is None:  # an endpoint has none
                 continue
             for group in radius.asked:
                 asked[group] += radius.asked[group]
                 changed[group] += radius.changed(group)
         return {"side_effects": {"drift": drift, "asked": asked, "changed": changed}}
+
+    def _probed(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> list[Edit]:
+        """Make probes for edits in place of their own, once for all methods of a model."""
+        place = tuple(edits)
+        if place not in self._made:
+            bare = [replace(edit, probes=()) for edit in edits]
+            self._made[place] = probes.with_probes(model, tokenizer, bare)
+        return self._made[place]
 
     @cached_property
     def _judge(self) -> metrics.Judge | None:
