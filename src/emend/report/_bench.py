@@ -16,6 +16,9 @@ from emend.report.tables import Table
 WIDTH, HEIGHT, MARGIN = 520, 320, 46
 """Pixels of the trade-off plot."""
 
+FACTOR = 10.0
+"""Relative change of perplexity from which on it is shown as a factor."""
+
 CASES = 40
 """Edits of a point that the page shows one by one."""
 
@@ -225,9 +228,14 @@ def _failed(points: Sequence[Point]) -> list[Point]:
 def _row(point: Point) -> list[str]:
     cells = [_interval_text(point.intervals[column]) for column in COLUMNS]
     change = point.perplexity
-    perplexity = "–" if change is None else f"{100 * change:+.1f}%"
+    perplexity = "–" if change is None else _change_text(change)
     seconds = [plain(point.seconds), plain(point.cpu_seconds)]
     return [point.model, point.method, str(point.edits), *cells, perplexity, *seconds]
+
+
+def _change_text(change: float) -> str:
+    """Write a relative change in percent, or a ruined model's as a factor."""
+    return f"{100 * change:+.1f}%" if change < FACTOR else f"x{1 + change:.3g}"
 
 
 def _interval_text(found: Interval | None) -> str:
