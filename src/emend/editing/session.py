@@ -62,9 +62,12 @@ a method does not take the published optimisation (docs/defaults.md)."""
 
 PUBLISHED_CLAMP = 4.0
 
-NORM_PENALTY, LLAMA_NORM_PENALTY = 0.5, 1e-3
-"""Factor on |delta| / |v0|^2, as published; the second for models with a gated MLP or rotary
-positions, except in methods that spread an edit over several layers."""
+NORM_PENALTY = 0.5
+"""Factor on |delta| / |v0|^2, as published: of methods that spread an edit over several layers, and of
+models without a gated MLP or rotary positions."""
+
+LLAMA_NORM_PENALTY = 1e-3
+"""The same of one layer, for models that have one of them."""
 
 COV_WEIGHT = 0.1
 """Lambda of MEMIT and PMET by default, in intermediate sizes."""
