@@ -63,8 +63,8 @@ a method does not take the published optimisation (docs/defaults.md)."""
 PUBLISHED_CLAMP = 4.0
 
 NORM_PENALTY = 0.5
-"""Factor on |delta| / |v0|^2, as published: of methods that spread an edit over several layers, and of
-models without a gated MLP or rotary positions."""
+"""Factor on |delta| / |v0|^2, as published: of methods that spread an edit over several layers, and
+of models without a gated MLP or rotary positions."""
 
 LLAMA_NORM_PENALTY = 1e-3
 """The same of one layer, for models that have one of them."""
