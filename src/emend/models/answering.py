@@ -86,8 +86,8 @@ def inquire(
                 break
             for row, (scores, texts) in zip(rows, shared.answers(batch_size), strict=True):
                 asked = inquiries[row.number]
-                placed_ = {length: placed(asked.prompt, text) for length, text in texts.items()}
-                replies[row.number] = Reply(scores, placed_)
+                whole = {length: placed(asked.prompt, text) for length, text in texts.items()}
+                replies[row.number] = Reply(scores, whole)
                 longer = tuple(length for length in asked.lengths if length > SHORT)
                 apart[row.number] = replace(asked, targets=(), lengths=longer)
     _ask_apart(model, tokenizer, apart, replies, batch_size)

@@ -116,9 +116,9 @@ class SharedPrompts:
             if len(written) == 1 and tail.tokens[0] == written[0]:
                 written.append(heard[0][1])
             if tail.target is not None:
-                score_ = self._scores[tail.number][tail.target]
-                score_.log_probs.extend(log_prob for log_prob, _ in heard)
-                score_.greedy.extend(token for _, token in heard)
+                score = self._scores[tail.number][tail.target]
+                score.log_probs.extend(log_prob for log_prob, _ in heard)
+                score.greedy.extend(token for _, token in heard)
 
     def _texts(self) -> list[dict[int, str]]:
         """Write each prompt's longest text; the shorter ones are its beginnings."""
