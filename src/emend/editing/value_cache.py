@@ -83,11 +83,24 @@ def stored_values(
         SubjectNotFound: The tokenizer makes no token of a subject.
         NumericalFailure: A loss is not finite.
     """
-    asked = (templates, layer, settings)
+    keys = _keys(view, tokenizer, edits, templates, layer, settings, site)
+    return _stored(view, tokenizer, edits, keys, (templates, layer, settings), site)
+
+
+def _stored(
+    view: ModelView,
+    tokenizer: Any,
+    edits: Sequence[Edit],
+    keys: Sequence[str],
+    asked: tuple[Sequence[str], int, SearchSettings],
+    site: Site,
+) -> tuple[list[Value], Saved]:
+    """Do what `stored_values` does, with each edit's key; `asked` is what is the same for all."""
+    _, layer, settings = asked
     if settings.chunk != 1 or attachments(view.model):
         return optimise_values(view, tokenizer, edits, *asked, site=site), Saved()
     device = view.device(view.numbered([layer])[0])
-    paths = [_path(key, device) for key in _keys(view, tokenizer, edits, *asked, site)]
+    paths = [_path(key, device) for key in keys]
     read = {n: found for n, path in enumerate(paths) if (found := _read(path, device))}
     if settings.share_subject:  # those of a subject are optimised together
         torn = {edit.subject for n, edit in enumerate(edits) if n not in read}
@@ -168,11 +181,12 @@ def cached_values(
     keys = _keys(view, tokenizer, edits, templates, layer, settings, site)
     names = [f"{PREFIX}{key}.{edit.id}" for key, edit in zip(keys, edits, strict=True)]
     state = {name: known[name] for name in names if known and name in known}
-    new = {name: edit for name, edit in zip(names, edits, strict=True) if name not in state}
+    new = {names[n]: n for n in range(len(edits)) if names[n] not in state}
     saved = Saved()
     if new:
-        found, saved = stored_values(
-            *(view, tokenizer, [*new.values()], templates, layer, settings, site)
+        some, their_keys = [edits[n] for n in new.values()], [keys[n] for n in new.values()]
+        found, saved = _stored(
+            view, tokenizer, some, their_keys, (templates, layer, settings), site
         )
         for name, value in zip(new, found, strict=True):
             state[name] = value.target.cpu()
